@@ -1,0 +1,116 @@
+// What a device must do for a model: ~16 coarse operations on float32 matrices.
+// The model graph is written once against this class; a device implements the primitives and may override
+// the fused operations, whose default bodies (fused.cpp) are composed of primitives.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "format/tensor.h"
+
+namespace ke {
+
+// Device memory for float32 activations. On the CPU device_data() is host memory; elsewhere only the backend reads it.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  float* data = nullptr;  // base address on the device
+  int64_t count = 0;      // floats
+};
+
+// A row-major float32 matrix inside a buffer; a view, never owns.
+struct Mat {
+  float* data = nullptr;  // address on the device of element (0, 0)
+  int64_t rows = 0, cols = 0;
+  int64_t stride = 0;  // floats from one row to the next, >= cols
+
+  Mat() = default;
+  Mat(float* d, int64_t r, int64_t c, int64_t s) : data(d), rows(r), cols(c), stride(s) {}
+  Mat(const Buffer& b, int64_t r, int64_t c) : data(b.data), rows(r), cols(c), stride(c) {}
+  Mat row_range(int64_t begin, int64_t end) const { return {data + begin * stride, end - begin, cols, stride}; }
+  Mat col_range(int64_t begin, int64_t end) const { return {data + begin, rows, end - begin, stride}; }
+};
+
+// An uploaded matrix product y = x W^T + b in the device's own layout. Made of one or more parts stacked by output
+// rows (q, k and v are one Linear with three parts, each of its own type).
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  int64_t in = 0, out = 0;
+};
+
+// Keys and values of one sequence, all layers. Grows by Backend::reserve; never shrinks.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  int layers = 0;
+  int64_t width = 0;     // heads * head_dim
+  int64_t capacity = 0;  // positions that fit
+};
+
+// Where one row of a batch belongs: its sequence's cache and its position in it.
+struct Slot {
+  KvCache* cache = nullptr;
+  int32_t pos = 0;
+};
+
+struct Norm {
+  const Buffer* gamma = nullptr;  // (cols)
+  const Buffer* beta = nullptr;   // (cols)
+  float eps = 1e-5f;
+};
+
+enum class Activation { None, GeluErf, QuickGelu };
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;         // "cpu", "cuda:0"
+  virtual std::string description() const = 0;  // for people: "cpu (avx512vnni, 2 threads)"
+
+  // ---- memory
+  virtual std::unique_ptr<Buffer> alloc(int64_t floats) = 0;
+  virtual void write(const float* host, Mat dst) = 0;  // host rows are contiguous (dst.cols apart)
+  virtual void read(Mat src, float* host) = 0;
+  // parts: matrices (out_i, in) stacked by rows; bias: sum(out_i) floats or nullptr. Reads each part once, in order.
+  virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias) = 0;
+  virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
+                                            DType type) = 0;  // type: F32 or F16
+  virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored
+
+  // ---- primitives. Outputs never alias inputs unless said.
+  // y (m, out) = act(x (m, in) W^T + b) + residual; residual may be y itself (y += ...) or absent (data == nullptr).
+  virtual void linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) = 0;
+  // y = (x - mean) / sqrt(var + eps) * gamma + beta per row, biased variance; y may be x.
+  virtual void layer_norm(Mat x, const Norm& norm, Mat y) = 0;
+  // x /= max(||x||_2, eps) per row, in place.
+  virtual void l2_normalize(Mat x, float eps) = 0;
+  // y += x, same shape.
+  virtual void add(Mat x, Mat y) = 0;
+  virtual void copy(Mat x, Mat y) = 0;
+  // softmax(q k^T * scale) v per head, no mask. q (m, heads*d), k and v (n, heads*d), out (m, heads*d).
+  virtual void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out) = 0;
+  // Stores row r of k and v (m, width) at slots[r] of one layer.
+  virtual void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) = 0;
+  // Row r of q attends to positions 0..slots[r].pos of its own cache (causal; kv_write comes first).
+  virtual void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) = 0;
+
+  // ---- fused; the defaults (fused.cpp) are layer_norm into scratch, then linear.
+  // y = act(LN(x) W^T + b) + residual. scratch (m, in) may be overwritten.
+  virtual void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y);
+
+  virtual void sync() {}  // returns when all work is done
+};
+
+struct BackendOptions {
+  std::string device = "auto";  // "auto", "cpu", "cuda", "cuda:1", "metal"
+  int threads = 0;              // 0: default_thread_count()
+  std::string isa;              // empty: KOSMOS_EDGE_ISA, else the best this machine has
+};
+
+// Throws DeviceUnavailable, saying what is available and why the one asked for is not.
+std::shared_ptr<Backend> make_backend(const BackendOptions& options);
+
+}  // namespace ke

@@ -1,0 +1,59 @@
+// The one error type of the library: a code that callers can act on and a message that says
+// what was expected, what came, and where.
+#pragma once
+#include <exception>
+#include <sstream>
+#include <string>
+#include <utility>
+
+namespace ke {
+
+enum class ErrorCode {
+  InvalidRequest,     // the caller's arguments: out of range, wrong type, contradictory
+  ModelNotFound,      // no such file
+  ModelCorrupt,       // the file is not what it must be
+  ImageDecode,        // the picture could not be used
+  DeviceUnavailable,  // the device or ISA asked for is not here
+  OutOfMemory,
+  ContextTooLong,  // prompt + answer exceed the model's context
+  Cancelled,
+  Io,        // the operating system refused
+  Internal,  // our own bug
+};
+
+class Error : public std::exception {
+ public:
+  Error(ErrorCode code, std::string message) : code_(code), message_(std::move(message)) {}
+  ErrorCode code() const { return code_; }
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  ErrorCode code_;
+  std::string message_;
+};
+
+template <class... Args>
+std::string concat(const Args&... args) {
+  std::ostringstream out;
+  (out << ... << args);
+  return out.str();
+}
+
+template <class... Args>
+[[noreturn]] void fail(ErrorCode code, const Args&... args) {
+  throw Error(code, concat(args...));
+}
+
+}  // namespace ke
+
+// The caller's (or the file's) fault: always checked.
+#define KE_CHECK(condition, code, ...)                                    \
+  do {                                                                    \
+    if (!(condition)) ::ke::fail(::ke::ErrorCode::code, __VA_ARGS__);     \
+  } while (0)
+
+// Our own fault: an invariant of the library is broken.
+#define KE_ASSERT(condition)                                                                              \
+  do {                                                                                                    \
+    if (!(condition)) ::ke::fail(::ke::ErrorCode::Internal, __FILE__, ":", __LINE__, ": ", #condition);   \
+  } while (0)

@@ -1,0 +1,44 @@
+// What every binding file needs: nanobind, and a contiguous read-only view of any object with the buffer protocol.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <span>
+
+#include "base/error.h"
+
+namespace nb = nanobind;
+
+namespace ke {
+
+// Holds the object's buffer for its own lifetime (PyBUF_SIMPLE: contiguous bytes). Construct and destroy with the GIL.
+class BufferView {
+ public:
+  explicit BufferView(nb::handle object) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+  }
+  ~BufferView() { PyBuffer_Release(&view_); }
+  BufferView(const BufferView&) = delete;
+  BufferView& operator=(const BufferView&) = delete;
+  std::span<const uint8_t> bytes() const {
+    return {static_cast<const uint8_t*>(view_.buf), static_cast<size_t>(view_.len)};
+  }
+
+ private:
+  Py_buffer view_{};
+};
+
+void bind_errors(nb::module_& m);
+void bind_codec(nb::module_& m);
+void bind_gguf(nb::module_& m);
+void bind_text(nb::module_& m);
+void bind_image(nb::module_& m);
+void bind_ops(nb::module_& m);
+void bind_engine(nb::module_& m);
+
+}  // namespace ke

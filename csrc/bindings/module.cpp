@@ -1,0 +1,14 @@
+// kosmos_edge._core: the native module. One bind_* function per topic.
+#include "bindings/bind_common.h"
+
+NB_MODULE(_core, m) {
+  m.doc() = "Native core of kosmos_edge; use the kosmos_edge package instead.";
+  m.def_submodule("testing", "What only the project's own tests need; no part of the API.");
+  ke::bind_errors(m);
+  ke::bind_codec(m);
+  ke::bind_gguf(m);
+  ke::bind_text(m);
+  ke::bind_image(m);
+  ke::bind_ops(m);
+  ke::bind_engine(m);
+}

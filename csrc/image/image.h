@@ -1,0 +1,23 @@
+// RGB bytes -> resized, normalised patches, bit-exact with PIL's bicubic resize.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace ke {
+
+struct ImageView {
+  const uint8_t* rgb = nullptr;  // height rows of width pixels of 3 bytes, contiguous, upright
+  int64_t width = 0, height = 0; // 1..65535 each, at most 2^28 pixels
+};
+
+// PIL's Image.resize((out_width, out_height), BICUBIC) (Pillow src/libImaging/Resample.c: two passes, 8-bit
+// intermediate, coefficients scaled by 2^22). Returns out_height * out_width * 3 bytes.
+std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height);
+
+// size x size RGB bytes -> ((size/patch)^2, 3*patch*patch) float32, rows row-major over the picture, columns in the
+// order of a convolution kernel (channel, y, x); value = (byte / 255 - mean) / std.
+std::vector<float> to_patches(const std::vector<uint8_t>& rgb, int64_t size, int64_t patch, const std::array<float, 3>& mean,
+                              const std::array<float, 3>& std);
+
+}  // namespace ke

@@ -1,0 +1,39 @@
+// Location tokens <-> boxes, and phrases with spans and boxes from generated text.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace ke {
+
+struct Box {
+  double x1, y1, x2, y2;  // fractions of the whole picture, 0..1
+};
+
+// Cells of the upper-left and lower-right corner (transformers' processing_kosmos2: floor and ceil - 1).
+// InvalidRequest unless 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.
+std::pair<int32_t, int32_t> box_to_cells(const Box& box, int64_t bins);
+// Cell edges when both cells share a row or column, else cell centres; an inverted pair comes back inverted.
+Box cells_to_box(int32_t upper_left, int32_t lower_right, int64_t bins);
+
+struct Entity {
+  std::string phrase;
+  int64_t start = 0, end = 0;                    // code points in Grounded::text
+  std::vector<Box> boxes;                        // 0..1
+  std::vector<std::pair<int32_t, int32_t>> cells;
+  std::vector<std::pair<int32_t, int32_t>> tokens;  // per box: indices into ids of its two location tokens
+};
+
+struct Grounded {
+  std::string text;  // without tags, stripped
+  std::vector<Entity> entities;
+};
+
+// The same result as transformers' clean_text_and_extract_entities_with_bboxes on the decoded ids (of the answer and
+// those prompt tokens that belong to the caption).
+Grounded parse_grounded(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, int64_t bins);
+
+}  // namespace ke
