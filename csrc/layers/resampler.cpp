@@ -1,0 +1,88 @@
+#include "layers/resampler.h"
+
+#include <cmath>
+
+#include "quant/codec.h"
+
+namespace ke {
+
+// Wraps host floats as a tensor for Backend::upload.
+static Tensor view(const std::vector<float>& w, int64_t rows, int64_t cols) {
+  Tensor t;
+  t.shape = {rows, cols};
+  t.data = reinterpret_cast<const uint8_t*>(w.data());
+  t.bytes = w.size() * sizeof(float);
+  return t;
+}
+
+// y (m, out) = x (m, in) W^T + b, in float32 on the backend, host to host.
+static std::vector<float> apply(Backend& backend, const std::vector<float>& w, const float* bias, int64_t out, int64_t in,
+                                const std::vector<float>& x) {
+  const int64_t m = static_cast<int64_t>(x.size()) / in;
+  std::unique_ptr<Linear> linear = backend.upload({view(w, out, in)}, bias);
+  std::unique_ptr<Buffer> bx = load_floats(backend, x, m, in), by = backend.alloc(m * out);
+  backend.linear(*linear, Mat(*bx, m, in), Activation::None, {}, Mat(*by, m, out));
+  std::vector<float> y(m * out);
+  backend.read(Mat(*by, m, out), y.data());
+  return y;
+}
+
+static std::vector<float> transpose(const std::vector<float>& a, int64_t rows, int64_t cols) {
+  std::vector<float> t(a.size());
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < cols; j++) t[j * rows + i] = a[i * cols + j];
+  return t;
+}
+
+Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s) : backend_(backend), shape_(s) {
+  const int64_t d = s.width, dv = s.feature_width;
+  const std::vector<float> query = weights.floats("mm.latent_query", {s.latents, d});
+  const std::vector<float> wd_t = transpose(weights.floats("mm.dense.weight", {d, dv}), d, dv);  // (dv, d)
+  const std::vector<float> bd = weights.vector("mm.dense.bias", d);
+
+  q_ = load_floats(backend,
+                   apply(backend, weights.floats("mm.attn_q.weight", {d, d}), weights.vector("mm.attn_q.bias", d).data(), d,
+                         d, query),
+                   s.latents, d);
+
+  std::vector<float> folded(2 * d * dv), folded_bias, latent(s.latents * 2 * d);
+  const DType stored = weights.matrix("mm.attn_k.weight", d, d).dtype;
+  for (int part = 0; part < 2; part++) {
+    const std::string name = part == 0 ? "mm.attn_k" : "mm.attn_v";
+    const std::vector<float> w = weights.floats(name + ".weight", {d, d}), b = weights.vector(name + ".bias", d);
+    const std::vector<float> w_wd = transpose(apply(backend, w, nullptr, d, d, wd_t), dv, d);  // (d, dv)
+    std::copy(w_wd.begin(), w_wd.end(), folded.begin() + part * d * dv);
+    const std::vector<float> fb = apply(backend, w, b.data(), d, d, bd);  // W bd + b
+    folded_bias.insert(folded_bias.end(), fb.begin(), fb.end());
+    const std::vector<float> own = apply(backend, w, b.data(), d, d, query);  // (latents, d)
+    for (int64_t i = 0; i < s.latents; i++)
+      std::copy_n(own.begin() + i * d, d, latent.begin() + i * 2 * d + part * d);
+  }
+  latent_kv_ = load_floats(backend, latent, s.latents, 2 * d);
+
+  // A float32 file keeps float32; any other keeps the product at half precision rather than quantising it a second time.
+  Tensor kv = view(folded, 2 * d, dv);
+  std::vector<uint8_t> half;
+  if (stored != DType::F32) {
+    half.resize(dtype_bytes(DType::F16, 2 * d * dv));
+    encode(DType::F16, folded.data(), half.data(), 2 * d * dv, dv);
+    kv.dtype = DType::F16;
+    kv.data = half.data();
+    kv.bytes = half.size();
+  }
+  kv_ = backend.upload({kv}, folded_bias.data());
+  out_ = load_linear(backend, weights, {"mm.attn_out"}, d, d);
+}
+
+Mat Resampler::forward(Workspace& ws, size_t first_slot, Mat features) const {
+  const int64_t n = shape_.features, d = shape_.width, m = shape_.latents;
+  Mat kv = ws.mat(first_slot, n + m, 2 * d), a = ws.mat(first_slot + 1, m, d), y = ws.mat(first_slot + 2, m, d);
+  backend_.linear(*kv_, features, Activation::None, {}, kv.row_range(0, n));  // image keys first
+  backend_.copy(Mat(*latent_kv_, m, 2 * d), kv.row_range(n, n + m));
+  const float scale = 1.0f / std::sqrt(static_cast<float>(d / shape_.heads));
+  backend_.attention(Mat(*q_, m, d), kv.col_range(0, d), kv.col_range(d, 2 * d), shape_.heads, scale, a);
+  backend_.linear(*out_, a, Activation::None, {}, y);
+  return y;
+}
+
+}  // namespace ke

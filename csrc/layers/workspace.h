@@ -1,0 +1,30 @@
+// Reusable activation memory of one running call: numbered matrices that only grow, so that a steady state allocates nothing.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace ke {
+
+class Workspace {
+ public:
+  explicit Workspace(Backend& backend) : backend_(backend) {}
+
+  // A (rows, cols) matrix in buffer `slot`; its earlier contents are void. Two live matrices need two slots.
+  Mat mat(size_t slot, int64_t rows, int64_t cols) {
+    if (slot >= buffers_.size()) buffers_.resize(slot + 1);
+    std::unique_ptr<Buffer>& b = buffers_[slot];
+    if (!b || b->count < rows * cols) {
+      b.reset();  // the old one goes first, so that the peak stays low
+      b = backend_.alloc(rows * cols);
+    }
+    return Mat(*b, rows, cols);
+  }
+
+ private:
+  Backend& backend_;
+  std::vector<std::unique_ptr<Buffer>> buffers_;
+};
+
+}  // namespace ke
