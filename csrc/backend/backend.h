@@ -69,6 +69,8 @@ class Backend {
 
   virtual std::string name() const = 0;         // "cpu", "cuda:0"
   virtual std::string description() const = 0;  // for people: "cpu (avx512vnni, 2 threads)"
+  virtual std::string isa() const { return ""; }  // instruction set of a CPU backend
+  virtual int threads() const { return 1; }
 
   // ---- memory
   virtual std::unique_ptr<Buffer> alloc(int64_t floats) = 0;

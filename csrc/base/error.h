@@ -47,13 +47,13 @@ template <class... Args>
 }  // namespace ke
 
 // The caller's (or the file's) fault: always checked.
-#define KE_CHECK(condition, code, ...)                                    \
-  do {                                                                    \
-    if (!(condition)) ::ke::fail(::ke::ErrorCode::code, __VA_ARGS__);     \
+#define KE_CHECK(condition, code, ...)                                \
+  do {                                                                \
+    if (!(condition)) ::ke::fail(::ke::ErrorCode::code, __VA_ARGS__); \
   } while (0)
 
 // Our own fault: an invariant of the library is broken.
-#define KE_ASSERT(condition)                                                                              \
-  do {                                                                                                    \
-    if (!(condition)) ::ke::fail(::ke::ErrorCode::Internal, __FILE__, ":", __LINE__, ": ", #condition);   \
+#define KE_ASSERT(condition)                                                                            \
+  do {                                                                                                  \
+    if (!(condition)) ::ke::fail(::ke::ErrorCode::Internal, __FILE__, ":", __LINE__, ": ", #condition); \
   } while (0)

@@ -33,6 +33,10 @@ class BufferView {
   Py_buffer view_{};
 };
 
+class GgufFile;
+// The file's metadata as Python values; arrays of more than skip_longer_than elements are left out.
+nb::dict metadata_dict(const GgufFile& file, uint64_t skip_longer_than);
+
 void bind_errors(nb::module_& m);
 void bind_codec(nb::module_& m);
 void bind_gguf(nb::module_& m);

@@ -5,16 +5,26 @@ namespace ke {
 
 static const char* class_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::InvalidRequest: return "InvalidRequest";
-    case ErrorCode::ModelNotFound: return "ModelNotFound";
-    case ErrorCode::ModelCorrupt: return "ModelCorrupt";
-    case ErrorCode::ImageDecode: return "ImageDecodeError";
-    case ErrorCode::DeviceUnavailable: return "DeviceUnavailable";
-    case ErrorCode::OutOfMemory: return "OutOfMemory";
-    case ErrorCode::ContextTooLong: return "ContextTooLong";
-    case ErrorCode::Cancelled: return "Cancelled";
-    case ErrorCode::Io: return "KosmosIOError";
-    case ErrorCode::Internal: return "KosmosError";
+    case ErrorCode::InvalidRequest:
+      return "InvalidRequest";
+    case ErrorCode::ModelNotFound:
+      return "ModelNotFound";
+    case ErrorCode::ModelCorrupt:
+      return "ModelCorrupt";
+    case ErrorCode::ImageDecode:
+      return "ImageDecodeError";
+    case ErrorCode::DeviceUnavailable:
+      return "DeviceUnavailable";
+    case ErrorCode::OutOfMemory:
+      return "OutOfMemory";
+    case ErrorCode::ContextTooLong:
+      return "ContextTooLong";
+    case ErrorCode::Cancelled:
+      return "Cancelled";
+    case ErrorCode::Io:
+      return "KosmosIOError";
+    case ErrorCode::Internal:
+      return "KosmosError";
   }
   return "KosmosError";
 }

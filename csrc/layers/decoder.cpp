@@ -1,5 +1,6 @@
 #include "layers/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "quant/codec.h"
@@ -54,8 +55,8 @@ void Decoder::embed(const InputRow& row, float* x) const {
   }
 }
 
-void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-                      const CancelToken* cancel) const {
+void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+                      float* logits, const CancelToken* cancel) const {
   const int64_t d = shape_.width, ff = shape_.ff_width, n = static_cast<int64_t>(rows.size());
   const int64_t n_wanted = static_cast<int64_t>(wanted.size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim()));
@@ -65,7 +66,8 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
     embed(rows[r], host.data() + r * d);
     slots.push_back(rows[r].slot);
   }
-  Mat x = ws.mat(0, n, d), scratch = ws.mat(1, n, ff), qkv = ws.mat(2, n, 3 * d), a = ws.mat(3, n, d), h = ws.mat(4, n, ff);
+  Mat x = ws.mat(0, n, d), scratch = ws.mat(1, n, ff), qkv = ws.mat(2, n, 3 * d), a = ws.mat(3, n, d),
+      h = ws.mat(4, n, ff);
   backend_.write(host.data(), x);
 
   for (size_t i = 0; i < layers_.size(); i++) {  // Kosmos2TextBlock.forward

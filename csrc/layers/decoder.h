@@ -45,10 +45,10 @@ class Decoder {
 
   Backend& backend_;
   DecoderShape shape_;
-  Tensor token_embd_;                    // (vocab, width), stays in the file: only single rows are read
-  std::unique_ptr<Linear> output_;       // the same matrix as a product
+  Tensor token_embd_;               // (vocab, width), stays in the file: only single rows are read
+  std::unique_ptr<Linear> output_;  // the same matrix as a product
   LayerNorm output_norm_;
-  std::vector<float> frequency_;         // (width / 2)
+  std::vector<float> frequency_;  // (width / 2)
   std::vector<Layer> layers_;
   DType kv_type_;
 };

@@ -17,8 +17,8 @@ LayerNorm load_norm(Backend& backend, Weights& weights, const std::string& name,
   return norm;
 }
 
-std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names, int64_t out,
-                                    int64_t in) {
+std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names,
+                                    int64_t out, int64_t in) {
   std::vector<Tensor> parts;
   std::vector<float> bias;
   for (const std::string& name : names) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/error.h"
 #include "format/weights.h"
 
 namespace ke {
@@ -20,7 +21,7 @@ std::unique_ptr<Buffer> load_floats(Backend& backend, const std::vector<float>& 
 // name.weight and name.bias, (n) each
 LayerNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, float eps);
 // One product from several matrices (out, in) with biases (out), stacked by rows: names[i].weight, names[i].bias.
-std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names, int64_t out,
-                                    int64_t in);
+std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names,
+                                    int64_t out, int64_t in);
 
 }  // namespace ke

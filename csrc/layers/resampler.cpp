@@ -1,5 +1,6 @@
 #include "layers/resampler.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "quant/codec.h"
@@ -16,8 +17,8 @@ static Tensor view(const std::vector<float>& w, int64_t rows, int64_t cols) {
 }
 
 // y (m, out) = x (m, in) W^T + b, in float32 on the backend, host to host.
-static std::vector<float> apply(Backend& backend, const std::vector<float>& w, const float* bias, int64_t out, int64_t in,
-                                const std::vector<float>& x) {
+static std::vector<float> apply(Backend& backend, const std::vector<float>& w, const float* bias, int64_t out,
+                                int64_t in, const std::vector<float>& x) {
   const int64_t m = static_cast<int64_t>(x.size()) / in;
   std::unique_ptr<Linear> linear = backend.upload({view(w, out, in)}, bias);
   std::unique_ptr<Buffer> bx = load_floats(backend, x, m, in), by = backend.alloc(m * out);
@@ -41,8 +42,8 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
   const std::vector<float> bd = weights.vector("mm.dense.bias", d);
 
   q_ = load_floats(backend,
-                   apply(backend, weights.floats("mm.attn_q.weight", {d, d}), weights.vector("mm.attn_q.bias", d).data(), d,
-                         d, query),
+                   apply(backend, weights.floats("mm.attn_q.weight", {d, d}),
+                         weights.vector("mm.attn_q.bias", d).data(), d, d, query),
                    s.latents, d);
 
   std::vector<float> folded(2 * d * dv), folded_bias, latent(s.latents * 2 * d);
@@ -55,12 +56,12 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
     const std::vector<float> fb = apply(backend, w, b.data(), d, d, bd);  // W bd + b
     folded_bias.insert(folded_bias.end(), fb.begin(), fb.end());
     const std::vector<float> own = apply(backend, w, b.data(), d, d, query);  // (latents, d)
-    for (int64_t i = 0; i < s.latents; i++)
-      std::copy_n(own.begin() + i * d, d, latent.begin() + i * 2 * d + part * d);
+    for (int64_t i = 0; i < s.latents; i++) std::copy_n(own.begin() + i * d, d, latent.begin() + i * 2 * d + part * d);
   }
   latent_kv_ = load_floats(backend, latent, s.latents, 2 * d);
 
-  // A float32 file keeps float32; any other keeps the product at half precision rather than quantising it a second time.
+  // A float32 file keeps float32; any other keeps the product at half precision rather than quantising it a second
+  // time.
   Tensor kv = view(folded, 2 * d, dv);
   std::vector<uint8_t> half;
   if (stored != DType::F32) {

@@ -19,8 +19,8 @@ class Vit {
  public:
   Vit(Backend& backend, Weights& weights, const VitShape& shape);
 
-  // patches: host (patches, patch_values), normalised. Returns (tokens, width) in the workspace: the last norm applied to
-  // every token, each token then of Euclidean length 1.
+  // patches: host (patches, patch_values), normalised. Returns (tokens, width) in the workspace: the last norm applied
+  // to every token, each token then of Euclidean length 1.
   Mat forward(Workspace& ws, const float* patches, const CancelToken* cancel) const;
 
  private:
@@ -33,9 +33,9 @@ class Vit {
   };
   Backend& backend_;
   VitShape shape_;
-  std::unique_ptr<Linear> patch_embd_;        // (width, patch_values), no bias
-  std::unique_ptr<Buffer> class_embd_;        // (width)
-  std::unique_ptr<Buffer> position_embd_;     // (tokens, width)
+  std::unique_ptr<Linear> patch_embd_;     // (width, patch_values), no bias
+  std::unique_ptr<Buffer> class_embd_;     // (width)
+  std::unique_ptr<Buffer> position_embd_;  // (tokens, width)
   LayerNorm pre_ln_, post_ln_;
   std::vector<Layer> layers_;
 };

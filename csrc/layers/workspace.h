@@ -1,4 +1,5 @@
-// Reusable activation memory of one running call: numbered matrices that only grow, so that a steady state allocates nothing.
+// Reusable activation memory of one running call: numbered matrices that only grow, so that a steady state allocates
+// nothing.
 #pragma once
 #include <memory>
 #include <vector>

@@ -1,0 +1,181 @@
+// Engine, its parameters and results. The GIL is released while anything is computed.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+
+#include "bindings/bind_common.h"
+#include "engine/engine.h"
+
+namespace ke {
+namespace {
+
+ImageView image_view(const BufferView& buffer, int64_t width, int64_t height) {
+  KE_CHECK(width >= 1 && width <= 65535 && height >= 1 && height <= 65535, InvalidRequest,
+           "picture size must be 1..65535 x 1..65535, got ", width, " x ", height);
+  const size_t expected = static_cast<size_t>(width) * static_cast<size_t>(height) * 3;
+  KE_CHECK(buffer.bytes().size() == expected, InvalidRequest, "RGB buffer of ", width, " x ", height, " needs ",
+           expected, " bytes, got ", buffer.bytes().size());
+  return {buffer.bytes().data(), width, height};
+}
+
+// ("text", str), ("tags", str), ("image", ImageEmbedding), ("boxes", [(i, j), ...]), ("ids", [int, ...])
+std::vector<Segment> to_segments(const nb::sequence& list) {
+  std::vector<Segment> out;
+  for (nb::handle item : list) {
+    const auto [kind, value] = nb::cast<std::pair<std::string, nb::object>>(item);
+    Segment s;
+    if (kind == "text" || kind == "tags") {
+      s.kind = kind == "text" ? Segment::Kind::Text : Segment::Kind::Tags;
+      s.text = nb::cast<std::string>(value);
+    } else if (kind == "image") {
+      s.kind = Segment::Kind::Image;
+      s.image = nb::cast<std::shared_ptr<ImageEmbedding>>(value);
+    } else if (kind == "boxes") {
+      s.kind = Segment::Kind::Boxes;
+      s.cells = nb::cast<std::vector<std::pair<int32_t, int32_t>>>(value);
+    } else if (kind == "ids") {
+      s.kind = Segment::Kind::Ids;
+      s.ids = nb::cast<std::vector<int32_t>>(value);
+    } else {
+      fail(ErrorCode::InvalidRequest, "segment kind '", kind, "' is none of text, tags, image, boxes, ids");
+    }
+    out.push_back(std::move(s));
+  }
+  return out;
+}
+
+nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.size() * sizeof(float)); }
+
+const char* reason_name(FinishReason r) {
+  switch (r) {
+    case FinishReason::Eos:
+      return "stop";
+    case FinishReason::StopString:
+      return "stop_string";
+    case FinishReason::Length:
+      return "length";
+    case FinishReason::Choice:
+      return "choice";
+    case FinishReason::Callback:
+      return "callback";
+  }
+  return "";
+}
+
+std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
+                             const std::string& isa) {
+  LoadOptions o;
+  o.backend = {device, threads, isa};
+  KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode must be 'mmap' or 'copy', got '", mode, "'");
+  o.mode = mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
+  nb::gil_scoped_release release;
+  return Engine::load(path, o);
+}
+
+std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, int64_t width, int64_t height,
+                                             const CancelToken* cancel) {
+  const BufferView buffer(rgb);
+  const ImageView view = image_view(buffer, width, height);
+  nb::gil_scoped_release release;
+  return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, cancel));
+}
+
+Generation run_generate(const Engine& e, const nb::sequence& segments, const GenerateParams& params,
+                        nb::object on_token, const CancelToken* cancel) {
+  const std::vector<Segment> s = to_segments(segments);
+  OnToken callback;
+  if (!on_token.is_none())
+    callback = [&on_token](int32_t id, float logprob) {
+      nb::gil_scoped_acquire acquire;
+      const nb::object go_on = on_token(id, logprob);
+      return go_on.is_none() || nb::cast<bool>(go_on);
+    };
+  nb::gil_scoped_release release;
+  return e.generate(s, params, callback, cancel);
+}
+
+std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> run_score(const Engine& e,
+                                                                           const nb::sequence& segments,
+                                                                           const nb::sequence& continuations,
+                                                                           const CancelToken* cancel) {
+  const std::vector<Segment> s = to_segments(segments);
+  std::vector<std::vector<Segment>> c;
+  for (nb::handle item : continuations) c.push_back(to_segments(nb::cast<nb::sequence>(item)));
+  std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> out;
+  nb::gil_scoped_release release;
+  for (Scored& r : e.score(s, c, cancel)) out.push_back({std::move(r.ids), std::move(r.logprobs)});
+  return out;
+}
+
+std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const nb::sequence& segments) {
+  const std::vector<Segment> s = to_segments(segments);
+  std::vector<float> v;
+  {
+    nb::gil_scoped_release release;
+    v = e.logits(s, nullptr);
+  }
+  const int64_t vocab = e.model().vocab;
+  return {to_bytes(v), static_cast<int64_t>(v.size()) / vocab, vocab};
+}
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+  nb::class_<CancelToken>(m, "CancelToken", "Cancels a running call from another thread.")
+      .def(nb::init<>())
+      .def("cancel", &CancelToken::cancel)
+      .def_prop_ro("cancelled", &CancelToken::cancelled);
+
+  nb::class_<ImageEmbedding>(m, "ImageEmbedding", "An encoded picture: (image tokens, width) float32.")
+      .def_prop_ro("shape", [](const ImageEmbedding& e) { return std::pair(e.rows, e.cols); })
+      .def_ro("encode_ms", &ImageEmbedding::encode_ms)
+      .def("tobytes", [](const ImageEmbedding& e) { return to_bytes(e.values); });
+
+  nb::class_<GenerateParams>(m, "GenerateParams", "Decoding parameters; ranges are checked by Engine.generate.")
+      .def(nb::init<>())
+      .def_rw("max_tokens", &GenerateParams::max_tokens)
+      .def_rw("num_beams", &GenerateParams::num_beams)
+      .def_rw("length_penalty", &GenerateParams::length_penalty)
+      .def_rw("stop", &GenerateParams::stop)
+      .def_rw("choices", &GenerateParams::choices)
+      .def_rw("grammar", &GenerateParams::grammar)
+      .def_rw("logprobs", &GenerateParams::logprobs)
+#define KE_SAMPLER_FIELD(type, field)                                  \
+  .def_prop_rw(                                                        \
+      #field, [](const GenerateParams& p) { return p.sampler.field; }, \
+      [](GenerateParams& p, type value) { p.sampler.field = value; })
+          KE_SAMPLER_FIELD(float, temperature) KE_SAMPLER_FIELD(int32_t, top_k) KE_SAMPLER_FIELD(float, top_p)
+              KE_SAMPLER_FIELD(uint64_t, seed) KE_SAMPLER_FIELD(int32_t, no_repeat_ngram_size);
+#undef KE_SAMPLER_FIELD
+
+  nb::class_<Generation>(m, "Generation", "An answer in token ids.")
+      .def_ro("prompt_ids", &Generation::prompt_ids)
+      .def_ro("token_ids", &Generation::ids)
+      .def_ro("logprobs", &Generation::logprobs)
+      .def_prop_ro("finish_reason", [](const Generation& g) { return reason_name(g.reason); })
+      .def_ro("stop_string", &Generation::stop_string)
+      .def_ro("prefill_ms", &Generation::prefill_ms)
+      .def_ro("decode_ms", &Generation::decode_ms);
+
+  nb::class_<Engine>(m, "Engine", "A model file on a device.")
+      .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
+           nb::arg("mode") = "mmap", nb::arg("isa") = "")
+      .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
+      .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
+      .def_prop_ro("description", [](const Engine& e) { return e.backend().description(); })
+      .def_prop_ro("isa", [](const Engine& e) { return e.backend().isa(); })
+      .def_prop_ro("threads", [](const Engine& e) { return e.backend().threads(); })
+      .def_prop_ro("context_length", [](const Engine& e) { return e.model().context; })
+      .def_prop_ro("image_tokens", [](const Engine& e) { return e.model().image_tokens; })
+      .def_prop_ro("location_bins", [](const Engine& e) { return e.model().format.location_bins; })
+      .def_prop_ro("tokenizer", [](const Engine& e) { return std::const_pointer_cast<Tokenizer>(e.tokenizer()); })
+      .def("encode_image", &encode_image, nb::arg("rgb"), nb::arg("width"), nb::arg("height"),
+           nb::arg("cancel").none() = nb::none())
+      .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
+           nb::arg("cancel").none() = nb::none())
+      .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())
+      .def("prompt_ids",
+           [](const Engine& e, const nb::sequence& segments) { return e.prompt_ids(to_segments(segments)); })
+      .def("logits", &run_logits, nb::arg("segments"));
+}
+
+}  // namespace ke

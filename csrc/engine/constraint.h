@@ -1,0 +1,29 @@
+// Rules about which token may come next: well-formed location tags, or one of a list of given answers.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "models/model.h"
+
+namespace ke {
+
+class Constraint {
+ public:
+  virtual ~Constraint() = default;
+  virtual std::unique_ptr<Constraint> clone() const = 0;
+  // Sets the scores of tokens that may not come next to -infinity; at least one token stays.
+  virtual void restrict(std::span<float> scores) const = 0;
+  virtual void accept(int32_t id) = 0;             // the next token of prompt or answer
+  virtual bool complete() const { return false; }  // the answer is whole: nothing may follow
+};
+
+// Keeps <phrase> text </phrase> [<object> cell cell [delimiter cell cell]... </object>] well formed: location tokens
+// only inside <object>, in pairs whose second cell is not left of or above the first. Says nothing about ordinary text.
+std::unique_ptr<Constraint> location_grammar(const PromptFormat& format);
+
+// The answer is exactly one of these token sequences; where one is the beginning of another, `eos` may end it early.
+std::unique_ptr<Constraint> one_of(std::vector<std::vector<int32_t>> choices, int32_t eos);
+
+}  // namespace ke

@@ -1,0 +1,57 @@
+// Prompt -> answer: prefill, then one token at a time (or several beams), until an end condition.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/cancel.h"
+#include "engine/prompt.h"
+#include "engine/sampler.h"
+
+namespace ke {
+
+struct GenerateParams {
+  int32_t max_tokens = 128;  // >= 1
+  SamplerParams sampler;
+  int32_t num_beams = 1;             // 1..8
+  float length_penalty = 1;          // beams: score = sum of log-probabilities / length^length_penalty
+  std::vector<std::string> stop;     // ends the answer where its text first contains one of these
+  std::vector<std::string> choices;  // the answer is exactly one of these
+  bool grammar = false;              // keep location tags well formed
+  bool logprobs = false;             // of every token; without it only location tokens have one
+};
+
+enum class FinishReason { Eos, StopString, Length, Choice, Callback };
+
+struct Generation {
+  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> ids;     // the answer, </s> included when it came
+  std::vector<float> logprobs;  // per id: ln softmax over the whole vocabulary before any rule; NaN where not asked for
+  FinishReason reason = FinishReason::Length;
+  std::string stop_string;  // the one that was met
+  double prefill_ms = 0, decode_ms = 0;
+};
+
+// Called with each token as it is decided (beams: once the best beam is known). Returning false ends the answer.
+using OnToken = std::function<bool(int32_t id, float logprob)>;
+
+// InvalidRequest naming the parameter, its range and the value.
+void check_params(const GenerateParams& params);
+
+// ContextTooLong, with both counts, before anything is computed.
+void check_context(const Model& model, size_t prompt_tokens, int64_t new_tokens);
+
+Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt, const GenerateParams& params,
+                    const OnToken& on_token, const CancelToken* cancel);
+
+// Parts shared by the plain and the beam search.
+
+// Rows of a prompt from position `begin` on, in passes of bounded size; logits of the last row, (vocab).
+std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel);
+std::unique_ptr<Constraint> make_constraint(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt,
+                                            const GenerateParams& params);
+void beam_search(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt, const GenerateParams& params,
+                 const CancelToken* cancel, Generation& out);
+
+}  // namespace ke

@@ -1,0 +1,45 @@
+// A prompt is a sequence of segments: texts, pictures and boxes in any order and number.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/model.h"
+#include "text/tokenizer.h"
+
+namespace ke {
+
+// An encoded picture; may be used in any number of prompts of the model that made it.
+struct ImageEmbedding {
+  int64_t rows = 0, cols = 0;
+  std::vector<float> values;  // (rows, cols)
+  double encode_ms = 0;
+};
+
+struct Segment {
+  enum class Kind {
+    Text,   // plain characters, also where they spell a tag
+    Tags,   // text whose tag strings are tags
+    Image,  // <image>, the picture's tokens, </image>
+    Boxes,  // <object> upper-left lower-right ... </object>, several joined by the delimiter
+    Ids,    // token ids as they are
+  };
+  Kind kind = Kind::Text;
+  std::string text;
+  std::shared_ptr<const ImageEmbedding> image;
+  std::vector<std::pair<int32_t, int32_t>> cells;
+  std::vector<int32_t> ids;
+};
+
+struct Prompt {
+  std::vector<int32_t> ids;                                   // <s> first
+  std::vector<const float*> embedding;                        // per id: an image row, or nullptr
+  std::vector<std::shared_ptr<const ImageEmbedding>> images;  // keeps the rows alive
+};
+
+// InvalidRequest when there is no segment, a cell or id is out of range, or a picture was encoded by another model.
+Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments);
+
+}  // namespace ke
