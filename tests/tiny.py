@@ -23,13 +23,13 @@ TAGS = [
     "</delimiter_of_multi_objects/>", "<grounding>",
 ]  # fmt: skip
 
-_WORDS = (
+_WORD_LIST = (
     "the to and of a in is on with for an at by it this that image picture photo man woman dog cat snow fire ball "
     "house tree car street red green blue yellow white black small large big left right up down next near under over "
     "what where how who which color many people are there he she they his her sitting standing holding wearing "
     "Question: Answer: Describe detail: An It Is The What Where How Yes No warm himself warming camp young old "
     "two three one table chair hat water sky wall door window hand face eye book grass field road boat bird horse"
-).split()
+)
 _SUFFIXES = ["s", "ing", "ed", "er", "ly", "tion", "th", "re", "on", "en", "al", "es", "or", "man", "light"]
 _OTHER = ["é", "ü", "ñ", "中", "文", "日", "本", "👍", "£", "°"]  # a few characters of 2, 3 and 4 bytes
 
@@ -90,7 +90,7 @@ def make_vocabulary() -> TinyVocabulary:
     pieces = ["<s>", "<pad>", "</s>", "<unk>"]
     types = [3, 3, 3, 2]
     normal = [".", "▁the", ",", "▁to", "▁and", "▁of", "▁a", "s", "▁in"]  # the published model starts with these too
-    normal += ["▁" + w for w in _WORDS] + _SUFFIXES
+    normal += ["▁" + w for w in _WORD_LIST.split()] + _SUFFIXES
     normal += ["▁"] + [chr(c) for c in range(33, 127)] + _OTHER
     normal = list(dict.fromkeys(normal))
     # Rare pieces score lower, single characters lowest; the odd step keeps sums of different splits from tying.
@@ -111,15 +111,14 @@ def uniform(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 def _linear_gain(name: str) -> float:
     # A model of unit gain repeats its last token for ever and does not look at the picture. These gains let
-    # attention choose, layers outweigh the embedding, pictures matter and logits spread, so that answers vary and
-    # the two best tokens are far apart compared with rounding.
+    # attention choose, layers outweigh the embedding and pictures matter, so that answers vary while the two best
+    # tokens stay far apart compared with rounding.
     if name.startswith("mm."):
-        return {"mm.dense.weight": 16.0, "mm.attn_out.weight": 0.2}.get(name, 1.5)
+        return {"mm.dense.weight": 16.0, "mm.attn_out.weight": 0.1}.get(name, 1.5)
     if name.startswith("v."):
         return 1.0
-    if ".attn_q." in name or ".attn_k." in name:
-        return 1.6
-    return 3.0 if ".attn_output." in name or ".ffn_down." in name else 1.0
+    gains = {"attn_q": 2.5, "attn_k": 2.5, "attn_output": 12.0, "ffn_up": 2.0, "ffn_down": 12.0}
+    return gains.get(name.split(".")[-2], 1.0)
 
 
 def tensor_shapes(config: TinyConfig, vocab: int) -> dict[str, tuple[int, ...]]:
