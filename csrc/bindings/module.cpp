@@ -11,4 +11,5 @@ NB_MODULE(_core, m) {
   ke::bind_image(m);
   ke::bind_ops(m);
   ke::bind_engine(m);
+  ke::bind_testing(m);
 }

@@ -1,0 +1,81 @@
+"""The shape of the code: includes point down, files stay small, the library never prints or exits."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# folder of csrc/ -> folders that its files may include from
+BELOW = {
+    "base": set(),
+    "quant": {"base"},
+    "format": {"base", "quant"},
+    "image": {"base"},
+    "text": {"base"},
+    "backend": {"base", "quant", "format"},
+    "cpu": {"base", "quant", "format", "backend"},
+    "layers": {"base", "quant", "format", "backend"},
+    "models": {"base", "quant", "format", "backend", "layers", "image"},
+    "engine": {"base", "quant", "format", "backend", "layers", "models", "image", "text"},
+    "bindings": {"base", "quant", "format", "backend", "cpu", "layers", "models", "engine", "image", "text"},
+}
+# An ISA object must not share inline functions with the rest: its sources see plain C headers and these files only.
+ISA_INCLUDES = re.compile(r"cpu/(kernels\.h|[a-z0-9_]+\.inl|vec_[a-z0-9_]+\.h|[a-z0-9_]+_layout\.h)|quant/blocks\.h")
+SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".cpp", ".inl"})
+
+
+def includes(path: Path) -> list[str]:
+    return re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(encoding="utf-8"), re.M)
+
+
+def test_there_is_something_to_check():
+    assert len(SOURCES) > 30
+    assert {p.relative_to(ROOT / "csrc").parts[0] for p in SOURCES} == set(BELOW)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "csrc")))
+def test_includes_point_down(path):
+    folder = path.relative_to(ROOT / "csrc").parts[0]
+    for name in includes(path):
+        assert (ROOT / "csrc" / name).exists(), f"{path.name} includes {name} by another path than from csrc/"
+        other = name.split("/")[0]
+        assert other == folder or other in BELOW[folder], f"{folder}/ must not include {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "csrc" / "cpu").glob("isa_*.cpp")), ids=lambda p: p.name)
+def test_isa_sources_include_no_shared_inline_code(path):
+    seen, todo = set(), [path]
+    while todo:
+        p = todo.pop()
+        for name in includes(p):
+            assert ISA_INCLUDES.fullmatch(name), f"{p.name}, compiled for one ISA, includes {name}"
+            if name not in seen:
+                seen.add(name)
+                todo.append(ROOT / "csrc" / name)
+        for header in re.findall(r"^\s*#\s*include\s+<([^>]+)>", p.read_text(encoding="utf-8"), re.M):
+            assert header.endswith(".h"), f"{p.name}, compiled for one ISA, includes the C++ header <{header}>"
+
+
+def test_files_stay_under_600_lines():
+    suffixes = {".h", ".cpp", ".inl", ".py", ".cu", ".cuh", ".metal", ".mm"}
+    folders = ["csrc", "kosmos_edge", "convert", "tests", "bench", "tools", "examples"]
+    files = [p for f in folders for p in (ROOT / f).rglob("*") if p.suffix in suffixes]
+    long = {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text(encoding="utf-8").splitlines())) > 600}
+    assert len(files) > 50
+    assert not long
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "csrc")))
+def test_library_never_prints_or_exits(path):
+    text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+    found = re.search(r"\b(printf|fprintf|puts|abort|_?exit|std::cout|std::cerr|assert|signal|setlocale)\s*[(<]", text)
+    assert not found, f"{path.name}: {found.group(0)}"
+
+
+def test_no_march_native_and_no_device_ifdefs():
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert "march=native" not in cmake
+    for p in SOURCES:
+        assert not re.search(r"#\s*if.*\bUSE_(CUDA|METAL)\b", p.read_text(encoding="utf-8")), p

@@ -1,0 +1,139 @@
+"""n-gram block, location grammar, choices and sampling, each against a plain definition in Python."""
+
+import math
+import random
+
+import pytest
+
+from kosmos_edge import _core
+
+T = _core.testing
+NEG = float("-inf")
+
+# A toy vocabulary: 0..9 text (2 is </s>), 10..14 tags, 20..35 a 4 x 4 grid of cells.
+EOS, PHRASE, PHRASE_END, OBJECT, OBJECT_END, DELIMITER, CELL, BINS, VOCAB = 2, 10, 11, 12, 13, 14, 20, 4, 40
+
+
+def grammar(*ids):
+    g = T.location_grammar(first_tag=PHRASE, first_location=CELL, bins=BINS, eos=EOS)
+    for i in ids:
+        g.accept(i)
+    return g
+
+
+def banned_by_ngrams(sequence, n):
+    """Every token that would complete an n-gram that is already in the sequence."""
+    grams = {tuple(sequence[i : i + n]) for i in range(len(sequence) - n + 1)}
+    return {g[-1] for g in grams if list(g[:-1]) == (sequence[len(sequence) - n + 1 :] if n > 1 else [])}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_ngram_block_equals_its_definition(n):
+    rng = random.Random(n)
+    for _ in range(300):
+        sequence = [rng.randrange(4) for _ in range(rng.randrange(0, 30))]
+        scores = T.apply_rules([float(i) for i in range(8)], sequence, n)
+        assert {i for i, s in enumerate(scores) if s == NEG} == banned_by_ngrams(sequence, n)
+
+
+def test_ngram_block_keeps_something_when_only_repeats_are_left():
+    g = grammar(PHRASE, 5, PHRASE_END, OBJECT, CELL, CELL)
+    sequence = [CELL, OBJECT_END, CELL, DELIMITER, 7, CELL]  # both ways on from a pair are bigrams already seen
+    scores = T.apply_rules([0.0] * VOCAB, sequence, 2, g)
+    assert [i for i, s in enumerate(scores) if s > NEG] == [OBJECT_END, DELIMITER]
+
+
+CELLS = set(range(CELL, CELL + BINS * BINS))
+
+
+def test_grammar_in_text():
+    assert set(range(VOCAB)) - set(grammar().allowed(VOCAB)) == CELLS | {PHRASE_END, OBJECT, OBJECT_END, DELIMITER}
+    assert set(range(VOCAB)) - set(grammar(PHRASE, 5, PHRASE_END).allowed(VOCAB)) == CELLS | {
+        PHRASE_END,
+        OBJECT_END,
+        DELIMITER,
+    }
+
+
+def test_grammar_in_phrase():
+    empty = set(grammar(PHRASE).allowed(VOCAB))
+    some = set(grammar(PHRASE, 5).allowed(VOCAB))
+    assert some - empty == {PHRASE_END}
+    assert set(range(VOCAB)) - some == CELLS | {PHRASE, OBJECT, OBJECT_END, DELIMITER, EOS}
+
+
+def test_grammar_in_object():
+    assert set(grammar(PHRASE, 5, PHRASE_END, OBJECT).allowed(VOCAB)) == CELLS
+    x, y = 1, 2
+    second = set(grammar(PHRASE, 5, PHRASE_END, OBJECT, CELL + y * BINS + x).allowed(VOCAB))
+    assert second == {CELL + j * BINS + i for j in range(y, BINS) for i in range(x, BINS)}
+    pair = grammar(PHRASE, 5, PHRASE_END, OBJECT, CELL, CELL + 5)
+    assert set(pair.allowed(VOCAB)) == {OBJECT_END, DELIMITER}
+    pair.accept(DELIMITER)
+    assert set(pair.allowed(VOCAB)) == CELLS
+
+
+def test_grammar_makes_any_walk_well_formed():
+    rng = random.Random(7)
+    for _ in range(200):
+        g, ids = grammar(), []
+        for _ in range(60):
+            ids.append(rng.choice(g.allowed(VOCAB)))
+            g.accept(ids[-1])
+        text = "".join("P" if i == PHRASE else "p" if i == PHRASE_END else "O" if i == OBJECT else "o" if i == OBJECT_END
+                       else "," if i == DELIMITER else "c" if i in CELLS else "t" for i in ids)  # fmt: skip
+        import re
+
+        whole = r"(?:t|Pt+p(?:O(?:cc,)*cco)?)*"
+        tail = r"(?:Pt*|Pt+pO(?:cc,)*c?c?)?"
+        assert re.fullmatch(whole + tail, text), text
+
+
+def test_choices():
+    c = T.one_of([[3, 4], [3, 4, 5], [6]], eos=EOS)
+    assert c.allowed(VOCAB) == [3, 6]
+    c.accept(3)
+    assert c.allowed(VOCAB) == [4] and not c.complete
+    c.accept(4)
+    assert c.allowed(VOCAB) == [EOS, 5] and not c.complete
+    c.accept(5)
+    assert c.complete
+    early = T.one_of([[3], [3, 4]], eos=EOS)
+    early.accept(3)
+    early.accept(EOS)
+    assert early.complete
+
+
+def softmax(scores, temperature):
+    top = max(scores)
+    e = [math.exp((s - top) / temperature) for s in scores]
+    return [x / sum(e) for x in e]
+
+
+def test_sampling_follows_the_distribution():
+    scores, temperature, n = [1.0, 0.5, 0.0, -1.0, NEG], 0.7, 40000
+    ids = T.sample(scores, temperature, 0, 1.0, 3, n)
+    for i, p in enumerate(softmax(scores, temperature)):
+        # five standard deviations of a binomial count
+        assert abs(ids.count(i) - n * p) <= 5 * math.sqrt(n * p * (1 - p)) + 1e-9
+
+
+def test_top_k_and_top_p_keep_the_right_tokens():
+    scores = [0.0, 3.0, 1.0, 2.0]
+    assert set(T.sample(scores, 2.0, 2, 1.0, 0, 2000)) == {1, 3}
+    p = sorted(softmax(scores, 1.0), reverse=True)
+    assert set(T.sample(scores, 1.0, 0, p[0] + 0.5 * p[1], 0, 2000)) == {1, 3}
+    assert set(T.sample(scores, 1.0, 0, p[0] * 0.9, 0, 200)) == {1}
+    assert T.sample([1.0, 5.0, 5.0], 0.0, 0, 1.0, 0, 3) == [1, 1, 1]
+
+
+def test_same_seed_same_ids():
+    scores = [0.1 * i for i in range(50)]
+    assert T.sample(scores, 1.0, 0, 1.0, 11, 50) == T.sample(scores, 1.0, 0, 1.0, 11, 50)
+    assert T.sample(scores, 1.0, 0, 1.0, 11, 50) != T.sample(scores, 1.0, 0, 1.0, 12, 50)
+
+
+def test_log_probability():
+    scores = [0.3, -2.0, 5.0, 4.0]
+    expected = scores[1] - math.log(sum(math.exp(s) for s in scores))
+    assert T.log_probability(scores, 1) == pytest.approx(expected, abs=1e-6)
