@@ -1,6 +1,7 @@
 // What every binding file needs: nanobind, and a contiguous read-only view of any object with the buffer protocol.
 #pragma once
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -16,21 +17,20 @@ namespace nb = nanobind;
 
 namespace ke {
 
-// Holds the object's buffer for its own lifetime (PyBUF_SIMPLE: contiguous bytes). Construct and destroy with the GIL.
+// The bytes of an object with the buffer protocol (or DLPack, on the CPU), kept alive and unchanged in size for the
+// view's lifetime. TypeError when there are none or they are not contiguous. Construct and destroy with the GIL.
 class BufferView {
  public:
   explicit BufferView(nb::handle object) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+    if (!nb::try_cast(object, array_, false))
+      throw nb::type_error("expected an object with the buffer protocol whose bytes are contiguous");
   }
-  ~BufferView() { PyBuffer_Release(&view_); }
   BufferView(const BufferView&) = delete;
   BufferView& operator=(const BufferView&) = delete;
-  std::span<const uint8_t> bytes() const {
-    return {static_cast<const uint8_t*>(view_.buf), static_cast<size_t>(view_.len)};
-  }
+  std::span<const uint8_t> bytes() const { return {static_cast<const uint8_t*>(array_.data()), array_.nbytes()}; }
 
  private:
-  Py_buffer view_{};
+  nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> array_;
 };
 
 class GgufFile;
@@ -44,5 +44,6 @@ void bind_text(nb::module_& m);
 void bind_image(nb::module_& m);
 void bind_ops(nb::module_& m);
 void bind_engine(nb::module_& m);
+void bind_testing(nb::module_& m);
 
 }  // namespace ke

@@ -1,9 +1,25 @@
-// Bounded reader of GGUF files: every count, length, offset and shape is checked before anything is allocated.
+// Bounded reader of GGUF files, versions 2 and 3, little endian (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+// Every count, length, offset and shape is checked before anything is allocated; whatever is accepted can be used
+// without further checks. Anything else is ModelCorrupt, saying what was expected, what was found, and where.
+//
+//   what                            accepted
+//   tensors                         0..65,536, names unique
+//   metadata entries                0..4,096, keys unique
+//   key, tensor name                1..1,024 bytes of UTF-8 without control characters
+//   string value                    0..16 MiB
+//   array                           0..4,194,304 elements; arrays of arrays are refused
+//   boolean                         0 or 1
+//   header (all before the data)    at most 64 MiB
+//   tensor dimensions               1..4, each at least 1; the innermost a multiple of the type's block
+//   general.alignment               uint32, a power of two, 8..65,536 (32 when absent)
+//   tensor data                     aligned, inside the file, no two tensors overlapping
+//   tensor type                     the types of quant/dtype.h
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "format/tensor.h"
@@ -12,25 +28,36 @@ namespace ke {
 
 enum class LoadMode { Mmap, Copy };
 
+// GGUF's ids of value types, in its order.
+enum class MetaType : uint32_t {
+  UInt8, Int8, UInt16, Int16, UInt32, Int32, Float32, Bool, String, Array, UInt64, Int64, Float64
+};
+const char* meta_type_name(MetaType type);  // "uint32", "string", ...
+uint32_t meta_type_bytes(MetaType type);    // of a scalar; 0 for strings and arrays
+
 // One metadata value. Strings and arrays are views into the file's bytes, alive as long as the GgufFile.
 struct MetaValue {
-  uint32_t type = 0;          // GGUF value type id
-  uint32_t element_type = 0;  // of an array
-  uint64_t count = 0;         // of an array
-  uint64_t scalar = 0;        // raw bits of a scalar
-  std::string_view text;      // of a string
-  const uint8_t* data = nullptr;  // first element of an array (strings: first length prefix)
+  MetaType type = MetaType::UInt8;
+  MetaType element_type = MetaType::UInt8;  // of an array; never Array
+  uint64_t count = 0;                       // of an array
+  uint64_t scalar = 0;                      // raw bits of a scalar, zero-extended
+  std::string_view text;                    // of a string
+  const uint8_t* data = nullptr;            // first element of an array (strings: first length prefix)
+
+  std::vector<std::string_view> strings() const;  // of an array of strings
 };
 
 class GgufFile {
  public:
+  // ModelNotFound, Io, OutOfMemory as MappedFile; ModelCorrupt when the file is not as the table above says.
   static std::shared_ptr<GgufFile> open(const std::string& path, LoadMode mode);
   ~GgufFile();
 
   const std::string& path() const;
   uint64_t file_bytes() const;
-  const std::vector<Tensor>& tensors() const;
-  const Tensor* find_tensor(std::string_view name) const;
+  const std::vector<Tensor>& tensors() const;  // in file order
+  const Tensor* find_tensor(std::string_view name) const;  // nullptr when there is none
+  uint64_t tensor_offset(const Tensor& tensor) const;      // bytes from the start of the file
 
   // Typed getters: an absent key or another type is ModelCorrupt with key, expected type and what was found.
   bool has(std::string_view key) const;
@@ -42,7 +69,7 @@ class GgufFile {
   std::vector<float> floats(std::string_view key) const;
   std::vector<int32_t> ints(std::string_view key) const;  // int32 array
   std::vector<uint8_t> bytes(std::string_view key) const; // uint8 or int8 array
-  std::vector<std::pair<std::string, MetaValue>> metadata() const;  // in file order
+  const std::vector<std::pair<std::string, MetaValue>>& metadata() const;  // in file order
 
   // The tensor's pages will not be needed soon: lets the system take them back (no-op in copy mode).
   void release(const Tensor& tensor) const;

@@ -12,13 +12,14 @@ namespace ke {
 class Weights {
  public:
   explicit Weights(std::shared_ptr<GgufFile> file);
-  // ModelCorrupt when missing, of another shape, or a type whose blocks do not fit the row length.
+  // ModelCorrupt, naming the expected and the found shape, when the tensor is missing or of another shape. (That blocks
+  // fit the row length is the reader's promise.) Views are alive as long as the file; asking twice is allowed.
   Tensor matrix(const std::string& name, int64_t rows, int64_t cols);  // any DType
   Tensor tensor(const std::string& name, const std::vector<int64_t>& shape);
   std::vector<float> vector(const std::string& name, int64_t n);  // decoded to float32
   std::vector<float> floats(const std::string& name, const std::vector<int64_t>& shape);  // decoded to float32
   void release(const Tensor& tensor) const;  // see GgufFile::release
-  void finish() const;  // ModelCorrupt naming tensors that nobody asked for
+  void finish() const;  // ModelCorrupt naming up to five tensors that nobody asked for
 
  private:
   std::shared_ptr<GgufFile> file_;

@@ -33,8 +33,13 @@ struct Kosmos2Config {
   int32_t first_slot;              // id of the first placeholder slot (the n-gram rule sees first_slot + j)
   int32_t phrase_begin, phrase_end, object_begin, object_end, delimiter, grounding;
   int32_t first_patch_index;  // <patch_index_0000>
+  int64_t max_new_tokens;        // defaults of generation
+  int64_t no_repeat_ngram_size;  // 0: no rule
 
-  static Kosmos2Config read(const GgufFile& file);  // ModelCorrupt names key, expected range and value
+  // ModelCorrupt names key, expected range and value. What comes back is consistent: heads divide widths, ids name the
+  // pieces that they must, the prompt of one picture fits the context. Also checks the presence, type and size of the
+  // tokenizer's arrays and the prompts, which others read.
+  static Kosmos2Config read(const GgufFile& file);
 };
 
 }  // namespace ke

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace ke {
@@ -27,6 +28,8 @@ struct DTypeInfo {
   uint32_t block_elems;  // values per block
   uint32_t block_bytes;  // bytes per block
 };
+
+std::span<const DTypeInfo> all_dtypes();
 
 // nullptr when the id is not one of ours.
 const DTypeInfo* find_dtype(uint32_t gguf_id);

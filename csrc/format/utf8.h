@@ -1,0 +1,28 @@
+// Is a string well-formed UTF-8?
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace ke {
+
+// True for well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF).
+inline bool is_utf8(std::string_view text) {
+  size_t i = 0;
+  while (i < text.size()) {
+    const uint8_t lead = static_cast<uint8_t>(text[i++]);
+    if (lead < 0x80) continue;
+    const int more = lead >= 0xc2 && lead <= 0xdf ? 1 : (lead & 0xf0) == 0xe0 ? 2 : lead >= 0xf0 && lead <= 0xf4 ? 3 : 0;
+    if (more == 0) return false;
+    uint32_t code = lead & (0x3fu >> more);
+    for (int k = 0; k < more; ++k) {
+      if (i == text.size() || (static_cast<uint8_t>(text[i]) & 0xc0) != 0x80) return false;
+      code = code << 6 | (static_cast<uint8_t>(text[i++]) & 0x3f);
+    }
+    if (more == 2 && (code < 0x800 || (code >= 0xd800 && code <= 0xdfff))) return false;
+    if (more == 3 && (code < 0x10000 || code > 0x10ffff)) return false;
+  }
+  return true;
+}
+
+}  // namespace ke
