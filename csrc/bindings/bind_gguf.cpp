@@ -1,4 +1,6 @@
 // The GGUF reader and the model's configuration for Python.
+#include <nanobind/stl/shared_ptr.h>
+
 #include <bit>
 #include <cstring>
 
