@@ -12,6 +12,7 @@ modeling_kosmos2.py unless another file is named. Weights carry their GGUF names
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -320,7 +321,7 @@ class Reference:
             finished.sort(key=lambda f: -f[0])
             # How near was another outcome: a beam kept or dropped, a place among the finished, an end that counts.
             gaps = [going[num_beams - 1][0] - going[num_beams][0]] if len(going) > num_beams else []
-            gaps += [(a[0] - b[0]) * penalty for a, b in zip(finished, finished[1 : num_beams + 1], strict=False)]
+            gaps += [(a[0] - b[0]) * penalty for a, b in pairwise(finished[: num_beams + 1])]
             if ended[num_beams - 1] or ended[num_beams]:
                 gaps.append(candidates[num_beams - 1][0] - candidates[num_beams][0])
             del finished[num_beams:]
