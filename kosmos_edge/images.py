@@ -3,7 +3,8 @@
 The rules, all of them:
 
 * Orientation: the EXIF tag is applied whatever the container (JPEG, PNG, WebP, AVIF, TIFF, HEIC, a PIL image);
-  `exif=False` leaves the pixels as they are stored. Boxes always refer to the picture made here.
+  `exif=False` leaves the pixels as they are stored (HEIC: its decoder has turned them already). Boxes always refer
+  to the picture made here.
 * Transparency (alpha channel, palette or colour-key): composited on white, as transformers does.
 * CMYK, YCbCr, HSV, palette, 1-bit: Pillow's conversion to RGB. LAB: through littlecms to sRGB. Colour profiles
   are not applied, as in the reference.

@@ -1,0 +1,111 @@
+"""kosmos_edge: KOSMOS-2 on the machine you own. Captions, answers and boxes from pictures, without torch.
+
+    import kosmos_edge
+
+    m = kosmos_edge.load()
+    r = m.caption("photo.jpg", ground=True)
+    print(r.text, r.entities)
+
+Names are imported when they are first used, so that `import kosmos_edge` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kosmos_edge.errors import (
+    Cancelled,
+    ContextTooLong,
+    DeviceUnavailable,
+    ImageDecodeError,
+    InvalidRequest,
+    KosmosError,
+    KosmosIOError,
+    ModelCorrupt,
+    ModelNotFound,
+    OutOfMemory,
+)
+
+if TYPE_CHECKING:
+    from kosmos_edge._core import CancelToken
+    from kosmos_edge.draw import draw_boxes
+    from kosmos_edge.images import Picture, open_image
+    from kosmos_edge.model import EncodedImage, EventStream, Model, load
+    from kosmos_edge.options import GenerationOptions
+    from kosmos_edge.results import Box, Done, Entity, EntityEvent, Event, Ranking, Result, Score, TextDelta, Timings
+
+    __version__: str
+
+_HOME = {
+    "CancelToken": "_native",
+    "draw_boxes": "draw",
+    "Picture": "images",
+    "open_image": "images",
+    "EncodedImage": "model",
+    "EventStream": "model",
+    "Model": "model",
+    "load": "model",
+    "GenerationOptions": "options",
+    "Box": "results",
+    "Done": "results",
+    "Entity": "results",
+    "EntityEvent": "results",
+    "Event": "results",
+    "Ranking": "results",
+    "Result": "results",
+    "Score": "results",
+    "TextDelta": "results",
+    "Timings": "results",
+}
+
+__all__ = [
+    "Box",
+    "CancelToken",
+    "Cancelled",
+    "ContextTooLong",
+    "DeviceUnavailable",
+    "Done",
+    "EncodedImage",
+    "Entity",
+    "EntityEvent",
+    "Event",
+    "EventStream",
+    "GenerationOptions",
+    "ImageDecodeError",
+    "InvalidRequest",
+    "KosmosError",
+    "KosmosIOError",
+    "Model",
+    "ModelCorrupt",
+    "ModelNotFound",
+    "OutOfMemory",
+    "Picture",
+    "Ranking",
+    "Result",
+    "Score",
+    "TextDelta",
+    "Timings",
+    "__version__",
+    "draw_boxes",
+    "load",
+    "open_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value: Any = version("kosmos-edge")
+        except PackageNotFoundError:  # a source folder on the path, not an installation
+            value = "0+unknown"
+    elif name in _HOME:
+        value = getattr(import_module(f"kosmos_edge.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'kosmos_edge' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,131 @@
+"""Token ids of an answer -> text, entities and stream events. The parsing itself is the native parse_grounded."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kosmos_edge._native import _core
+from kosmos_edge.results import Box, Corners, Entity, EntityEvent, Event, HfEntity, TextDelta
+
+_NAMELESS = re.compile(r"<patch_index_\d+><patch_index_\d+>")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What is needed to read answers of one model about one picture."""
+
+    tokenizer: _core.Tokenizer
+    bins: int  # location cells per axis
+    size: tuple[int, int] | None  # width and height in pixels of the picture that boxes refer to
+
+    def box(self, normalized: Corners, cells: tuple[int, int], score: float | None = None) -> Box:
+        """A box in both frames."""
+        if self.size is None:
+            return Box(normalized, None, cells, score)
+        x1, y1, x2, y2 = normalized
+        width, height = self.size
+        return Box(normalized, (x1 * width, y1 * height, x2 * width, y2 * height), cells, score)
+
+    def snap(self, normalized: Corners) -> Box:
+        """The box that the model sees when it is given this one (InvalidRequest where it lies outside 0..1)."""
+        return self.from_cells(_core.box_to_cells(*normalized, self.bins))
+
+    def from_cells(self, cells: tuple[int, int]) -> Box:
+        """The box that these two location tokens mean."""
+        return self.box(_core.cells_to_box(*cells, self.bins), cells)
+
+    def read(
+        self, kept: Sequence[int], answer: Sequence[int], logprobs: Sequence[float], stop_string: str = ""
+    ) -> tuple[str, list[Entity]]:
+        """Text and entities of the answer's ids behind those prompt ids that the text is to begin with.
+
+        logprobs: ln p of the answer's tokens, NaN where unknown. stop_string: the one that ended the answer; it and
+        what follows are no part of the text.
+        """
+        text, found = _core.parse_grounded(self.tokenizer, [*kept, *answer], self.bins)
+        entities = []
+        for phrase, start, end, boxes, cells, tokens in found:
+            known = [_of_answer(pair, len(kept), logprobs) for pair in tokens]
+            out = tuple(
+                self.box(box, cell, _probability(values)) for box, cell, values in zip(boxes, cells, known, strict=True)
+            )
+            name = "" if _NAMELESS.fullmatch(phrase) else phrase
+            score = _probability([value for values in known for value in values])
+            entities.append(Entity(name, (start, end), out, score))
+        if stop_string:
+            cut = _cut(text, stop_string)
+            text = text[:cut].rstrip()
+            entities = [entity for entity in entities if entity.span[1] <= len(text)]
+        return text, entities
+
+    def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
+        """transformers' tuple for the ids behind the last picture."""
+        text, found = _core.parse_grounded(self.tokenizer, list(ids), self.bins)
+        return text, [(phrase, (start, end), list(boxes)) for phrase, start, end, boxes, _, _ in found]
+
+
+def _of_answer(pair: tuple[int, int], offset: int, logprobs: Sequence[float]) -> list[float]:
+    return [logprobs[index - offset] if index >= offset else math.nan for index in pair]
+
+
+def _probability(logprobs: Sequence[float]) -> float | None:
+    if not logprobs or any(math.isnan(value) for value in logprobs):
+        return None
+    return min(1.0, math.exp(sum(logprobs) / len(logprobs)))
+
+
+def _cut(text: str, stop_string: str) -> int:
+    """Where the answer ends: the engine stops as soon as the string is there, so it is the last one."""
+    at = text.rfind(stop_string)
+    if at >= 0:
+        return at
+    bare = stop_string.strip()  # blanks at the text's ends are stripped
+    return text.rfind(bare) if bare and text.endswith(bare) else len(text)
+
+
+class StreamReader:
+    """Turns a growing answer into events whose text deltas add up to the final text.
+
+    Three things hold text back: the last word (a later token may close up the blank before it, or lengthen it), what
+    a stop string might still cut off, and everything from a literal "<" on (a later ">" would remove it).
+    """
+
+    def __init__(self, reader: Reader, stop: Sequence[str]) -> None:
+        self._reader = reader
+        self._hold = max((len(text) for text in stop), default=1) - 1
+        self._given = ""
+        self._entities = 0
+
+    def feed(self, kept: Sequence[int], answer: Sequence[int], logprobs: Sequence[float]) -> list[Event]:
+        """The events that the newest token brings about."""
+        text, entities = self._reader.read(kept, answer, logprobs)
+        limit = min(max(text.rfind(" "), 0), len(text) - self._hold)
+        events: list[Event] = []
+        for entity in entities[self._entities :]:
+            events += self._advance(text, max(entity.span[1], 0))
+            events.append(EntityEvent(entity))
+        self._entities = max(self._entities, len(entities))
+        return events + self._advance(text, limit)
+
+    def finish(self, text: str, entities: Sequence[Entity]) -> list[Event]:
+        """The rest, now that the answer is whole."""
+        events: list[Event] = []
+        for entity in entities[self._entities :]:
+            events += self._advance(text, max(entity.span[1], 0))
+            events.append(EntityEvent(entity))
+        if text.startswith(self._given) and len(text) > len(self._given):
+            events.append(TextDelta(text[len(self._given) :]))
+        return events
+
+    def _advance(self, text: str, limit: int) -> list[Event]:
+        literal = text.find("<")
+        if literal >= 0:
+            limit = min(limit, literal)
+        if limit <= len(self._given) or not text.startswith(self._given):
+            return []
+        delta = text[len(self._given) : limit]
+        self._given = text[:limit]
+        return [TextDelta(delta)]

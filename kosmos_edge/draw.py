@@ -1,0 +1,160 @@
+"""Boxes and phrases drawn onto a picture."""
+
+from __future__ import annotations
+
+import colorsys
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from PIL import Image, ImageDraw, ImageFont
+
+from kosmos_edge.errors import InvalidRequest, KosmosIOError
+from kosmos_edge.images import ImageInput, open_image
+from kosmos_edge.results import Box, Corners, Entity, Result
+
+Colour: TypeAlias = tuple[int, int, int]
+Rectangle: TypeAlias = tuple[float, float, float, float]
+_GOLDEN_TURN = 0.618034  # steps around the colour wheel that keep neighbours far apart
+
+
+def draw_boxes(image: ImageInput, result: Result | Iterable[Entity], *, scores: bool = True) -> Image.Image:
+    """An upright RGB picture with every valid box and its phrase; scores: with the score behind the phrase.
+
+    Line width and letters scale with the picture. The boxes must be about this picture: an answer about one of another
+    size is InvalidRequest. Inverted boxes are not drawn.
+    """
+    picture = open_image(image)
+    if isinstance(result, Result):
+        if result.width is not None and (result.width, result.height) != (picture.width, picture.height):
+            raise InvalidRequest(
+                f"draw_boxes: the answer is about a picture of {result.width} x {result.height}, "
+                f"this one is {picture.width} x {picture.height}"
+            )
+        entities = result.entities
+    else:
+        entities = list(result)
+    canvas = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+    pen = ImageDraw.Draw(canvas)
+    side = min(canvas.size)
+    line = max(2, round(side / 200))
+    font = ImageFont.load_default(size=max(11, round(side / 32)))
+    placed: list[Rectangle] = []
+    for number, entity in enumerate(entities):
+        colour = distinct_colour(number)
+        for box in entity.boxes:
+            if box.valid:
+                pen.rectangle(_inside(box, canvas.size), outline=colour, width=line)
+    for number, entity in enumerate(entities):  # all labels on top of all boxes
+        for box in entity.boxes:
+            if box.valid:
+                label = _label(entity, box, scores)
+                if label:
+                    _draw_label(pen, _inside(box, canvas.size), label, distinct_colour(number), font, line, placed)
+    return canvas
+
+
+def save_drawing(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Writes the picture in the format of the path's suffix; a failed write leaves nothing behind."""
+    target = Path(path)
+    Image.init()
+    file_format = Image.EXTENSION.get(target.suffix.lower())
+    if file_format is None or file_format not in Image.SAVE:
+        raise InvalidRequest(f"{target}: cannot write a picture with the suffix {target.suffix!r}; use .png or .jpg")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".kosmos-edge-", suffix=target.suffix)
+    except OSError as error:
+        raise KosmosIOError(error.errno, error.strerror, str(target)) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            image.save(file, file_format)
+        os.replace(temporary, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise KosmosIOError(error.errno, error.strerror or str(error), str(target)) from error
+        raise
+
+
+def distinct_colour(number: int) -> Colour:
+    """A saturated colour for the number-th thing, far from its neighbours'."""
+    red, green, blue = colorsys.hsv_to_rgb((number * _GOLDEN_TURN) % 1.0, 0.85, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _label(entity: Entity, box: Box, scores: bool) -> str:
+    score = box.score if box.score is not None else entity.score
+    return f"{entity.phrase} {score:.2f}".strip() if scores and score is not None else entity.phrase
+
+
+def _inside(box: Box, size: tuple[int, int]) -> Corners:
+    """Pixels of the box on this canvas, no wider than it."""
+    x1, y1, x2, y2 = box.normalized
+    width, height = size
+    return (
+        min(max(x1 * width, 0), width - 1),
+        min(max(y1 * height, 0), height - 1),
+        min(max(x2 * width, 0), width - 1),
+        min(max(y2 * height, 0), height - 1),
+    )
+
+
+def _draw_label(
+    pen: ImageDraw.ImageDraw,
+    box: Corners,
+    label: str,
+    colour: Colour,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    line: int,
+    placed: list[Rectangle],
+) -> None:
+    canvas_width, canvas_height = pen.im.size
+    label = _shorten(pen, label, font, canvas_width - 2 * line)
+    left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+    width, height = right - left + 2 * line, bottom - top + 2 * line
+    rectangle = _place((width, height), box, (canvas_width, canvas_height), placed)
+    placed.append(rectangle)
+    pen.rectangle(rectangle, fill=colour)
+    red, green, blue = colour
+    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+    pen.text((rectangle[0] + line - left, rectangle[1] + line - top), label, fill=ink, font=font)
+
+
+def _shorten(
+    pen: ImageDraw.ImageDraw, label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
+) -> str:
+    if pen.textlength(label, font=font) <= width:
+        return label
+    while len(label) > 1 and pen.textlength(label + "...", font=font) > width:
+        label = label[:-1]
+    return label.rstrip() + "..."
+
+
+def _place(size: tuple[float, float], box: Corners, canvas: tuple[int, int], placed: Sequence[Rectangle]) -> Rectangle:
+    """Above, inside, below or beside the box: the first place that covers no other label, else the least bad."""
+    width, height = size
+    x1, y1, x2, y2 = box
+    corners = [(x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2), (x1, y2 - height)]
+    corners += [(x1, y1 + step * height) for step in (1, 2, 3)]
+    best, least = None, float("inf")
+    for x, y in corners:
+        x = min(max(x, 0), max(canvas[0] - width, 0))
+        y = min(max(y, 0), max(canvas[1] - height, 0))
+        rectangle = (x, y, x + width, y + height)
+        covered = sum(_overlap(rectangle, other) for other in placed)
+        if covered < least:
+            best, least = rectangle, covered
+        if covered == 0:
+            break
+    assert best is not None
+    return best
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0

@@ -1,0 +1,493 @@
+"""Model: the verbs. A verb makes a plan (tasks.py), the plan is run (session.py), the answer is a Result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, Unpack, overload
+
+from kosmos_edge import running, tasks
+from kosmos_edge._native import _core
+from kosmos_edge.batching import run_batch
+from kosmos_edge.errors import InvalidRequest, ModelNotFound
+from kosmos_edge.images import ImageInput, Picture
+from kosmos_edge.options import (
+    MAX_CHOICES,
+    GenerationOptions,
+    Limits,
+    Options,
+    check_bool,
+    check_cancel,
+    check_int,
+    check_options,
+    check_texts,
+)
+from kosmos_edge.prompts import prompt_format, split_template
+from kosmos_edge.results import Box, Corners, Event, Ranking, Result
+from kosmos_edge.session import EncodedImage, Session
+
+MAX_THREADS = 1024
+MAX_TEXTS = 10_000
+AnyImage: TypeAlias = ImageInput | EncodedImage
+EventStream: TypeAlias = Generator[Event, None, None]
+BoxInput: TypeAlias = Box | Corners | Sequence[float]
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    mode: Literal["mmap", "copy"] = "mmap",
+    offline: bool = False,
+) -> Model:
+    """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
+
+    model None: the environment's KOSMOS_EDGE_MODEL, else a converted KOSMOS-2 in the cache, else the small model
+    inside the package. Nothing is downloaded here. device: "auto", "cpu", ...; a device asked for by name is never
+    replaced by another. threads: 1..1024, None: as many as this process may use. mode: "mmap" maps the file, "copy"
+    reads it into memory, for files that may change underneath. offline: no socket is opened.
+    Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest.
+    """
+    if not isinstance(device, str) or not device:
+        raise InvalidRequest(f"device: expected a name such as 'auto' or 'cpu', got {device!r}")
+    if mode not in ("mmap", "copy"):
+        raise InvalidRequest(f"mode: expected 'mmap' or 'copy', got {mode!r}")
+    count = 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS)
+    path = find_model(model, offline=check_bool("offline", offline))
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ModelNotFound(f"{name!r}: the path of a model file must be valid Unicode; rename or link it") from None
+    engine = running.run(lambda _: _core.Engine(name, device=device, threads=count, mode=mode))
+    return Model(engine, path)
+
+
+def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:
+    """The file that load(model) would open."""
+    from kosmos_edge import hub  # only here: it brings huggingface_hub's names along
+
+    if model is None:
+        return Path(hub.resolve(hub.default_model()[0], offline=offline))
+    if not isinstance(model, str | os.PathLike):
+        raise InvalidRequest(f"model: expected a tag or a path, got {type(model).__name__}")
+    spec = os.fspath(model)
+    if not isinstance(spec, str) or not spec or "\0" in spec:
+        raise InvalidRequest(f"model: expected a tag or a path, got {spec!r}")
+    return Path(hub.resolve(spec, offline=offline))
+
+
+class Model:
+    """A loaded model. Any number of threads may call it at once; every call is independent of the others.
+
+    Every generating verb takes the options of GenerationOptions as keywords, and stream=True, which gives an iterator
+    of TextDelta, EntityEvent and at last Done instead of the Result; closing the iterator ends the computation.
+    An image is a path, bytes, a binary file object, a PIL image, an HxWx3 uint8 buffer (a numpy array), a Picture
+    from open_image, or an EncodedImage from encode. Ctrl-C raises KeyboardInterrupt within about 0.2 s.
+    Raises InvalidRequest, ImageDecodeError, ContextTooLong, OutOfMemory, Cancelled, KosmosIOError.
+    """
+
+    def __init__(self, engine: _core.Engine, path: str | os.PathLike[str] = "") -> None:
+        self._session: Session | None = Session(engine)
+        self._path = Path(path)
+        self._metadata: dict[str, Any] = dict(engine.metadata)
+
+    # ---- life
+
+    def close(self) -> None:
+        """Releases the model's memory once running calls have ended. Later calls raise InvalidRequest."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session is None else self._session.engine.description
+        return f"<kosmos_edge.Model {self.name!r} from {str(self._path)!r}, {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._session is None
+
+    @property
+    def _open(self) -> Session:
+        if self._session is None:
+            raise InvalidRequest("the model is closed")
+        return self._session
+
+    # ---- facts
+
+    @property
+    def name(self) -> str:
+        """general.name of the file, else the file's name."""
+        return str(self._metadata.get("general.name") or self._path.stem)
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return self._path
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The file's keys and values, without the vocabulary."""
+        return dict(self._metadata)
+
+    @property
+    def notice(self) -> str | None:
+        """What the model's makers want its users to know, e.g. how small its world is."""
+        value = self._metadata.get("kosmos2.notice")
+        return value if isinstance(value, str) and value else None
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu"."""
+        return self._open.engine.device
+
+    @property
+    def description(self) -> str:
+        """The device for people: kind, instruction set, threads."""
+        return self._open.engine.description
+
+    @property
+    def isa(self) -> str:
+        """The instruction set whose kernels run."""
+        return self._open.engine.isa
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute."""
+        return self._open.engine.threads
+
+    @property
+    def context_length(self) -> int:
+        """Positions for prompt and answer together."""
+        return self._open.engine.context_length
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions that one picture takes, without its two tags."""
+        return self._open.engine.image_tokens
+
+    # ---- verbs
+
+    @overload
+    def caption(
+        self,
+        image: AnyImage,
+        length: Literal["short", "long"] = "short",
+        *,
+        ground: bool = False,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, str]] = (),
+        stream: Literal[False] = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result: ...
+    @overload
+    def caption(
+        self,
+        image: AnyImage,
+        length: Literal["short", "long"] = "short",
+        *,
+        ground: bool = False,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, str]] = (),
+        stream: Literal[True],
+        **options: Unpack[GenerationOptions],
+    ) -> EventStream: ...
+    def caption(
+        self,
+        image: AnyImage,
+        length: Literal["short", "long"] = "short",
+        *,
+        ground: bool = False,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, str]] = (),
+        stream: bool = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result | EventStream:
+        """What the picture shows, in a sentence ("short") or a paragraph ("long").
+
+        ground: with boxes. lead_in: begin the text with the prompt's words ("An image of"). examples: pairs of
+        a picture and its caption that go before.
+        """
+        plan = tasks.plan_caption(self._metadata, image, length, ground, lead_in, examples)
+        return self._run(plan, stream, options)
+
+    @overload
+    def ground(
+        self,
+        image: AnyImage,
+        prompt: str | None = None,
+        *,
+        lead_in: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result: ...
+    @overload
+    def ground(
+        self,
+        image: AnyImage,
+        prompt: str | None = None,
+        *,
+        lead_in: bool = False,
+        stream: Literal[True],
+        **options: Unpack[GenerationOptions],
+    ) -> EventStream: ...
+    def ground(
+        self,
+        image: AnyImage,
+        prompt: str | None = None,
+        *,
+        lead_in: bool = False,
+        stream: bool = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result | EventStream:
+        """Text with the boxes of what it names. prompt: words to go on from; None: the short caption's."""
+        return self._run(tasks.plan_ground(self._metadata, image, prompt, lead_in), stream, options)
+
+    @overload
+    def locate(
+        self, image: AnyImage, phrase: str, *, stream: Literal[False] = False, **options: Unpack[GenerationOptions]
+    ) -> Result: ...
+    @overload
+    def locate(
+        self, image: AnyImage, phrase: str, *, stream: Literal[True], **options: Unpack[GenerationOptions]
+    ) -> EventStream: ...
+    def locate(
+        self, image: AnyImage, phrase: str, *, stream: bool = False, **options: Unpack[GenerationOptions]
+    ) -> Result | EventStream:
+        """Where the phrase is: Result.boxes, which may be empty.
+
+        The model tends to find whatever it is asked for; the score helps to judge (see Entity.score).
+        """
+        return self._run(tasks.plan_locate(self._metadata, image, phrase), stream, options)
+
+    @overload
+    def describe(
+        self,
+        image: AnyImage,
+        box: BoxInput,
+        *,
+        normalized: bool = False,
+        ground: bool = True,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, BoxInput, str]] = (),
+        stream: Literal[False] = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result: ...
+    @overload
+    def describe(
+        self,
+        image: AnyImage,
+        box: BoxInput,
+        *,
+        normalized: bool = False,
+        ground: bool = True,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, BoxInput, str]] = (),
+        stream: Literal[True],
+        **options: Unpack[GenerationOptions],
+    ) -> EventStream: ...
+    def describe(
+        self,
+        image: AnyImage,
+        box: BoxInput,
+        *,
+        normalized: bool = False,
+        ground: bool = True,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, BoxInput, str]] = (),
+        stream: bool = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result | EventStream:
+        """What is in the box (x1, y1, x2, y2).
+
+        The numbers are pixels of the upright picture, or with normalized=True fractions of it; a Box knows what it is.
+        A box outside the picture is InvalidRequest. Result.box is the one that the model saw, snapped to its grid.
+        ground: as the model was trained, the answer may have boxes. examples: (image, box, text), boxes in the same
+        unit.
+        """
+        plan = tasks.plan_describe(self._metadata, image, box, normalized, ground, lead_in, examples)
+        return self._run(plan, stream, options)
+
+    @overload
+    def ask(
+        self,
+        image: AnyImage,
+        question: str,
+        *,
+        ground: bool = False,
+        choices: Sequence[str] | None = None,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, str, str]] = (),
+        stream: Literal[False] = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result: ...
+    @overload
+    def ask(
+        self,
+        image: AnyImage,
+        question: str,
+        *,
+        ground: bool = False,
+        choices: Sequence[str] | None = None,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, str, str]] = (),
+        stream: Literal[True],
+        **options: Unpack[GenerationOptions],
+    ) -> EventStream: ...
+    def ask(
+        self,
+        image: AnyImage,
+        question: str,
+        *,
+        ground: bool = False,
+        choices: Sequence[str] | None = None,
+        lead_in: bool = False,
+        examples: Sequence[tuple[AnyImage, str, str]] = (),
+        stream: bool = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result | EventStream:
+        """The answer to a question. choices: it is exactly one of these. examples: (image, question, answer)."""
+        plan = tasks.plan_ask(self._metadata, image, question, ground, choices, lead_in, examples)
+        return self._run(plan, stream, options)
+
+    @overload
+    def generate(
+        self,
+        segments: Sequence[Any],
+        *,
+        raw: bool = False,
+        lead_in: bool = False,
+        choices: Sequence[str] | None = None,
+        stream: Literal[False] = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result: ...
+    @overload
+    def generate(
+        self,
+        segments: Sequence[Any],
+        *,
+        raw: bool = False,
+        lead_in: bool = False,
+        choices: Sequence[str] | None = None,
+        stream: Literal[True],
+        **options: Unpack[GenerationOptions],
+    ) -> EventStream: ...
+    def generate(
+        self,
+        segments: Sequence[Any],
+        *,
+        raw: bool = False,
+        lead_in: bool = False,
+        choices: Sequence[str] | None = None,
+        stream: bool = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result | EventStream:
+        """Goes on from any sequence of pictures, texts and boxes.
+
+        A string is always text (give a picture's path as a pathlib.Path); a Box or a list of Box stands for
+        <object>...</object>. raw: tag strings in the texts are tags; else they are plain characters. Pixels of the
+        answer's boxes refer to the last picture.
+        """
+        plan = tasks.plan_generate(segments, raw, lead_in)
+        plan.choices = choices
+        return self._run(plan, stream, options)
+
+    def score(
+        self,
+        image: AnyImage | None,
+        texts: Sequence[str],
+        template: str | None = None,
+        *,
+        normalize: Literal["sum", "mean"] = "sum",
+        cancel: Any = None,
+    ) -> Ranking:
+        """Ranks texts by their likelihood after the picture (None: after no picture).
+
+        template: words around {text}; what stands before it is given, the text and what stands behind it are scored.
+        None: the model's caption prompt, "An image of {text}". normalize: "sum" of ln p, or the "mean" per token, which
+        is fairer to texts of different lengths.
+        """
+        checked, before, after = self._score_request(texts, template, normalize)
+        session = self._open
+        return running.run(
+            lambda token: session.score(self.name, image, checked, before, after, normalize, token),
+            check_cancel(cancel),
+        )
+
+    def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage:
+        """The picture as the decoder sees it. Every verb takes it in place of the image and skips the encoder."""
+        session = self._open
+        return running.run(lambda token: session.encode(image, token), check_cancel(cancel))
+
+    def batch(
+        self,
+        images: Iterable[AnyImage],
+        task: Literal["caption", "ground", "locate", "describe", "ask", "score"] = "caption",
+        *,
+        on_error: Literal["yield", "raise"] = "yield",
+        **arguments: Any,
+    ) -> Iterator[Result | Ranking]:
+        """One result per image, in order; arguments are those of the verb `task`.
+
+        on_error "yield": an image that cannot be answered gives a Result with ok False and error set, and the batch
+        goes on. Wrong arguments are raised at once. Pictures are taken one by one.
+        """
+        return run_batch(self, images, task, on_error, arguments)
+
+    # ---- inside
+
+    def check_request(self, task: str, arguments: Mapping[str, Any]) -> None:
+        """Raises what the verb would raise about its arguments (all of them, by name), whatever the picture."""
+        values = dict(arguments)
+        if task == "score":
+            check_cancel(values["cancel"])
+            self._score_request(values["texts"], values["template"], values["normalize"])
+            return
+        options = values.pop("options")
+        values.pop("stream")
+        self._options(tasks.PLANS[task](self._metadata, **values), options)
+
+    def _score_request(self, texts: object, template: object, normalize: object) -> tuple[tuple[str, ...], str, str]:
+        """The texts and what stands before and behind each."""
+        checked = check_texts("texts", texts, MAX_TEXTS)
+        if normalize not in ("sum", "mean"):
+            raise InvalidRequest(f"normalize: expected 'sum' or 'mean', got {normalize!r}")
+        if template is None:
+            template = prompt_format(self._metadata, "caption") + " {text}"
+        before, after = split_template(template)
+        return checked, before, after
+
+    def _limits(self) -> Limits:
+        engine = self._open.engine
+        published = Limits(engine.context_length, engine.tokenizer.size, 128, 3)
+        new_tokens = self._metadata.get("kosmos2.generation.max_new_tokens", published.max_tokens)
+        ngram = self._metadata.get("kosmos2.generation.no_repeat_ngram_size", published.no_repeat_ngram_size)
+        return Limits(published.context_length, published.vocabulary, int(new_tokens), int(ngram))
+
+    def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:
+        if plan.choices is not None:
+            plan.choices = check_texts("choices", plan.choices, MAX_CHOICES)
+        return check_options(options, self._limits(), grammar=plan.grammar, choices=plan.choices)
+
+    def _run(self, plan: tasks.Plan, stream: bool, options: GenerationOptions) -> Result | EventStream:
+        checked = self._options(plan, options)
+        session = self._open
+        if check_bool("stream", stream):
+            return running.stream(
+                lambda token, emit: session.stream(self.name, plan, checked, token, emit), checked.cancel
+            )
+        return running.run(lambda token: session.run(self.name, plan, checked, token), checked.cancel)
+
+
+__all__ = ["AnyImage", "BoxInput", "EncodedImage", "EventStream", "Model", "Picture", "find_model", "load"]

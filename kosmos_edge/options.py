@@ -1,0 +1,187 @@
+"""Generation options: names, ranges and defaults, checked once before anything is computed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict
+
+from kosmos_edge.errors import InvalidRequest
+
+MAX_BEAMS = 8
+MAX_STOPS = 32
+MAX_CHOICES = 1000
+
+
+class Cancellable(Protocol):
+    """What `cancel` may be besides a CancelToken: a threading.Event or anything with is_set()."""
+
+    def is_set(self) -> bool:
+        """True when the call should end."""
+
+
+class GenerationOptions(TypedDict, total=False):
+    """Keyword arguments that every generating verb takes."""
+
+    max_tokens: int  # 1..context length; default: the model's (kosmos2.generation.max_new_tokens)
+    temperature: float  # 0 (greedy, the default) .. 100
+    top_k: int  # 1..vocabulary size; needs temperature > 0
+    top_p: float  # above 0, at most 1; needs temperature > 0
+    seed: int  # 0..2^64-1, default 0
+    num_beams: int  # 1..8, default 1; needs temperature 0
+    length_penalty: float  # -10..10, default 1; needs num_beams > 1
+    no_repeat_ngram_size: int  # 0 (off)..context length; default: the model's (3 as published)
+    stop: str | Sequence[str]  # texts that end the answer; they are not part of it
+    logprobs: bool  # give ln p of every token
+    grammar: bool  # keep location tokens well formed; default True for the verbs, False for generate
+    cancel: Any  # a CancelToken or a Cancellable; Cancelled is raised soon after it is set
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked options."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    num_beams: int
+    length_penalty: float
+    no_repeat_ngram_size: int
+    stop: tuple[str, ...]
+    logprobs: bool
+    grammar: bool
+    choices: tuple[str, ...] = ()
+    cancel: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the model says about its options."""
+
+    context_length: int
+    vocabulary: int
+    max_tokens: int
+    no_repeat_ngram_size: int
+
+
+def check_options(given: Mapping[str, Any], limits: Limits, *, grammar: bool, choices: object = None) -> Options:
+    """Options with defaults filled in; InvalidRequest names the option, its range and the value."""
+    known = GenerationOptions.__annotations__
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            raise InvalidRequest(f"unknown option {name}{hint}")
+    checked_choices = check_texts("choices", choices, MAX_CHOICES) if choices is not None else ()
+    context = limits.context_length
+    out = Options(
+        max_tokens=check_int("max_tokens", given.get("max_tokens", limits.max_tokens), 1, context),
+        temperature=check_float("temperature", given.get("temperature", 0.0), 0, 100),
+        top_k=check_int("top_k", given["top_k"], 1, limits.vocabulary) if "top_k" in given else 0,
+        top_p=check_float("top_p", given.get("top_p", 1.0), 0, 1, above=True),
+        seed=check_int("seed", given.get("seed", 0), 0, 2**64 - 1),
+        num_beams=check_int("num_beams", given.get("num_beams", 1), 1, MAX_BEAMS),
+        length_penalty=check_float("length_penalty", given.get("length_penalty", 1.0), -10, 10),
+        no_repeat_ngram_size=check_int(
+            "no_repeat_ngram_size", given.get("no_repeat_ngram_size", limits.no_repeat_ngram_size), 0, context
+        ),
+        stop=check_stop(given.get("stop", ())),
+        logprobs=check_bool("logprobs", given.get("logprobs", False)),
+        grammar=check_bool("grammar", given.get("grammar", grammar and not checked_choices)),
+        choices=checked_choices,
+        cancel=check_cancel(given.get("cancel")),
+    )
+    for name in ("top_k", "top_p"):
+        if name in given and out.temperature == 0:
+            raise InvalidRequest(f"{name} needs temperature > 0, got temperature 0 (greedy decoding)")
+    if out.num_beams > 1:
+        if out.temperature > 0:
+            raise InvalidRequest(f"num_beams {out.num_beams} needs temperature 0, got {out.temperature}")
+        if out.stop:
+            raise InvalidRequest(f"stop needs num_beams 1, got {out.num_beams}")
+    elif "length_penalty" in given:
+        raise InvalidRequest("length_penalty needs num_beams > 1, got num_beams 1")
+    if out.choices and out.grammar:
+        raise InvalidRequest("choices and grammar=True contradict each other: leave grammar out")
+    return out
+
+
+def check_int(name: str, value: object, low: int, high: int) -> int:
+    """An integer (anything with __index__ but bool) in low..high, or InvalidRequest."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidRequest(f"{name}: expected an integer in {low}..{high}, got {value!r}") from None
+    if not low <= number <= high:
+        raise InvalidRequest(f"{name}: expected an integer in {low}..{high}, got {number}")
+    return number
+
+
+def check_float(name: str, value: object, low: float, high: float, *, above: bool = False) -> float:
+    """A finite number in low..high (above: low itself is excluded), or InvalidRequest."""
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not (low < number <= high if above else low <= number <= high):
+        span = f"above {low:g} and at most {high:g}" if above else f"in {low:g}..{high:g}"
+        raise InvalidRequest(f"{name}: expected a number {span}, got {value!r}")
+    return number
+
+
+def check_bool(name: str, value: object) -> bool:
+    """True or False themselves, or InvalidRequest."""
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
+def check_text(name: str, value: object, *, empty: bool = False) -> str:
+    """A string that is valid Unicode and not blank (unless empty is allowed), or InvalidRequest."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name}: expected text, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name}: not valid Unicode text ({error.reason} at character {error.start})") from None
+    if not empty and not value.strip():
+        raise InvalidRequest(f"{name}: expected some text, got {value!r}")
+    return value
+
+
+def check_texts(name: str, values: object, most: int) -> tuple[str, ...]:
+    """1..most non-blank strings, or InvalidRequest. A single string is refused: it is a sequence of letters."""
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise InvalidRequest(f"{name}: expected a list of texts, got {values!r}")
+    if not 1 <= len(values) <= most:
+        raise InvalidRequest(f"{name}: expected 1..{most} texts, got {len(values)}")
+    return tuple(check_text(f"{name}[{number}]", value) for number, value in enumerate(values))
+
+
+def check_stop(value: object) -> tuple[str, ...]:
+    """One stop text or up to 32 of them, none empty (blanks are allowed), or InvalidRequest."""
+    values: Sequence[object]
+    if isinstance(value, str):
+        values = (value,)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        values = value
+    else:
+        raise InvalidRequest(f"stop: expected a text or a list of texts, got {value!r}")
+    if len(values) > MAX_STOPS:
+        raise InvalidRequest(f"stop: expected at most {MAX_STOPS} texts, got {len(values)}")
+    out = tuple(check_text(f"stop[{number}]", text, empty=True) for number, text in enumerate(values))
+    if "" in out:
+        raise InvalidRequest("stop: an empty text would end every answer at once")
+    return out
+
+
+def check_cancel(value: Any) -> Any:
+    """None, a CancelToken (has `cancelled`), or something with is_set(); else InvalidRequest."""
+    if value is None or hasattr(value, "cancelled") or callable(getattr(value, "is_set", None)):
+        return value
+    raise InvalidRequest(f"cancel: expected a CancelToken or a threading.Event, got {value!r}")

@@ -1,0 +1,117 @@
+"""Prompt formats of a model -> segments of a prompt. What a caller types is data: it never becomes a tag.
+
+The formats come from the model file (keys kosmos2.prompt.*); where a file has none, the published ones are used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.options import check_text
+from kosmos_edge.results import Box, Corners, check_corners
+
+PUBLISHED = {
+    "caption": "An image of",
+    "caption_detailed": "Describe this image in detail:",
+    "question": "Question: {question} Answer:",
+    "locate": "<phrase> {phrase}</phrase>",
+    "describe": "<phrase> It</phrase>{boxes} is",
+    "grounding": "<grounding>",
+}
+_PARTS = re.compile(r"(\{(?:question|phrase|boxes)\}|<[^<>\s]+>)")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSegment:
+    """A picture at this place of the prompt: what the caller gave, decoded and encoded when the prompt is run."""
+
+    source: Any
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSegment:
+    """Boxes at this place of the prompt; pixel boxes refer to the picture before them."""
+
+    boxes: tuple[Box | Corners, ...]
+    normalized: bool
+
+
+TextSegment: TypeAlias = tuple[str, str]  # ("text", plain characters) or ("tags", text whose tag strings are tags)
+PlanSegment: TypeAlias = TextSegment | PictureSegment | BoxSegment
+
+
+def prompt_format(metadata: Mapping[str, Any], name: str) -> str:
+    """The model's own format, else the published one."""
+    value = metadata.get(f"kosmos2.prompt.{name}", PUBLISHED[name])
+    return value if isinstance(value, str) else PUBLISHED[name]
+
+
+def expand(template: str, **values: str | BoxSegment) -> list[PlanSegment]:
+    """Segments of a format: its tags are tags, its words and the values are plain text, joined where they touch.
+
+    Joining matters: the tokenizer starts every segment with a fresh word mark.
+    """
+    out: list[PlanSegment] = []
+    run = ""
+
+    def flush() -> None:
+        nonlocal run
+        if run.strip():
+            out.append(("text", run))
+        run = ""
+
+    for part in _PARTS.split(template):
+        if part.startswith("{") and part.endswith("}"):
+            value = values[part[1:-1]]
+            if isinstance(value, str):
+                run += value
+            else:
+                flush()
+                out.append(value)
+        elif part.startswith("<"):
+            flush()
+            last = out[-1] if out else None
+            if isinstance(last, tuple) and last[0] == "tags":
+                out[-1] = ("tags", last[1] + part)
+            else:
+                out.append(("tags", part))
+        else:
+            run += part
+    flush()
+    return out
+
+
+def caption_format(metadata: Mapping[str, Any], length: object) -> str:
+    """The caption prompt of this length, or InvalidRequest."""
+    if length == "short":
+        return prompt_format(metadata, "caption")
+    if length == "long":
+        return prompt_format(metadata, "caption_detailed")
+    raise InvalidRequest(f"length: expected 'short' or 'long', got {length!r}")
+
+
+def check_box(box: object, normalized: object, name: str = "box") -> Box | Corners:
+    """A Box, or four numbers (checked against the picture later, when its size is known)."""
+    if not isinstance(normalized, bool):
+        raise InvalidRequest(f"normalized: expected True or False, got {normalized!r}")
+    if isinstance(box, Box):
+        if not box.valid:
+            raise InvalidRequest(f"{name}: expected x1 < x2 and y1 < y2, got {box.normalized}")
+        return box
+    corners = check_corners(name, box)
+    if normalized:
+        Box.from_normalized(*corners)
+    return corners
+
+
+def split_template(template: object) -> tuple[str, str]:
+    """What stands before and after {text}, or InvalidRequest."""
+    text = check_text("template", template)
+    before, found, after = text.partition("{text}")
+    if not found or "{text}" in after:
+        raise InvalidRequest(f"template: expected exactly one {{text}}, got {text!r}")
+    return before, after

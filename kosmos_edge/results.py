@@ -1,0 +1,347 @@
+"""What the verbs give back: text with entities and boxes, rankings, stream events, and their written forms."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from kosmos_edge.errors import InvalidRequest, KosmosError
+
+Corners: TypeAlias = tuple[float, float, float, float]  # x1, y1, x2, y2
+HfEntity: TypeAlias = tuple[str, tuple[int, int], list[Corners]]
+
+
+def check_corners(name: str, values: object) -> Corners:
+    """Four finite numbers, or InvalidRequest."""
+    if not isinstance(values, tuple | list) or len(values) != 4:
+        raise InvalidRequest(f"{name}: expected four numbers (x1, y1, x2, y2), got {values!r}")
+    corners = []
+    for value in values:
+        try:
+            number = float("nan") if isinstance(value, bool | str | bytes) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        if not math.isfinite(number):
+            raise InvalidRequest(f"{name}: expected four finite numbers, got {value!r} among {values!r}")
+        corners.append(number)
+    return corners[0], corners[1], corners[2], corners[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of a picture, in both frames; x1, y1 is the upper left corner.
+
+    The model names a box by two cells of a 32 x 32 grid, so a corner is right to about 1/32 of a side.
+    """
+
+    normalized: Corners  # fractions of the upright picture's width and height, 0..1
+    pixels: Corners | None = None  # of the upright original picture; None where no picture's size is known
+    cells: tuple[int, int] | None = (
+        None  # the two location tokens: cell of the upper left and of the lower right corner
+    )
+    score: float | None = None  # exp(mean ln p) of the two location tokens, 0..1, uncalibrated
+
+    @property
+    def valid(self) -> bool:
+        """Whether x2 > x1 and y2 > y1. The grammar (default for grounded verbs) never lets an inverted box through."""
+        x1, y1, x2, y2 = self.normalized
+        return x2 > x1 and y2 > y1
+
+    @classmethod
+    def from_normalized(cls, x1: float, y1: float, x2: float, y2: float) -> Box:
+        """A box given as fractions of the picture; InvalidRequest unless 0 <= x1 < x2 <= 1 and likewise for y."""
+        corners = check_corners("box", (x1, y1, x2, y2))
+        _check_inside(corners, 1, 1, "fractions of the picture")
+        return cls(corners)
+
+    @classmethod
+    def from_pixels(cls, x1: float, y1: float, x2: float, y2: float, *, width: int, height: int) -> Box:
+        """A box given in pixels of an upright picture of width x height; InvalidRequest unless it lies inside."""
+        corners = check_corners("box", (x1, y1, x2, y2))
+        _check_inside(corners, width, height, f"pixels of a picture of {width} x {height}")
+        return cls((corners[0] / width, corners[1] / height, corners[2] / width, corners[3] / height), corners)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: pixels, normalized, cells, score, valid."""
+        return {
+            "pixels": None if self.pixels is None else list(self.pixels),
+            "normalized": list(self.normalized),
+            "cells": None if self.cells is None else list(self.cells),
+            "score": self.score,
+            "valid": self.valid,
+        }
+
+
+def _check_inside(corners: Corners, width: float, height: float, unit: str) -> None:
+    x1, y1, x2, y2 = corners
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise InvalidRequest(
+            f"box: expected 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height} ({unit}), got {corners}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A phrase of the text and where it is in the picture."""
+
+    phrase: str  # empty where the model wrote a box without a phrase
+    span: tuple[int, int]  # code points in Result.text: text[span[0]:span[1]] == phrase
+    boxes: tuple[Box, ...]
+    # exp(mean ln p) of the location tokens, 0..1. Not calibrated: the model tends to find what it is asked for.
+    score: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        boxes = [box.to_dict() for box in self.boxes]
+        return {"phrase": self.phrase, "span": list(self.span), "score": self.score, "boxes": boxes}
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds of each part, and tokens. total_ms is wall time of the whole call."""
+
+    decode_image_ms: float = 0.0
+    encode_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    total_ms: float = 0.0
+    prompt_tokens: int = 0
+    tokens: int = 0  # of the answer
+
+    def to_dict(self) -> dict[str, float | int]:
+        """JSON-ready; milliseconds with three decimals."""
+        milliseconds = ("decode_image_ms", "encode_ms", "prefill_ms", "decode_ms", "total_ms")
+        out: dict[str, float | int] = {name: round(getattr(self, name), 3) for name in milliseconds}
+        return out | {"prompt_tokens": self.prompt_tokens, "tokens": self.tokens}
+
+
+@dataclass(slots=True)
+class Result:
+    """The answer about one picture (or one prompt)."""
+
+    text: str  # the answer without tags, and without the prompt's words unless they were asked for
+    entities: list[Entity] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)  # of the answer, </s> included when it came
+    logprobs: list[float] | None = None  # ln p of each token, before any rule; only with logprobs=True
+    finish_reason: str = "stop"  # "stop", "stop_string", "length", "choice"; "error" in a batch
+    device: str = ""
+    model: str = ""
+    width: int | None = None  # of the upright picture that the boxes refer to
+    height: int | None = None
+    timings: Timings = field(default_factory=Timings)
+    notes: list[str] = field(default_factory=list)  # what was decided about the picture or the request
+    source: str | None = None  # the picture's path, when there is one
+    box: Box | None = None  # describe: the box that the model really saw, snapped to its grid
+    error: KosmosError | None = None  # batch: why there is no answer about this picture
+    hf: tuple[str, list[HfEntity]] = field(default=("", []), repr=False)  # what to_hf() gives
+
+    @property
+    def ok(self) -> bool:
+        """False when this entry of a batch failed; error says why."""
+        return self.error is None
+
+    @property
+    def boxes(self) -> list[Box]:
+        """The boxes of all entities, in the order of the text; empty when the model gave none."""
+        return [box for entity in self.entities for box in entity.boxes]
+
+    def to_hf(self) -> tuple[str, list[HfEntity]]:
+        """(caption, [(phrase, (start, end), [(x1, y1, x2, y2)])]) exactly as transformers' post_process_generation.
+
+        The caption begins with the prompt's words; boxes are fractions of the picture, inverted ones as they came;
+        a box without a phrase is an entity of its own named by its two tokens.
+        """
+        text, entities = self.hf
+        return text, [(phrase, span, list(boxes)) for phrase, span, boxes in entities]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        out: dict[str, Any] = {
+            "path": self.source,
+            "text": self.text,
+            "entities": [entity.to_dict() for entity in self.entities],
+            "width": self.width,
+            "height": self.height,
+            "finish_reason": self.finish_reason,
+            "device": self.device,
+            "model": self.model,
+            "token_ids": list(self.token_ids),
+            "logprobs": None if self.logprobs is None else list(self.logprobs),
+            "timings": self.timings.to_dict(),
+            "notes": list(self.notes),
+        }
+        if self.box is not None:
+            out["box"] = self.box.to_dict()
+        return out | error_fields(self.error)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """to_dict() as JSON text, with Unicode left readable."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
+
+    def to_coco(
+        self,
+        *,
+        image_id: int = 1,
+        first_annotation_id: int = 1,
+        categories: dict[str, int] | None = None,
+        file_name: str | None = None,
+    ) -> dict[str, list[dict[str, Any]]]:
+        """A COCO detection data set of this picture: {"images", "annotations", "categories"}, 1-based ids.
+
+        The categories are the phrases. `categories` (phrase -> id) is used where it knows the phrase and extended where
+        not, so that one dictionary serves many pictures. bbox is [x, y, width, height] in pixels. Boxes with valid
+        False cannot be expressed in COCO and are left out.
+        """
+        if self.width is None or self.height is None:
+            raise InvalidRequest("to_coco: the answer is about no picture, so there are no pixels")
+        ids = {} if categories is None else categories
+        annotations: list[dict[str, Any]] = []
+        for entity in self.entities:
+            category = ids.setdefault(entity.phrase, max(ids.values(), default=0) + 1)
+            for box in entity.boxes:
+                if not box.valid or box.pixels is None:
+                    continue
+                x1, y1, x2, y2 = box.pixels
+                annotations.append(
+                    {
+                        "id": first_annotation_id + len(annotations),
+                        "image_id": image_id,
+                        "category_id": category,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": (x2 - x1) * (y2 - y1),
+                        "iscrowd": 0,
+                        "score": box.score,
+                    }
+                )
+        name = file_name if file_name is not None else (self.source or "")
+        return {
+            "images": [{"id": image_id, "file_name": name, "width": self.width, "height": self.height}],
+            "annotations": annotations,
+            "categories": [{"id": number, "name": phrase} for phrase, number in ids.items()],
+        }
+
+    def to_markdown(self, target: str = "") -> str:
+        """The text with its phrases as links to their boxes: [a dog](photo.jpg#xywh=pixel:10,20,30,40).
+
+        The fragment is the W3C's for a part of an image; a further box of the same phrase follows as [2](...), and so
+        on. `target` is what stands before the fragment. Entities without a phrase are not linked.
+        """
+        base = "".join(c if c not in " ()<>" else f"%{ord(c):02X}" for c in target)
+        out, end = [], 0
+        for entity in sorted(self.entities, key=lambda e: e.span):
+            links = [f"({base}#{_fragment(box)})" for box in entity.boxes if box.valid]
+            if not links or not entity.phrase or entity.span[0] < end:
+                continue
+            out.append(_escape(self.text[end : entity.span[0]]) + f"[{_escape(entity.phrase)}]" + links[0])
+            out.extend(f"[{number}]{link}" for number, link in enumerate(links[1:], 2))
+            end = entity.span[1]
+        return "".join(out) + _escape(self.text[end:])
+
+
+def error_fields(error: KosmosError | None) -> dict[str, str | None]:
+    """{"error": message, "error_type": class name}, both None where all went well."""
+    return {
+        "error": None if error is None else str(error),
+        "error_type": None if error is None else type(error).__name__,
+    }
+
+
+def _fragment(box: Box) -> str:
+    unit, corners = ("percent", tuple(v * 100 for v in box.normalized)) if box.pixels is None else ("pixel", box.pixels)
+    x1, y1, x2, y2 = corners
+    return f"xywh={unit}:{x1:.4g},{y1:.4g},{x2 - x1:.4g},{y2 - y1:.4g}"
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + c if c in "\\`*_[]<>#" else c for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely one text is."""
+
+    text: str
+    score: float  # what the ranking goes by: logprob_sum or logprob_mean
+    share: float  # softmax of the scores of all given texts; they sum to 1
+    logprob_sum: float  # ln p of the whole text given the picture and the prompt
+    logprob_mean: float  # per token
+    token_ids: list[int]
+    logprobs: list[float]  # per token
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        names = ("text", "score", "share", "logprob_sum", "logprob_mean", "token_ids", "logprobs")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(slots=True)
+class Ranking:
+    """Texts by falling likelihood for one picture."""
+
+    ranking: list[Score] = field(default_factory=list)
+    normalize: str = "sum"
+    device: str = ""
+    model: str = ""
+    width: int | None = None
+    height: int | None = None
+    timings: Timings = field(default_factory=Timings)
+    notes: list[str] = field(default_factory=list)
+    source: str | None = None
+    error: KosmosError | None = None  # batch: why there is no answer about this picture
+
+    @property
+    def ok(self) -> bool:
+        """False when this entry of a batch failed."""
+        return self.error is None
+
+    @property
+    def best(self) -> Score:
+        """The likeliest text."""
+        return self.ranking[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        out: dict[str, Any] = {
+            "path": self.source,
+            "ranking": [score.to_dict() for score in self.ranking],
+            "normalize": self.normalize,
+            "width": self.width,
+            "height": self.height,
+            "device": self.device,
+            "model": self.model,
+            "timings": self.timings.to_dict(),
+            "notes": list(self.notes),
+        }
+        return out | error_fields(self.error)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """to_dict() as JSON text, with Unicode left readable."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next stretch of the text; all of them joined are Result.text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntityEvent:
+    """A phrase got its boxes; the text up to the phrase's end has been given before."""
+
+    entity: Entity
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event: the same Result that the call without stream=True gives."""
+
+    result: Result
+
+
+Event: TypeAlias = TextDelta | EntityEvent | Done
+OnEvent: TypeAlias = Callable[[Event], None]

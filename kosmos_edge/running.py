@@ -1,0 +1,107 @@
+"""Running a native call so that Ctrl-C, a cancel object or a closed iterator ends it soon.
+
+The native code releases the GIL and polls a CancelToken between layers. Python delivers KeyboardInterrupt only to the
+main thread and only between its bytecodes, so there the call runs in a helper thread while the main thread waits in
+short steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from kosmos_edge._native import _core
+from kosmos_edge.errors import Cancelled
+from kosmos_edge.results import Event, OnEvent
+
+T = TypeVar("T")
+POLL_SECONDS = 0.02
+LEAVE_SECONDS = 0.15  # after Ctrl-C: how long to wait for the helper before going on without it
+
+
+def is_cancelled(cancel: Any) -> bool:
+    """Whether the caller's cancel object (a CancelToken, or anything with is_set()) is set."""
+    if cancel is None:
+        return False
+    if hasattr(cancel, "cancelled"):
+        return bool(cancel.cancelled)
+    return bool(cancel.is_set())
+
+
+def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
+    """call(token) here or in a helper thread; its result or exception.
+
+    Raises Cancelled when `cancel` is set, KeyboardInterrupt within about 0.2 s of Ctrl-C.
+    """
+    if is_cancelled(cancel):
+        raise Cancelled("cancelled before it began")
+    token = _core.CancelToken()
+    if cancel is None and threading.current_thread() is not threading.main_thread():
+        return call(token)
+    results: list[T] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            results.append(call(token))
+        except BaseException as error:  # handed over to the waiting thread
+            errors.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=work, name="kosmos-edge call").start()
+    try:
+        while not done.wait(POLL_SECONDS):
+            if is_cancelled(cancel):
+                token.cancel()
+    except BaseException:
+        token.cancel()
+        done.wait(LEAVE_SECONDS)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = None) -> Generator[Event, None, None]:
+    """The events that call(token, emit) emits, from a helper thread; its exception, if any, comes after them.
+
+    Closing the generator (or dropping it) cancels the call and waits for its end.
+    """
+    if is_cancelled(cancel):
+        raise Cancelled("cancelled before it began")
+    token = _core.CancelToken()
+    events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            call(token, events.put)
+            events.put(None)
+        except BaseException as error:  # handed over to the iterating thread
+            events.put(error)
+
+    worker = threading.Thread(target=work, name="kosmos-edge stream")
+    worker.start()
+    try:
+        while True:
+            item: Event | BaseException | None = None
+            try:
+                item = events.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if is_cancelled(cancel):
+                    token.cancel()
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        token.cancel()
+        if worker is not threading.current_thread():
+            with contextlib.suppress(KeyboardInterrupt):
+                worker.join()

@@ -1,0 +1,273 @@
+"""Running a plan on an engine: pictures are decoded and encoded, segments handed over, the answer read."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kosmos_edge import tasks
+from kosmos_edge._native import _core
+from kosmos_edge.answer import Reader, StreamReader
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.images import ImageInput, Picture, open_image
+from kosmos_edge.options import Options
+from kosmos_edge.prompts import BoxSegment, PictureSegment
+from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
+from kosmos_edge.running import is_cancelled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedImage:
+    """A picture that went through the encoder once; belongs to the model that made it."""
+
+    width: int  # of the upright picture
+    height: int
+    source: str | None
+    notes: tuple[str, ...]
+    encode_ms: float
+    embedding: _core.ImageEmbedding
+    engine: _core.Engine
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(image tokens, decoder width)."""
+        return self.embedding.shape
+
+    def tobytes(self) -> bytes:
+        """The vectors as little-endian float32, row by row."""
+        return self.embedding.tobytes()
+
+
+@dataclass(slots=True)
+class _Prompt:
+    """A plan's segments in the engine's form, and what became known on the way."""
+
+    segments: list[tuple[str, Any]]
+    last: EncodedImage | None = None  # the picture that the answer's boxes refer to
+    box: Box | None = None  # the last box given, snapped
+    decode_image_ms: float = 0.0
+    encode_ms: float = 0.0
+
+
+class Session:
+    """An engine with what every call needs of it; const, so that threads share it."""
+
+    def __init__(self, engine: _core.Engine) -> None:
+        self.engine = engine
+        find = engine.tokenizer.find
+        self._image_end = find("</image>")
+        self._phrase_begin, self._phrase_end = find("<phrase>"), find("</phrase>")
+        self._object_begin, self._object_end = find("<object>"), find("</object>")
+
+    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+        """Decodes and encodes one picture."""
+        return self._encode(image, token)[0]
+
+    def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
+        """The whole answer."""
+        return self._answer(name, plan, options, token, None)
+
+    def stream(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent) -> None:
+        """The answer as events, the last of which is Done."""
+        emit(Done(self._answer(name, plan, options, token, emit)))
+
+    def score(
+        self,
+        name: str,
+        image: Any,
+        texts: Sequence[str],
+        before: str,
+        after: str,
+        normalize: str,
+        token: _core.CancelToken,
+    ) -> Ranking:
+        """Texts by falling likelihood."""
+        start = time.perf_counter()
+        segments: list[Any] = [] if image is None else [PictureSegment(image)]
+        if before.strip():
+            segments.append(("text", before))
+        if not segments:
+            raise InvalidRequest("template: without a picture some words must stand before {text}")
+        prompt = self._prompt(segments, token)
+        scoring = time.perf_counter()
+        scored = self.engine.score(prompt.segments, [[("text", text + after)] for text in texts], token)
+        end = time.perf_counter()
+        sums = [math.fsum(logprobs) for _, logprobs in scored]
+        means = [total / max(len(ids), 1) for total, (ids, _) in zip(sums, scored, strict=True)]
+        values = sums if normalize == "sum" else means
+        top = max(values)
+        weights = [math.exp(value - top) for value in values]
+        rows = [
+            Score(text, value, weight / sum(weights), total, mean, list(ids), list(logprobs))
+            for text, value, weight, total, mean, (ids, logprobs) in zip(
+                texts, values, weights, sums, means, scored, strict=True
+            )
+        ]
+        rows.sort(key=lambda row: -row.score)
+        timings = Timings(
+            prompt.decode_image_ms,
+            prompt.encode_ms,
+            (end - scoring) * 1000,
+            0.0,
+            (end - start) * 1000,
+            0,
+            sum(len(ids) for ids, _ in scored),
+        )
+        ranking = Ranking(rows, normalize, self.engine.device, name, timings=timings)
+        if prompt.last is not None:
+            ranking.width, ranking.height = prompt.last.width, prompt.last.height
+            ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
+        return ranking
+
+    # ---- prompt
+
+    def _encode(self, image: Any, token: _core.CancelToken) -> tuple[EncodedImage, float]:
+        """The encoded picture and the milliseconds that decoding its file took."""
+        if isinstance(image, EncodedImage):
+            if image.engine is not self.engine:
+                raise InvalidRequest("an encoded image can be used only with the model that encoded it")
+            return image, 0.0
+        picture: Picture = open_image(image)
+        embedding = self.engine.encode_image(picture.rgb, picture.width, picture.height, token)
+        encoded = EncodedImage(
+            picture.width,
+            picture.height,
+            picture.name,
+            picture.notes,
+            embedding.encode_ms,
+            embedding,
+            self.engine,
+        )
+        return encoded, picture.decode_ms if image is not picture else 0.0
+
+    def _prompt(self, segments: Sequence[Any], token: _core.CancelToken) -> _Prompt:
+        out = _Prompt([])
+        seen: dict[int, EncodedImage] = {}  # the same object twice is encoded once (a file can be read only once)
+        for segment in segments:
+            if isinstance(segment, PictureSegment):
+                if id(segment.source) not in seen:
+                    encoded, decode_ms = self._encode(segment.source, token)
+                    out.decode_image_ms += decode_ms
+                    out.encode_ms += 0.0 if encoded is segment.source else encoded.encode_ms
+                    seen[id(segment.source)] = encoded
+                encoded = out.last = seen[id(segment.source)]
+                out.segments.append(("image", encoded.embedding))
+            elif isinstance(segment, BoxSegment):
+                boxes = [self._snap(box, segment.normalized, out.last) for box in segment.boxes]
+                out.box = boxes[-1]
+                out.segments.append(("boxes", [box.cells for box in boxes]))
+            else:
+                out.segments.append(segment)
+        return out
+
+    def _snap(self, box: Any, normalized: bool, picture: EncodedImage | None) -> Box:
+        reader = self._reader(picture)
+        if isinstance(box, Box):
+            return reader.snap(box.normalized) if box.cells is None else reader.from_cells(box.cells)
+        if normalized:
+            return reader.snap(box)
+        if picture is None:
+            raise InvalidRequest("box: pixels of what? there is no picture before the box")
+        return reader.snap(Box.from_pixels(*box, width=picture.width, height=picture.height).normalized)
+
+    def _reader(self, picture: EncodedImage | None) -> Reader:
+        size = None if picture is None else (picture.width, picture.height)
+        return Reader(self.engine.tokenizer, self.engine.location_bins, size)
+
+    # ---- answer
+
+    def _kept(self, plan: tasks.Plan, prompt_ids: Sequence[int]) -> list[int]:
+        """The prompt's ids that the text begins with: none, all words, or a phrase whose box is asked for."""
+        if plan.keep_prompt:
+            return self._caption_ids(prompt_ids)
+        if prompt_ids and prompt_ids[-1] == self._phrase_end and self._phrase_begin in prompt_ids:
+            begin = len(prompt_ids) - 1 - list(reversed(prompt_ids)).index(self._phrase_begin)
+            return list(prompt_ids[begin:])
+        return []
+
+    def _caption_ids(self, prompt_ids: Sequence[int]) -> list[int]:
+        """What transformers calls the caption begins after the last picture."""
+        ids = list(prompt_ids)
+        if self._image_end in ids:
+            return ids[len(ids) - list(reversed(ids)).index(self._image_end) :]
+        return ids
+
+    def _answer(
+        self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent | None
+    ) -> Result:
+        start = time.perf_counter()
+        prompt = self._prompt(plan.segments, token)
+        reader = self._reader(prompt.last)
+        events = StreamReader(reader, options.stop) if emit is not None else None
+        kept: list[int] = []
+        if events is not None:
+            kept = self._kept(plan, self.engine.prompt_ids(prompt.segments))
+        ids: list[int] = []
+        logprobs: list[float] = []
+
+        def on_token(token_id: int, logprob: float) -> bool:
+            if is_cancelled(options.cancel):
+                token.cancel()
+            ids.append(token_id)
+            logprobs.append(logprob)
+            if events is not None and emit is not None:
+                for event in events.feed(kept, ids, logprobs):
+                    emit(event)
+            if plan.one_object:
+                return token_id != self._object_end and (len(ids) > 1 or token_id == self._object_begin)
+            return True
+
+        watched = events is not None or plan.one_object
+        generation = self.engine.generate(prompt.segments, _params(options), on_token if watched else None, token)
+        kept = self._kept(plan, generation.prompt_ids)
+        text, entities = reader.read(kept, generation.token_ids, generation.logprobs, generation.stop_string)
+        if events is not None and emit is not None:
+            for event in events.finish(text, entities):
+                emit(event)
+        reason = generation.finish_reason
+        result = Result(
+            text=text,
+            entities=entities,
+            token_ids=list(generation.token_ids),
+            logprobs=list(generation.logprobs) if options.logprobs else None,
+            finish_reason="stop" if reason == "callback" else reason,
+            device=self.engine.device,
+            model=name,
+            box=prompt.box if plan.task == "describe" else None,
+            hf=reader.read_hf([*self._caption_ids(generation.prompt_ids), *generation.token_ids]),
+            timings=Timings(
+                prompt.decode_image_ms,
+                prompt.encode_ms,
+                generation.prefill_ms,
+                generation.decode_ms,
+                (time.perf_counter() - start) * 1000,
+                len(generation.prompt_ids),
+                len(generation.token_ids),
+            ),
+        )
+        if prompt.last is not None:
+            result.width, result.height = prompt.last.width, prompt.last.height
+            result.notes, result.source = list(prompt.last.notes), prompt.last.source
+        if plan.one_object and not entities:
+            result.notes.append("the model gave no box for the phrase")
+        return result
+
+
+def _params(options: Options) -> _core.GenerateParams:
+    params = _core.GenerateParams()
+    params.max_tokens = options.max_tokens
+    params.temperature = options.temperature
+    params.top_k = options.top_k
+    params.top_p = options.top_p
+    params.seed = options.seed
+    params.num_beams = options.num_beams
+    params.length_penalty = options.length_penalty
+    params.no_repeat_ngram_size = options.no_repeat_ngram_size
+    params.stop = list(options.stop)
+    params.choices = list(options.choices)
+    params.grammar = options.grammar
+    params.logprobs = options.logprobs
+    return params

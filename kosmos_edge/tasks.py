@@ -1,0 +1,165 @@
+"""The verbs as plans: which segments in which order, and how the answer is to be read. Nothing is computed here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.options import check_bool, check_text
+from kosmos_edge.prompts import (
+    BoxSegment,
+    PictureSegment,
+    PlanSegment,
+    caption_format,
+    check_box,
+    expand,
+    prompt_format,
+)
+from kosmos_edge.results import Box
+
+MAX_EXAMPLES = 64
+
+
+@dataclass(slots=True)
+class Plan:
+    """One request."""
+
+    task: str
+    segments: list[PlanSegment]
+    grammar: bool = True  # the default of this verb
+    keep_prompt: bool = False  # Result.text begins with the prompt's words
+    one_object: bool = False  # the answer is over when the first box list closes, or when none begins
+    choices: Sequence[str] | None = None
+
+
+def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tuple[Any, ...]]:
+    if isinstance(examples, str | bytes) or not isinstance(examples, Sequence):
+        raise InvalidRequest(f"{name}: expected a list of {what}, got {type(examples).__name__}")
+    if len(examples) > MAX_EXAMPLES:
+        raise InvalidRequest(f"{name}: expected at most {MAX_EXAMPLES}, got {len(examples)}")
+    for number, example in enumerate(examples):
+        if not isinstance(example, tuple | list) or len(example) != length:
+            raise InvalidRequest(f"{name}[{number}]: expected {what}, got {example!r}")
+        yield tuple(example)
+
+
+def _grounding(metadata: Mapping[str, Any], ground: object) -> list[PlanSegment]:
+    return expand(prompt_format(metadata, "grounding")) if check_bool("ground", ground) else []
+
+
+def plan_caption(
+    metadata: Mapping[str, Any], image: Any, length: object, ground: object, lead_in: object, examples: object
+) -> Plan:
+    """caption: the model's caption prompt after the picture, after any (picture, caption) examples."""
+    words = caption_format(metadata, length)
+    grounding = _grounding(metadata, ground)
+    segments: list[PlanSegment] = []
+    for number, (shot, text) in enumerate(_shots("examples", examples, 2, "(image, caption)")):
+        caption = check_text(f"examples[{number}]", text)
+        segments += [PictureSegment(shot), *grounding, ("text", f"{words} {caption}")]
+    segments += [PictureSegment(image), *grounding, ("text", words)]
+    return Plan("caption", segments, keep_prompt=check_bool("lead_in", lead_in))
+
+
+def plan_ground(metadata: Mapping[str, Any], image: Any, prompt: object, lead_in: object) -> Plan:
+    """ground: boxes are asked for, then the caller's words or the caption prompt."""
+    words = prompt_format(metadata, "caption") if prompt is None else check_text("prompt", prompt)
+    segments = [PictureSegment(image), *_grounding(metadata, True), ("text", words)]
+    return Plan("ground", segments, keep_prompt=check_bool("lead_in", lead_in))
+
+
+def plan_locate(metadata: Mapping[str, Any], image: Any, phrase: object) -> Plan:
+    """locate: the phrase as if the model had said it; its boxes are to follow."""
+    words = check_text("phrase", phrase)
+    prompt = expand(prompt_format(metadata, "locate"), phrase=words)
+    return Plan("locate", [PictureSegment(image), *_grounding(metadata, True), *prompt], one_object=True)
+
+
+def plan_describe(
+    metadata: Mapping[str, Any],
+    image: Any,
+    box: object,
+    normalized: object,
+    ground: object,
+    lead_in: object,
+    examples: object,
+) -> Plan:
+    """describe: "It" with the caller's box, for the model to say what it is."""
+    template = prompt_format(metadata, "describe")
+    grounding = _grounding(metadata, ground)
+
+    def prompt(name: str, value: object, ending: str = "") -> list[PlanSegment]:
+        checked = check_box(value, normalized, name)
+        return [*grounding, *expand(template + ending, boxes=BoxSegment((checked,), bool(normalized)))]
+
+    segments: list[PlanSegment] = []
+    for number, (shot, where, text) in enumerate(_shots("examples", examples, 3, "(image, box, text)")):
+        name = f"examples[{number}]"
+        segments += [PictureSegment(shot), *prompt(name, where), ("text", check_text(name, text))]
+    segments += [PictureSegment(image), *prompt("box", box)]
+    return Plan("describe", segments, keep_prompt=check_bool("lead_in", lead_in))
+
+
+def plan_ask(
+    metadata: Mapping[str, Any],
+    image: Any,
+    question: object,
+    ground: object,
+    choices: Sequence[str] | None,
+    lead_in: object,
+    examples: object,
+) -> Plan:
+    """ask: the model's question-and-answer format; examples are (image, question, answer)."""
+    template = prompt_format(metadata, "question")
+    grounding = _grounding(metadata, ground)
+    if grounding and choices is not None:
+        raise InvalidRequest("choices and ground=True contradict each other: an answer from a list has no boxes")
+    segments: list[PlanSegment] = []
+    for number, (shot, asked, answer) in enumerate(_shots("examples", examples, 3, "(image, question, answer)")):
+        name = f"examples[{number}]"
+        prompt = expand(template, question=check_text(name, asked))
+        segments += [PictureSegment(shot), *grounding, *prompt, ("text", check_text(name, answer))]
+    segments += [PictureSegment(image), *grounding, *expand(template, question=check_text("question", question))]
+    return Plan("ask", segments, choices=choices, keep_prompt=check_bool("lead_in", lead_in))
+
+
+def plan_generate(segments: object, raw: object, lead_in: object) -> Plan:
+    """generate: any interleaving. A string is always text; a picture's path is given as a pathlib.Path."""
+    tags = check_bool("raw", raw)
+    if isinstance(segments, str):
+        segments = [segments]
+    if isinstance(segments, bytes) or not isinstance(segments, Sequence):
+        raise InvalidRequest(f"segments: expected a list of pictures, texts and boxes, got {type(segments).__name__}")
+    out: list[PlanSegment] = []
+    for number, segment in enumerate(segments):
+        name = f"segments[{number}]"
+        if isinstance(segment, str):
+            out.append(("tags" if tags else "text", check_text(name, segment)))
+        elif isinstance(segment, Box):
+            out.append(BoxSegment((check_box(segment, True, name),), True))
+        elif isinstance(segment, list | tuple) and segment and all(isinstance(box, Box) for box in segment):
+            out.append(BoxSegment(tuple(check_box(box, True, name) for box in segment), True))
+        elif isinstance(segment, list | tuple | dict | int | float | None):
+            raise InvalidRequest(f"{name}: expected a picture, a text, a Box or a list of Box, got {segment!r}")
+        else:
+            out.append(PictureSegment(segment))
+    if not out:
+        raise InvalidRequest("segments: expected at least one picture or text")
+    return Plan("generate", out, grammar=False, keep_prompt=check_bool("lead_in", lead_in))
+
+
+PLANS: dict[str, Callable[..., Plan]] = {
+    "caption": plan_caption,
+    "ground": plan_ground,
+    "locate": plan_locate,
+    "describe": plan_describe,
+    "ask": plan_ask,
+}  # by verb; the parameters behind metadata are those of the verb
+
+
+def source_name(source: object) -> str | None:
+    """The path of a picture source, when it is one."""
+    return os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
