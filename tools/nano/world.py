@@ -117,7 +117,7 @@ def _unit_polygon(shape, rng):
         return np.array([[0, -1], [0.6, 0], [0, 1], [-0.6, 0]])
     if shape == "flower":
         t = np.linspace(0, 2 * math.pi, 60, endpoint=False)
-        r = 0.68 + 0.32 * np.cos(5 * t)
+        r = 0.55 + 0.45 * np.abs(np.cos(2.5 * t))       # five round petals
         return np.stack([r * np.cos(t), r * np.sin(t)], 1)
     if shape == "bolt":
         p = np.array([[0.25, -1], [-0.6, 0.15], [-0.08, 0.15], [-0.3, 1], [0.65, -0.25], [0.1, -0.25], [0.55, -1]])
