@@ -1,0 +1,138 @@
+"""The vocabulary: a sentencepiece unigram model of the world's own sentences, then tags and location tokens.
+
+Laid out as the published one: 0 <s>, 1 <pad>, 2 </s>, 3 <unk>, sentencepiece's pieces from its fourth on, <mask>,
+eleven tags, 1024 locations. Text is cut at tags and each run of text is encoded by itself, so it starts with a
+fresh U+2581 ("▁"). One exception serves the targets: after a tag the model should *write* a bare "." or "," (as
+the published model does), so that what it writes reads naturally; `encode(..., target=True)` gives that.
+
+    python vocabulary.py --out RUN                       # writes RUN/sentencepiece.bpe.model
+"""
+import argparse
+import io
+import os
+import random
+import re
+import string
+
+import sentencepiece
+
+import texts
+from data import BINS
+from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES, sample_scene
+
+MODEL_FILE = "sentencepiece.bpe.model"
+TAGS = ["</doc>", "<image>", "</image>", "</chunk>", "</line>", "<phrase>", "</phrase>", "<object>", "</object>",
+        "</delimiter_of_multi_objects/>", "<grounding>"]
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+_TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + r"|<patch_index_\d{4}>)")
+
+# Words of other people's questions, so that a sentence outside the world falls into a handful of pieces, not letters.
+EVERYDAY = """
+a about above after again all also am an and animal animals any anything are around as at away back bag ball bear beach bed before
+behind below beside between big bird blanket boat book bottle bottom bowl box boy bread bright building bus but by cake camera can
+car cat chair child children city close clothes clouds coat color colour come computer corner could count cow cup dark day describe
+desk detail did different dinner dish do does dog doing door down drawing drink each ear eat elephant empty every everything eye
+face fall family far farm father fence few field fire fish floor flowers food for fork from front fruit full game garden girl
+give glass go going good grass gray green grey ground group hair half hand happy has hat have he head her here hill him his hold
+holding home horse hot house how i ice if image images in inside into is it its kind kitchen know lake land large last laying
+leaves left leg less let light like line little living long look looking lot made make man many map me mean men middle milk mirror
+more morning most mother mountain mouth much my name near new next night no not nothing now number object objects of off old on one
+only open or other our out outside over paint painting paper park part people person phone photo picture pictures place plane plant
+plate play playing please point pot purple question read reading real red rest riding right river road rock roof room round running
+same sand say school sea see seen shape shapes she ship shirt shoes short show shown side sign sitting size sky sleeping small
+smaller smile snow snowman so some someone something spoon standing station still stone stop story street suit sun table take tall
+tell text than that the their them then there these they thin thing things think this those through time to together top tower town
+toward towel train tree trees truck true two type umbrella under up us use very view visible walking wall warm was watch water we
+wear wearing weather wheel when where which while white who whole whose why wide will wind window with without woman women wood
+word words work world would write written year yes yet you young your zoo
+""".split()
+
+
+def corpus(count=30_000, seed=11):
+    """Sentences of the world, without tags, then every word alone.
+
+    The trainer looks for pieces in *distinct* words and drops what it sees in one only; each word is therefore given
+    with several marks behind it, so that whole words become pieces and prompts stay short."""
+    rng = random.Random(seed)
+    words = set()
+    for i in range(count):
+        scene = sample_scene(10_000_000 + i)
+        objects = [(o.shape, o.color, o.box) for o in scene.objects]
+        ground = (scene.background.kind, scene.background.tone)
+        pairs = [texts.plain(objects), texts.detailed(objects, ground), texts.locate(objects, rng),
+                 texts.describe(objects, rng), texts.ask(objects, ground, rng), texts.ask(objects, ground, rng)]
+        for prompt, target in rng.sample(pairs, 2):
+            line = " ".join(_TAG.sub(" ", prompt + target).split()).replace(" .", ".").replace(" ,", ",")
+            words.update(re.findall(r"[A-Za-z]+", line))
+            yield line
+    plurals = [texts.plural(s) for s in SHAPES]
+    for word in sorted({*words, *EVERYDAY, *SHAPES, *plurals, *COLOR_NAMES, *BACKGROUNDS, *TONES, *texts.NUMBERS}):
+        for form in (word, word.capitalize()):
+            for _ in range(6):
+                yield f"{form} {form}, {form}. {form}? {form}:"
+
+
+def train(path, pieces=1100):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus()), model_writer=model, model_type="unigram", vocab_size=pieces,
+        normalization_rule_name="nmt_nfkc", character_coverage=1.0, required_chars=string.printable[:94],
+        hard_vocab_limit=False, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
+    with open(path, "wb") as f:
+        f.write(model.getvalue())
+
+
+class Vocabulary:
+    def __init__(self, path):
+        self.spm = sentencepiece.SentencePieceProcessor(model_file=path)
+        self.path = path
+        n = self.spm.get_piece_size()
+        self.pieces = [self.spm.id_to_piece(i) for i in range(3, n)]
+        self.scores = [self.spm.get_score(i) for i in range(3, n)]
+        self.tokens = ["<s>", "<pad>", "</s>", "<unk>", *self.pieces, "<mask>", *TAGS,
+                       *(f"<patch_index_{i:04d}>" for i in range(BINS * BINS))]
+        self.id = {t: i for i, t in enumerate(self.tokens)}
+        self.first_location = self.id["<patch_index_0000>"]
+        self._run = {}
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def _encode_run(self, run, target):
+        key = (run, target)
+        if key not in self._run:
+            ids, rest = [], run.strip()
+            while target and rest[:1] in (".", ",", ":") and rest:
+                ids.append(self.id[rest[0]])
+                rest = rest[1:].lstrip()
+            self._run[key] = ids + [i + 1 if i >= 3 else UNK for i in self.spm.encode(rest)]
+        return self._run[key]
+
+    def encode(self, text, target=False):
+        """Text with tags -> ids. `target`: a run that starts with . , : (right after a tag) starts with the bare piece"""
+        ids = []
+        for part in _TAG.split(text):
+            if part in self.id and _TAG.fullmatch(part):
+                ids.append(self.id[part])
+            elif part.strip():
+                ids += self._encode_run(part, target)
+        return ids
+
+    def decode(self, ids):
+        """Ids -> text with tags; specials dropped, "▁" to blanks, no blank at the start"""
+        return "".join(self.tokens[i] for i in ids if i > UNK).replace("\u2581", " ").lstrip(" ")
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--out", required=True)
+    ap.add_argument("--pieces", type=int, default=1100)
+    a = ap.parse_args()
+    path = os.path.join(a.out, MODEL_FILE)
+    train(path, a.pieces)
+    v = Vocabulary(path)
+    print(f"{path}: {len(v.pieces)} pieces, {len(v)} tokens")
+
+
+if __name__ == "__main__":
+    main()
