@@ -1,0 +1,1 @@
+"""One file per model: its tensors and its metadata."""

@@ -1,0 +1,378 @@
+"""KOSMOS-2: source names -> GGUF names with the shapes that the settings demand, and the metadata of the file.
+
+A folder may hold `kosmos_edge.json`, which says how the converted model is to be called where it is not the published
+one: {"name", "basename", "version", "size_label", "description", "license", "languages": [..], "tags": [..],
+"source_url", "notice": a line shown when the model answers, "prompt": {task: text}}. All are optional; unknown keys
+are errors.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kosmos_edge.errors import ModelCorrupt
+
+from ..gguf import Entry
+from ..sources.checkpoint import Checkpoint
+from ..sources.files import brief
+from ..sources.tensor import FLOAT_BYTES, SourceTensor
+from ..tokenizer import Vocabulary
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PROMPTS = {
+    "caption": "An image of",
+    "caption_detailed": "Describe this image in detail:",
+    "question": "Question: {question} Answer:",
+    "locate": "<phrase> {phrase}</phrase>",
+    "describe": "<phrase> It</phrase>{boxes} is",
+    "grounding": "<grounding>",
+}
+CARD = {
+    "name": "Kosmos-2",
+    "basename": "Kosmos-2",
+    "version": "v1.0",
+    "size_label": "",  # counted
+    "description": "KOSMOS-2: captions, answers and boxes from pictures; vision, resampler and decoder in one file",
+    "license": "mit",
+    "languages": ["en"],
+    "tags": ["image-to-text", "visual-grounding"],
+    "source_url": "https://huggingface.co/microsoft/kosmos-2-patch14-224",
+    "notice": "",
+    "prompt": {},
+}
+_FIRST_SLOT = 4  # unk + 1: the processor's first_image_token_id
+
+
+@dataclass(frozen=True)
+class Config:
+    """The sizes of a model; defaults are the published ones, as in Kosmos2Config of transformers."""
+
+    vocab: int = 65037
+    width: int = 2048
+    layers: int = 24
+    ff_width: int = 8192
+    heads: int = 32
+    context: int = 2048
+    eps: float = 1e-5
+    latents: int = 64
+    vision_width: int = 1024
+    vision_layers: int = 24
+    vision_ff_width: int = 4096
+    vision_heads: int = 16
+    vision_eps: float = 1e-5
+    image_size: int = 224
+    patch_size: int = 14
+
+
+# (field of Config, section of config.json, key there)
+_SIZES = (
+    ("vocab", "text_config", "vocab_size"),
+    ("width", "text_config", "embed_dim"),
+    ("layers", "text_config", "layers"),
+    ("ff_width", "text_config", "ffn_dim"),
+    ("heads", "text_config", "attention_heads"),
+    ("context", "text_config", "max_position_embeddings"),
+    ("latents", "", "latent_query_num"),
+    ("vision_width", "vision_config", "hidden_size"),
+    ("vision_layers", "vision_config", "num_hidden_layers"),
+    ("vision_ff_width", "vision_config", "intermediate_size"),
+    ("vision_heads", "vision_config", "num_attention_heads"),
+    ("image_size", "vision_config", "image_size"),
+    ("patch_size", "vision_config", "patch_size"),
+)
+# What the engine computes; a checkpoint that wants something else cannot be run.
+_FIXED = (
+    ("text_config", "activation_function", "gelu"),
+    ("text_config", "scale_embedding", True),
+    ("text_config", "add_cross_attention", False),
+    ("text_config", "bos_token_id", 0),
+    ("text_config", "pad_token_id", 1),
+    ("text_config", "eos_token_id", 2),
+    ("vision_config", "hidden_act", "quick_gelu"),
+    ("vision_config", "num_channels", 3),
+)
+
+
+def read_config(settings: dict[str, Any]) -> Config:
+    """The sizes in a config.json; what it leaves out has the published value."""
+    sections = {"": settings, **{name: settings.get(name) or {} for name in ("text_config", "vision_config")}}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ModelCorrupt(f"config.json: {name} is {brief(section)}, expected an object")
+    for section, key, expected in _FIXED:
+        value = sections[section].get(key, expected)
+        if type(value) is not type(expected) or value != expected:
+            raise ModelCorrupt(f"config.json: {section}.{key} is {brief(value)}; only {expected!r} is supported")
+    values: dict[str, Any] = {}
+    for field, section, key in _SIZES:
+        value = sections[section].get(key, getattr(Config, field))
+        if type(value) is not int or not 0 < value <= 1 << 20:
+            raise ModelCorrupt(f"config.json: {section}.{key} is {brief(value)}, expected 1..{1 << 20}")
+        values[field] = value
+    for field, section in (("eps", "text_config"), ("vision_eps", "vision_config")):
+        value = sections[section].get("layer_norm_eps", getattr(Config, field))
+        if type(value) not in (int, float) or not 0 < value < 1:
+            raise ModelCorrupt(f"config.json: {section}.layer_norm_eps is {brief(value)}, expected a number in 0..1")
+        values[field] = float(value)
+    config = Config(**values)
+    if config.layers > 1000 or config.vision_layers > 1000:
+        raise ModelCorrupt(f"config.json: {config.layers} and {config.vision_layers} layers, expected at most 1000")
+    if config.width % config.heads or config.vision_width % config.vision_heads:
+        raise ModelCorrupt(
+            f"config.json: widths {config.width} and {config.vision_width} are no multiples of their numbers of heads "
+            f"{config.heads} and {config.vision_heads}"
+        )
+    if config.image_size % config.patch_size or config.width % 2:
+        raise ModelCorrupt(
+            f"config.json: image_size {config.image_size} is no multiple of patch_size, or the width is odd"
+        )
+    return config
+
+
+# ---- tensors
+
+
+def _both(source: str, name: str, out: int, *inner: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    yield f"{source}.weight", f"{name}.weight", (out, *inner)
+    yield f"{source}.bias", f"{name}.bias", (out,)
+
+
+def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file."""
+    d, dv, ff, ffv = c.width, c.vision_width, c.ff_width, c.vision_ff_width
+    yield "text_model.model.embed_tokens.weight", "token_embd.weight", (c.vocab, d)
+    for n in range(c.layers):
+        source, name = f"text_model.model.layers.{n}.", f"blk.{n}."
+        yield from _both(source + "self_attn_layer_norm", name + "attn_norm", d)
+        for part in "qkv":
+            yield from _both(f"{source}self_attn.{part}_proj", f"{name}attn_{part}", d, d)
+        yield from _both(source + "self_attn.inner_attn_ln", name + "attn_sub_norm", d)
+        yield from _both(source + "self_attn.out_proj", name + "attn_output", d, d)
+        yield from _both(source + "final_layer_norm", name + "ffn_norm", d)
+        yield from _both(source + "ffn.fc1", name + "ffn_up", ff, d)
+        yield from _both(source + "ffn.ffn_layernorm", name + "ffn_sub_norm", ff)
+        yield from _both(source + "ffn.fc2", name + "ffn_down", d, ff)
+    yield from _both("text_model.model.layer_norm", "output_norm", d)
+    vision = "vision_model.model."
+    yield vision + "embeddings.class_embedding", "v.class_embd", (dv,)
+    yield vision + "embeddings.patch_embedding.weight", "v.patch_embd.weight", (dv, 3, c.patch_size, c.patch_size)
+    tokens = (c.image_size // c.patch_size) ** 2 + 1
+    yield vision + "embeddings.position_embedding.weight", "v.position_embd.weight", (tokens, dv)
+    yield from _both(vision + "pre_layrnorm", "v.pre_ln", dv)
+    for n in range(c.vision_layers):
+        source, name = f"{vision}encoder.layers.{n}.", f"v.blk.{n}."
+        yield from _both(source + "layer_norm1", name + "ln1", dv)
+        for part, short in (("q", "q"), ("k", "k"), ("v", "v"), ("out", "out")):
+            yield from _both(f"{source}self_attn.{part}_proj", f"{name}attn_{short}", dv, dv)
+        yield from _both(source + "layer_norm2", name + "ln2", dv)
+        yield from _both(source + "mlp.fc1", name + "ffn_up", ffv, dv)
+        yield from _both(source + "mlp.fc2", name + "ffn_down", dv, ffv)
+    yield from _both(vision + "post_layernorm", "v.post_ln", dv)
+    projection = "image_to_text_projection."
+    yield projection + "latent_query", "mm.latent_query", (c.latents, d)
+    yield from _both(projection + "dense", "mm.dense", d, dv)
+    for part in ("q", "k", "v", "out"):
+        yield from _both(f"{projection}x_attn.{part}_proj", f"mm.attn_{part}", d, d)
+
+
+def _ignored(name: str) -> bool:
+    """Buffers that some versions of transformers stored; nothing of the model is in them."""
+    return name.endswith((".position_ids", "embed_positions.weights"))
+
+
+def map_tensors(checkpoint: Checkpoint, config: Config) -> list[tuple[str, SourceTensor]]:
+    """(GGUF name, tensor) in the order of the file; missing, unexpected or misshapen tensors are one error that lists
+    them."""
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not _ignored(name)}
+    head = tensors.pop("text_model.lm_head.weight", None)
+    result, wrong = [], []
+    for source, name, shape in tensor_table(config):
+        tensor = tensors.pop(source, None)
+        if tensor is None:
+            wrong.append(f"{source} {shape} is missing")
+        elif tensor.shape != shape:
+            wrong.append(f"{source} has the shape {tensor.shape}, expected {shape}")
+        elif tensor.dtype not in FLOAT_BYTES:
+            wrong.append(f"{source} is {tensor.dtype}, expected one of {', '.join(FLOAT_BYTES)}")
+        else:
+            result.append((name, tensor))
+    wrong += [f"{name} {tensor.shape} is not a tensor of KOSMOS-2" for name, tensor in sorted(tensors.items())]
+    if wrong:
+        rest = f"\n  ... and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        raise ModelCorrupt(
+            f"{checkpoint.files[0].path}: {len(wrong)} tensors do not fit the settings:\n  "
+            + "\n  ".join(wrong[:20])
+            + rest
+        )
+    if head is not None and not _equal(head, result[0][1]):
+        raise ModelCorrupt(
+            f"{checkpoint.files[0].path}: text_model.lm_head.weight differs from the embedding; "
+            "only tied heads are supported"
+        )
+    return result
+
+
+def _equal(a: SourceTensor, b: SourceTensor) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    if a.file is b.file and a.offset == b.offset:
+        return True
+    step = 1 << 22
+    return all(
+        a.read(at, min(step, a.nbytes - at)) == b.read(at, min(step, a.nbytes - at)) for at in range(0, a.nbytes, step)
+    )
+
+
+# ---- metadata
+
+
+def metadata(checkpoint: Checkpoint, config: Config, file_type: int, sha256: list[str], converter: str) -> list[Entry]:
+    """Everything but the tensors' checksums: (key, GGUF type, value). sha256: "file name:hex" of every source file."""
+    c, vocabulary = config, checkpoint.vocabulary
+    if len(vocabulary.pieces) != c.vocab:
+        raise ModelCorrupt(
+            f"the vocabulary has {len(vocabulary.pieces)} pieces, "
+            f"the embedding of {checkpoint.files[0].path} {c.vocab} rows"
+        )
+    card = _card(checkpoint.card)
+    mean, std = _normalisation(checkpoint.preprocessor, c)
+    count = sum(math.prod(shape) for _, _, shape in tensor_table(c))
+    return [
+        ("general.architecture", "str", "kosmos2"),
+        ("general.type", "str", "model"),
+        ("general.name", "str", card["name"]),
+        ("general.basename", "str", card["basename"]),
+        ("general.version", "str", card["version"]),
+        ("general.size_label", "str", card["size_label"] or size_label(count)),
+        ("general.description", "str", card["description"]),
+        ("general.license", "str", card["license"]),
+        ("general.languages", "[str]", card["languages"]),
+        ("general.tags", "[str]", card["tags"]),
+        ("general.source.url", "str", card["source_url"]),
+        ("general.file_type", "u32", file_type),
+        ("general.quantization_version", "u32", 2),
+        ("kosmos2.converter", "str", converter),
+        ("kosmos2.source.sha256", "[str]", sha256),
+        ("kosmos2.context_length", "u32", c.context),
+        ("kosmos2.embedding_length", "u32", c.width),
+        ("kosmos2.block_count", "u32", c.layers),
+        ("kosmos2.feed_forward_length", "u32", c.ff_width),
+        ("kosmos2.attention.head_count", "u32", c.heads),
+        ("kosmos2.attention.layer_norm_epsilon", "f32", c.eps),
+        ("kosmos2.vocab_size", "u32", c.vocab),
+        ("kosmos2.image_token_count", "u32", c.latents),
+        ("kosmos2.location_bins", "u32", vocabulary.location_bins),
+        ("kosmos2.first_slot_token_id", "u32", _FIRST_SLOT),
+        ("clip.has_vision_encoder", "bool", True),
+        ("clip.projector_type", "str", "kosmos2"),
+        ("clip.use_gelu", "bool", False),  # quick gelu
+        ("clip.vision.image_size", "u32", c.image_size),
+        ("clip.vision.patch_size", "u32", c.patch_size),
+        ("clip.vision.embedding_length", "u32", c.vision_width),
+        ("clip.vision.feed_forward_length", "u32", c.vision_ff_width),
+        ("clip.vision.block_count", "u32", c.vision_layers),
+        ("clip.vision.projection_dim", "u32", c.width),
+        ("clip.vision.attention.head_count", "u32", c.vision_heads),
+        ("clip.vision.attention.layer_norm_epsilon", "f32", c.vision_eps),
+        ("clip.vision.image_mean", "[f32]", mean),
+        ("clip.vision.image_std", "[f32]", std),
+        *_generation(checkpoint),
+        *((f"kosmos2.prompt.{task}", "str", text) for task, text in card["prompt"].items()),
+        *([("kosmos2.notice", "str", card["notice"])] if card["notice"] else []),
+        *_vocabulary(vocabulary),
+    ]
+
+
+def size_label(count: int) -> str:
+    """A number of parameters as GGUF names it: 1664485376 -> 1.6B (cut off, as the model's own name does)."""
+    for unit, scale in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= scale:
+            return f"{count // (scale // 10) / 10:.1f}{unit}"
+    return str(count)
+
+
+def _card(given: dict[str, Any]) -> dict[str, Any]:
+    """CARD with the values of a kosmos_edge.json put in."""
+    for key, value in given.items():
+        expected = CARD.get(key)
+        same = isinstance(value, type(expected)) if expected is not None else False
+        parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+        unknown = sorted(set(value) - set(PROMPTS)) if isinstance(value, dict) else []
+        if not same or unknown or not all(isinstance(part, str) for part in parts):
+            raise ModelCorrupt(
+                f"kosmos_edge.json: {key!r} is {brief(value)}; "
+                f"expected the form of {CARD.get(key)!r}, keys {list(CARD)}"
+            )
+    return {**CARD, **given, "prompt": {**PROMPTS, **given.get("prompt", {})}}
+
+
+def _normalisation(settings: dict[str, Any], c: Config) -> tuple[list[float], list[float]]:
+    """Mean and deviation of pixels; everything else that preprocessor_config.json says must be what the engine does."""
+
+    def check(key: str, expected: object, fine: bool) -> None:
+        if not fine:
+            raise ModelCorrupt(
+                f"preprocessor_config.json: {key} is {brief(settings.get(key))}; only {expected} is supported"
+            )
+
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        check(key, True, settings.get(key, True) is True)
+    check("resample", "3 (bicubic)", settings.get("resample", 3) == 3)
+    factor = settings.get("rescale_factor", 1 / 255)
+    check("rescale_factor", "1/255", isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6))
+    square = {"height": c.image_size, "width": c.image_size}
+    size = settings.get("size", square)
+    squashed = settings.get("use_square_size") is True and size == {"shortest_edge": c.image_size}
+    check("size", square, size in (square, c.image_size) or squashed)
+    check(
+        "crop_size",
+        square,
+        settings.get("crop_size", square) in (square, c.image_size) or settings.get("do_center_crop") is False,
+    )
+    values = []
+    for key, default in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)):
+        value = settings.get(key, list(default))
+        numbers = (
+            isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) and abs(v) < 1e6 for v in value)
+        )
+        check(key, "a list of three numbers", numbers and (key == "image_mean" or min(value) > 0))
+        values.append([float(v) for v in value])
+    return values[0], values[1]
+
+
+def _generation(checkpoint: Checkpoint) -> list[Entry]:
+    """Defaults of generation: generation_config.json, else config.json's text_config, else the published values."""
+    text = checkpoint.config.get("text_config")
+    sources = (checkpoint.generation, text if isinstance(text, dict) else {})
+    entries: list[Entry] = []
+    for key, default, largest in (("max_new_tokens", 128, 1 << 20), ("no_repeat_ngram_size", 3, 1 << 10)):
+        value = next((source[key] for source in sources if source.get(key) is not None), default)
+        if type(value) is not int or not 0 <= value <= largest or (key == "max_new_tokens" and value == 0):
+            raise ModelCorrupt(
+                f"generation_config.json: {key} is {brief(value)}, expected an integer of at most {largest}"
+            )
+        entries.append((f"kosmos2.generation.{key}", "u32", value))
+    for key, expected in (("bos_token_id", 0), ("pad_token_id", 1), ("eos_token_id", 2)):
+        value = checkpoint.generation.get(key, expected)
+        if value != expected:
+            raise ModelCorrupt(f"generation_config.json: {key} is {brief(value)}, expected {expected}")
+    return entries
+
+
+def _vocabulary(vocabulary: Vocabulary) -> list[Entry]:
+    return [
+        ("tokenizer.ggml.model", "str", "t5"),  # llama.cpp's name of sentencepiece unigram
+        ("tokenizer.ggml.tokens", "[str]", vocabulary.pieces),
+        ("tokenizer.ggml.scores", "[f32]", vocabulary.scores),
+        ("tokenizer.ggml.token_type", "[i32]", vocabulary.types),
+        ("tokenizer.ggml.bos_token_id", "u32", 0),
+        ("tokenizer.ggml.padding_token_id", "u32", 1),
+        ("tokenizer.ggml.eos_token_id", "u32", 2),
+        ("tokenizer.ggml.unknown_token_id", "u32", 3),
+        ("tokenizer.ggml.add_bos_token", "bool", True),
+        ("tokenizer.ggml.add_space_prefix", "bool", True),
+        ("tokenizer.ggml.remove_extra_whitespaces", "bool", True),
+        ("tokenizer.ggml.precompiled_charsmap", "[u8]", vocabulary.charsmap),
+    ]

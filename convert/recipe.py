@@ -1,0 +1,113 @@
+"""Which tensor is stored in which type.
+
+The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the tied embedding is Q6_K, and attention
+values and ffn_down are Q6_K in the first and last eighth of the layers and in every third between. Vision and
+resampler stay at 6 and 8 bits: boxes suffer first there. Norms, biases, class and position embeddings and latent
+queries are always F32.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kosmos_edge.errors import InvalidRequest
+
+# GGUF's type name -> (type id, values per block, bytes per block): the types that recipes use.
+TYPES = {
+    "F32": (0, 1, 4),
+    "F16": (1, 1, 2),
+    "BF16": (30, 1, 2),
+    "Q4_0": (2, 32, 18),
+    "Q8_0": (8, 32, 34),
+    "Q4_K": (12, 256, 144),
+    "Q5_K": (13, 256, 176),
+    "Q6_K": (14, 256, 210),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One value of `--type`. file_type: GGUF's general.file_type (llama.cpp's ftype)."""
+
+    name: str
+    file_type: int
+    decoder: str
+    decoder_more: str  # attn_v and ffn_down of the layers that get more bits
+    embedding: str
+    vision: str
+    projector: str
+
+    @property
+    def label(self) -> str:
+        """How the type is spelled in file names."""
+        return "Q5_K_M" if self.name == "q5_k" else self.name.upper()
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("f32", 0, "F32", "F32", "F32", "F32", "F32"),
+        Recipe("f16", 1, "F16", "F16", "F16", "F16", "F16"),
+        Recipe("bf16", 32, "BF16", "BF16", "BF16", "BF16", "BF16"),
+        Recipe("q8_0", 7, "Q8_0", "Q8_0", "Q8_0", "Q8_0", "Q8_0"),
+        Recipe("q6_k", 18, "Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
+        Recipe("q5_k", 17, "Q5_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
+        Recipe("q4_k_m", 15, "Q4_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
+        Recipe("q4_0", 2, "Q4_0", "Q4_0", "Q6_K", "Q6_K", "Q8_0"),
+    )
+}
+DEFAULT = "q4_k_m"
+_ALWAYS_F32 = {"v.class_embd", "v.position_embd.weight", "mm.latent_query"}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name in any case; `q5_k_m` is `q5_k`."""
+    key = name.lower()
+    recipe = RECIPES.get("q5_k" if key == "q5_k_m" else key)
+    if recipe is None:
+        raise InvalidRequest(f"unknown type {name!r}; expected one of {', '.join(RECIPES)}")
+    return recipe
+
+
+def gets_more_bits(layer: int, layers: int) -> bool:
+    """llama.cpp's use_more_bits."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def wanted_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int) -> str:
+    """The type that the recipe has in mind for a tensor, whatever its row length. layers: of the decoder."""
+    if len(shape) == 1 or name in _ALWAYS_F32:
+        return "F32"
+    if name == "v.patch_embd.weight":  # rows of 3 * 14 * 14 = 588 values: no multiple of a block
+        return "F32" if recipe.name == "f32" else "F16"
+    if name == "token_embd.weight":
+        return recipe.embedding
+    if name.startswith("v."):
+        return recipe.vision
+    if name.startswith("mm."):
+        return recipe.projector
+    _, layer, part, _ = name.split(".")
+    more = part in ("attn_v", "ffn_down") and gets_more_bits(int(layer), layers)
+    return recipe.decoder_more if more else recipe.decoder
+
+
+def choose_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int) -> str:
+    """The type that is stored: Q8_0, or F16, where the row length is no multiple of the wanted type's block."""
+    wanted = wanted_type(recipe, name, shape, layers)
+    for dtype in (wanted, "Q8_0", "F16"):
+        if shape[-1] % TYPES[dtype][1] == 0:
+            return dtype
+    raise AssertionError("F16 has blocks of one value")
+
+
+def stored_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor in the file, without padding."""
+    _, values, size = TYPES[dtype]
+    return math.prod(shape) // values * size
+
+
+def estimate(tensors: Iterable[tuple[str, tuple[int, ...]]], type: str, layers: int) -> int:
+    """Bytes of all tensors (GGUF name, shape) under a recipe; the file has some 2 MB of vocabulary beside them."""
+    recipe = find_recipe(type)
+    return sum(stored_bytes(choose_type(recipe, name, shape, layers), shape) for name, shape in tensors)
