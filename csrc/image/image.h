@@ -7,17 +7,24 @@
 namespace ke {
 
 struct ImageView {
-  const uint8_t* rgb = nullptr;  // height rows of width pixels of 3 bytes, contiguous, upright
-  int64_t width = 0, height = 0; // 1..65535 each, at most 2^28 pixels
+  const uint8_t* rgb = nullptr;   // height rows of width pixels of 3 bytes, contiguous, upright
+  int64_t width = 0, height = 0;  // 1..65535 each, at most 2^28 pixels
 };
 
+// InvalidRequest when a picture of this size is outside the limits above; what names it in the message.
+void check_image_size(int64_t width, int64_t height, const char* what);
+
 // PIL's Image.resize((out_width, out_height), BICUBIC) (Pillow src/libImaging/Resample.c: two passes, 8-bit
-// intermediate, coefficients scaled by 2^22). Returns out_height * out_width * 3 bytes.
+// intermediate, coefficients scaled by 2^22). Returns out_height * out_width * 3 bytes. Memory beyond input and output:
+// at most the larger of the two. The order of the passes changes single levels; it is that of Pillow 13: horizontal
+// first, but vertical first where height - out_height > 2 * max(0, width - out_width) and the height shrinks. Older
+// releases go horizontal first always (12.2 and 12.3: unless height > 100 * width).
 std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height);
 
 // size x size RGB bytes -> ((size/patch)^2, 3*patch*patch) float32, rows row-major over the picture, columns in the
-// order of a convolution kernel (channel, y, x); value = (byte / 255 - mean) / std.
-std::vector<float> to_patches(const std::vector<uint8_t>& rgb, int64_t size, int64_t patch, const std::array<float, 3>& mean,
-                              const std::array<float, 3>& std);
+// order of a convolution kernel (channel, y, x); value = (byte / 255 - mean) / std, rounded once.
+// InvalidRequest unless rgb has size * size * 3 bytes, patch divides size, mean is finite and std finite and positive.
+std::vector<float> to_patches(const std::vector<uint8_t>& rgb, int64_t size, int64_t patch,
+                              const std::array<float, 3>& mean, const std::array<float, 3>& std);
 
 }  // namespace ke

@@ -1,0 +1,138 @@
+// Tokenizer, boxes, entities and streaming decoders for Python: text/*.h.
+#include "bindings/bind_common.h"
+#include "text/grounding.h"
+#include "text/stream.h"
+#include "text/tokenizer.h"
+
+namespace ke {
+
+// The bytes of a str or bytes object. A str with lone surrogates has no UTF-8: its raw form is handed on, so that the
+// tokenizer rejects it with the offset.
+static std::string utf8_of(nb::handle text) {
+  if (PyBytes_Check(text.ptr()))
+    return {PyBytes_AS_STRING(text.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(text.ptr()))};
+  KE_CHECK(PyUnicode_Check(text.ptr()), InvalidRequest, "text must be str or bytes, not ",
+           Py_TYPE(text.ptr())->tp_name);
+  Py_ssize_t size = 0;
+  if (const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size)) return {data, static_cast<size_t>(size)};
+  PyErr_Clear();
+  const nb::object raw = nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogatepass"));
+  if (!raw.is_valid()) throw nb::python_error();
+  return {PyBytes_AS_STRING(raw.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(raw.ptr()))};
+}
+
+static nb::tuple box_tuple(const Box& box) { return nb::make_tuple(box.x1, box.y1, box.x2, box.y2); }
+
+static nb::list entity_list(const std::vector<Entity>& entities) {
+  nb::list out;
+  for (const Entity& e : entities) {
+    nb::list boxes;
+    for (const Box& box : e.boxes) boxes.append(box_tuple(box));
+    out.append(nb::make_tuple(e.phrase, e.start, e.end, boxes, nb::cast(e.cells), nb::cast(e.tokens)));
+  }
+  return out;
+}
+
+static nb::tuple grounded_tuple(const Grounded& grounded) {
+  return nb::make_tuple(grounded.text, entity_list(grounded.entities));
+}
+
+static void init_tokenizer(Tokenizer* self, const nb::sequence& pieces, std::vector<float> scores,
+                           std::vector<int32_t> types, nb::handle charsmap, int32_t unk) {
+  Vocabulary vocabulary;
+  vocabulary.pieces.reserve(nb::len(pieces));
+  for (nb::handle piece : pieces) vocabulary.pieces.push_back(utf8_of(piece));
+  vocabulary.scores = std::move(scores);
+  vocabulary.types = std::move(types);
+  const BufferView blob(charsmap);
+  vocabulary.charsmap.assign(blob.bytes().begin(), blob.bytes().end());
+  vocabulary.unk = unk;
+  new (self) Tokenizer(std::move(vocabulary));
+}
+
+static void bind_tokenizer(nb::module_& m) {
+  nb::class_<Tokenizer>(m, "Tokenizer", "A sentencepiece unigram vocabulary with the model's tags.")
+      .def(
+          "__init__", &init_tokenizer, nb::arg("pieces"), nb::arg("scores"), nb::arg("types"),
+          nb::arg("charsmap") = nb::bytes("", 0), nb::arg("unk") = 3,
+          "pieces: str or UTF-8 bytes by id; scores: log-probabilities; types: 1 normal, 2 unknown, 3 control, 4 tag,\n"
+          "5 unused; charsmap: sentencepiece's precompiled_charsmap. Raises ModelCorrupt.")
+      .def(
+          "encode",
+          [](const Tokenizer& t, nb::handle text) {
+            const std::string utf8 = utf8_of(text);
+            nb::gil_scoped_release release;
+            return t.encode(utf8);
+          },
+          nb::arg("text"), "Ids of plain text: tag strings in it are ordinary characters. Raises InvalidRequest.")
+      .def(
+          "encode_with_tags",
+          [](const Tokenizer& t, nb::handle text) {
+            const std::string utf8 = utf8_of(text);
+            nb::gil_scoped_release release;
+            return t.encode_with_tags(utf8);
+          },
+          nb::arg("text"), "Ids of text whose tag strings become tag ids. Raises InvalidRequest.")
+      .def("decode", &Tokenizer::decode, nb::arg("ids"),
+           "Text of ids: control, unknown and unused ids are skipped, tags stay. Raises InvalidRequest.")
+      .def("piece", &Tokenizer::piece, nb::arg("id"), "The piece of an id. Raises InvalidRequest.")
+      .def("text", &Tokenizer::text, nb::arg("id"), "What an id adds to a decoded text. Raises InvalidRequest.")
+      .def(
+          "type", [](const Tokenizer& t, int32_t id) { return static_cast<int32_t>(t.type(id)); }, nb::arg("id"),
+          "1 normal, 2 unknown, 3 control, 4 tag, 5 unused. Raises InvalidRequest.")
+      .def(
+          "find", [](const Tokenizer& t, nb::handle piece) { return t.find(utf8_of(piece)); }, nb::arg("piece"),
+          "The id of a piece, -1 when there is none.")
+      .def_prop_ro("size", &Tokenizer::size, "Number of ids.")
+      .def("__len__", &Tokenizer::size);
+}
+
+static void bind_streams(nb::module_& m) {
+  nb::class_<StreamDecoder>(m, "StreamDecoder", "Text deltas for ids that arrive one by one.")
+      .def(nb::init<const Tokenizer&, bool>(), nb::arg("tokenizer"), nb::arg("keep_tags") = false,
+           nb::keep_alive<1, 2>())
+      .def("push", &StreamDecoder::push, nb::arg("id"),
+           "The text that this id adds, often empty. Raises InvalidRequest.")
+      .def(
+          "finish", [](const StreamDecoder&) { return std::string(); },
+          "What was held back: always empty, for pieces are whole characters.");
+  nb::class_<StreamGrounder>(m, "StreamGrounder", "Entities of parse_grounded, each as soon as its </object> arrives.")
+      .def(nb::init<const Tokenizer&, int64_t>(), nb::arg("tokenizer"), nb::arg("bins") = 32, nb::keep_alive<1, 2>())
+      .def(
+          "push", [](StreamGrounder& g, int32_t id) { return entity_list(g.push(id)); }, nb::arg("id"),
+          "The entities that this id completed, in the form of parse_grounded. Raises InvalidRequest.");
+}
+
+void bind_text(nb::module_& m) {
+  bind_tokenizer(m);
+  bind_streams(m);
+  m.def(
+      "box_to_cells",
+      [](double x1, double y1, double x2, double y2, int64_t bins) { return box_to_cells({x1, y1, x2, y2}, bins); },
+      nb::arg("x1"), nb::arg("y1"), nb::arg("x2"), nb::arg("y2"), nb::arg("bins") = 32,
+      "(upper-left cell, lower-right cell) of a box in fractions of the picture. Raises InvalidRequest.");
+  m.def(
+      "cells_to_box",
+      [](int32_t upper_left, int32_t lower_right, int64_t bins) {
+        return box_tuple(cells_to_box(upper_left, lower_right, bins));
+      },
+      nb::arg("upper_left"), nb::arg("lower_right"), nb::arg("bins") = 32,
+      "(x1, y1, x2, y2) in fractions of the picture. Raises InvalidRequest.");
+  m.def(
+      "parse_grounded",
+      [](const Tokenizer& t, const std::vector<int32_t>& ids, int64_t bins) {
+        return grounded_tuple(parse_grounded(t, ids, bins));
+      },
+      nb::arg("tokenizer"), nb::arg("ids"), nb::arg("bins") = 32,
+      "(text, [(phrase, start, end, [(x1, y1, x2, y2)], [(cell, cell)], [(index in ids, index in ids)])]) as\n"
+      "transformers' clean_text_and_extract_entities_with_bboxes finds them. Raises InvalidRequest.");
+  m.def(
+      "parse_grounded_text",
+      [](nb::handle text, int64_t bins) { return grounded_tuple(parse_grounded(utf8_of(text), bins)); },
+      nb::arg("text"), nb::arg("bins") = 32, "parse_grounded of decoded text; the last list is empty.");
+  m.def(
+      "clean_up_tokenization", [](nb::handle text) { return clean_up_tokenization(utf8_of(text)); }, nb::arg("text"),
+      "transformers' clean-up of blanks: ' .' becomes '.', and so on.");
+}
+
+}  // namespace ke
