@@ -33,6 +33,22 @@ class BufferView {
   nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> array_;
 };
 
+// The bytes of a str or bytes object. A str with lone surrogates has no UTF-8: its raw form is handed on, so that the
+// tokenizer rejects it with the offset.
+inline std::string utf8_of(nb::handle text) {
+  nb::object bytes = nb::borrow(text);
+  if (!PyBytes_Check(text.ptr())) {
+    KE_CHECK(PyUnicode_Check(text.ptr()), InvalidRequest, "text must be str or bytes, not ",
+             nb::cast<std::string>(nb::type_name(text.type())));
+    bytes = nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogatepass"));
+    if (!bytes.is_valid()) throw nb::python_error();
+  }
+  char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(bytes.ptr(), &data, &size) != 0) throw nb::python_error();
+  return {data, static_cast<size_t>(size)};
+}
+
 class GgufFile;
 // The file's metadata as Python values; arrays of more than skip_longer_than elements are left out.
 nb::dict metadata_dict(const GgufFile& file, uint64_t skip_longer_than);

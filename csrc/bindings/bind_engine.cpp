@@ -25,7 +25,7 @@ std::vector<Segment> to_segments(const nb::sequence& list) {
     Segment s;
     if (kind == "text" || kind == "tags") {
       s.kind = kind == "text" ? Segment::Kind::Text : Segment::Kind::Tags;
-      s.text = nb::cast<std::string>(value);
+      s.text = utf8_of(value);
     } else if (kind == "image") {
       s.kind = Segment::Kind::Image;
       s.image = nb::cast<std::shared_ptr<ImageEmbedding>>(value);

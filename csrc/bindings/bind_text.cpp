@@ -6,21 +6,6 @@
 
 namespace ke {
 
-// The bytes of a str or bytes object. A str with lone surrogates has no UTF-8: its raw form is handed on, so that the
-// tokenizer rejects it with the offset.
-static std::string utf8_of(nb::handle text) {
-  if (PyBytes_Check(text.ptr()))
-    return {PyBytes_AS_STRING(text.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(text.ptr()))};
-  KE_CHECK(PyUnicode_Check(text.ptr()), InvalidRequest, "text must be str or bytes, not ",
-           Py_TYPE(text.ptr())->tp_name);
-  Py_ssize_t size = 0;
-  if (const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size)) return {data, static_cast<size_t>(size)};
-  PyErr_Clear();
-  const nb::object raw = nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogatepass"));
-  if (!raw.is_valid()) throw nb::python_error();
-  return {PyBytes_AS_STRING(raw.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(raw.ptr()))};
-}
-
 static nb::tuple box_tuple(const Box& box) { return nb::make_tuple(box.x1, box.y1, box.x2, box.y2); }
 
 static nb::list entity_list(const std::vector<Entity>& entities) {
