@@ -29,7 +29,8 @@ static nb::bytes filled_bytes(uint64_t n, const Fill& fill) {
   return out;
 }
 
-static nb::bytes quantize(std::string_view dtype_name, nb::handle data, std::string_view source_name, int64_t row_length) {
+static nb::bytes quantize(std::string_view dtype_name, nb::handle data, std::string_view source_name,
+                          int64_t row_length) {
   const DType dtype = dtype_of(dtype_name), source = dtype_of(source_name);
   KE_CHECK(source == DType::F32 || source == DType::F16 || source == DType::BF16, InvalidRequest, "source is ",
            dtype_info(source).name, "; expected F32, F16 or BF16");
@@ -63,12 +64,12 @@ static nb::bytes dequantize(std::string_view dtype_name, nb::handle data, int64_
   const std::span<const uint8_t> in = view.bytes();
   KE_CHECK(count >= 0 && count % info.block_elems == 0, InvalidRequest, "count is ", count, "; ", info.name,
            " needs a multiple of ", info.block_elems, ", at least 0");
-  KE_CHECK(in.size() % info.block_bytes == 0 && in.size() / info.block_bytes == static_cast<size_t>(count) / info.block_elems,
+  KE_CHECK(in.size() % info.block_bytes == 0 &&
+               in.size() / info.block_bytes == static_cast<size_t>(count) / info.block_elems,
            InvalidRequest, "data has ", in.size(), " bytes; expected ", info.block_bytes, " bytes for every ",
            info.block_elems, " of ", count, " values");
-  return filled_bytes(static_cast<uint64_t>(count) * 4, [&](uint8_t* out) {
-    decode(dtype, in.data(), reinterpret_cast<float*>(out), count);
-  });
+  return filled_bytes(static_cast<uint64_t>(count) * 4,
+                      [&](uint8_t* out) { decode(dtype, in.data(), reinterpret_cast<float*>(out), count); });
 }
 
 static nb::dict dtypes() {
@@ -81,7 +82,8 @@ static nb::dict dtypes() {
 void bind_codec(nb::module_& m) {
   m.def("quantize", &quantize, nb::arg("dtype"), nb::arg("data"), nb::arg("source") = "F32", nb::arg("row_length") = 0,
         "Encode little-endian F32, F16 or BF16 values as blocks of dtype. row_length 0 means one row.\n"
-        "InvalidRequest for an unknown dtype, a row that is no whole number of blocks, NaN or infinity (with its index).");
+        "InvalidRequest for an unknown dtype, a row that is no whole number of blocks, NaN or infinity (with its "
+        "index).");
   m.def("dequantize", &dequantize, nb::arg("dtype"), nb::arg("data"), nb::arg("count"),
         "Decode count values from blocks of dtype into little-endian float32 bytes.");
   m.def("dtypes", &dtypes, "name -> (GGUF type id, values per block, bytes per block)");

@@ -23,16 +23,25 @@ static nb::object number(MetaType type, const uint8_t* bytes) {
     case MetaType::UInt8:
     case MetaType::UInt16:
     case MetaType::UInt32:
-    case MetaType::UInt64: return nb::cast(raw);
-    case MetaType::Int8: return nb::cast(static_cast<int>(static_cast<int8_t>(raw)));
-    case MetaType::Int16: return nb::cast(static_cast<int>(static_cast<int16_t>(raw)));
-    case MetaType::Int32: return nb::cast(static_cast<int32_t>(raw));
-    case MetaType::Int64: return nb::cast(static_cast<int64_t>(raw));
-    case MetaType::Float32: return nb::cast(static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(raw))));
-    case MetaType::Float64: return nb::cast(std::bit_cast<double>(raw));
-    case MetaType::Bool: return nb::cast(raw != 0);
+    case MetaType::UInt64:
+      return nb::cast(raw);
+    case MetaType::Int8:
+      return nb::cast(static_cast<int>(static_cast<int8_t>(raw)));
+    case MetaType::Int16:
+      return nb::cast(static_cast<int>(static_cast<int16_t>(raw)));
+    case MetaType::Int32:
+      return nb::cast(static_cast<int32_t>(raw));
+    case MetaType::Int64:
+      return nb::cast(static_cast<int64_t>(raw));
+    case MetaType::Float32:
+      return nb::cast(static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(raw))));
+    case MetaType::Float64:
+      return nb::cast(std::bit_cast<double>(raw));
+    case MetaType::Bool:
+      return nb::cast(raw != 0);
     case MetaType::String:
-    case MetaType::Array: break;
+    case MetaType::Array:
+      break;
   }
   fail(ErrorCode::Internal, "no scalar type: ", meta_type_name(type));
 }
@@ -44,7 +53,8 @@ static nb::object python_value(const MetaValue& v) {
   if (v.element_type == MetaType::String)
     for (std::string_view s : v.strings()) out.append(text(s));
   else
-    for (uint64_t i = 0; i < v.count; ++i) out.append(number(v.element_type, v.data + i * meta_type_bytes(v.element_type)));
+    for (uint64_t i = 0; i < v.count; ++i)
+      out.append(number(v.element_type, v.data + i * meta_type_bytes(v.element_type)));
   return out;
 }
 
@@ -108,17 +118,27 @@ static nb::dict read_config(const std::string& path) {
   out["location_bins"] = c.location_bins;
   out["max_new_tokens"] = c.max_new_tokens;
   out["no_repeat_ngram_size"] = c.no_repeat_ngram_size;
-  const std::pair<const char*, int32_t> ids[] = {
-      {"bos", c.bos}, {"eos", c.eos}, {"pad", c.pad}, {"unk", c.unk}, {"image_begin", c.image_begin},
-      {"image_end", c.image_end}, {"first_slot", c.first_slot}, {"phrase_begin", c.phrase_begin},
-      {"phrase_end", c.phrase_end}, {"object_begin", c.object_begin}, {"object_end", c.object_end},
-      {"delimiter", c.delimiter}, {"grounding", c.grounding}, {"first_patch_index", c.first_patch_index}};
+  const std::pair<const char*, int32_t> ids[] = {{"bos", c.bos},
+                                                 {"eos", c.eos},
+                                                 {"pad", c.pad},
+                                                 {"unk", c.unk},
+                                                 {"image_begin", c.image_begin},
+                                                 {"image_end", c.image_end},
+                                                 {"first_slot", c.first_slot},
+                                                 {"phrase_begin", c.phrase_begin},
+                                                 {"phrase_end", c.phrase_end},
+                                                 {"object_begin", c.object_begin},
+                                                 {"object_end", c.object_end},
+                                                 {"delimiter", c.delimiter},
+                                                 {"grounding", c.grounding},
+                                                 {"first_patch_index", c.first_patch_index}};
   for (const auto& [name, id] : ids) out[name] = id;
   return out;
 }
 
 void bind_gguf(nb::module_& m) {
-  nb::class_<GgufFile>(m, "GgufFile", "A GGUF file, checked in full when it is opened (csrc/format/gguf.h lists the limits).")
+  nb::class_<GgufFile>(m, "GgufFile",
+                       "A GGUF file, checked in full when it is opened (csrc/format/gguf.h lists the limits).")
       .def(nb::new_([](const std::string& path, std::string_view mode) {
              const LoadMode load_mode = mode_of(mode);
              nb::gil_scoped_release release;
@@ -127,9 +147,11 @@ void bind_gguf(nb::module_& m) {
            nb::arg("path"), nb::arg("mode") = "mmap",
            "Open and check a file; mode is \"mmap\" or \"copy\" (all bytes in memory).\n"
            "ModelNotFound, KosmosIOError, or ModelCorrupt saying what was expected, what was found, and where.")
-      .def("metadata", [](const GgufFile& file) { return metadata_dict(file, UINT64_MAX); },
-           "key -> value, in file order; arrays are lists.")
-      .def("tensors", &tensors, "(name, dtype, shape outermost first, offset in the file, bytes) of each, in file order.")
+      .def(
+          "metadata", [](const GgufFile& file) { return metadata_dict(file, UINT64_MAX); },
+          "key -> value, in file order; arrays are lists.")
+      .def("tensors", &tensors,
+           "(name, dtype, shape outermost first, offset in the file, bytes) of each, in file order.")
       .def("tensor_data", &tensor_data, nb::arg("name"), "The stored bytes of one tensor.");
   m.def("read_config", &read_config, nb::arg("path"),
         "The checked configuration of a KOSMOS-2 file: numbers of the vision encoder and the decoder, and token ids.");

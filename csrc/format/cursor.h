@@ -11,7 +11,8 @@
 
 namespace ke {
 
-static_assert(std::endian::native == std::endian::little, "stored values are used in place; this machine is big endian");
+static_assert(std::endian::native == std::endian::little,
+              "stored values are used in place; this machine is big endian");
 
 // a + b, a * b, and a rounded up to a multiple of the power of two b; false when the result exceeds 64 bits.
 inline bool checked_add(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_add_overflow(a, b, out); }
@@ -33,8 +34,8 @@ class Cursor {
 
   // The next count bytes, of something called what.
   const uint8_t* take(uint64_t count, std::string_view what) {
-    KE_CHECK(count <= remaining(), ModelCorrupt, file_, ": ", what, " at byte ", position_, " needs ", count, " bytes, ",
-             remaining(), " remain: ", limit_reason_);
+    KE_CHECK(count <= remaining(), ModelCorrupt, file_, ": ", what, " at byte ", position_, " needs ", count,
+             " bytes, ", remaining(), " remain: ", limit_reason_);
     const uint8_t* p = bytes_.data() + position_;
     position_ += count;
     return p;

@@ -13,18 +13,21 @@ namespace ke {
 namespace {
 
 constexpr uint64_t max_tensors = 65536, max_entries = 4096, max_name = 1024, max_string = 16 << 20, max_array = 4 << 20,
-                   max_header = 64 << 20, max_dims = 4, max_alignment = 65536, min_alignment = 8, default_alignment = 32;
+                   max_header = 64 << 20, max_dims = 4, max_alignment = 65536, min_alignment = 8,
+                   default_alignment = 32;
 
 struct MetaTypeInfo {
   const char* name;
   uint32_t bytes;  // 0: of variable length
 };
-constexpr MetaTypeInfo meta_types[] = {{"uint8", 1},  {"int8", 1},    {"uint16", 2}, {"int16", 2}, {"uint32", 4},
+constexpr MetaTypeInfo meta_types[] = {{"uint8", 1},  {"int8", 1},    {"uint16", 2}, {"int16", 2},  {"uint32", 4},
                                        {"int32", 4},  {"float32", 4}, {"bool", 1},   {"string", 0}, {"array", 0},
                                        {"uint64", 8}, {"int64", 8},   {"float64", 8}};
 
 // For messages: names come from the file and may be anything.
-std::string quoted(std::string_view text) { return concat('"', text.substr(0, 128), text.size() > 128 ? "...\"" : "\""); }
+std::string quoted(std::string_view text) {
+  return concat('"', text.substr(0, 128), text.size() > 128 ? "...\"" : "\"");
+}
 
 std::string describe(const MetaValue& v) {
   if (v.type != MetaType::Array) return meta_type_name(v.type);
@@ -94,7 +97,8 @@ std::string_view GgufFile::State::name(Cursor& in, std::string_view what) const 
   const std::string_view text = in.text(max_name, what);
   check(!text.empty(), what, " at byte ", at, " is empty");
   check(is_utf8(text), what, " at byte ", at, " is not valid UTF-8");
-  for (char c : text) check(static_cast<unsigned char>(c) >= 32 && c != 127, what, " at byte ", at, " has a control character");
+  for (char c : text)
+    check(static_cast<unsigned char>(c) >= 32 && c != 127, what, " at byte ", at, " has a control character");
   return text;
 }
 
@@ -162,7 +166,8 @@ void GgufFile::State::read_tensor(Cursor& in, std::vector<uint64_t>* offsets) {
   check(checked_mul(count / type->block_elems, type->block_bytes, &bytes), who, " has more bytes than any file");
   t.bytes = bytes;
   const uint64_t offset = in.read<uint64_t>(who);
-  check(offset % alignment == 0, who, " starts at offset ", offset, ", which is no multiple of the alignment ", alignment);
+  check(offset % alignment == 0, who, " starts at offset ", offset, ", which is no multiple of the alignment ",
+        alignment);
   offsets->push_back(offset);
   tensors.push_back(std::move(t));
 }
@@ -197,7 +202,8 @@ void GgufFile::State::parse() {
             capped ? "headers of more than 64 MiB are not accepted" : "the file is truncated or damaged");
   in.take(4, "the magic");
   const uint32_t version = in.read<uint32_t>("the version");
-  check(version != __builtin_bswap32(2) && version != __builtin_bswap32(3), "a big-endian GGUF file; expected little endian");
+  check(version != __builtin_bswap32(2) && version != __builtin_bswap32(3),
+        "a big-endian GGUF file; expected little endian");
   check(version == 2 || version == 3, "GGUF version ", version, "; expected 2 or 3");
   const uint64_t tensor_count = in.read<uint64_t>("the number of tensors");
   const uint64_t entry_count = in.read<uint64_t>("the number of metadata entries");
@@ -273,7 +279,9 @@ float GgufFile::f32(std::string_view key) const {
 
 bool GgufFile::boolean(std::string_view key) const { return state_->get(key, MetaType::Bool).scalar != 0; }
 
-std::string GgufFile::string(std::string_view key) const { return std::string(state_->get(key, MetaType::String).text); }
+std::string GgufFile::string(std::string_view key) const {
+  return std::string(state_->get(key, MetaType::String).text);
+}
 
 std::vector<std::string> GgufFile::strings(std::string_view key) const {
   const std::vector<std::string_view> views = state_->get_array(key, MetaType::String).strings();
@@ -297,8 +305,8 @@ std::vector<int32_t> GgufFile::ints(std::string_view key) const {
 
 std::vector<uint8_t> GgufFile::bytes(std::string_view key) const {
   const auto found = state_->keys.find(key);
-  const bool is_int8 = found != state_->keys.end() &&
-                       state_->metadata[found->second].second.element_type == MetaType::Int8;
+  const bool is_int8 =
+      found != state_->keys.end() && state_->metadata[found->second].second.element_type == MetaType::Int8;
   return copy_array<uint8_t>(state_->get_array(key, is_int8 ? MetaType::Int8 : MetaType::UInt8));
 }
 

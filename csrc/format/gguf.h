@@ -1,6 +1,7 @@
-// Bounded reader of GGUF files, versions 2 and 3, little endian (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
-// Every count, length, offset and shape is checked before anything is allocated; whatever is accepted can be used
-// without further checks. Anything else is ModelCorrupt, saying what was expected, what was found, and where.
+// Bounded reader of GGUF files, versions 2 and 3, little endian
+// (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Every count, length, offset and shape is checked before
+// anything is allocated; whatever is accepted can be used without further checks. Anything else is ModelCorrupt, saying
+// what was expected, what was found, and where.
 //
 //   what                            accepted
 //   tensors                         0..65,536, names unique
@@ -30,7 +31,19 @@ enum class LoadMode { Mmap, Copy };
 
 // GGUF's ids of value types, in its order.
 enum class MetaType : uint32_t {
-  UInt8, Int8, UInt16, Int16, UInt32, Int32, Float32, Bool, String, Array, UInt64, Int64, Float64
+  UInt8,
+  Int8,
+  UInt16,
+  Int16,
+  UInt32,
+  Int32,
+  Float32,
+  Bool,
+  String,
+  Array,
+  UInt64,
+  Int64,
+  Float64
 };
 const char* meta_type_name(MetaType type);  // "uint32", "string", ...
 uint32_t meta_type_bytes(MetaType type);    // of a scalar; 0 for strings and arrays
@@ -55,7 +68,7 @@ class GgufFile {
 
   const std::string& path() const;
   uint64_t file_bytes() const;
-  const std::vector<Tensor>& tensors() const;  // in file order
+  const std::vector<Tensor>& tensors() const;              // in file order
   const Tensor* find_tensor(std::string_view name) const;  // nullptr when there is none
   uint64_t tensor_offset(const Tensor& tensor) const;      // bytes from the start of the file
 
@@ -67,8 +80,8 @@ class GgufFile {
   std::string string(std::string_view key) const;
   std::vector<std::string> strings(std::string_view key) const;
   std::vector<float> floats(std::string_view key) const;
-  std::vector<int32_t> ints(std::string_view key) const;  // int32 array
-  std::vector<uint8_t> bytes(std::string_view key) const; // uint8 or int8 array
+  std::vector<int32_t> ints(std::string_view key) const;                   // int32 array
+  std::vector<uint8_t> bytes(std::string_view key) const;                  // uint8 or int8 array
   const std::vector<std::pair<std::string, MetaValue>>& metadata() const;  // in file order
 
   // The tensor's pages will not be needed soon: lets the system take them back (no-op in copy mode).

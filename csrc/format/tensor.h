@@ -12,8 +12,8 @@ namespace ke {
 struct Tensor {
   std::string name;
   DType dtype = DType::F32;
-  std::vector<int64_t> shape;    // outermost first: (rows, cols) for a matrix, (n) for a vector; cols are contiguous
-  const uint8_t* data = nullptr; // shape-product values of dtype
+  std::vector<int64_t> shape;     // outermost first: (rows, cols) for a matrix, (n) for a vector; cols are contiguous
+  const uint8_t* data = nullptr;  // shape-product values of dtype
   size_t bytes = 0;
 
   int64_t rows() const { return shape.size() < 2 ? 1 : shape[shape.size() - 2]; }  // of a matrix or vector

@@ -12,7 +12,10 @@ inline bool is_utf8(std::string_view text) {
   while (i < text.size()) {
     const uint8_t lead = static_cast<uint8_t>(text[i++]);
     if (lead < 0x80) continue;
-    const int more = lead >= 0xc2 && lead <= 0xdf ? 1 : (lead & 0xf0) == 0xe0 ? 2 : lead >= 0xf0 && lead <= 0xf4 ? 3 : 0;
+    const int more = lead >= 0xc2 && lead <= 0xdf   ? 1
+                     : (lead & 0xf0) == 0xe0        ? 2
+                     : lead >= 0xf0 && lead <= 0xf4 ? 3
+                                                    : 0;
     if (more == 0) return false;
     uint32_t code = lead & (0x3fu >> more);
     for (int k = 0; k < more; ++k) {

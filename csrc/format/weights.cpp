@@ -42,7 +42,8 @@ void Weights::finish() const {
   std::string names;
   size_t unused = 0;
   for (const Tensor& t : file_->tensors())
-    if (!used_.count(t.name) && ++unused <= listed) names += concat(unused > 1 ? ", " : "", t.name, " ", shape_text(t.shape));
+    if (!used_.count(t.name) && ++unused <= listed)
+      names += concat(unused > 1 ? ", " : "", t.name, " ", shape_text(t.shape));
   KE_CHECK(unused == 0, ModelCorrupt, file_->path(), ": ", unused, " tensors are no part of this model: ", names,
            unused > listed ? ", ..." : "");
 }

@@ -16,9 +16,9 @@ class Weights {
   // fit the row length is the reader's promise.) Views are alive as long as the file; asking twice is allowed.
   Tensor matrix(const std::string& name, int64_t rows, int64_t cols);  // any DType
   Tensor tensor(const std::string& name, const std::vector<int64_t>& shape);
-  std::vector<float> vector(const std::string& name, int64_t n);  // decoded to float32
+  std::vector<float> vector(const std::string& name, int64_t n);                          // decoded to float32
   std::vector<float> floats(const std::string& name, const std::vector<int64_t>& shape);  // decoded to float32
-  void release(const Tensor& tensor) const;  // see GgufFile::release
+  void release(const Tensor& tensor) const;                                               // see GgufFile::release
   void finish() const;  // ModelCorrupt naming up to five tensors that nobody asked for
 
  private:

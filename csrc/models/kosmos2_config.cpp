@@ -28,15 +28,11 @@ struct Text {
 };
 
 constexpr Text texts[] = {
-    {"general.architecture", "kosmos2"},
-    {"clip.projector_type", "kosmos2"},
+    {"general.architecture", "kosmos2"},  {"clip.projector_type", "kosmos2"},
     {"tokenizer.ggml.model", "t5"},  // llama.cpp's name of sentencepiece unigram
-    {"kosmos2.prompt.caption", nullptr},
-    {"kosmos2.prompt.caption_detailed", nullptr},
-    {"kosmos2.prompt.question", nullptr},
-    {"kosmos2.prompt.locate", nullptr},
-    {"kosmos2.prompt.describe", nullptr},
-    {"kosmos2.prompt.grounding", nullptr},
+    {"kosmos2.prompt.caption", nullptr},  {"kosmos2.prompt.caption_detailed", nullptr},
+    {"kosmos2.prompt.question", nullptr}, {"kosmos2.prompt.locate", nullptr},
+    {"kosmos2.prompt.describe", nullptr}, {"kosmos2.prompt.grounding", nullptr},
 };
 
 enum PieceTypeId : int32_t { unknown_piece = 2, control_piece = 3, tag_piece = 4, last_piece_type = 5 };
@@ -133,8 +129,8 @@ class Reader {
     const DecoderConfig& d = c_.decoder;
     check_heads("decoder", d.width, d.heads);
     check_heads("vision encoder", v.width, v.heads);
-    check(projection_ == d.width, "clip.vision.projection_dim is ", projection_, "; expected kosmos2.embedding_length, ",
-          d.width);
+    check(projection_ == d.width, "clip.vision.projection_dim is ", projection_,
+          "; expected kosmos2.embedding_length, ", d.width);
     check(v.image_size % v.patch_size == 0, "clip.vision.image_size is ", v.image_size,
           "; expected a multiple of clip.vision.patch_size, ", v.patch_size);
     check(v.patches() <= 16384, "pictures have ", v.patches(), " patches; at most 16384 are supported");
@@ -144,8 +140,8 @@ class Reader {
           c_.latents, " tokens and 4 more");
     check(c_.max_new_tokens < d.context, "kosmos2.generation.max_new_tokens is ", c_.max_new_tokens,
           "; expected less than kosmos2.context_length, ", d.context);
-    check(c_.first_slot + c_.latents <= d.vocab, "kosmos2.first_slot_token_id is ", c_.first_slot, "; expected room for ",
-          c_.latents, " slots within the vocabulary of ", d.vocab);
+    check(c_.first_slot + c_.latents <= d.vocab, "kosmos2.first_slot_token_id is ", c_.first_slot,
+          "; expected room for ", c_.latents, " slots within the vocabulary of ", d.vocab);
   }
 
   void check_vocabulary() {

@@ -32,7 +32,7 @@ struct Kosmos2Config {
   int32_t image_begin, image_end;  // <image>, </image>
   int32_t first_slot;              // id of the first placeholder slot (the n-gram rule sees first_slot + j)
   int32_t phrase_begin, phrase_end, object_begin, object_end, delimiter, grounding;
-  int32_t first_patch_index;  // <patch_index_0000>
+  int32_t first_patch_index;     // <patch_index_0000>
   int64_t max_new_tokens;        // defaults of generation
   int64_t no_repeat_ngram_size;  // 0: no rule
 

@@ -1,5 +1,6 @@
 // Decoders and encoders of the single types, used by the table in codec.cpp only. Callers guarantee that n is a
-// multiple of the type's block and that inputs are finite and in the type's range.
+// multiple of the type's block and that inputs are finite and in the type's range, and that importance, if any, lies in
+// 1e-6..1.
 #pragma once
 #include <cstdint>
 

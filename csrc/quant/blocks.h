@@ -52,9 +52,10 @@ static_assert(sizeof(BlockQ5_1) == 24, "Q5_1 is 24 bytes");
 
 // Q4_K: 256 values of 4 bits in 8 sub-blocks of 32, 4.5 bits per value.
 // x = (d * scale[s]) * q - (dmin * min[s]), q in 0..15, s = i / 32; scale and min are 6-bit unsigned.
-// `scales` packs them: byte j (j < 4) holds scale[j] in its low 6 bits, byte 4 + j holds min[j]; byte 8 + j holds the low
-// 4 bits of scale[4 + j] (low half) and of min[4 + j] (high half), whose upper 2 bits are the top 2 bits of bytes j and
-// 4 + j. `qs` goes by pairs of sub-blocks: byte 32 p + l holds value l of sub-block 2 p (low half) and 2 p + 1 (high half).
+// `scales` packs them: byte j (j < 4) holds scale[j] in its low 6 bits, byte 4 + j holds min[j]; byte 8 + j holds the
+// low 4 bits of scale[4 + j] (low half) and of min[4 + j] (high half), whose upper 2 bits are the top 2 bits of bytes j
+// and 4 + j. `qs` goes by pairs of sub-blocks: byte 32 p + l holds value l of sub-block 2 p (low half) and 2 p + 1
+// (high half).
 struct BlockQ4_K {
   uint16_t d;     // float16
   uint16_t dmin;  // float16
@@ -76,8 +77,8 @@ static_assert(sizeof(BlockQ5_K) == 176, "Q5_K is 176 bytes");
 
 // Q6_K: 256 values of 6 bits in 16 sub-blocks of 16, 6.5625 bits per value. x = (d * scale[s]) * (q - 32), q in 0..63,
 // s = i / 16, scale is 8-bit signed. The two halves of 128 values (h = 0, 1) are packed alike, each as four runs of 32
-// values (r = 0..3): value 32 r + l has its low 4 bits in ql[64 h + 32 (r % 2) + l], low half for r < 2, else high half,
-// and its upper 2 bits in qh[32 h + l] at bit 2 r.
+// values (r = 0..3): value 32 r + l has its low 4 bits in ql[64 h + 32 (r % 2) + l], low half for r < 2, else high
+// half, and its upper 2 bits in qh[32 h + l] at bit 2 r.
 struct BlockQ6_K {
   uint8_t ql[128];
   uint8_t qh[64];

@@ -2,6 +2,7 @@
 #include "quant/codec.h"
 
 #include <cmath>
+#include <vector>
 
 #include "base/error.h"
 #include "quant/block_codec.h"
@@ -14,21 +15,17 @@ struct Codec {
   DType dtype;
   DecodeFn* decode;
   EncodeFn* encode;
-  float largest;  // largest magnitude that an encoder accepts: beyond it a stored float16 would be infinite
+  float largest;  // largest magnitude that an encoder accepts: beyond it a float16 of a block might be infinite
 };
 
-// The largest float16 is 65504; a block's scale is at most (largest value) / (steps to it), kept one factor of two below.
+// The largest float16 is 65504. A scale is about (largest value) / (codes to it); the search may stretch it, hence the
+// distance of about two.
 constexpr Codec table[] = {
-    {DType::F32, decode_f32, encode_f32, 3.4028235e38f},
-    {DType::F16, decode_f16, encode_f16, 65519.996f},
-    {DType::BF16, decode_bf16, encode_bf16, 3.3961775e38f},
-    {DType::Q8_0, decode_q8_0, encode_q8_0, 65504.f * 64},
-    {DType::Q4_0, decode_q4_0, encode_q4_0, 65504.f * 4},
-    {DType::Q4_1, decode_q4_1, encode_q4_1, 65504.f},
-    {DType::Q5_0, decode_q5_0, encode_q5_0, 65504.f * 8},
-    {DType::Q5_1, decode_q5_1, encode_q5_1, 65504.f},
-    {DType::Q4_K, decode_q4_k, encode_q4_k, 65504.f * 16},
-    {DType::Q5_K, decode_q5_k, encode_q5_k, 65504.f * 16},
+    {DType::F32, decode_f32, encode_f32, 3.4028235e38f},    {DType::F16, decode_f16, encode_f16, 65519.996f},
+    {DType::BF16, decode_bf16, encode_bf16, 3.3961775e38f}, {DType::Q8_0, decode_q8_0, encode_q8_0, 65504.f * 64},
+    {DType::Q4_0, decode_q4_0, encode_q4_0, 65504.f * 4},   {DType::Q4_1, decode_q4_1, encode_q4_1, 65504.f / 2},
+    {DType::Q5_0, decode_q5_0, encode_q5_0, 65504.f * 8},   {DType::Q5_1, decode_q5_1, encode_q5_1, 65504.f / 2},
+    {DType::Q4_K, decode_q4_k, encode_q4_k, 65504.f * 16},  {DType::Q5_K, decode_q5_k, encode_q5_k, 65504.f * 16},
     {DType::Q6_K, decode_q6_k, encode_q6_k, 65504.f * 16},
 };
 
@@ -68,11 +65,20 @@ void encode(DType dtype, const float* in, void* blocks, int64_t n, int64_t row_l
   KE_CHECK(n >= 0 && n % row_length == 0, InvalidRequest, n, " values are no whole number of rows of ", row_length);
   const Codec& codec = find(dtype);
   check_range(codec, in, n, first_index);
-  if (importance)
-    for (int64_t i = 0; i < row_length; ++i)
-      KE_CHECK(importance[i] >= 0 && importance[i] <= 1e30f, InvalidRequest, "importance ", i, " is ", importance[i],
-               "; expected 0..1e30");
-  codec.encode(in, blocks, n, row_length, importance);
+  if (!importance) return codec.encode(in, blocks, n, row_length, nullptr);
+
+  // The largest becomes 1, so that sums of products cannot overflow, and none is 0, so that every value has a best
+  // code.
+  float largest = 0;
+  for (int64_t i = 0; i < row_length; ++i) {
+    KE_CHECK(importance[i] >= 0 && importance[i] <= 1e30f, InvalidRequest, "importance ", i, " is ", importance[i],
+             "; expected 0..1e30");
+    largest = std::fmax(largest, importance[i]);
+  }
+  KE_CHECK(largest >= 1e-30f, InvalidRequest, "the largest importance is ", largest, "; expected at least 1e-30");
+  std::vector<float> weights(importance, importance + row_length);
+  for (float& w : weights) w = std::fmax(w / largest, 1e-6f);
+  codec.encode(in, blocks, n, row_length, weights.data());
 }
 
 }  // namespace ke

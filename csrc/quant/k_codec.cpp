@@ -1,11 +1,14 @@
-// The types with 6- or 8-bit scales of sub-blocks and float16 scales per 256 values: Q4_K, Q5_K, Q6_K. Layouts: blocks.h.
+// The types with 6- or 8-bit scales of sub-blocks and float16 scales per 256 values: Q4_K, Q5_K, Q6_K. Layouts:
+// blocks.h.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "quant/block_codec.h"
 #include "quant/blocks.h"
 #include "quant/codec.h"
+#include "quant/scale_search.h"
 
 namespace ke {
 
@@ -71,8 +74,7 @@ void decode_q5_k(const void* blocks, float* out, int64_t n) {
     uint8_t q[block];
     unpack_nibbles(b[k].qs, q);
     for (int s = 0; s < 8; ++s)
-      for (int l = 0; l < 32; ++l)
-        q[32 * s + l] = static_cast<uint8_t>(q[32 * s + l] | ((b[k].qh[l] >> s) & 1) << 4);
+      for (int l = 0; l < 32; ++l) q[32 * s + l] = static_cast<uint8_t>(q[32 * s + l] | ((b[k].qh[l] >> s) & 1) << 4);
     decode_affine(b[k].d, b[k].dmin, b[k].scales, q, out + k * block);
   }
 }
@@ -94,88 +96,236 @@ void decode_q6_k(const void* blocks, float* out, int64_t n) {
 
 namespace {
 
-int clamp_round(float x, int low, int high) {
-  return static_cast<int>(std::fmax(static_cast<float>(low), std::fmin(static_cast<float>(high), std::nearbyint(x))));
-}
+constexpr int rounds = 2;  // of refining the scales of 256 values together
 
-// Codes 0..steps, 6-bit scales and mins of one block of 256.
-void encode_affine(const float* x, int steps, uint16_t* d_bits, uint16_t* dmin_bits, uint8_t* packed, uint8_t* q) {
-  float step[8], low[8];
-  for (int s = 0; s < 8; ++s) {
-    float top = x[32 * s];
-    low[s] = 0;
-    for (int l = 0; l < 32; ++l) {
-      low[s] = std::fmin(low[s], x[32 * s + l]);
-      top = std::fmax(top, x[32 * s + l]);
+// Both searches below end alike. Given the best scale of every sub-block on its own: take the block's d so that all are
+// in reach, choose every integer scale among its neighbours by the error that it really gives, then find the best d for
+// the codes by least squares, and choose again; keep what was best.
+
+// Q4_K and Q5_K: x ~ d scale[s] q - dmin min[s].
+struct AffineBlock {
+  static constexpr int groups = 2;  // of four sub-blocks
+  Columns<32> columns[groups];
+  F4 steps;
+  uint16_t d_bits = 0, dmin_bits = 0;
+  F4 scale[groups], min[groups];  // integers 0..63
+  float error = std::numeric_limits<float>::infinity();
+
+  AffineBlock(const float* in, const float* importance, int step_count) : steps(splat(static_cast<float>(step_count))) {
+    F4 top_scale = splat(0), top_min = splat(0);
+    Fit fits[groups];
+    for (int g = 0; g < groups; ++g) {
+      columns[g].load(in + 128 * g, importance ? importance + 128 * g : nullptr);
+      fits[g] = AffineSearch<32>(columns[g], step_count, true).best();
+      top_scale = lanes_max(top_scale, fits[g].scale);
+      top_min = lanes_max(top_min, -fits[g].offset);
     }
-    step[s] = std::fmax(0.f, top - low[s]) / static_cast<float>(steps);
+    float d = 0, dmin = 0;
+    for (int j = 0; j < 4; ++j) {
+      d = std::max(d, top_scale[j] / 63);
+      dmin = std::max(dmin, top_min[j] / 63);
+    }
+    const float d0 = f16_to_f32(f32_to_f16(d)), dmin0 = f16_to_f32(f32_to_f16(dmin));
+    for (int g = 0; g < groups; ++g) {
+      scale[g] = nearest_code(fits[g].scale * reciprocal(splat(d0)), splat(0), splat(63));
+      min[g] = nearest_code(-fits[g].offset * reciprocal(splat(dmin0)), splat(0), splat(63));
+    }
+    for (int round = 0; try_scales(d, dmin) && round < rounds; ++round) refit(&d, &dmin);
   }
-  *d_bits = f32_to_f16(*std::max_element(step, step + 8) / 63);
-  *dmin_bits = f32_to_f16(-*std::min_element(low, low + 8) / 63);
-  const float d = f16_to_f32(*d_bits), dmin = f16_to_f32(*dmin_bits);
-  uint8_t scale[8], min[8];
-  for (int s = 0; s < 8; ++s) {
-    scale[s] = static_cast<uint8_t>(clamp_round(d > 0 ? step[s] / d : 0, 0, 63));
-    min[s] = static_cast<uint8_t>(clamp_round(dmin > 0 ? -low[s] / dmin : 0, 0, 63));
-    const float a = d * scale[s], m = dmin * min[s], inverse = a > 0 ? 1 / a : 0;
-    for (int l = 0; l < 32; ++l)
-      q[32 * s + l] = static_cast<uint8_t>(clamp_round((x[32 * s + l] + m) * inverse, 0, steps));
+
+  // Chooses the integer scales for d and dmin; false (and nothing changes) when that is no improvement.
+  bool try_scales(float d, float dmin) {
+    const uint16_t new_d = f32_to_f16(d), new_dmin = f32_to_f16(dmin);
+    const F4 step = splat(f16_to_f32(new_d)), low = splat(-f16_to_f32(new_dmin));
+    F4 new_scale[groups], new_min[groups];
+    float new_error = 0;
+    for (int g = 0; g < groups; ++g) {
+      F4 best = splat(std::numeric_limits<float>::infinity());
+      new_scale[g] = scale[g];
+      new_min[g] = min[g];
+      for (int a = -1; a <= 1; ++a)
+        for (int b = -1; b <= 1; ++b) {
+          const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), splat(0)), splat(63));
+          const F4 m = lanes_min(lanes_max(min[g] + splat(static_cast<float>(b)), splat(0)), splat(63));
+          const F4 e = measure(columns[g], step * s, low * m, splat(0), steps).error;
+          const I4 better = e < best;
+          best = pick(better, e, best);
+          new_scale[g] = pick(better, s, new_scale[g]);
+          new_min[g] = pick(better, m, new_min[g]);
+        }
+      new_error += lanes_sum(best);
+    }
+    if (!(new_error < error)) return false;
+    error = new_error;
+    d_bits = new_d;
+    dmin_bits = new_dmin;
+    for (int g = 0; g < groups; ++g) {
+      scale[g] = new_scale[g];
+      min[g] = new_min[g];
+    }
+    return true;
   }
-  pack_scales(scale, min, packed);
+
+  // Least squares of x ~ d (scale q) + dmin (-min) over all 256 values.
+  void refit(float* d, float* dmin) const {
+    F4 uu = splat(0), uv = splat(0), vv = splat(0), ux = splat(0), vx = splat(0);
+    for (int g = 0; g < groups; ++g) {
+      const F4 step = splat(f16_to_f32(d_bits)) * scale[g], low = splat(-f16_to_f32(dmin_bits)) * min[g];
+      const F4 inverse = reciprocal(step);
+      for (int i = 0; i < 32; ++i) {
+        const F4 x = columns[g].x[i], w = columns[g].w[i];
+        const F4 u = scale[g] * nearest_code((x - low) * inverse, splat(0), steps), v = -min[g];
+        uu += w * u * u;
+        uv += w * u * v;
+        vv += w * v * v;
+        ux += w * u * x;
+        vx += w * v * x;
+      }
+    }
+    const float a = lanes_sum(uu), b = lanes_sum(uv), c = lanes_sum(vv), p = lanes_sum(ux), q = lanes_sum(vx);
+    const float determinant = a * c - b * b;
+    if (!(determinant > 1e-5f * a * c)) return;  // one of the two explains nothing: keep both
+    *d = std::max(0.f, (p * c - q * b) / determinant);
+    *dmin = std::max(0.f, (q * a - p * b) / determinant);
+  }
+
+  // 256 codes, 8 scales and mins.
+  void codes(uint8_t* q, uint8_t* packed_scales) const {
+    uint8_t s[8], m[8];
+    for (int g = 0; g < groups; ++g) {
+      int8_t signed_codes[128];
+      columns[g].write_codes(splat(f16_to_f32(d_bits)) * scale[g], splat(-f16_to_f32(dmin_bits)) * min[g], splat(0),
+                             steps, signed_codes);
+      std::memcpy(q + 128 * g, signed_codes, 128);
+      for (int j = 0; j < 4; ++j) {
+        s[4 * g + j] = static_cast<uint8_t>(scale[g][j]);
+        m[4 * g + j] = static_cast<uint8_t>(min[g][j]);
+      }
+    }
+    pack_scales(s, m, packed_scales);
+  }
+};
+
+// Q6_K: x ~ d scale[s] q, q in -32..31.
+struct SymmetricBlock {
+  static constexpr int groups = 4;
+  Columns<16> columns[groups];
+  const F4 low = splat(-32), high = splat(31);
+  uint16_t d_bits = 0;
+  F4 scale[groups];  // integers -128..127
+  float error = std::numeric_limits<float>::infinity();
+
+  SymmetricBlock(const float* in, const float* importance) {
+    F4 exact[groups];
+    float top = 0;  // the scale of largest magnitude becomes -128
+    for (int g = 0; g < groups; ++g) {
+      columns[g].load(in + 64 * g, importance ? importance + 64 * g : nullptr);
+      exact[g] = search_symmetric(columns[g], -32, 31, 13).scale;
+      for (int j = 0; j < 4; ++j)
+        if (std::fabs(exact[g][j]) > std::fabs(top)) top = exact[g][j];
+    }
+    float d = top / -128;
+    const F4 inverse = reciprocal(splat(f16_to_f32(f32_to_f16(d))));
+    for (int g = 0; g < groups; ++g) scale[g] = nearest_code(exact[g] * inverse, splat(-128), splat(127));
+    for (int round = 0; try_scales(d) && round < rounds; ++round) d = refit(d);
+  }
+
+  bool try_scales(float d) {
+    const uint16_t new_d = f32_to_f16(d);
+    const F4 step = splat(f16_to_f32(new_d));
+    F4 new_scale[groups];
+    float new_error = 0;
+    for (int g = 0; g < groups; ++g) {
+      F4 best = splat(std::numeric_limits<float>::infinity());
+      new_scale[g] = scale[g];
+      for (int a = -2; a <= 2; ++a) {
+        const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), splat(-128)), splat(127));
+        const F4 e = measure(columns[g], step * s, splat(0), low, high).error;
+        const I4 better = e < best;
+        best = pick(better, e, best);
+        new_scale[g] = pick(better, s, new_scale[g]);
+      }
+      new_error += lanes_sum(best);
+    }
+    if (!(new_error < error)) return false;
+    error = new_error;
+    d_bits = new_d;
+    std::copy_n(new_scale, groups, scale);
+    return true;
+  }
+
+  // Least squares of x ~ d (scale q) over all 256 values.
+  float refit(float d) const {
+    F4 ux = splat(0), uu = splat(0);
+    for (int g = 0; g < groups; ++g) {
+      const F4 inverse = reciprocal(splat(f16_to_f32(d_bits)) * scale[g]);
+      for (int i = 0; i < 16; ++i) {
+        const F4 u = scale[g] * nearest_code(columns[g].x[i] * inverse, low, high);
+        ux += columns[g].w[i] * u * columns[g].x[i];
+        uu += columns[g].w[i] * u * u;
+      }
+    }
+    const float p = lanes_sum(ux), a = lanes_sum(uu);
+    return a > 0 ? p / a : d;
+  }
+};
+
+// Calls body(block, its values, their importance): importance repeats with every row.
+template <class Body>
+void for_blocks(const float* in, int64_t n, int64_t row_length, const float* importance, const Body& body) {
+  for (int64_t k = 0; k < n / block; ++k)
+    body(k, in + k * block, importance ? importance + k * block % row_length : nullptr);
 }
 
 }  // namespace
 
-void encode_q4_k(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ4_K* b = static_cast<BlockQ4_K*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k) {
+void encode_q4_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
+    BlockQ4_K& b = static_cast<BlockQ4_K*>(blocks)[k];
+    const AffineBlock found(values, weights, 15);
     uint8_t q[block];
-    encode_affine(in + k * block, 15, &b[k].d, &b[k].dmin, b[k].scales, q);
-    pack_nibbles(q, b[k].qs);
-  }
+    found.codes(q, b.scales);
+    b.d = found.d_bits;
+    b.dmin = found.dmin_bits;
+    pack_nibbles(q, b.qs);
+  });
 }
 
-void encode_q5_k(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ5_K* b = static_cast<BlockQ5_K*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k) {
+void encode_q5_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
+    BlockQ5_K& b = static_cast<BlockQ5_K*>(blocks)[k];
+    const AffineBlock found(values, weights, 31);
     uint8_t q[block];
-    encode_affine(in + k * block, 31, &b[k].d, &b[k].dmin, b[k].scales, q);
-    pack_nibbles(q, b[k].qs);
-    std::memset(b[k].qh, 0, sizeof b[k].qh);
+    found.codes(q, b.scales);
+    b.d = found.d_bits;
+    b.dmin = found.dmin_bits;
+    pack_nibbles(q, b.qs);
+    std::memset(b.qh, 0, sizeof b.qh);
     for (int s = 0; s < 8; ++s)
-      for (int l = 0; l < 32; ++l) b[k].qh[l] = static_cast<uint8_t>(b[k].qh[l] | (q[32 * s + l] >> 4) << s);
-  }
+      for (int l = 0; l < 32; ++l) b.qh[l] = static_cast<uint8_t>(b.qh[l] | (q[32 * s + l] >> 4) << s);
+  });
 }
 
-void encode_q6_k(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ6_K* b = static_cast<BlockQ6_K*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k, in += block) {
-    float step[16], top = 0;
-    for (int s = 0; s < 16; ++s) {
-      float peak = 0;
-      for (int l = 0; l < 16; ++l)
-        if (std::fabs(in[16 * s + l]) > std::fabs(peak)) peak = in[16 * s + l];
-      step[s] = peak / -32;
-      top = std::fmax(top, std::fabs(step[s]));
+void encode_q6_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
+    BlockQ6_K& b = static_cast<BlockQ6_K*>(blocks)[k];
+    const SymmetricBlock found(values, weights);
+    int8_t q[block];
+    for (int g = 0; g < 4; ++g) {
+      const F4 step = splat(f16_to_f32(found.d_bits)) * found.scale[g];
+      found.columns[g].write_codes(step, splat(0), found.low, found.high, q + 64 * g);
+      for (int j = 0; j < 4; ++j) b.scales[4 * g + j] = static_cast<int8_t>(found.scale[g][j]);
     }
-    b[k].d = f32_to_f16(top / 127);
-    const float d = f16_to_f32(b[k].d);
-    uint8_t q[block];
-    for (int s = 0; s < 16; ++s) {
-      b[k].scales[s] = static_cast<int8_t>(clamp_round(d > 0 ? step[s] / d : 0, -127, 127));
-      const float a = d * b[k].scales[s], inverse = a != 0 ? 1 / a : 0;
-      for (int l = 0; l < 16; ++l)
-        q[16 * s + l] = static_cast<uint8_t>(clamp_round(in[16 * s + l] * inverse, -32, 31) + 32);
-    }
+    b.d = found.d_bits;
     for (int h = 0; h < 2; ++h)
       for (int l = 0; l < 32; ++l) {
-        const uint8_t* v = q + 128 * h + l;
-        b[k].ql[64 * h + l] = static_cast<uint8_t>((v[0] & 15) | (v[64] & 15) << 4);
-        b[k].ql[64 * h + 32 + l] = static_cast<uint8_t>((v[32] & 15) | (v[96] & 15) << 4);
-        b[k].qh[32 * h + l] =
-            static_cast<uint8_t>(v[0] >> 4 | (v[32] >> 4) << 2 | (v[64] >> 4) << 4 | (v[96] >> 4) << 6);
+        uint8_t v[4];
+        for (int r = 0; r < 4; ++r) v[r] = static_cast<uint8_t>(q[128 * h + 32 * r + l] + 32);
+        b.ql[64 * h + l] = static_cast<uint8_t>((v[0] & 15) | (v[2] & 15) << 4);
+        b.ql[64 * h + 32 + l] = static_cast<uint8_t>((v[1] & 15) | (v[3] & 15) << 4);
+        b.qh[32 * h + l] = static_cast<uint8_t>(v[0] >> 4 | (v[1] >> 4) << 2 | (v[2] >> 4) << 4 | (v[3] >> 4) << 6);
       }
-  }
+  });
 }
 
 }  // namespace ke

@@ -1,10 +1,11 @@
 // The types with one float16 scale (and offset) per 32 values: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1. Layouts: blocks.h.
-#include <cmath>
+#include <algorithm>
 #include <cstring>
 
 #include "quant/block_codec.h"
 #include "quant/blocks.h"
 #include "quant/codec.h"
+#include "quant/scale_search.h"
 
 namespace ke {
 
@@ -19,8 +20,9 @@ void unpack4(const uint8_t* qs, uint8_t* q) {
   }
 }
 
-void pack4(const uint8_t* q, uint8_t* qs) {
-  for (int j = 0; j < 16; ++j) qs[j] = static_cast<uint8_t>((q[j] & 15) | (q[j + 16] & 15) << 4);
+// Codes plus zero are what is stored.
+void pack4(const int8_t* q, int zero, uint8_t* qs) {
+  for (int j = 0; j < 16; ++j) qs[j] = static_cast<uint8_t>(((q[j] + zero) & 15) | ((q[j + 16] + zero) & 15) << 4);
 }
 
 void unpack5(const uint8_t* qs, const uint8_t* qh, uint8_t* q) {
@@ -28,10 +30,10 @@ void unpack5(const uint8_t* qs, const uint8_t* qh, uint8_t* q) {
   for (int i = 0; i < block; ++i) q[i] = static_cast<uint8_t>(q[i] | ((qh[i / 8] >> i % 8) & 1) << 4);
 }
 
-void pack5(const uint8_t* q, uint8_t* qs, uint8_t* qh) {
-  pack4(q, qs);
+void pack5(const int8_t* q, int zero, uint8_t* qs, uint8_t* qh) {
+  pack4(q, zero, qs);
   std::memset(qh, 0, 4);
-  for (int i = 0; i < block; ++i) qh[i / 8] = static_cast<uint8_t>(qh[i / 8] | (q[i] >> 4) << i % 8);
+  for (int i = 0; i < block; ++i) qh[i / 8] = static_cast<uint8_t>(qh[i / 8] | ((q[i] + zero) >> 4 & 1) << i % 8);
 }
 
 }  // namespace
@@ -84,84 +86,97 @@ void decode_q5_1(const void* blocks, float* out, int64_t n) {
   }
 }
 
-void encode_q8_0(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ8_0* b = static_cast<BlockQ8_0*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k, in += block) {
-    float top = 0;
-    for (int i = 0; i < block; ++i) top = std::fmax(top, std::fabs(in[i]));
-    b[k].d = f32_to_f16(top / 127);
-    const float d = f16_to_f32(b[k].d), inverse = d > 0 ? 1 / d : 0;
-    for (int i = 0; i < block; ++i)
-      b[k].qs[i] = static_cast<int8_t>(std::fmax(-127.f, std::fmin(127.f, std::nearbyint(in[i] * inverse))));
-  }
-}
-
 namespace {
 
-// Codes 0..2*zero-1 of value d * (q - zero): the value of largest magnitude gets code 0.
-uint16_t symmetric(const float* in, int zero, uint8_t* q) {
-  float top = 0;
-  for (int i = 0; i < block; ++i)
-    if (std::fabs(in[i]) > std::fabs(top)) top = in[i];
-  const uint16_t stored = f32_to_f16(top / static_cast<float>(-zero));
-  const float d = f16_to_f32(stored), inverse = d != 0 ? 1 / d : 0;
-  for (int i = 0; i < block; ++i)
-    q[i] = static_cast<uint8_t>(
-        std::fmax(0.f, std::fmin(2.f * static_cast<float>(zero) - 1, std::nearbyint(in[i] * inverse) + static_cast<float>(zero))));
-  return stored;
+constexpr int group = 4;  // blocks that are searched side by side
+
+// The float16 nearest to each lane, as bits and as value: codes are rounded for the scale that is stored.
+struct Stored {
+  uint16_t bits[group];
+  F4 value;
+
+  explicit Stored(F4 exact) {
+    for (int j = 0; j < group; ++j) {
+      bits[j] = f32_to_f16(exact[j]);
+      value[j] = f16_to_f32(bits[j]);
+    }
+  }
+};
+
+// Calls body(first block, number of blocks <= 4, their importance) along every row. Without importance all values are
+// one row.
+template <class Body>
+void for_groups(int64_t n, int64_t row_length, const float* importance, const Body& body) {
+  const int64_t row_blocks = (importance ? row_length : n) / block;
+  for (int64_t row = 0; row < n / block; row += row_blocks)
+    for (int64_t k = 0; k < row_blocks; k += group)
+      body(row + k, static_cast<int>(std::min<int64_t>(group, row_blocks - k)),
+           importance ? importance + k * block : nullptr);
 }
 
-// Codes 0..steps of value d * q + m.
-void affine(const float* in, int steps, uint16_t* d_stored, uint16_t* m_stored, uint8_t* q) {
-  float low = in[0], high = in[0];
-  for (int i = 1; i < block; ++i) {
-    low = std::fmin(low, in[i]);
-    high = std::fmax(high, in[i]);
-  }
-  *d_stored = f32_to_f16((high - low) / static_cast<float>(steps));
-  *m_stored = f32_to_f16(low);
-  const float d = f16_to_f32(*d_stored), m = f16_to_f32(*m_stored), inverse = d > 0 ? 1 / d : 0;
-  for (int i = 0; i < block; ++i)
-    q[i] = static_cast<uint8_t>(
-        std::fmax(0.f, std::fmin(static_cast<float>(steps), std::nearbyint((in[i] - m) * inverse))));
+// x ~ d * q with q in low..high; pack(block, codes) stores one block's.
+template <class Block, class Pack>
+void encode_symmetric(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance, int low,
+                      int high, int candidates, const Pack& pack) {
+  Block* out = static_cast<Block*>(blocks);
+  for_groups(n, row_length, importance, [&](int64_t first, int used, const float* weights) {
+    Columns<block> c;
+    c.load(in + first * block, weights, used);
+    const Stored d(search_symmetric(c, low, high, candidates).scale);
+    int8_t q[group * block];
+    c.write_codes(d.value, splat(0), splat(static_cast<float>(low)), splat(static_cast<float>(high)), q);
+    for (int j = 0; j < used; ++j) {
+      out[first + j].d = d.bits[j];
+      pack(out[first + j], q + j * block);
+    }
+  });
+}
+
+// x ~ d * q + m with q in 0..steps.
+template <class Block, class Pack>
+void encode_affine(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance, int steps,
+                   const Pack& pack) {
+  Block* out = static_cast<Block*>(blocks);
+  for_groups(n, row_length, importance, [&](int64_t first, int used, const float* weights) {
+    Columns<block> c;
+    c.load(in + first * block, weights, used);
+    const Fit fit = AffineSearch<block>(c, steps, false).best();
+    const Stored d(fit.scale), m(fit.offset);
+    int8_t q[group * block];
+    c.write_codes(d.value, m.value, splat(0), splat(static_cast<float>(steps)), q);
+    for (int j = 0; j < used; ++j) {
+      out[first + j].d = d.bits[j];
+      out[first + j].m = m.bits[j];
+      pack(out[first + j], q + j * block);
+    }
+  });
 }
 
 }  // namespace
 
-void encode_q4_0(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ4_0* b = static_cast<BlockQ4_0*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k) {
-    uint8_t q[block];
-    b[k].d = symmetric(in + k * block, 8, q);
-    pack4(q, b[k].qs);
-  }
+void encode_q8_0(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  encode_symmetric<BlockQ8_0>(in, blocks, n, row_length, importance, -127, 127, 9,
+                              [](BlockQ8_0& b, const int8_t* q) { std::memcpy(b.qs, q, block); });
 }
 
-void encode_q5_0(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ5_0* b = static_cast<BlockQ5_0*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k) {
-    uint8_t q[block];
-    b[k].d = symmetric(in + k * block, 16, q);
-    pack5(q, b[k].qs, b[k].qh);
-  }
+void encode_q4_0(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  encode_symmetric<BlockQ4_0>(in, blocks, n, row_length, importance, -8, 7, 13,
+                              [](BlockQ4_0& b, const int8_t* q) { pack4(q, 8, b.qs); });
 }
 
-void encode_q4_1(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ4_1* b = static_cast<BlockQ4_1*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k) {
-    uint8_t q[block];
-    affine(in + k * block, 15, &b[k].d, &b[k].m, q);
-    pack4(q, b[k].qs);
-  }
+void encode_q5_0(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  encode_symmetric<BlockQ5_0>(in, blocks, n, row_length, importance, -16, 15, 13,
+                              [](BlockQ5_0& b, const int8_t* q) { pack5(q, 16, b.qs, b.qh); });
 }
 
-void encode_q5_1(const float* in, void* blocks, int64_t n, int64_t, const float*) {
-  BlockQ5_1* b = static_cast<BlockQ5_1*>(blocks);
-  for (int64_t k = 0; k < n / block; ++k) {
-    uint8_t q[block];
-    affine(in + k * block, 31, &b[k].d, &b[k].m, q);
-    pack5(q, b[k].qs, b[k].qh);
-  }
+void encode_q4_1(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  encode_affine<BlockQ4_1>(in, blocks, n, row_length, importance, 15,
+                           [](BlockQ4_1& b, const int8_t* q) { pack4(q, 0, b.qs); });
+}
+
+void encode_q5_1(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  encode_affine<BlockQ5_1>(in, blocks, n, row_length, importance, 31,
+                           [](BlockQ5_1& b, const int8_t* q) { pack5(q, 0, b.qs, b.qh); });
 }
 
 }  // namespace ke
