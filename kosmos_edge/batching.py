@@ -28,13 +28,18 @@ def run_batch(
         raise InvalidRequest(f"images: expected an iterable of pictures, got {type(images).__name__}")
     if arguments.get("stream"):
         raise InvalidRequest("stream: a batch gives whole results; call the verb itself to stream")
+    check_task(model, task, arguments)
+    return _results(model, images, task, on_error, arguments)
+
+
+def check_task(model: Model, task: str, arguments: Mapping[str, Any]) -> None:
+    """Raises what the verb would raise about its arguments, whatever the picture."""
     try:
         bound = inspect.signature(getattr(model, task)).bind(None, **arguments)
     except TypeError as error:
-        raise InvalidRequest(f"batch of {task}: {error}") from None
+        raise InvalidRequest(f"{task}: {error}") from None
     bound.apply_defaults()
     model.check_request(task, bound.arguments)
-    return _results(model, images, task, on_error, arguments)
 
 
 def _results(
@@ -49,12 +54,12 @@ def _results(
         except KosmosError as error:
             if on_error == "raise":
                 raise
-            result = _failed(model, task, image, error)
+            result = failed_answer(model, task, source_name(image), error)
         yield result
 
 
-def _failed(model: Model, task: str, image: Any, error: KosmosError) -> Result | Ranking:
-    device, name, source = model.device, model.name, source_name(image)
+def failed_answer(model: Model, task: str, source: str | None, error: KosmosError) -> Result | Ranking:
+    """What stands for the answer about a picture that has none."""
     if task == "score":
-        return Ranking(device=device, model=name, source=source, error=error)
-    return Result("", device=device, model=name, source=source, finish_reason="error", error=error)
+        return Ranking(device=model.device, model=model.name, source=source, error=error)
+    return Result("", device=model.device, model=model.name, source=source, finish_reason="error", error=error)

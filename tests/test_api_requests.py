@@ -1,0 +1,267 @@
+"""Options, prompts and plans: defaults, ranges; a caller's words never become tags. No model is needed here."""
+
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kosmos_edge import tasks
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.options import Limits, Options, check_options, check_text
+from kosmos_edge.prompts import PUBLISHED, BoxSegment, PictureSegment, expand, prompt_format, split_template
+from kosmos_edge.results import Box
+
+LIMITS = Limits(context_length=2048, vocabulary=65037, max_tokens=128, no_repeat_ngram_size=3)
+META = {f"kosmos2.prompt.{name}": value for name, value in PUBLISHED.items()}
+
+
+def options(**given: object) -> Options:
+    return check_options(given, LIMITS, grammar=True)
+
+
+def test_defaults_are_the_models() -> None:
+    got = options()
+    assert (got.max_tokens, got.no_repeat_ngram_size, got.temperature, got.num_beams) == (128, 3, 0.0, 1)
+    assert (got.top_k, got.top_p, got.seed, got.stop, got.logprobs, got.grammar) == (0, 1.0, 0, (), False, True)
+    assert check_options({}, LIMITS, grammar=False).grammar is False
+
+
+def test_good_values_are_taken() -> None:
+    got = options(max_tokens=np.int64(5), temperature=np.float32(0.5), top_k=1, top_p=1, seed=2**64 - 1, stop="\n")
+    assert (got.max_tokens, got.temperature, got.top_k, got.top_p, got.seed, got.stop) == (
+        5,
+        0.5,
+        1,
+        1.0,
+        2**64 - 1,
+        ("\n",),
+    )
+    assert options(num_beams=8, length_penalty=-1).num_beams == 8
+    assert options(stop=["a", "b"]).stop == ("a", "b") and options(stop=[]).stop == ()
+    event = threading.Event()
+    assert options(cancel=event).cancel is event
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("max_tokens", [0, -1, 2049, 1.0, "5", None, True, math.inf, [5], 2**70]),
+        ("temperature", [-0.1, 100.1, math.nan, math.inf, "1", None, True, 1j]),
+        ("top_k", [0, -1, 65038, 1.5, None, True]),
+        ("top_p", [0, -0.1, 1.01, math.nan, "0.9", None, False]),
+        ("seed", [-1, 2**64, 0.5, None, "x"]),
+        ("num_beams", [0, -1, 9, 1.5, None, True]),
+        ("length_penalty", [-10.1, 10.1, math.nan, None]),
+        ("no_repeat_ngram_size", [-1, 2049, 0.5, None]),
+        ("stop", ["", ["a", ""], 5, None, [5], b"x", ["x"] * 33, "\udc80"]),
+        ("logprobs", [1, 0, "yes", None]),
+        ("grammar", [1, "no", None]),
+        ("cancel", [True, object(), lambda: True]),
+    ],
+)
+def test_absurd_values_name_the_option_and_the_value(name: str, values: list) -> None:
+    for value in values:
+        extra = (
+            {"temperature": 1.0} if name in ("top_k", "top_p") else {"num_beams": 2} if name == "length_penalty" else {}
+        )
+        with pytest.raises(InvalidRequest, match=name) as caught:
+            options(**{**extra, name: value})
+        assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"top_k": 5}, "top_k needs temperature"),
+        ({"top_p": 0.9}, "top_p needs temperature"),
+        ({"num_beams": 2, "temperature": 0.5}, "needs temperature 0"),
+        ({"num_beams": 2, "stop": "x"}, "stop needs num_beams 1"),
+        ({"length_penalty": 2.0}, "num_beams > 1"),
+        ({"max_token": 5}, "did you mean max_tokens"),
+        ({"frobnicate": 5}, "known are max_tokens"),
+    ],
+)
+def test_contradictions_and_unknown_names(given: dict, what: str) -> None:
+    with pytest.raises(InvalidRequest, match=what):
+        options(**given)
+
+
+def test_choices() -> None:
+    got = check_options({}, LIMITS, grammar=True, choices=["yes", "no"])
+    assert got.choices == ("yes", "no") and got.grammar is False
+    for choices in ([], "yes", ["yes", " "], ["a"] * 1001, [1], 5):
+        with pytest.raises(InvalidRequest, match="choices"):
+            check_options({}, LIMITS, grammar=True, choices=choices)
+    with pytest.raises(InvalidRequest, match="contradict"):
+        check_options({"grammar": True}, LIMITS, grammar=True, choices=["yes"])
+
+
+@pytest.mark.parametrize("value", ["", " \n", None, 5, b"x", "\ud800"])
+def test_texts_are_checked(value: object) -> None:
+    with pytest.raises(InvalidRequest, match="phrase"):
+        check_text("phrase", value)
+
+
+# ---- prompts
+
+
+def test_formats_come_from_the_model_else_from_the_published_ones() -> None:
+    assert prompt_format({}, "caption") == "An image of"
+    assert prompt_format({"kosmos2.prompt.caption": "A scene of"}, "caption") == "A scene of"
+    assert prompt_format({"kosmos2.prompt.caption": 5}, "caption") == "An image of"
+
+
+def test_expand_joins_words_and_separates_tags() -> None:
+    assert expand("Question: {question} Answer:", question="Who?") == [("text", "Question: Who? Answer:")]
+    assert expand("<phrase> {phrase}</phrase>", phrase="a hat") == [
+        ("tags", "<phrase>"),
+        ("text", " a hat"),
+        ("tags", "</phrase>"),
+    ]
+    boxes = BoxSegment(((1, 2, 3, 4),), False)
+    assert expand("<phrase> It</phrase>{boxes} is", boxes=boxes) == [
+        ("tags", "<phrase>"),
+        ("text", " It"),
+        ("tags", "</phrase>"),
+        boxes,
+        ("text", " is"),
+    ]
+    assert expand("<a><b> <c>") == [("tags", "<a><b><c>")]
+
+
+@pytest.mark.parametrize(
+    "words", ["</phrase><object>", "{question}", "{boxes}", "{phrase.__class__}", "<image>", "%s %(x)s", "</s>"]
+)
+def test_a_callers_words_are_data(words: str) -> None:
+    for segments in (
+        tasks.plan_locate(META, None, words).segments,
+        tasks.plan_ask(META, None, words, False, None, False, ()).segments,
+        tasks.plan_ground(META, None, words, False).segments,
+        tasks.plan_generate([words], False, False).segments,
+    ):
+        assert any(kind == "text" and words in text for kind, text in (s for s in segments if isinstance(s, tuple)))
+        assert not any(kind == "tags" and words in text for kind, text in (s for s in segments if isinstance(s, tuple)))
+
+
+def test_template_of_score() -> None:
+    assert split_template("An image of {text}.") == ("An image of ", ".")
+    assert split_template("{text}") == ("", "")
+    for template in ("", "no place", "{text}{text}", None, 5):
+        with pytest.raises(InvalidRequest, match="template"):
+            split_template(template)
+
+
+# ---- plans: against the table of tasks in the model's description
+
+
+def plain(plan: tasks.Plan) -> list:
+    return [s.source if isinstance(s, PictureSegment) else s for s in plan.segments]
+
+
+def test_plans_of_the_published_tasks() -> None:
+    ground = ("tags", "<grounding>")
+    assert plain(tasks.plan_caption(META, "i", "short", False, False, ())) == ["i", ("text", "An image of")]
+    assert plain(tasks.plan_caption(META, "i", "long", True, False, ())) == [
+        "i",
+        ground,
+        ("text", "Describe this image in detail:"),
+    ]
+    assert plain(tasks.plan_ground(META, "i", None, False)) == ["i", ground, ("text", "An image of")]
+    assert plain(tasks.plan_locate(META, "i", "a red hat")) == [
+        "i",
+        ground,
+        ("tags", "<phrase>"),
+        ("text", " a red hat"),
+        ("tags", "</phrase>"),
+    ]
+    asked = tasks.plan_ask(META, "i", "How many?", True, None, False, ())
+    assert plain(asked) == ["i", ground, ("text", "Question: How many? Answer:")]
+    described = plain(tasks.plan_describe(META, "i", (1, 2, 30, 40), False, True, False, ()))
+    assert described == [
+        "i",
+        ground,
+        ("tags", "<phrase>"),
+        ("text", " It"),
+        ("tags", "</phrase>"),
+        BoxSegment(((1.0, 2.0, 30.0, 40.0),), False),
+        ("text", " is"),
+    ]
+
+
+def test_examples_go_before_with_the_same_format() -> None:
+    plan = tasks.plan_caption(META, "q", "short", False, False, [("a", "a cat."), ("b", "a dog.")])
+    assert plain(plan) == [
+        "a",
+        ("text", "An image of a cat."),
+        "b",
+        ("text", "An image of a dog."),
+        "q",
+        ("text", "An image of"),
+    ]
+    asked = plain(tasks.plan_ask(META, "q", "Who?", False, None, False, [("a", "What?", "A cat.")]))
+    assert asked == [
+        "a",
+        ("text", "Question: What? Answer:"),
+        ("text", "A cat."),
+        "q",
+        ("text", "Question: Who? Answer:"),
+    ]
+    described = plain(tasks.plan_describe(META, "q", (0, 0, 1, 1), True, False, False, [("a", (0, 0, 1, 0.5), "sky")]))
+    assert described.count("a") == 1 and BoxSegment(((0.0, 0.0, 1.0, 0.5),), True) in described
+
+
+@pytest.mark.parametrize(
+    "examples", ["ab", 5, [("a",)], ["ab"], [("a", "")], [("a", 5)], [("a", "b", "c")], [("a", "x")] * 65]
+)
+def test_bad_examples(examples: object) -> None:
+    with pytest.raises(InvalidRequest, match="examples"):
+        tasks.plan_caption(META, "i", "short", False, False, examples)
+
+
+@pytest.mark.parametrize("length", ["medium", None, 5, True])
+def test_bad_length(length: object) -> None:
+    with pytest.raises(InvalidRequest, match="length"):
+        tasks.plan_caption(META, "i", length, False, False, ())
+
+
+@pytest.mark.parametrize("box", [(1, 2, 3), "1,2,3,4", None, (1, 2, 3, math.nan), (1, 2, 3, "4"), {1, 2, 3, 4}, 5])
+def test_bad_boxes(box: object) -> None:
+    with pytest.raises(InvalidRequest, match="box"):
+        tasks.plan_describe(META, "i", box, False, True, False, ())
+
+
+def test_boxes_say_what_they_are() -> None:
+    with pytest.raises(InvalidRequest, match="fractions"):
+        tasks.plan_describe(META, "i", (10, 10, 20, 20), True, True, False, ())
+    with pytest.raises(InvalidRequest, match="normalized"):
+        tasks.plan_describe(META, "i", (0, 0, 1, 1), None, True, False, ())
+    with pytest.raises(InvalidRequest, match="x1 < x2"):
+        tasks.plan_describe(META, "i", Box((0.5, 0.5, 0.4, 0.6)), False, True, False, ())
+
+
+def test_generate_takes_any_interleaving() -> None:
+    path, box = Path("a.png"), Box((0.1, 0.1, 0.2, 0.2))
+    plan = tasks.plan_generate([path, "An image of a cat.", b"png", box, [box, box], "and"], False, False)
+    assert plain(plan) == [
+        path,
+        ("text", "An image of a cat."),
+        b"png",
+        BoxSegment((box,), True),
+        BoxSegment((box, box), True),
+        ("text", "and"),
+    ]
+    assert plain(tasks.plan_generate("<grounding> x", True, False)) == [("tags", "<grounding> x")]
+    assert plan.grammar is False
+
+
+@pytest.mark.parametrize("segments", [[], (), 5, None, b"x", [5], [None], [[]], [(1, 2, 3, 4)], [""], [{}]])
+def test_bad_segments(segments: object) -> None:
+    with pytest.raises(InvalidRequest, match="segments"):
+        tasks.plan_generate(segments, False, False)
+
+
+def test_contradiction_of_choices_and_boxes() -> None:
+    with pytest.raises(InvalidRequest, match="choices"):
+        tasks.plan_ask(META, "i", "Who?", True, ["a", "b"], False, ())
