@@ -7,6 +7,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of tests/test_weights.py."""
+    parser.addoption(
+        "--weights", metavar="DIR_OR_GGUF", help="the published KOSMOS-2 checkpoint, or a file made from it"
+    )
+    parser.addoption("--picture", metavar="PNG", help="the snowman.png of the model's authors, for --weights")
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """The root of the checkout that holds these tests."""

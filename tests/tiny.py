@@ -69,6 +69,7 @@ class TinyVocabulary:
     pieces: list[str]
     scores: list[float]
     types: list[int]
+    charsmap: bytes = b""  # sentencepiece's compiled normaliser; none in the tiny model
 
     def id(self, piece: str) -> int:
         """The id of a piece; KeyError-like ValueError when there is none."""
@@ -237,7 +238,7 @@ def make_metadata(config: TinyConfig, vocabulary: TinyVocabulary, file_type: int
         "tokenizer.ggml.add_bos_token": ("bool", True),
         "tokenizer.ggml.add_space_prefix": ("bool", True),
         "tokenizer.ggml.remove_extra_whitespaces": ("bool", True),
-        "tokenizer.ggml.precompiled_charsmap": ("[u8]", []),
+        "tokenizer.ggml.precompiled_charsmap": ("[u8]", list(v.charsmap)),
         "kosmos2.generation.max_new_tokens": ("u32", c.max_new_tokens),
         "kosmos2.generation.no_repeat_ngram_size": ("u32", c.no_repeat_ngram_size),
         "kosmos2.prompt.caption": ("str", "An image of"),

@@ -3,6 +3,7 @@
 Written without torch and without safetensors: a safetensors file is a JSON table of contents and bytes.
 """
 
+import base64
 import json
 import struct
 from pathlib import Path
@@ -80,9 +81,9 @@ def write_safetensors(path: Path | str, tensors: dict[str, np.ndarray]) -> None:
 
 
 def tokenizer_json(tiny: Tiny) -> dict:
-    """tokenizer.json as the published model has it, but without a normaliser (the charsmap of tiny is empty)."""
+    """tokenizer.json as the published model has it; the normaliser is left out where the charsmap is empty."""
     pieces, scores = tiny.vocabulary.pieces, tiny.vocabulary.scores
-    mask = pieces.index("<mask>")
+    mask, charsmap = pieces.index("<mask>"), base64.b64encode(tiny.vocabulary.charsmap).decode()
 
     def added(i: int, special: bool, lstrip: bool) -> dict:
         return {"id": i, "content": pieces[i], "single_word": False, "lstrip": lstrip, "rstrip": False,
@@ -99,7 +100,7 @@ def tokenizer_json(tiny: Tiny) -> dict:
         "added_tokens": [added(i, True, False) for i in range(4)]
         + [added(mask, True, True)]
         + [added(i, False, True) for i in tags],
-        "normalizer": None,
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap} if charsmap else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
         "post_processor": {
             "type": "TemplateProcessing",
