@@ -1,7 +1,7 @@
 """The published checkpoint against its published answers: pytest tests/test_weights.py --weights DIR_OR_GGUF
 
-DIR is a download of microsoft/kosmos-2-patch14-224 (or unilm's kosmos-2.pt with its tokenizer files); it is converted to
-float32 in a temporary folder (6.7 GB). A GGUF file is taken as it is: F32 is held to ids and logits, F16 to ids, a
+DIR is a download of microsoft/kosmos-2-patch14-224 (or unilm's kosmos-2.pt with its tokenizer files); it is converted
+to float32 in a temporary folder (6.7 GB). A GGUF file is taken as it is: F32 is held to ids and logits, F16 to ids, a
 quantized one to phrases and boxes. The picture is snowman.png of the model's card (--picture; default: ../shared).
 
 The goldens are those of transformers' own integration test (tests/models/kosmos2/test_modeling_kosmos2.py), made from

@@ -86,14 +86,18 @@ class Tiny:
     metadata: dict[str, tuple[str, object]]
 
 
-def make_vocabulary() -> TinyVocabulary:
-    """The vocabulary in the published model's order: specials, pieces, <mask>, tags, location tokens."""
+def make_vocabulary(size: int = 0) -> TinyVocabulary:
+    """The vocabulary in the published model's order: specials, pieces, <mask>, tags, location tokens.
+
+    `size`: at least so many pieces, filled up with numbered ones.
+    """
     pieces = ["<s>", "<pad>", "</s>", "<unk>"]
     types = [3, 3, 3, 2]
     normal = [".", "▁the", ",", "▁to", "▁and", "▁of", "▁a", "s", "▁in"]  # the published model starts with these too
     normal += ["▁" + w for w in _WORD_LIST.split()] + _SUFFIXES
     normal += ["▁"] + [chr(c) for c in range(33, 127)] + _OTHER
     normal = list(dict.fromkeys(normal))
+    normal += [f"▁filler{i}" for i in range(size - len(normal) - 5 - len(TAGS) - 1024)]
     # Rare pieces score lower, single characters lowest; the odd step keeps sums of different splits from tying.
     scores = [0.0] * 4 + [round(-(3.0 if len(p) > 1 else 9.0) - 0.01373 * i, 5) for i, p in enumerate(normal)]
     pieces += [*normal, "<mask>", *TAGS, *(f"<patch_index_{i:04d}>" for i in range(1024))]
@@ -170,24 +174,26 @@ def _is_norm(name: str) -> bool:
     return "norm." in name or "ln." in name or ".ln1." in name or ".ln2." in name
 
 
+def make_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """One tensor, float32. Biases and norms are random too, so that one that an engine forgets shows up."""
+    x = uniform(name, shape, seed)
+    if _is_norm(name) and name.endswith(".weight"):
+        x = x * np.float32(0.1) + np.float32(1)
+        if name.startswith("output_norm"):
+            x = x * np.float32(4)
+    elif name.endswith(".bias") or name in ("v.class_embd", "v.position_embd.weight"):
+        x = x * np.float32(0.05 if name.endswith(".bias") else 0.2)
+    elif name == "token_embd.weight":
+        x = x * np.float32(shape[1] ** -0.5)
+        x[1] = 0  # the padding row is zero in the published model
+    elif name != "mm.latent_query":
+        x = x * np.float32(_linear_gain(name) * float(np.prod(shape[1:])) ** -0.5)
+    return x.astype(np.float32, copy=False)
+
+
 def make_weights(config: TinyConfig, vocab: int, seed: int) -> dict[str, np.ndarray]:
-    """All tensors, float32. Biases and norms are random too, so that one that an engine forgets shows up."""
-    weights = {}
-    for name, shape in tensor_shapes(config, vocab).items():
-        x = uniform(name, shape, seed)
-        if _is_norm(name) and name.endswith(".weight"):
-            x = x * np.float32(0.1) + np.float32(1)
-            if name.startswith("output_norm"):
-                x = x * np.float32(4)
-        elif name.endswith(".bias") or name in ("v.class_embd", "v.position_embd.weight"):
-            x = x * np.float32(0.05 if name.endswith(".bias") else 0.2)
-        elif name == "token_embd.weight":
-            x = x * np.float32(shape[1] ** -0.5)
-            x[1] = 0  # the padding row is zero in the published model
-        elif name != "mm.latent_query":
-            x = x * np.float32(_linear_gain(name) * float(np.prod(shape[1:])) ** -0.5)
-        weights[name] = x.astype(np.float32)
-    return weights
+    """All tensors by GGUF name, in file order."""
+    return {name: make_weight(name, shape, seed) for name, shape in tensor_shapes(config, vocab).items()}
 
 
 def make_metadata(config: TinyConfig, vocabulary: TinyVocabulary, file_type: int = 0) -> dict[str, tuple[str, object]]:

@@ -6,6 +6,7 @@ Written without torch and without safetensors: a safetensors file is a JSON tabl
 import base64
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,20 +65,22 @@ def hf_name(name: str) -> str:
     return f"text_model.model.layers.{parts[1]}.{_DECODER[parts[2]]}.{leaf}"
 
 
-def write_safetensors(path: Path | str, tensors: dict[str, np.ndarray]) -> None:
-    """Write float32 or float16 arrays as one safetensors file."""
+def write_safetensors(
+    path: Path | str, shapes: dict[str, tuple[int, ...]], array_of: Callable[[str], np.ndarray]
+) -> None:
+    """Write float32 tensors as one safetensors file, asking for one array at a time."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, array in tensors.items():
-        kind = {"float32": "F32", "float16": "F16"}[array.dtype.name]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
-        offset += array.nbytes
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     with Path(path).open("wb") as file:
         file.write(struct.pack("<Q", len(head)) + head)
-        for array in tensors.values():
-            file.write(np.ascontiguousarray(array).tobytes())
+        for name in shapes:
+            file.write(np.ascontiguousarray(array_of(name), "<f4"))
 
 
 def tokenizer_json(tiny: Tiny) -> dict:
@@ -152,6 +155,14 @@ def config_json(tiny: Tiny) -> dict:
 
 def write_hf_folder(folder: Path | str, tiny: Tiny) -> Path:
     """Write `tiny` as a folder that `from_pretrained` and the converter read; returns the folder."""
+    folder = write_hf_settings(folder, tiny)
+    weights = {hf_name(name): array for name, array in tiny.weights.items()}
+    write_safetensors(folder / "model.safetensors", {n: w.shape for n, w in weights.items()}, weights.__getitem__)
+    return folder
+
+
+def write_hf_settings(folder: Path | str, tiny: Tiny) -> Path:
+    """Write everything but the weights; returns the folder."""
     folder, c = Path(folder), tiny.config
     folder.mkdir(parents=True, exist_ok=True)
     size = {"height": c.image_size, "width": c.image_size}
@@ -195,5 +206,4 @@ def write_hf_folder(folder: Path | str, tiny: Tiny) -> Path:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    write_safetensors(folder / "model.safetensors", {hf_name(n): w for n, w in tiny.weights.items()})
     return folder
