@@ -18,7 +18,6 @@ import time
 
 import numpy as np
 import torch
-
 from world import HELD_OUT_SEED, IMAGE_SIZE, MAX_OBJECTS, TRAIN_SEED, owner_map, render, sample_scene, squash
 
 PATCH = 14
@@ -71,7 +70,8 @@ class Pool:
 
 def paint_pool(out, count, seed):
     os.makedirs(out, exist_ok=True)
-    maps = {k: np.lib.format.open_memmap(os.path.join(out, k + ".npy"), "w+", t, (count, *s)) for k, (t, s) in FIELDS.items()}
+    maps = {k: np.lib.format.open_memmap(os.path.join(out, k + ".npy"), "w+", dtype, (count, *shape))
+            for k, (dtype, shape) in FIELDS.items()}
     start = time.time()
     for i in range(count):
         for k, v in arrays_of(seed + i).items():
@@ -152,13 +152,15 @@ class Batch:
         return [(int(self.names[b, i, 0]), int(self.names[b, i, 1]), self.boxes[b, i]) for i in range(self.count[b])]
 
     def labels(self):
-        """Dense targets per patch (B, 64): object, shape, colour, rank, box bins (B, 64, 4); per picture: count, kind, tone"""
+        """Dense targets, per patch (B, 64): object, shape, color, rank, box (B, 64, 4) in bins; per picture: count,
+        kind, tone"""
         inside = (self.owner > 0) & (self.owner < UNSURE)
         rank = np.where(inside, self.owner - 1, 0)
         at = (np.arange(len(self))[:, None], rank)
         put = torch.from_numpy
-        return {"inside": put(inside), "object": put(np.where(self.owner == UNSURE, -100, self.owner > 0).astype(np.int64)),
-                "shape": put(np.maximum(self.names[at][..., 0], 0)), "color": put(np.maximum(self.names[at][..., 1], 0)),
+        covered = np.where(self.owner == UNSURE, -100, self.owner > 0).astype(np.int64)
+        shape, color = np.moveaxis(np.maximum(self.names[at], 0), -1, 0)
+        return {"inside": put(inside), "object": put(covered), "shape": put(shape), "color": put(color),
                 "rank": put(rank), "box": put(box_bins(self.boxes)[at]), "count": put(self.count - 1),
                 "kind": put(self.ground[:, 0]), "tone": put(self.ground[:, 1])}
 

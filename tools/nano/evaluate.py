@@ -18,15 +18,15 @@ import re
 from collections import Counter
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw
-
 import texts
+import torch
 from data import box_indices, indices_box, iou, normalise
 from generate import write
+from PIL import Image, ImageDraw
 from world import BACKGROUNDS, COLOR_NAMES, HELD_OUT_SEED, SHAPES, TONES, TRAIN_SEED, render, sample_scene, squash
 
-_ENTITY = re.compile(r"(?:<phrase>([^<]+)</phrase>)?<object>((?:<patch_index_\d+>|</delimiter_of_multi_objects/>)+)</object>")
+_ENTITY = re.compile(r"(?:<phrase>([^<]+)</phrase>)?<object>"
+                     r"((?:<patch_index_\d+>|</delimiter_of_multi_objects/>)+)</object>")
 _INDEX = re.compile(r"<patch_index_(\d+)><patch_index_(\d+)>")
 BOX_HIT = 0.5
 
@@ -42,7 +42,8 @@ def cases_from_seeds(first, count, size=224):
     out = []
     for seed in range(first, first + count):
         s = sample_scene(seed)
-        out.append(Case(render(s, size), [(o.shape, o.color, o.box) for o in s.objects], (s.background.kind, s.background.tone)))
+        objects = [(o.shape, o.color, o.box) for o in s.objects]
+        out.append(Case(render(s, size), objects, (s.background.kind, s.background.tone)))
     return out
 
 
@@ -82,7 +83,7 @@ class TorchNano:
         return [[b for _, boxes in entities_of(t)[:1] for b in boxes] for t in found]
 
     def describe(self, which, boxes):
-        prompts = [f"<grounding><phrase> It</phrase><object>{texts.index_tags(*box_indices(b))}</object> is" for b in boxes]
+        prompts = [f"<grounding><phrase> It</phrase>{texts.box_tags([b])} is" for b in boxes]
         return [t.rstrip(".") for t in self._answer(which, prompts)]
 
     def ask(self, which, questions):
@@ -113,14 +114,15 @@ class EngineNano:
         return [self.model.caption(self.images[i], ground=False).text for i in which]
 
     def locate(self, which, phrases):
-        found = [self.model.locate(self.images[i], p).entities for i, p in zip(which, phrases)]
+        found = [self.model.locate(self.images[i], p).entities for i, p in zip(which, phrases, strict=True)]
         return [self._boxes(e[0]) if e else [] for e in found]
 
     def describe(self, which, boxes):
-        return [self.model.describe(self.images[i], box=tuple(map(float, b))).text for i, b in zip(which, boxes)]
+        return [self.model.describe(self.images[i], box=tuple(map(float, b))).text
+                for i, b in zip(which, boxes, strict=True)]
 
     def ask(self, which, questions):
-        return [self.model.ask(self.images[i], q).text for i, q in zip(which, questions)]
+        return [self.model.ask(self.images[i], q).text for i, q in zip(which, questions, strict=True)]
 
 
 def entities_of(text):
@@ -149,11 +151,11 @@ def _share(values):
 def caption_figures(said, cases):
     """Names and boxes of a list of grounded captions"""
     rows, counts, whole = [], [], []
-    for (_, entities), case in zip(said, cases):
+    for (_, entities), case in zip(said, cases, strict=True):
         got, n = match(entities, case.objects)
         counts.append(n == len(case.objects))
         good = counts[-1]
-        for (phrase, v), o in zip(got, case.objects):
+        for (phrase, v), o in zip(got, case.objects, strict=True):
             words = phrase.split()
             rows.append({"named": phrase == texts.phrase_of(o), "shape": words[-1:] == [SHAPES[o[0]]],
                          "color": COLOR_NAMES[o[1]] in words, "iou": v, "hit": v >= BOX_HIT,
@@ -164,15 +166,15 @@ def caption_figures(said, cases):
     out.update(count=_share(counts), scene=_share(whole), n_objects=len(rows))
     for label, low, high in (("24-32", 0, 32), ("32-44", 32, 44), ("44-64", 44, 999)):
         part = [r for r in rows if low <= r["side"] < high]
-        out["px_" + label] = {"n": len(part), "named": _share([r["named"] for r in part]), "hit": _share([r["hit"] for r in part])}
+        out["px_" + label] = {"n": len(part), **{k: _share([r[k] for r in part]) for k in ("named", "hit")}}
     return out
 
 
 def confusions(said, cases, top=8):
     """The commonest wrong shapes, as 'truth > said'"""
     wrong = Counter()
-    for (_, entities), case in zip(said, cases):
-        for (phrase, _), o in zip(match(entities, case.objects)[0], case.objects):
+    for (_, entities), case in zip(said, cases, strict=True):
+        for (phrase, _), o in zip(match(entities, case.objects)[0], case.objects, strict=True):
             last = phrase.split()[-1] if phrase else "(nothing)"
             if last != SHAPES[o[0]]:
                 wrong[f"{SHAPES[o[0]]} > {last}"] += 1
@@ -192,15 +194,16 @@ def question_figures(nano, cases, per_kind):
                 answers.append(made[1].strip())
         got = [g.strip().rstrip(".") for g in nano.ask(which, questions)]
         common = Counter(answers).most_common(1)[0][1] / len(answers)
-        out[kind] = {"right": _share([g == a for g, a in zip(got, answers)]), "majority": round(common, 4), "n": len(answers)}
+        right = _share([g == a for g, a in zip(got, answers, strict=True)])
+        out[kind] = {"right": right, "majority": round(common, 4), "n": len(answers)}
     return out
 
 
 def constant_box(count=1000):
     """The best centred box on training scenes"""
     boxes = [o.box for i in range(count) for o in sample_scene(TRAIN_SEED + i).objects]
-    fitted = max(np.arange(0.1, 0.8, 0.02), key=lambda w: np.mean([iou((.5 - w / 2, .5 - w / 2, .5 + w / 2, .5 + w / 2), b) for b in boxes]))
-    return (.5 - fitted / 2, .5 - fitted / 2, .5 + fitted / 2, .5 + fitted / 2)
+    centred = [(0.5 - w / 2, 0.5 - w / 2, 0.5 + w / 2, 0.5 + w / 2) for w in np.arange(0.1, 0.8, 0.02)]
+    return max(centred, key=lambda c: np.mean([iou(c, b) for b in boxes]))
 
 
 def baselines(cases):
@@ -227,21 +230,22 @@ def evaluate(nano, cases, full=True, per_kind=500):
     truth = [entities_of(t)[0][1] for _, t in asked]
     found = nano.locate(every, phrases)
     best = [max((iou(b, t) for t in true), default=0.0) if (b := boxes[0] if boxes else None) else 0.0
-            for boxes, true in zip(found, truth)]
+            for boxes, true in zip(found, truth, strict=True)]
     out["locate"] = {"iou": _share(best), "hit": _share([v >= BOX_HIT for v in best]),
-                     "box_count": _share([len(b) == len(t) for b, t in zip(found, truth)])}
+                     "box_count": _share([len(b) == len(t) for b, t in zip(found, truth, strict=True)])}
     chosen = [rng.choice(c.objects) for c in cases]
     got = nano.describe(every, [o[2] for o in chosen])
-    out["describe"] = _share([g.strip().rstrip(".") == texts.phrase_of(o) for g, o in zip(got, chosen)])
+    out["describe"] = _share([g.strip().rstrip(".") == texts.phrase_of(o) for g, o in zip(got, chosen, strict=True)])
     out["ask"] = question_figures(nano, cases, per_kind)
     if full:
         names = [Counter(texts.phrase_of(o) for o in c.objects) for c in cases]
         written = [Counter(re.findall(r"\ban? \w+ \w+", t)) for t in nano.plain(every)]
-        out["plain"] = {"named": round(sum((a & b).total() for a, b in zip(names, written)) / sum(c.total() for c in names), 4)}
+        found = sum((a & b).total() for a, b in zip(names, written, strict=True))
+        out["plain"] = {"named": round(found / sum(c.total() for c in names), 4)}
         long = nano.caption(every, detailed=True)
         out["detailed"] = caption_figures(long, cases)
         intro = [texts.detailed(c.objects, c.ground)[1].split(":")[0].strip() for c in cases]
-        out["detailed"]["intro"] = _share([t.split(":")[0].strip() == i for (t, _), i in zip(long, intro)])
+        out["detailed"]["intro"] = _share([t.split(":")[0].strip() == i for (t, _), i in zip(long, intro, strict=True)])
         out["confusions"] = confusions(said, cases)
         out["baselines"] = baselines(cases)
     return out
@@ -281,7 +285,7 @@ def contact_sheet(said, cases, path, columns=4, side=224):
     """Pictures with the truth in white, the answer's boxes in magenta, and what was said below"""
     rows = -(-len(cases) // columns)
     sheet = Image.new("RGB", (columns * side, rows * (side + 56)), "white")
-    for i, ((text, entities), case) in enumerate(zip(said, cases)):
+    for i, ((text, entities), case) in enumerate(zip(said, cases, strict=True)):
         im = case.image.convert("RGB").resize((side, side), Image.BICUBIC)
         draw = ImageDraw.Draw(im)
         for o in case.objects:
@@ -304,7 +308,7 @@ def contact_sheet(said, cases, path, columns=4, side=224):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--model", required=True, help="checkpoint folder, or with --engine whatever kosmos_edge.load takes")
+    ap.add_argument("--model", required=True, help="checkpoint folder; with --engine what kosmos_edge.load takes")
     ap.add_argument("--engine", action="store_true")
     ap.add_argument("--folder", help="scenes painted by world.py; else scenes are painted from seeds")
     ap.add_argument("--seed", type=int, default=HELD_OUT_SEED)

@@ -15,7 +15,6 @@ import shutil
 import struct
 
 import torch
-
 from common import load
 from data import MEAN, STD
 from model import POSITIONS, Nano
@@ -66,7 +65,8 @@ def _added(i, content, special, lstrip=False):
 
 def tokenizer_json(v):
     mask = v.id["<mask>"]
-    vocab = [[t, 0.0] for t in v.tokens[:4]] + [[p, s] for p, s in zip(v.pieces, v.scores)] + [["<mask>", 0.0]]
+    pieces = [[p, s] for p, s in zip(v.pieces, v.scores, strict=True)]
+    vocab = [[t, 0.0] for t in v.tokens[:4]] + pieces + [["<mask>", 0.0]]
     added = [_added(i, v.tokens[i], True) for i in (BOS, PAD, EOS, UNK)] + [_added(mask, "<mask>", True, lstrip=True)]
     added += [_added(i, v.tokens[i], False, lstrip=True) for i in range(mask + 1, len(v))]
     space = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}

@@ -2,7 +2,6 @@
 import math
 
 import torch
-
 from model import attention
 from vocabulary import EOS
 
@@ -12,7 +11,7 @@ def _advance(text, x, position, cache):
     x = x * math.sqrt(x.shape[-1]) + text.positions[position]
     n = len(position)
     mask = torch.full((n, n), float("-inf")).triu(1) if n > 1 else None
-    for layer, seen in zip(text.layers, cache):
+    for layer, seen in zip(text.layers, cache, strict=True):
         a = layer.self_attn
         h = layer.self_attn_layer_norm(x)
         k, v = a.k_proj(h), a.v_proj(h)
@@ -55,6 +54,6 @@ def write(model, image_tokens, prompts, limit=96, size=250):
     for index in by_length.values():
         for s in range(0, len(index), size):
             part = index[s:s + size]
-            for i, ids in zip(part, _write(model, image_tokens[part], [prompts[i] for i in part], limit)):
+            for i, ids in zip(part, _write(model, image_tokens[part], [prompts[i] for i in part], limit), strict=True):
                 out[i] = ids
     return out

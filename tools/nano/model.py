@@ -15,18 +15,18 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
 from data import BINS
 from world import BACKGROUNDS, COLORS, MAX_OBJECTS, SHAPES, TONES
 
-CONFIG = {"image": 112, "patch": 14, "dim": 256, "heads": 4, "ffn": 1024, "vision_layers": 4, "text_layers": 3, "latents": 64}
+CONFIG = {"image": 112, "patch": 14, "dim": 256, "heads": 4, "ffn": 1024, "latents": 64,
+          "vision_layers": 4, "text_layers": 3}
 POSITIONS = 2048
 
 
 def attention(q, k, v, heads, mask=None):
     """q (B, n, D), k and v (B, m, D) -> (B, n, D)"""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    score = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5       # written out: on a CPU its backward pass is the faster one
+    score = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5       # written out: its backward pass is the faster on a CPU
     if mask is not None:
         score = score + mask
     return (score.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
@@ -283,23 +283,27 @@ def soft_bins(target, width=1.0):
     return p / p.sum(-1, keepdim=True)
 
 
+PATCH_HEADS = {"object": 2, "shape": len(SHAPES), "color": len(COLORS), "rank": MAX_OBJECTS, "box": 4 * BINS,
+               "index": (CONFIG["image"] // CONFIG["patch"]) ** 2}
+PICTURE_HEADS = {"count": MAX_OBJECTS, "kind": len(BACKGROUNDS), "tone": len(TONES)}
+HEAD_WEIGHTS = {"object": 1.0, "shape": 1.5, "color": 1.0, "rank": 0.5, "box": 1.0, "index": 0.2,
+                "count": 0.5, "kind": 0.2, "tone": 0.1}
+
+
 class DenseHeads(nn.Module):
     """Per patch: is there an object, its shape, colour, rank from the left, box; the patch's own index.
     Per picture, from the class token: count, background kind and tone. Thrown away after training."""
-    PATCH = {"object": 2, "shape": len(SHAPES), "color": len(COLORS), "rank": MAX_OBJECTS, "box": 4 * BINS, "index": 64}
-    PICTURE = {"count": MAX_OBJECTS, "kind": len(BACKGROUNDS), "tone": len(TONES)}
-    WEIGHT = {"object": 1.0, "shape": 1.5, "color": 1.0, "rank": 0.5, "box": 1.0, "index": 0.2, "count": 0.5, "kind": 0.2, "tone": 0.1}
 
     def __init__(self, dim):
         super().__init__()
-        self.patch = nn.Linear(dim, sum(self.PATCH.values()))
-        self.picture = nn.Linear(dim, sum(self.PICTURE.values()))
+        self.patch = nn.Linear(dim, sum(PATCH_HEADS.values()))
+        self.picture = nn.Linear(dim, sum(PICTURE_HEADS.values()))
 
     def forward(self, features):
         x = features * features.shape[-1] ** 0.5
-        patch = self.patch(x[:, 1:]).split(list(self.PATCH.values()), -1)
-        picture = self.picture(x[:, 0]).split(list(self.PICTURE.values()), -1)
-        return dict(zip(self.PATCH, patch)), dict(zip(self.PICTURE, picture))
+        patch = self.patch(x[:, 1:]).split(list(PATCH_HEADS.values()), -1)
+        picture = self.picture(x[:, 0]).split(list(PICTURE_HEADS.values()), -1)
+        return dict(zip(PATCH_HEADS, patch, strict=True)), dict(zip(PICTURE_HEADS, picture, strict=True))
 
     def loss(self, features, labels):
         """-> weighted sum, and each part as a number"""
@@ -314,4 +318,4 @@ class DenseHeads(nn.Module):
         part["index"] = F.cross_entropy(patch["index"].flatten(0, 1), index)
         for k in picture:
             part[k] = F.cross_entropy(picture[k], labels[k])
-        return sum(self.WEIGHT[k] * v for k, v in part.items()), {k: v.item() for k, v in part.items()}
+        return sum(HEAD_WEIGHTS[k] * v for k, v in part.items()), {k: v.item() for k, v in part.items()}

@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 import torch
-
 from common import Log, batch_at, load, one_thread, save
 from data import Batch, Pool, iou, normalise
 from model import BINS, DenseHeads, Nano

@@ -14,16 +14,15 @@ import os
 import random
 import time
 
+import export
 import numpy as np
+import texts
 import torch
 import torch.nn.functional as F
-
-import export
-import texts
 from common import Log, batch_at, load, one_thread, save
 from data import BINS, Batch, Pool, normalise
 from evaluate import TorchNano, cases_from_seeds, evaluate
-from model import DenseHeads, attention, initialise_locations, packed_layout, soft_bins
+from model import DenseHeads, initialise_locations, packed_layout, soft_bins
 from optimiser import Optimiser, schedule
 from vocabulary import EOS, MODEL_FILE, PAD, Vocabulary
 
@@ -50,7 +49,8 @@ def connector_attention(connector, features):
 def warm_start(model, pool, log, steps=400, size=48, rate=4e-3):
     connector = model.image_to_text_projection
     with torch.no_grad():
-        features = torch.cat([model.features(normalise(Batch(pool, range(s, s + 100)).images)) for s in range(0, 3000, 100)])
+        features = torch.cat([model.features(normalise(Batch(pool, range(s, s + 100)).images))
+                              for s in range(0, 3000, 100)])
     optimiser = torch.optim.AdamW(connector.parameters(), rate, weight_decay=0.0)
     own = torch.arange(model.config["latents"]) + 1                      # patch i is row i + 1, after the class token
     for step in range(steps):
@@ -135,7 +135,8 @@ def main():
     groups = {True: [], False: []}
     for name, p in model.named_parameters():
         groups[name.startswith("vision_model")].append((name, p))
-    optimiser = Optimiser([(groups[False], 1.0), (groups[True] + list(heads.named_parameters()), a.vision_rate)], clip=1.0)
+    groups[True] += heads.named_parameters()
+    optimiser = Optimiser([(groups[False], 1.0), (groups[True], a.vision_rate)], clip=1.0)
     step, seconds, best = 0, 0.0, 0.0
     if os.path.exists(path):
         state = load(path)

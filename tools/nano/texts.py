@@ -94,7 +94,8 @@ def locate(objects, rng, form=None):
     elif form == "shape":
         phrase, match = SHAPES[o[0]], [p[2] for p in objects if p[0] == o[0]]
     else:
-        phrase, match = f"{COLOR_NAMES[o[1]]} {rng.choice(('shape', 'object'))}", [p[2] for p in objects if p[1] == o[1]]
+        noun = rng.choice(("shape", "object"))
+        phrase, match = f"{COLOR_NAMES[o[1]]} {noun}", [p[2] for p in objects if p[1] == o[1]]
     word = article(phrase) if rng.random() < 0.6 else "the"
     return f"<grounding><phrase> {word} {phrase}</phrase>", box_tags(match)
 
@@ -156,7 +157,8 @@ def _ask_color(objects, ground, rng):
     if not only:
         return None
     o = rng.choice(only)
-    return rng.choice((f"What color is the {SHAPES[o[0]]}?", f"What is the color of the {SHAPES[o[0]]}?")), COLOR_NAMES[o[1]]
+    s = SHAPES[o[0]]
+    return rng.choice((f"What color is the {s}?", f"What is the color of the {s}?")), COLOR_NAMES[o[1]]
 
 
 def _ask_shape(objects, ground, rng):
@@ -165,7 +167,8 @@ def _ask_shape(objects, ground, rng):
         return None
     o = rng.choice(only)
     c = COLOR_NAMES[o[1]]
-    return rng.choice((f"What shape is {c}?", f"What shape is the {c} object?", f"What is the {c} shape?")), SHAPES[o[0]]
+    forms = (f"What shape is {c}?", f"What shape is the {c} object?", f"What is the {c} shape?")
+    return rng.choice(forms), SHAPES[o[0]]
 
 
 def _ask_exist(objects, ground, rng):
@@ -209,14 +212,15 @@ def _ask_relation(objects, ground, rng):
     if len(there) > 1 or (not there and rng.random() < 0.6):
         return None
     name = SHAPES[o[0]] if sum(p[0] == o[0] for p in objects) == 1 and rng.random() < 0.5 else name_of(o)
-    short = rng.choice(("left of", SIDES[side])) if side == "left" else rng.choice(("right of", SIDES[side])) if side == "right" else side
-    return f"What is {short} the {name}?", phrase_of(there[0]) if there else "nothing"
+    words = rng.choice((f"{side} of", SIDES[side])) if axis == 0 else side
+    return f"What is {words} the {name}?", phrase_of(there[0]) if there else "nothing"
 
 
 def _ask_background(objects, ground, rng):
     if rng.random() < 0.5:
         return rng.choice(("Is the background dark or light?", "Is the background light or dark?")), TONES[ground[1]]
-    return rng.choice(("What is the background like?", "What kind of background is it?")), f"{TONES[ground[1]]} and {BACKGROUNDS[ground[0]]}"
+    question = rng.choice(("What is the background like?", "What kind of background is it?"))
+    return question, f"{TONES[ground[1]]} and {BACKGROUNDS[ground[0]]}"
 
 
 _ASK = {"count": _ask_count, "count_shape": _ask_count_shape, "count_color": _ask_count_color, "color": _ask_color,

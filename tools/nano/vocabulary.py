@@ -15,7 +15,6 @@ import re
 import string
 
 import sentencepiece
-
 import texts
 from data import BINS
 from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES, sample_scene
@@ -27,25 +26,8 @@ BOS, PAD, EOS, UNK = 0, 1, 2, 3
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + r"|<patch_index_\d{4}>)")
 
 # Words of other people's questions, so that a sentence outside the world falls into a handful of pieces, not letters.
-EVERYDAY = """
-a about above after again all also am an and animal animals any anything are around as at away back bag ball bear beach bed before
-behind below beside between big bird blanket boat book bottle bottom bowl box boy bread bright building bus but by cake camera can
-car cat chair child children city close clothes clouds coat color colour come computer corner could count cow cup dark day describe
-desk detail did different dinner dish do does dog doing door down drawing drink each ear eat elephant empty every everything eye
-face fall family far farm father fence few field fire fish floor flowers food for fork from front fruit full game garden girl
-give glass go going good grass gray green grey ground group hair half hand happy has hat have he head her here hill him his hold
-holding home horse hot house how i ice if image images in inside into is it its kind kitchen know lake land large last laying
-leaves left leg less let light like line little living long look looking lot made make man many map me mean men middle milk mirror
-more morning most mother mountain mouth much my name near new next night no not nothing now number object objects of off old on one
-only open or other our out outside over paint painting paper park part people person phone photo picture pictures place plane plant
-plate play playing please point pot purple question read reading real red rest riding right river road rock roof room round running
-same sand say school sea see seen shape shapes she ship shirt shoes short show shown side sign sitting size sky sleeping small
-smaller smile snow snowman so some someone something spoon standing station still stone stop story street suit sun table take tall
-tell text than that the their them then there these they thin thing things think this those through time to together top tower town
-toward towel train tree trees truck true two type umbrella under up us use very view visible walking wall warm was watch water we
-wear wearing weather wheel when where which while white who whole whose why wide will wind window with without woman women wood
-word words work world would write written year yes yet you young your zoo
-""".split()
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "everyday.txt")) as f:
+    EVERYDAY = f.read().split()
 
 
 def corpus(count=30_000, seed=11):
@@ -109,7 +91,7 @@ class Vocabulary:
         return self._run[key]
 
     def encode(self, text, target=False):
-        """Text with tags -> ids. `target`: a run that starts with . , : (right after a tag) starts with the bare piece"""
+        """Text with tags -> ids. `target`: a run that starts with . , or : (after a tag) starts with the bare piece"""
         ids = []
         for part in _TAG.split(text):
             if part in self.id and _TAG.fullmatch(part):

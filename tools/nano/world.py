@@ -22,7 +22,8 @@ from PIL import Image, ImageDraw
 
 IMAGE_SIZE = 112                # what the model sees
 MAX_OBJECTS = 4
-SHAPES = ["circle", "square", "triangle", "star", "ring", "heart", "cross", "moon", "arrow", "diamond", "flower", "bolt"]
+SHAPES = ["circle", "square", "triangle", "star", "ring", "heart",
+          "cross", "moon", "arrow", "diamond", "flower", "bolt"]
 COLORS = {
     "red": (210, 35, 40), "orange": (242, 130, 25), "yellow": (242, 218, 50), "green": (45, 155, 65),
     "blue": (45, 90, 210), "purple": (125, 60, 170), "pink": (246, 150, 192), "brown": (118, 72, 38),
@@ -38,6 +39,7 @@ HELD_OUT_SEED = 900_000_000     # scenes from here on never are
 MIN_CONTRAST = 95.0             # Euclidean RGB distance of an object's colour from every tone of the background
 MAX_HIDDEN = 0.12               # share of an object that a later one may cover
 SIZES = {1: (30, 64), 2: (27, 56), 3: (25, 48), 4: (24, 42)}   # longest side in pixels of 112, by number of objects
+PERIODS = {"striped": (0.09, 0.25), "checkered": (0.14, 0.36), "noisy": (0.009, 0.036)}  # stripe, check, grain
 # how far a shape may be turned without its name becoming doubtful, in degrees either way
 TURN = {"square": 12, "diamond": 12, "cross": 12, "heart": 25, "bolt": 25}
 
@@ -153,8 +155,8 @@ def _sample_background(rng):
     if BACKGROUNDS[kind] == "gradient":
         step *= 1.5
     other = tuple(min(255.0, max(0.0, b + step * rng.uniform(0.7, 1.3))) for b in base)
-    period = {"striped": (0.09, 0.25), "checkered": (0.14, 0.36), "noisy": (0.009, 0.036)}.get(BACKGROUNDS[kind], (0.1, 0.1))
-    return Background(kind, tone, base, other, rng.uniform(0, math.pi), rng.uniform(*period), rng.getrandbits(31))
+    periods = PERIODS.get(BACKGROUNDS[kind], (0.1, 0.1))
+    return Background(kind, tone, base, other, rng.uniform(0, math.pi), rng.uniform(*periods), rng.getrandbits(31))
 
 
 def _mask(points, size):
@@ -192,7 +194,7 @@ def sample_scene(seed):
         box = (x, y, x + w, y + h)
         if not may_overlap and any(_touches(box, o.box, 0.02) for o in found):
             continue
-        p = p + (x, y)
+        p += (x, y)
         mask = _mask(p, IMAGE_SIZE)
         if any((mask & m).sum() > MAX_HIDDEN * m.sum() for m in masks):
             continue
