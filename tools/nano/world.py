@@ -275,13 +275,14 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="seed of the first scene")
     ap.add_argument("--count", type=int, default=6)
+    ap.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of --count in a row")
     ap.add_argument("--size", type=int, default=448)
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
     rows = []
-    for seed in range(a.seed, a.seed + a.count):
+    for i, seed in enumerate(a.seeds or range(a.seed, a.seed + a.count)):
         scene = sample_scene(seed)
-        name = f"scene-{seed - a.seed:05d}.png"
+        name = f"scene-{i:05d}.png"
         render(scene, a.size).save(os.path.join(a.out, name), optimize=True)
         rows.append({"file": name, **truth(scene)})
     with open(os.path.join(a.out, "scenes.json"), "w") as f:
