@@ -69,9 +69,9 @@ def record_case(case: Case, number: int, hf: HfModel, ref: Reference) -> tuple[d
         "pictures": pictures,
         "prompt_ids": ids,
         "ids": got["ids"],
-        "logprobs": [round(float(table[i, t]), 6) for i, t in enumerate(got["ids"])],
-        "score": got["score"],
-        "margin": round(answer.margin, 6),
+        "logprobs": [round(float(table[i, t]), 4) for i, t in enumerate(got["ids"])],
+        "score": got["score"] and float(f"{got['score']:.5g}"),
+        "margin": float(f"{answer.margin:.1g}"),
         "logit_rows": rows,
         "text": hf.tokenizer.decode(got["ids"], skip_special_tokens=True),
     }

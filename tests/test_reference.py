@@ -51,11 +51,11 @@ def test_answers(record: dict) -> None:
     else:
         beams, penalty = record["beams"], record["length_penalty"]
         answer = REFERENCE.beam_search(prompt, beams, record["max_tokens"], penalty, record["ngram"])
-        assert answer.score == pytest.approx(record["score"], rel=1e-5)
+        assert answer.score == pytest.approx(record["score"], rel=1e-4)
     assert answer.ids == record["ids"]
     logits = REFERENCE.logits(Prompt(prompt.ids + answer.ids[:-1], prompt.vectors))
     scale = np.abs(logits).max()
-    assert np.abs(np.array(answer.logprobs) - record["logprobs"]).max() < 2 * LOGITS * scale
+    assert np.abs(np.array(answer.logprobs) - record["logprobs"]).max() < 2 * LOGITS * scale + 1e-4
     assert relative_error(logits[record["logit_rows"]], ARRAYS[f"logits/{record['name']}"]) < LOGITS
 
 
