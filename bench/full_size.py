@@ -269,8 +269,9 @@ def report(work: Path, out: Path) -> None:
     results = load_results(work)
     text = (
         "# KOSMOS-2 at full size\n\nMade by `bench/full_size.py` (its head says how to repeat it) on a checkpoint of "
-        "the published sizes with random weights: 24 layers of width 2048, a ViT-L/14, 65037 tokens, 1.66 G parameters. "
-        "Sizes, memory and speed are those of the published model; the quality of captions cannot be seen here.\n"
+        "the published sizes with random weights: 24 layers of width 2048, a ViT-L/14, 65037 tokens, 1.66 G "
+        "parameters. Sizes, memory and speed are those of the published model; "
+        "the quality of captions cannot be seen here.\n"
     )
     if "convert" in results:
         rows = [
@@ -282,11 +283,11 @@ def report(work: Path, out: Path) -> None:
     if "parity" in results:
         text += "\n## Against transformers in float32 on the same weights, greedy, no_repeat_ngram_size 3\n\n"
         head = ["file", "tokens", "ids", "image embedding error", "logits error", "smallest margin of a decision"]
-        rows = [
-            [kind, f"{r['tokens']} ({r['different_ids']} different)",
-             "identical" if r["ids_identical"] else "DIFFERENT", f"{r['embedding_error']:.1e}", f"{r['logits_error']:.1e}", f"{r['smallest_margin']:.2g}"]
-            for kind, r in results["parity"].items()
-        ]  # fmt: skip
+        rows = []
+        for kind, r in results["parity"].items():
+            identical = "identical" if r["ids_identical"] else "DIFFERENT"
+            errors = [f"{r['embedding_error']:.1e}", f"{r['logits_error']:.1e}", f"{r['smallest_margin']:.2g}"]
+            rows.append([kind, f"{r['tokens']} ({r['different_ids']} different)", identical, *errors])
         text += table(head, rows) + "\nErrors: largest difference over largest magnitude per row, the worst row.\n"
     if "speed" in results:
         text += speed_text(results["speed"], results.get("convert", {}))
