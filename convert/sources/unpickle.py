@@ -495,4 +495,7 @@ _OPCODES: Final[dict[bytes, Callable[[Machine], None]]] = {
 def unpickle(data: bytes, where: str) -> tuple[Any, set[Foreign]]:
     """-> (the object, the unknown globals that the pickle names). Storages stay references."""
     machine = Machine(data, where)
-    return machine.run(), machine.foreign
+    result = machine.run()
+    if machine.end != len(data):
+        raise ModelCorrupt(f"{where}: {len(data) - machine.end} bytes follow the end of the pickle")
+    return result, machine.foreign
