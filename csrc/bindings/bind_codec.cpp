@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "bindings/bind_common.h"
+#include "format/utf8.h"
 #include "quant/codec.h"
 
 namespace ke {
@@ -11,7 +12,7 @@ static DType dtype_of(std::string_view name) {
   if (info) return info->dtype;
   std::string known;
   for (const DTypeInfo& d : all_dtypes()) known += concat(known.empty() ? "" : ", ", d.name);
-  fail(ErrorCode::InvalidRequest, "unknown dtype \"", name.substr(0, 64), "\"; known are ", known);
+  fail(ErrorCode::InvalidRequest, "unknown dtype ", quoted(name), "; known are ", known);
 }
 
 // A new bytes object of n bytes, filled by fill(data) without the GIL.
@@ -30,7 +31,7 @@ static nb::bytes filled_bytes(uint64_t n, const Fill& fill) {
 }
 
 static nb::bytes quantize(std::string_view dtype_name, nb::handle data, std::string_view source_name,
-                          int64_t row_length) {
+                          int64_t row_length, nb::object importance) {
   const DType dtype = dtype_of(dtype_name), source = dtype_of(source_name);
   KE_CHECK(source == DType::F32 || source == DType::F16 || source == DType::BF16, InvalidRequest, "source is ",
            dtype_info(source).name, "; expected F32, F16 or BF16");
@@ -42,17 +43,30 @@ static nb::bytes quantize(std::string_view dtype_name, nb::handle data, std::str
   KE_CHECK(row_length >= 0, InvalidRequest, "row_length is ", row_length, "; expected 0 (one row) or more");
   const int64_t row = row_length == 0 ? count : row_length;
   const DTypeInfo& info = dtype_info(dtype);
-  if (count == 0) return nb::bytes("", 0);
-  KE_CHECK(count % row == 0, InvalidRequest, "data has ", count, " values; expected a multiple of row_length, ", row);
+  KE_CHECK(count == 0 || count % row == 0, InvalidRequest, "data has ", count,
+           " values; expected a multiple of row_length, ", row);
   KE_CHECK(row % info.block_elems == 0, InvalidRequest, "rows have ", row, " values; ", info.name,
            " needs a multiple of ", info.block_elems);
+  std::vector<float> weights;
+  if (!importance.is_none()) {
+    const BufferView weight_view(importance);
+    const std::span<const uint8_t> bytes = weight_view.bytes();
+    KE_CHECK(bytes.size() == static_cast<size_t>(row) * 4, InvalidRequest, "importance has ", bytes.size(),
+             " bytes; expected float32 for each of the ", row, " values of a row");
+    weights.resize(static_cast<size_t>(row));
+    decode(DType::F32, bytes.data(), weights.data(), row);
+  }
   return filled_bytes(dtype_bytes(dtype, count), [&](uint8_t* out) {
-    constexpr int64_t chunk = 1 << 14;  // a multiple of every block; small enough to stay in the cache
+    // Few values at a time, to stay in the cache: without importance it does not matter where a row ends.
+    const bool by_rows = !weights.empty();
+    constexpr int64_t target = 1 << 14;  // a multiple of every block
+    const int64_t chunk = by_rows ? std::max<int64_t>(1, target / row) * row : target;
     std::vector<float> values(static_cast<size_t>(std::min(count, chunk)));
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t n = std::min(count - begin, chunk);
       decode(source, in.data() + static_cast<size_t>(begin) * width, values.data(), n);
-      encode(dtype, values.data(), out + dtype_bytes(dtype, begin), n, n, nullptr, begin);
+      encode(dtype, values.data(), out + dtype_bytes(dtype, begin), n, by_rows ? row : n,
+             by_rows ? weights.data() : nullptr, begin);
     }
   });
 }
@@ -80,10 +94,13 @@ static nb::dict dtypes() {
 }
 
 void bind_codec(nb::module_& m) {
-  m.def("quantize", &quantize, nb::arg("dtype"), nb::arg("data"), nb::arg("source") = "F32", nb::arg("row_length") = 0,
-        "Encode little-endian F32, F16 or BF16 values as blocks of dtype. row_length 0 means one row.\n"
-        "InvalidRequest for an unknown dtype, a row that is no whole number of blocks, NaN or infinity (with its "
-        "index).");
+  m.def(
+      "quantize", &quantize, nb::arg("dtype"), nb::arg("data"), nb::arg("source") = "F32", nb::arg("row_length") = 0,
+      nb::arg("importance") = nb::none(),
+      "Encode little-endian F32, F16 or BF16 values as blocks of dtype. row_length 0 means one row. importance: a\n"
+      "float32 weight of the squared error for each value of a row (all rows alike), or None for the default.\n"
+      "InvalidRequest for an unknown dtype, a row that is no whole number of blocks, a value that is NaN, infinite or\n"
+      "too large (with its index), weights outside 0..1e30.");
   m.def("dequantize", &dequantize, nb::arg("dtype"), nb::arg("data"), nb::arg("count"),
         "Decode count values from blocks of dtype into little-endian float32 bytes.");
   m.def("dtypes", &dtypes, "name -> (GGUF type id, values per block, bytes per block)");

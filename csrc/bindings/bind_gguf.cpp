@@ -6,6 +6,8 @@
 
 #include "bindings/bind_common.h"
 #include "format/gguf.h"
+#include "format/utf8.h"
+#include "format/weights.h"
 #include "models/kosmos2_config.h"
 
 namespace ke {
@@ -77,13 +79,13 @@ static nb::list tensors(const GgufFile& file) {
 
 static nb::bytes tensor_data(const GgufFile& file, const std::string& name) {
   const Tensor* t = file.find_tensor(name);
-  KE_CHECK(t, InvalidRequest, file.path(), ": no tensor is called \"", name.substr(0, 128), '"');
+  KE_CHECK(t, InvalidRequest, file.path(), ": no tensor is called ", quoted(name));
   return nb::bytes(t->data, t->bytes);
 }
 
 static LoadMode mode_of(std::string_view mode) {
-  KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode is \"", mode.substr(0, 64),
-           "\"; expected \"mmap\" or \"copy\"");
+  KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode is ", quoted(mode),
+           "; expected \"mmap\" or \"copy\"");
   return mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
 }
 
@@ -136,6 +138,16 @@ static nb::dict read_config(const std::string& path) {
   return out;
 }
 
+// What a model does when it loads: asks for each tensor by name and shape, decodes it, and finishes.
+static nb::list claim_tensors(const std::string& path,
+                              const std::vector<std::pair<std::string, std::vector<int64_t>>>& wanted) {
+  Weights weights(GgufFile::open(path, LoadMode::Mmap));
+  nb::list out;
+  for (const auto& [name, shape] : wanted) out.append(weights.floats(name, shape));
+  weights.finish();
+  return out;
+}
+
 void bind_gguf(nb::module_& m) {
   nb::class_<GgufFile>(m, "GgufFile",
                        "A GGUF file, checked in full when it is opened (csrc/format/gguf.h lists the limits).")
@@ -155,6 +167,9 @@ void bind_gguf(nb::module_& m) {
       .def("tensor_data", &tensor_data, nb::arg("name"), "The stored bytes of one tensor.");
   m.def("read_config", &read_config, nb::arg("path"),
         "The checked configuration of a KOSMOS-2 file: numbers of the vision encoder and the decoder, and token ids.");
+  nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));
+  testing.def("claim_tensors", &claim_tensors, nb::arg("path"), nb::arg("wanted"),
+              "Load as a model does: [(name, shape)] -> the values of each; an error if a tensor is left over.");
 }
 
 }  // namespace ke

@@ -24,11 +24,6 @@ constexpr MetaTypeInfo meta_types[] = {{"uint8", 1},  {"int8", 1},    {"uint16",
                                        {"int32", 4},  {"float32", 4}, {"bool", 1},   {"string", 0}, {"array", 0},
                                        {"uint64", 8}, {"int64", 8},   {"float64", 8}};
 
-// For messages: names come from the file and may be anything.
-std::string quoted(std::string_view text) {
-  return concat('"', text.substr(0, 128), text.size() > 128 ? "...\"" : "\"");
-}
-
 std::string describe(const MetaValue& v) {
   if (v.type != MetaType::Array) return meta_type_name(v.type);
   return concat("an array of ", v.count, " ", meta_type_name(v.element_type));

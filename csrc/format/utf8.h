@@ -1,7 +1,8 @@
-// Is a string well-formed UTF-8?
+// UTF-8 of files and callers: is it well formed, and how to show it in a message.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace ke {
@@ -26,6 +27,17 @@ inline bool is_utf8(std::string_view text) {
     if (more == 3 && (code < 0x10000 || code > 0x10ffff)) return false;
   }
   return true;
+}
+
+// In double quotes, cut after at most 128 bytes at the border of a character.
+inline std::string quoted(std::string_view text) {
+  constexpr size_t longest = 128;
+  size_t n = text.size();
+  if (n > longest)
+    for (n = longest; n > 0 && (static_cast<uint8_t>(text[n]) & 0xc0) == 0x80;) --n;
+  std::string out = "\"";
+  out += text.substr(0, n);
+  return out += n < text.size() ? "...\"" : "\"";
 }
 
 }  // namespace ke

@@ -35,6 +35,11 @@ constexpr Text texts[] = {
     {"kosmos2.prompt.describe", nullptr}, {"kosmos2.prompt.grounding", nullptr},
 };
 
+// Whole numbers in full, others in six digits.
+std::string number_text(double v) {
+  return std::fabs(v) < 1e15 && v == std::floor(v) ? concat(static_cast<int64_t>(v)) : concat(v);
+}
+
 enum PieceTypeId : int32_t { unknown_piece = 2, control_piece = 3, tag_piece = 4, last_piece_type = 5 };
 
 class Reader {
@@ -45,6 +50,10 @@ class Reader {
     for (const Text& t : texts) check_text(t);
     check_flag("clip.has_vision_encoder", true);
     check_flag("clip.use_gelu", false);  // false: quick gelu
+    if (file_.has("general.quantization_version")) {
+      const uint32_t version = file_.u32("general.quantization_version");
+      check(version == 2, "general.quantization_version is ", version, "; expected 2");
+    }
     read_numbers();
     c_.vision.mean = triple("clip.vision.image_mean", -1, 2);
     c_.vision.std = triple("clip.vision.image_std", 1e-3, 1e3);
@@ -83,7 +92,7 @@ class Reader {
         {"kosmos2.vocab_size", &c_.decoder.vocab, 16, 1 << 20},
         {"kosmos2.image_token_count", &c_.latents, 1, 4096},
         {"kosmos2.location_bins", &c_.location_bins, 2, 100},
-        {"kosmos2.first_slot_token_id", &c_.first_slot, 0, INT32_MAX},
+        {"kosmos2.first_slot_token_id", &c_.first_slot, 0, 1 << 20},
         {"kosmos2.generation.max_new_tokens", &c_.max_new_tokens, 1, 131072},
         {"kosmos2.generation.no_repeat_ngram_size", &c_.no_repeat_ngram_size, 0, 131072},
         {"clip.vision.image_size", &c_.vision.image_size, 1, 4096},
@@ -94,15 +103,16 @@ class Reader {
         {"clip.vision.projection_dim", &projection_, 8, 65536},
         {"clip.vision.attention.head_count", &c_.vision.heads, 1, 1024},
         {"clip.vision.attention.layer_norm_epsilon", &c_.vision.eps, 1e-12, 0.1},
-        {"tokenizer.ggml.bos_token_id", &c_.bos, 0, INT32_MAX},
-        {"tokenizer.ggml.eos_token_id", &c_.eos, 0, INT32_MAX},
-        {"tokenizer.ggml.unknown_token_id", &c_.unk, 0, INT32_MAX},
-        {"tokenizer.ggml.padding_token_id", &c_.pad, 0, INT32_MAX},
+        {"tokenizer.ggml.bos_token_id", &c_.bos, 0, 1 << 20},
+        {"tokenizer.ggml.eos_token_id", &c_.eos, 0, 1 << 20},
+        {"tokenizer.ggml.unknown_token_id", &c_.unk, 0, 1 << 20},
+        {"tokenizer.ggml.padding_token_id", &c_.pad, 0, 1 << 20},
     };
     for (const Number& n : numbers) {
       const bool real = std::holds_alternative<float*>(n.out);
-      const double value = real ? file_.f32(n.key) : file_.u32(n.key);
-      check(value >= n.min && value <= n.max, n.key, " is ", value, "; expected ", n.min, "..", n.max);  // no NaN
+      const double value = real ? file_.f32(n.key) : static_cast<double>(file_.u32(n.key));
+      check(value >= n.min && value <= n.max, n.key, " is ", number_text(value), "; expected ", number_text(n.min),
+            "..", number_text(n.max));  // NaN is not in any range
       if (real)
         *std::get<float*>(n.out) = static_cast<float>(value);
       else if (std::holds_alternative<int32_t*>(n.out))
@@ -138,8 +148,8 @@ class Reader {
           d.context * d.width, "; at most ", int64_t{1} << 28, " are supported");
     check(c_.latents + 4 <= d.context, "kosmos2.context_length is ", d.context, "; expected room for a picture's ",
           c_.latents, " tokens and 4 more");
-    check(c_.max_new_tokens < d.context, "kosmos2.generation.max_new_tokens is ", c_.max_new_tokens,
-          "; expected less than kosmos2.context_length, ", d.context);
+    check(c_.max_new_tokens <= d.context, "kosmos2.generation.max_new_tokens is ", c_.max_new_tokens,
+          "; expected at most kosmos2.context_length, ", d.context);
     check(c_.first_slot + c_.latents <= d.vocab, "kosmos2.first_slot_token_id is ", c_.first_slot,
           "; expected room for ", c_.latents, " slots within the vocabulary of ", d.vocab);
   }
@@ -159,8 +169,8 @@ class Reader {
     for (uint64_t i = 0; i < vocab; ++i) {
       check(!pieces_[i].empty() && pieces_[i].size() <= 1024 && is_utf8(pieces_[i]), "token ", i, " has ",
             pieces_[i].size(), " bytes; expected 1..1024 of valid UTF-8");
-      check(ids_.emplace(pieces_[i], static_cast<int32_t>(i)).second, "token ", i, " is \"", pieces_[i],
-            "\", as is token ", ids_[pieces_[i]]);
+      const auto [at, fresh] = ids_.emplace(pieces_[i], static_cast<int32_t>(i));
+      check(fresh, "token ", i, " is \"", pieces_[i], "\", as is token ", at->second);
       check(types_[i] >= 1 && types_[i] <= last_piece_type, "token ", i, " has type ", types_[i], "; expected 1..",
             static_cast<int>(last_piece_type));
       check(std::isfinite(scores[i]), "token ", i, " has score ", scores[i], "; expected a finite number");
