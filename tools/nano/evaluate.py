@@ -118,7 +118,7 @@ class EngineNano:
         return [self._boxes(e[0]) if e else [] for e in found]
 
     def describe(self, which, boxes):
-        return [self.model.describe(self.images[i], box=tuple(map(float, b))).text
+        return [self.model.describe(self.images[i], box=tuple(map(float, b)), normalized=True).text
                 for i, b in zip(which, boxes, strict=True)]
 
     def ask(self, which, questions):

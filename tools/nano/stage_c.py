@@ -29,9 +29,10 @@ from vocabulary import EOS, MODEL_FILE, PAD, Vocabulary
 IGNORE = -100
 VALID_SEED = 910_000_000        # neither trained on nor reported
 # two sets of texts behind a picture, and room for each in tokens
-SHORT = (("caption", 46), ("locate", 19), ("describe", 13), ("ask", 20), ("ask", 20))
-LONG = (("detailed", 60), ("plain", 22), ("locate", 19), ("describe", 13), ("ask", 20))
+SHORT = (("caption", 46), ("locate", 19), ("describe", 13), *[("ask", 20)] * 4)
+LONG = (("detailed", 60), ("plain", 36), ("locate", 19), ("describe", 13), *[("ask", 20)] * 2)
 LONG_SHARE = 0.35
+ANSWER_WEIGHT = 4.0             # of an answer's tokens: few among a caption's many, and the slowest to be learned
 
 
 # ------------------------------------------------------------------------------------------ stage B
@@ -70,20 +71,28 @@ def warm_start(model, pool, log, steps=400, size=48, rate=4e-3):
 
 # ------------------------------------------------------------------------------------------ stage C
 def make_text(kind, objects, ground, rng):
-    if kind in ("caption", "plain"):
-        return getattr(texts, kind)(objects)
+    """(prompt, target) of a kind; some with or without <grounding> where the runtime lets a caller choose"""
+    if kind == "caption":
+        return texts.caption(objects)
+    if kind == "plain":
+        return texts.plain(objects) if rng.random() < 0.6 else texts.detailed(objects, ground, tagged=False)
     if kind == "detailed":
         return texts.detailed(objects, ground)
-    if kind in ("locate", "describe"):
-        return getattr(texts, kind)(objects, rng)
-    return texts.ask(objects, ground, rng)
+    if kind == "locate":
+        return texts.locate(objects, rng)
+    if kind == "describe":
+        prompt, target = texts.describe(objects, rng)
+        return (prompt.removeprefix("<grounding>") if rng.random() < 0.15 else prompt), target
+    prompt, target = texts.ask(objects, ground, rng)
+    return ("<grounding> " + prompt if rng.random() < 0.1 else prompt), target
 
 
 def pack(batch, kinds, vocabulary, rng):
-    """-> ids (B, T) and labels (B, T): the next token where it belongs to a target, IGNORE elsewhere"""
+    """-> ids (B, T); labels (B, T), the next token where it belongs to a target and IGNORE elsewhere; weights (B, T)"""
     total = sum(room for _, room in kinds)
     ids = np.full((len(batch), total), PAD, np.int64)
     labels = np.full((len(batch), total), IGNORE, np.int64)
+    weights = np.ones((len(batch), total), np.float32)
     for b in range(len(batch)):
         objects, ground, at = batch.objects(b), tuple(batch.ground[b]), 0
         for kind, room in kinds:
@@ -95,17 +104,20 @@ def pack(batch, kinds, vocabulary, rng):
                 raise ValueError(f"{kind}: {n} tokens, room for {room}: {prompt}{target}")
             ids[b, at:at + n] = full[:-1]
             labels[b, at + len(p) - 1:at + n] = full[len(p):]
+            if kind == "ask":
+                weights[b, at:at + n] = ANSWER_WEIGHT
             at += room
-    return torch.from_numpy(ids), torch.from_numpy(labels)
+    return torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(weights)
 
 
-def text_loss(model, hidden, labels, first_location):
+def text_loss(model, hidden, labels, weights, first_location):
     """Cross-entropy of words and tags; of locations against targets softened over bins in x and y"""
     kept = labels != IGNORE
     label = labels[kept]
     score = model.logits(hidden[kept]).float().log_softmax(-1)
     where = label >= first_location
-    words = F.nll_loss(score[~where], label[~where])
+    weight = weights[kept][~where]
+    words = (F.nll_loss(score[~where], label[~where], reduction="none") * weight).sum() / weight.sum()
     place = label[where] - first_location
     plane = score[where][:, first_location:].unflatten(-1, (BINS, BINS))
     across = torch.einsum("nyx,nx->ny", plane, soft_bins(place % BINS))
@@ -162,11 +174,11 @@ def main():
         rng = random.Random(a.seed * 1_000_003 + step)
         kinds = LONG if rng.random() < LONG_SHARE else SHORT
         batch = batch_at(pool, step, a.batch, a.seed)
-        ids, labels = pack(batch, kinds, vocabulary, rng)
+        ids, labels, weights = pack(batch, kinds, vocabulary, rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
             features = features_of(normalise(batch.images))
             hidden = decode(model.image_tokens(features), ids, layouts[kinds])
-            words, places = text_loss(model, hidden, labels, vocabulary.first_location)
+            words, places = text_loss(model, hidden, labels, weights, vocabulary.first_location)
         dense, _ = heads.loss(features.float(), batch.labels())
         (words + 0.5 * places + a.heads_weight * dense).backward()
         optimiser.step(schedule(step, a.steps, a.fall))

@@ -3,7 +3,7 @@
 The prompts are the published ones, always after `<s><image>64 slots</image>`:
     caption    <grounding>An image of
     plain      An image of
-    detailed   <grounding>Describe this image in detail:
+    detailed   <grounding>Describe this image in detail:       (and the same without <grounding>)
     locate     <grounding><phrase> a red circle</phrase>
     describe   <grounding><phrase> It</phrase><object><patch_index_0044><patch_index_0863></object> is
     ask        Question: How many shapes are there? Answer:
@@ -58,14 +58,11 @@ def _joint(objects):
     return " and"
 
 
-def enumeration(objects, tagged):
-    """' a red circle, a blue star and a green heart.' with or without tags"""
+def enumeration(objects, tagged, sides=True):
+    """' a red circle, a blue star and a green heart.' with or without tags; `sides`: of two, say how they stand"""
     said = [f"<phrase> {phrase_of(o)}</phrase>{box_tags([o[2]])}" if tagged else f" {phrase_of(o)}" for o in objects]
-    if len(said) == 2:
-        return said[0] + _joint(objects) + said[1] + "."
-    if len(said) > 2:
-        return ",".join(said[:-1]) + " and" + said[-1] + "."
-    return said[0] + "."
+    last = _joint(objects) if sides and len(said) == 2 else " and"
+    return (",".join(said[:-1]) + last if said[1:] else "") + said[-1] + "."
 
 
 def caption(objects):
@@ -76,13 +73,12 @@ def plain(objects):
     return PLAIN, enumeration(objects, False)
 
 
-def detailed(objects, ground):
+def detailed(objects, ground, tagged=True):
     n = len(objects)
     noun = "shape" if n == 1 else "shapes"
     intro = f" The image features {NUMBERS[n]} {noun} on a {TONES[ground[1]]} {BACKGROUNDS[ground[0]]} background:"
-    said = [f"<phrase> {phrase_of(o)}</phrase>{box_tags([o[2]])}" for o in objects]
-    joined = said[0] if n == 1 else ",".join(said[:-1]) + " and" + said[-1]
-    return DETAILED, intro + joined + "."
+    prompt = DETAILED if tagged else DETAILED.removeprefix("<grounding>")
+    return prompt, intro + enumeration(objects, tagged, sides=False)
 
 
 def locate(objects, rng, form=None):
