@@ -98,6 +98,14 @@ namespace {
 
 constexpr int rounds = 2;  // of refining the scales of 256 values together
 
+// The float16 value of smallest magnitude that is not nearer to zero: with it as d, all scales stay in reach even where
+// float16 has few bits left.
+float f16_beyond(float exact) {
+  const uint16_t nearest = f32_to_f16(exact);
+  const float value = f16_to_f32(nearest);
+  return std::fabs(value) < std::fabs(exact) ? f16_to_f32(static_cast<uint16_t>(nearest + 1)) : value;
+}
+
 // Both searches below end alike. Given the best scale of every sub-block on its own: take the block's d so that all are
 // in reach, choose every integer scale among its neighbours by the error that it really gives, then find the best d for
 // the codes by least squares, and choose again; keep what was best.
@@ -125,10 +133,11 @@ struct AffineBlock {
       d = std::max(d, top_scale[j] / 63);
       dmin = std::max(dmin, top_min[j] / 63);
     }
-    const float d0 = f16_to_f32(f32_to_f16(d)), dmin0 = f16_to_f32(f32_to_f16(dmin));
+    d = f16_beyond(d);
+    dmin = f16_beyond(dmin);
     for (int g = 0; g < groups; ++g) {
-      scale[g] = nearest_code(fits[g].scale * reciprocal(splat(d0)), splat(0), splat(63));
-      min[g] = nearest_code(-fits[g].offset * reciprocal(splat(dmin0)), splat(0), splat(63));
+      scale[g] = nearest_code(fits[g].scale * reciprocal(splat(d)), splat(0), splat(63));
+      min[g] = nearest_code(-fits[g].offset * reciprocal(splat(dmin)), splat(0), splat(63));
     }
     for (int round = 0; try_scales(d, dmin) && round < rounds; ++round) refit(&d, &dmin);
   }
@@ -224,8 +233,8 @@ struct SymmetricBlock {
       for (int j = 0; j < 4; ++j)
         if (std::fabs(exact[g][j]) > std::fabs(top)) top = exact[g][j];
     }
-    float d = top / -128;
-    const F4 inverse = reciprocal(splat(f16_to_f32(f32_to_f16(d))));
+    float d = f16_beyond(top / -128);
+    const F4 inverse = reciprocal(splat(d));
     for (int g = 0; g < groups; ++g) scale[g] = nearest_code(exact[g] * inverse, splat(-128), splat(127));
     for (int round = 0; try_scales(d) && round < rounds; ++round) d = refit(d);
   }

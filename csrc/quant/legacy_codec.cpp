@@ -90,18 +90,31 @@ namespace {
 
 constexpr int group = 4;  // blocks that are searched side by side
 
-// The float16 nearest to each lane, as bits and as value: codes are rounded for the scale that is stored.
+// Float16 numbers as bits and as values: codes are rounded for the scale that is stored.
 struct Stored {
   uint16_t bits[group];
   F4 value;
 
-  explicit Stored(F4 exact) {
+  // offset: added to each one's bits, which go up with the magnitude.
+  explicit Stored(F4 exact, int offset = 0) {
     for (int j = 0; j < group; ++j) {
-      bits[j] = f32_to_f16(exact[j]);
+      bits[j] = static_cast<uint16_t>(f32_to_f16(exact[j]) + offset);
       value[j] = f16_to_f32(bits[j]);
     }
   }
 };
+
+// The stored scale with the smallest error, the nearest one or the next larger: near float16's smallest numbers, where
+// its steps are large, the nearest may be far too small.
+Stored best_stored(const Columns<block>& c, F4 scale, F4 offset, F4 low, F4 high) {
+  Stored best(scale);
+  const Stored larger(scale, 1);
+  const I4 better = measure(c, larger.value, offset, low, high).error < measure(c, best.value, offset, low, high).error;
+  best.value = pick(better, larger.value, best.value);
+  for (int j = 0; j < group; ++j)
+    if (better[j]) best.bits[j] = larger.bits[j];
+  return best;
+}
 
 // Calls body(first block, number of blocks <= 4, their importance) along every row. Without importance all values are
 // one row.
@@ -122,9 +135,10 @@ void encode_symmetric(const float* in, void* blocks, int64_t n, int64_t row_leng
   for_groups(n, row_length, importance, [&](int64_t first, int used, const float* weights) {
     Columns<block> c;
     c.load(in + first * block, weights, used);
-    const Stored d(search_symmetric(c, low, high, candidates).scale);
+    const F4 lowest = splat(static_cast<float>(low)), highest = splat(static_cast<float>(high));
+    const Stored d = best_stored(c, search_symmetric(c, low, high, candidates).scale, splat(0), lowest, highest);
     int8_t q[group * block];
-    c.write_codes(d.value, splat(0), splat(static_cast<float>(low)), splat(static_cast<float>(high)), q);
+    c.write_codes(d.value, splat(0), lowest, highest, q);
     for (int j = 0; j < used; ++j) {
       out[first + j].d = d.bits[j];
       pack(out[first + j], q + j * block);
@@ -141,9 +155,10 @@ void encode_affine(const float* in, void* blocks, int64_t n, int64_t row_length,
     Columns<block> c;
     c.load(in + first * block, weights, used);
     const Fit fit = AffineSearch<block>(c, steps, false).best();
-    const Stored d(fit.scale), m(fit.offset);
+    const F4 highest = splat(static_cast<float>(steps));
+    const Stored m(fit.offset), d = best_stored(c, fit.scale, m.value, splat(0), highest);
     int8_t q[group * block];
-    c.write_codes(d.value, m.value, splat(0), splat(static_cast<float>(steps)), q);
+    c.write_codes(d.value, m.value, splat(0), highest, q);
     for (int j = 0; j < used; ++j) {
       out[first + j].d = d.bits[j];
       out[first + j].m = m.bits[j];
