@@ -1,0 +1,50 @@
+// The list of devices: one line each, best first.
+#include "backend/devices.h"
+#include "base/error.h"
+
+namespace ke {
+
+namespace {
+
+struct Device {
+  const char* name;
+  std::string (*unavailable)();
+  std::shared_ptr<Backend> (*make)(const BackendOptions&);
+};
+
+const Device devices[] = {
+    {"cuda", cuda_unavailable, make_cuda_backend},
+    {"metal", metal_unavailable, make_metal_backend},
+    {"cpu", [] { return std::string(); }, make_cpu_backend},
+};
+
+// "cpu; not here: cuda (this build has no CUDA backend), ..."
+std::string describe_devices() {
+  std::string here, missing;
+  for (const Device& d : devices) {
+    const std::string why = d.unavailable();
+    std::string& list = why.empty() ? here : missing;
+    list += (list.empty() ? "" : ", ") + std::string(d.name) + (why.empty() ? "" : " (" + why + ")");
+  }
+  return here + (missing.empty() ? "" : "; not here: " + missing);
+}
+
+}  // namespace
+
+std::shared_ptr<Backend> make_backend(const BackendOptions& options) {
+  const std::string name = options.device.substr(0, options.device.find(':'));
+  for (const Device& d : devices) {
+    if (name != "auto" && name != d.name) continue;
+    const std::string why = d.unavailable();
+    if (why.empty()) {
+      KE_CHECK(name != "cpu" || options.device == "cpu", InvalidRequest, "the cpu has no index, got device '",
+               options.device, "'");
+      return d.make(options);
+    }
+    KE_CHECK(name == "auto", DeviceUnavailable, "device '", options.device, "' is not available: ", why,
+             "; devices here: ", describe_devices());
+  }
+  fail(ErrorCode::InvalidRequest, "unknown device '", options.device, "'; devices here: ", describe_devices());
+}
+
+}  // namespace ke

@@ -1,0 +1,285 @@
+// What the CPU can run, and in `testing` every operation of the Backend on float32 buffers, by instruction set.
+#include <nanobind/stl/optional.h>
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "backend/backend.h"
+#include "base/cpu_limits.h"
+#include "base/thread_pool.h"
+#include "bindings/bind_common.h"
+#include "cpu/panels.h"
+#include "cpu/select.h"
+#include "cpu/upload.h"
+
+namespace ke {
+
+namespace {
+
+nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.size() * sizeof(float)); }
+
+// Float32 values of a buffer; `count` of them.
+std::vector<float> floats(nb::handle object, int64_t count, const char* what) {
+  const BufferView view(object);
+  KE_CHECK(static_cast<int64_t>(view.bytes().size()) == count * static_cast<int64_t>(sizeof(float)), InvalidRequest,
+           what, ": expected ", count, " float32 values, got ", view.bytes().size(), " bytes");
+  std::vector<float> v(count);
+  std::memcpy(v.data(), view.bytes().data(), view.bytes().size());
+  return v;
+}
+
+Activation activation(const std::string& name) {
+  if (name == "none") return Activation::None;
+  if (name == "gelu_erf") return Activation::GeluErf;
+  KE_CHECK(name == "quick_gelu", InvalidRequest, "unknown activation '", name, "'");
+  return Activation::QuickGelu;
+}
+
+DType dtype(const std::string& name) {
+  const DTypeInfo* info = find_dtype(std::string_view(name));
+  KE_CHECK(info, InvalidRequest, "unknown dtype '", name, "'");
+  return info->dtype;
+}
+
+// A matrix on the backend whose rows are `pad` floats further apart than they are wide.
+struct Device {
+  std::unique_ptr<Buffer> buffer;
+  Mat mat;
+  Device(Backend& b, const float* host, int64_t rows, int64_t cols, int64_t pad = 0)
+      : buffer(b.alloc(rows * (cols + pad))), mat(buffer->data, rows, cols, cols + pad) {
+    if (host) b.write(host, mat);
+  }
+};
+
+// Every operation, on one backend. The methods may be called from several threads at once.
+class Ops {
+ public:
+  Ops(const std::string& isa, int threads) : backend_(make_backend({"cpu", threads, isa})) {}
+
+  std::string description() const { return backend_->description(); }
+
+  // parts: (dtype, bytes, rows); norm: (gamma, beta, eps) or None; pad: see Device.
+  nb::bytes linear(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle bias,
+                   const std::string& act, nb::handle residual, nb::handle norm, int64_t pad) {
+    std::vector<Tensor> tensors;
+    std::vector<std::unique_ptr<BufferView>> views;
+    int64_t out = 0;
+    for (nb::handle h : parts) {
+      const auto part = nb::cast<nb::tuple>(h);
+      Tensor t;
+      t.name = "part";
+      t.dtype = dtype(nb::cast<std::string>(part[0]));
+      t.shape = {nb::cast<int64_t>(part[2]), cols};
+      views.push_back(std::make_unique<BufferView>(part[1]));
+      t.data = views.back()->bytes().data();
+      t.bytes = views.back()->bytes().size();
+      out += t.shape[0];
+      tensors.push_back(std::move(t));
+    }
+    const std::vector<float> hx = floats(x, m * cols, "x"),
+                             hb = bias.is_none() ? std::vector<float>() : floats(bias, out, "bias");
+    const std::vector<float> hr = residual.is_none() ? std::vector<float>() : floats(residual, m * out, "residual");
+    std::vector<float> gamma, beta, result(m * out);
+    float eps = 0;
+    if (!norm.is_none()) {
+      const auto n = nb::cast<nb::tuple>(norm);
+      gamma = floats(n[0], cols, "gamma");
+      beta = floats(n[1], cols, "beta");
+      eps = nb::cast<float>(n[2]);
+    }
+    const Activation a = activation(act);
+    {
+      nb::gil_scoped_release release;
+      const std::unique_ptr<Linear> w = backend_->upload(tensors, hb.empty() ? nullptr : hb.data());
+      Device dx(*backend_, hx.data(), m, cols, pad), dy(*backend_, hr.empty() ? nullptr : hr.data(), m, out, pad);
+      const Mat r = hr.empty() ? Mat() : dy.mat;  // y += ...
+      if (gamma.empty()) {
+        backend_->linear(*w, dx.mat, a, r, dy.mat);
+      } else {
+        Device g(*backend_, gamma.data(), 1, cols), b(*backend_, beta.data(), 1, cols),
+            s(*backend_, nullptr, m, cols, pad);
+        backend_->norm_linear(dx.mat, {g.buffer.get(), b.buffer.get(), eps}, *w, a, r, s.mat, dy.mat);
+      }
+      backend_->read(dy.mat, result.data());
+    }
+    return to_bytes(result);
+  }
+
+  nb::bytes layer_norm(nb::handle x, int64_t rows, int64_t cols, nb::handle gamma, nb::handle beta, float eps) {
+    const std::vector<float> hx = floats(x, rows * cols, "x"), hg = floats(gamma, cols, "gamma"),
+                             hb = floats(beta, cols, "beta");
+    Device dx(*backend_, hx.data(), rows, cols, 3), g(*backend_, hg.data(), 1, cols), b(*backend_, hb.data(), 1, cols);
+    backend_->layer_norm(dx.mat, {g.buffer.get(), b.buffer.get(), eps}, dx.mat);
+    return read(dx);
+  }
+
+  nb::bytes l2_normalize(nb::handle x, int64_t rows, int64_t cols, float eps) {
+    const std::vector<float> hx = floats(x, rows * cols, "x");
+    Device dx(*backend_, hx.data(), rows, cols, 3);
+    backend_->l2_normalize(dx.mat, eps);
+    return read(dx);
+  }
+
+  nb::bytes add(nb::handle x, nb::handle y, int64_t rows, int64_t cols) {
+    const std::vector<float> hx = floats(x, rows * cols, "x"), hy = floats(y, rows * cols, "y");
+    Device dx(*backend_, hx.data(), rows, cols, 3), dy(*backend_, hy.data(), rows, cols, 5);
+    backend_->add(dx.mat, dy.mat);
+    return read(dy);
+  }
+
+  nb::bytes copy(nb::handle x, int64_t rows, int64_t cols) {
+    const std::vector<float> hx = floats(x, rows * cols, "x");
+    Device dx(*backend_, hx.data(), rows, cols, 3), dy(*backend_, nullptr, rows, cols, 5);
+    backend_->copy(dx.mat, dy.mat);
+    return read(dy);
+  }
+
+  // q (m, width), kv (n, 2 width): keys and values side by side, as a projection leaves them.
+  nb::bytes attention(nb::handle q, nb::handle kv, int64_t m, int64_t n, int64_t heads, int64_t head_dim, float scale) {
+    const int64_t width = heads * head_dim;
+    const std::vector<float> hq = floats(q, m * width, "q"), hkv = floats(kv, n * 2 * width, "kv");
+    Device dq(*backend_, hq.data(), m, width, 3), dkv(*backend_, hkv.data(), n, 2 * width),
+        out(*backend_, nullptr, m, width, 5);
+    {
+      nb::gil_scoped_release release;
+      backend_->attention(dq.mat, dkv.mat.col_range(0, width), dkv.mat.col_range(width, 2 * width), heads, scale,
+                          out.mat);
+    }
+    return read(out);
+  }
+
+  // k, v (caches, n, width); row r of q attends in cache rows[r][0] up to position rows[r][1]. Positions are written
+  // `batch` at a time into caches that grow on the way; with `copied`, attention reads copies of the caches.
+  nb::bytes kv_attention(nb::handle q, nb::handle k, nb::handle v, const std::vector<std::pair<int, int>>& rows,
+                         int64_t caches, int64_t n, int64_t heads, int64_t head_dim, float scale, bool half,
+                         int64_t batch, int layers, bool copied) {
+    const int64_t width = heads * head_dim, m = static_cast<int64_t>(rows.size());
+    const std::vector<float> hq = floats(q, m * width, "q"), hk = floats(k, caches * n * width, "k"),
+                             hv = floats(v, caches * n * width, "v");
+    const DType type = half ? DType::F16 : DType::F32;
+    Device dq(*backend_, hq.data(), m, width), dk(*backend_, hk.data(), caches * n, width, 3),
+        dv(*backend_, hv.data(), caches * n, width, 3);
+    Device out(*backend_, nullptr, m, width, 5);
+    std::vector<std::unique_ptr<KvCache>> store;
+    for (int64_t c = 0; c < caches; ++c) {
+      store.push_back(backend_->alloc_kv(layers, heads, head_dim, 1, type));
+      for (int64_t i = 0; i < n; i += batch) {
+        const int64_t end = std::min(n, i + batch);
+        std::vector<Slot> slots;
+        for (int64_t p = i; p < end; ++p) slots.push_back({store.back().get(), static_cast<int32_t>(p)});
+        backend_->reserve(*store.back(), end);
+        for (int l = 0; l < layers; ++l)
+          backend_->kv_write(dk.mat.row_range(c * n + i, c * n + end), dv.mat.row_range(c * n + i, c * n + end), l,
+                             slots);
+      }
+    }
+    if (copied)
+      for (auto& c : store) {
+        std::unique_ptr<KvCache> other = backend_->alloc_kv(layers, heads, head_dim, 1, type);
+        backend_->kv_copy(*c, *other, n);
+        c = std::move(other);
+      }
+    std::vector<Slot> slots;
+    for (const auto& [cache, pos] : rows) slots.push_back({store.at(cache).get(), pos});
+    {
+      nb::gil_scoped_release release;
+      backend_->kv_attention(dq.mat, layers - 1, heads, scale, slots, out.mat);
+    }
+    return read(out);
+  }
+
+ private:
+  nb::bytes read(const Device& d) {
+    std::vector<float> host(d.mat.rows * d.mat.cols);
+    backend_->read(d.mat, host.data());
+    return to_bytes(host);
+  }
+  std::shared_ptr<Backend> backend_;
+};
+
+// (codes, scales) of x (rows, cols) as the linear kernels of `isa` see them: int8 (rows, cols), float32 (rows, blocks).
+nb::tuple quantize_activations(const std::string& isa, nb::handle x, int64_t rows, int64_t cols) {
+  const cpu::Kernels& kernels = cpu::select_kernels(isa);
+  KE_CHECK(cols % 32 == 0, InvalidRequest, "rows of ", cols, " values are no multiple of 32");
+  const std::vector<float> hx = floats(x, rows * cols, "x");
+  const int block = cols % cpu::kBlock == 0 ? cpu::kBlock : 32;
+  const int64_t blocks = cols / block;
+  std::vector<int8_t> codes(rows * cols), mins(rows * cols / 16), out(rows * cols);
+  std::vector<float> scale(rows * blocks), out_scale(rows * blocks);
+  std::vector<int32_t> sum16(rows * cols / 16), sum32(rows * cols / 32);
+  const cpu::Packed packed{rows,         cols,         block,        nullptr,    codes.data(),
+                           scale.data(), sum16.data(), sum32.data(), mins.data()};
+  const int64_t tiles = cpu::tile_count(rows, kernels.tile_cols);
+  kernels.pack_quantized(hx.data(), cols, &packed, 0, tiles);
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = cpu::tile_start(rows, kernels.tile_cols, t),
+                  n = cpu::tile_start(rows, kernels.tile_cols, t + 1) - row;
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t c = 0; c < n; ++c) {
+        out_scale[(row + c) * blocks + b] = scale[b * rows + row + c];
+        for (int64_t i = 0; i < block; ++i)
+          out[(row + c) * cols + b * block + i] = codes[(b * rows + row) * block + (i / 4 * n + c) * 4 + i % 4];
+      }
+  }
+  return nb::make_tuple(nb::bytes(out.data(), out.size()), to_bytes(out_scale));
+}
+
+// `callers` threads each run `rounds` jobs of n indices on one pool; how often each index was visited (callers * rounds
+// when all is well), or -1 where a range was not a multiple of grain.
+std::vector<int> visits(int threads, int64_t n, int64_t grain, int callers, int rounds) {
+  ThreadPool pool(threads);
+  std::vector<std::atomic<int>> count(n);
+  std::atomic<bool> ragged{false};
+  const auto call = [&] {
+    for (int i = 0; i < rounds; ++i)
+      pool.parallel_for(n, grain, [&](int64_t begin, int64_t end) {
+        if (begin % grain || (end % grain && end != n)) ragged = true;
+        for (int64_t j = begin; j < end; ++j) ++count[j];
+      });
+  };
+  std::vector<std::thread> others;
+  for (int i = 1; i < callers; ++i) others.emplace_back(call);
+  call();
+  for (std::thread& t : others) t.join();
+  std::vector<int> result;
+  for (const auto& c : count) result.push_back(ragged ? -1 : c.load());
+  return result;
+}
+
+}  // namespace
+
+void bind_ops(nb::module_& m) {
+  m.def(
+      "isa", [] { return cpu::select_kernels("").name; },
+      "The instruction set whose kernels run by default here: KOSMOS_EDGE_ISA, else the best available.");
+  m.def("available_isas", &cpu::available_isas, "Instruction sets this machine can run, best first.");
+  m.def("default_threads", &default_thread_count,
+        "Threads used when none are asked for: affinity, control-group quota, OMP_NUM_THREADS.");
+
+  nb::module_ t = nb::cast<nb::module_>(m.attr("testing"));
+  nb::class_<Ops>(t, "Ops")
+      .def(nb::init<const std::string&, int>(), nb::arg("isa"), nb::arg("threads"))
+      .def_prop_ro("description", &Ops::description)
+      .def("linear", &Ops::linear, nb::arg("parts"), nb::arg("cols"), nb::arg("x"), nb::arg("m"),
+           nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"))
+      .def("layer_norm", &Ops::layer_norm)
+      .def("l2_normalize", &Ops::l2_normalize)
+      .def("add", &Ops::add)
+      .def("copy", &Ops::copy)
+      .def("attention", &Ops::attention)
+      .def("kv_attention", &Ops::kv_attention);
+  t.def("quantize_activations", &quantize_activations);
+  t.def("visits", &visits, nb::call_guard<nb::gil_scoped_release>());
+  t.def("cgroup_cpu_quota", &cgroup_cpu_quota);
+  t.def("omp_num_threads", &omp_num_threads);
+  t.def("make_backend", [](const std::string& device, int threads, const std::string& isa) {
+    return make_backend({device, threads, isa})->description();
+  });
+  t.def("panel_bytes",
+        [](const std::string& name, int64_t cols) { return cpu::panel_bytes(cpu::panel_type(dtype(name)), cols); });
+}
+
+}  // namespace ke

@@ -1,0 +1,107 @@
+// Memory and row operations of the CPU backend. linear.cpp and attention.cpp hold the two big ones.
+#include "cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/devices.h"
+#include "base/error.h"
+#include "cpu/kv_cache.h"
+#include "cpu/select.h"
+#include "cpu/tasks.h"
+
+namespace ke {
+
+std::shared_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
+  KE_CHECK(options.threads >= 0, InvalidRequest, "threads must be 0 (choose) or more, got ", options.threads);
+  const cpu::Kernels& kernels = cpu::select_kernels(options.isa);
+  return std::make_shared<cpu::CpuBackend>(kernels, options.threads ? options.threads : default_thread_count());
+}
+
+namespace cpu {
+
+namespace {
+
+constexpr int64_t kRowGrain = 16384;  // values per task of a row operation: below that, handing over costs more
+
+class CpuBuffer final : public Buffer {
+ public:
+  explicit CpuBuffer(int64_t floats) : memory_(static_cast<size_t>(floats) * sizeof(float)) {
+    data = memory_.floats();
+    count = floats;
+  }
+
+ private:
+  Memory memory_;
+};
+
+int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, kRowGrain / std::max<int64_t>(cols, 1)); }
+
+}  // namespace
+
+std::string CpuBackend::description() const {
+  return concat("cpu (", kernels_.name, ", ", pool_.threads(), pool_.threads() == 1 ? " thread)" : " threads)");
+}
+
+std::unique_ptr<Buffer> CpuBackend::alloc(int64_t floats) {
+  KE_CHECK(floats >= 0 && floats <= int64_t{1} << 48, OutOfMemory, "not enough memory for ", floats, " floats");
+  return std::make_unique<CpuBuffer>(floats);
+}
+
+void CpuBackend::write(const float* host, Mat dst) {
+  for (int64_t r = 0; r < dst.rows; ++r)
+    std::memcpy(dst.data + r * dst.stride, host + r * dst.cols, dst.cols * sizeof(float));
+}
+
+void CpuBackend::read(Mat src, float* host) {
+  for (int64_t r = 0; r < src.rows; ++r)
+    std::memcpy(host + r * src.cols, src.data + r * src.stride, src.cols * sizeof(float));
+}
+
+std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, const float* bias) {
+  return upload_linear(pool_, parts, bias);
+}
+
+std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
+                                              DType type) {
+  return std::make_unique<CpuKvCache>(layers, heads, head_dim, capacity, type);
+}
+
+void CpuBackend::reserve(KvCache& cache, int64_t capacity) { static_cast<CpuKvCache&>(cache).reserve(capacity); }
+
+void CpuBackend::kv_copy(const KvCache& src, KvCache& dst, int64_t positions) {
+  const auto& from = static_cast<const CpuKvCache&>(src);
+  auto& to = static_cast<CpuKvCache&>(dst);
+  KE_ASSERT(to.same_shape(from) && positions >= 0 && positions <= from.capacity);
+  to.reserve(positions);
+  run_tasks(pool_, from.layers, 1,
+            [&](int, int64_t layer) { to.copy_layer(from, static_cast<int>(layer), positions); });
+}
+
+void CpuBackend::layer_norm(Mat x, const Norm& norm, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols && norm.gamma->count >= x.cols && norm.beta->count >= x.cols);
+  run_tasks(pool_, x.rows, row_grain(x.cols), [&](int, int64_t r) {
+    kernels_.layer_norm(x.data + r * x.stride, norm.gamma->data, norm.beta->data, norm.eps, x.cols,
+                        y.data + r * y.stride);
+  });
+}
+
+void CpuBackend::l2_normalize(Mat x, float eps) {
+  run_tasks(pool_, x.rows, row_grain(x.cols),
+            [&](int, int64_t r) { kernels_.l2_normalize(x.data + r * x.stride, eps, x.cols); });
+}
+
+void CpuBackend::add(Mat x, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  run_tasks(pool_, x.rows, row_grain(x.cols),
+            [&](int, int64_t r) { kernels_.add(x.data + r * x.stride, y.data + r * y.stride, x.cols); });
+}
+
+void CpuBackend::copy(Mat x, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  for (int64_t r = 0; r < x.rows; ++r)
+    std::memcpy(y.data + r * y.stride, x.data + r * x.stride, x.cols * sizeof(float));
+}
+
+}  // namespace cpu
+}  // namespace ke

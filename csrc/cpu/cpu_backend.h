@@ -1,0 +1,50 @@
+// The Backend on this machine's processor: splits the operations over threads and calls the kernels of one ISA.
+#pragma once
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/thread_pool.h"
+#include "cpu/kernels.h"
+#include "cpu/scratch.h"
+#include "cpu/upload.h"
+
+namespace ke::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+
+  std::string name() const override { return "cpu"; }
+  std::string description() const override;
+  std::string isa() const override { return kernels_.name; }
+  int threads() const override { return pool_.threads(); }
+
+  std::unique_ptr<Buffer> alloc(int64_t floats) override;
+  void write(const float* host, Mat dst) override;
+  void read(Mat src, float* host) override;
+  std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias) override;
+  std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type) override;
+  void reserve(KvCache& cache, int64_t capacity) override;
+  void kv_copy(const KvCache& src, KvCache& dst, int64_t positions) override;
+
+  void linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) override;
+  void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) override;
+  void layer_norm(Mat x, const Norm& norm, Mat y) override;
+  void l2_normalize(Mat x, float eps) override;
+  void add(Mat x, Mat y) override;
+  void copy(Mat x, Mat y) override;
+  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out) override;
+  void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
+  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
+
+ private:
+  // norm == nullptr: plain linear; else rows of x are normalised into scratch first.
+  void run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
+  void pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized);
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  ArenaPool arenas_;
+};
+
+}  // namespace ke::cpu

@@ -1,0 +1,56 @@
+#include "cpu/cpuid.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+
+namespace ke::cpu {
+
+#if defined(__x86_64__) || defined(__i386__)
+
+namespace {
+
+// The register sets that the operating system saves (XCR0). Asked with the raw opcode: this file has baseline flags.
+uint64_t saved_state() {
+  uint32_t low, high;
+  asm volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0));  // xgetbv
+  return static_cast<uint64_t>(high) << 32 | low;
+}
+
+uint32_t detect() {
+  uint32_t a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  const bool osxsave = c >> 27 & 1, fma = c >> 12 & 1, avx = c >> 28 & 1, f16c = c >> 29 & 1;
+  if (!osxsave || !avx) return 0;
+  const uint64_t state = saved_state();
+  if ((state & 0x06) != 0x06) return 0;     // SSE and AVX registers
+  const bool zmm = (state & 0xe0) == 0xe0;  // mask registers and both kinds of 512-bit registers
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+  const bool avx2 = b >> 5 & 1;
+  const bool avx512 = (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);  // F, DQ, BW, VL
+  const bool vnni512 = c >> 11 & 1;
+  uint32_t a1 = 0;
+  if (a >= 1 && !__get_cpuid_count(7, 1, &a1, &b, &c, &d)) a1 = 0;
+
+  uint32_t features = 0;
+  if (avx2 && fma && f16c) features |= kAvx2;
+  if ((features & kAvx2) && (a1 >> 4 & 1)) features |= kAvxVnni;
+  if ((features & kAvx2) && avx512 && zmm) features |= kAvx512;
+  if ((features & kAvx512) && vnni512) features |= kAvx512Vnni;
+  return features;
+}
+
+}  // namespace
+
+uint32_t cpu_features() {
+  static const uint32_t features = detect();
+  return features;
+}
+
+#else
+
+uint32_t cpu_features() { return 0; }
+
+#endif
+
+}  // namespace ke::cpu

@@ -1,0 +1,17 @@
+// What this processor, and the operating system on it, can run.
+#pragma once
+#include <cstdint>
+
+namespace ke::cpu {
+
+enum Feature : uint32_t {
+  kAvx2 = 1 << 0,        // AVX2, FMA, F16C; the system saves 256-bit registers
+  kAvxVnni = 1 << 1,     // vpdpbusd on 256 bits
+  kAvx512 = 1 << 2,      // AVX-512 F, BW, VL, DQ; the system saves 512-bit registers
+  kAvx512Vnni = 1 << 3,  // vpdpbusd on 512 bits
+};
+
+// The features of this machine, found once.
+uint32_t cpu_features();
+
+}  // namespace ke::cpu

@@ -1,0 +1,118 @@
+// The table of CPU kernels: what each instruction set supplies, called through function pointers by cpu_backend.cpp.
+// Everything here is plain data, because the files compiled for an instruction set may include nothing that emits
+// shared inline functions (the linker could hand such a copy to code that must run everywhere).
+//
+// Weights lie in panels of 16 output rows (one vector lane per row); activations are repacked per call into tiles of a
+// few rows ("columns" below: one column of the tile per row of x), so that one weight vector meets one broadcast value:
+//   acc[lane][column] += w[k][lane] * x[k][column].
+#pragma once
+#include <stdint.h>
+
+namespace ke::cpu {
+
+constexpr int kPanelRows = 16;    // output rows per panel = lanes of a vector
+constexpr int kMaxTile = 8;       // no ISA uses wider tiles of columns
+constexpr int kFloatChunk = 128;  // float products are summed in chunks of this many k, chunk sums are added in order
+constexpr int kBlock = 256;       // k per activation block where the row length allows it, else 32
+
+constexpr int kMaxHeadDim = 256;
+
+// How a weight matrix is stored in panels. Layouts: panels.h.
+enum class PanelType : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
+
+enum class Act : int { None, GeluErf, QuickGelu };
+
+// Rows of activations, repacked for the linear kernels. Column c of tile t is row tile_begin(t) + c of x.
+// float:     values[chunk][tile][k][column], chunks of kFloatChunk k (the last one shorter)
+// quantized: codes[block][tile][k / 4][column][4], scale[block][row],
+//            sum32[block][tile][k / 32][column], sum16 likewise per 16 k, mins[block][tile][2 halves][2
+//            parts][column][4]
+// A quantized value is scale * code; sums are of codes. In `mins` the sums of 32 codes are split as 64 * high + low,
+// four sub-blocks to a dword, [half] of the block, [part] 0 = high, 1 = low. sum16 and mins exist for blocks of kBlock
+// only.
+struct Packed {
+  int64_t rows, cols;  // of x
+  int block;           // quantized: k per block, kBlock or 32
+  float* values;
+  int8_t* codes;
+  float* scale;
+  int32_t* sum16;
+  int32_t* sum32;
+  int8_t* mins;
+};
+
+// y = act(acc + bias) + residual for 16 outputs of one row.
+struct Epilogue {
+  const float* bias;  // of the part's first output row, 16-padded; or nullptr
+  Act act;
+  const float* residual;  // of (x row 0, the part's first output); or nullptr
+  int64_t residual_stride;
+  float* y;  // likewise
+  int64_t y_stride;
+};
+
+// One thread's share of y = x W^T: some panels of one part, some tiles of x.
+struct LinearTask {
+  PanelType type;
+  const uint8_t* weights;  // panel 0 of the part
+  int64_t panel_bytes;
+  int64_t outputs;  // output rows of the part; the last panel may be partly used
+  int64_t panel_begin, panel_end;
+  const Packed* x;
+  int64_t tile_begin, tile_end;
+  Epilogue epilogue;
+  uint8_t* scratch;  // linear_scratch_bytes() of the ISA, 64-byte aligned
+};
+
+// Attention of up to `tile_cols` rows of one head. Row r sees positions 0 .. lengths[r] - 1.
+// keys: panels of 16 positions, [position / 16][dim][16]; values: panels of 16 dims, [dim / 16][position][16].
+struct AttentionTask {
+  const float* q;  // (rows, head_dim)
+  int64_t q_stride;
+  int rows;
+  int64_t lengths[kMaxTile];
+  int64_t head_dim;
+  float scale;
+  bool half;  // keys and values are float16, else float32
+  const void* keys;
+  const void* values;
+  int64_t value_panel;  // positions per panel of values
+  float* out;           // (rows, head_dim)
+  int64_t out_stride;
+  float* scratch;  // attention_scratch_floats(), 64-byte aligned
+};
+
+struct Kernels {
+  const char* name;
+  int tile_cols;  // widest tile of columns
+  int panels;     // panels a tile kernel takes at once
+  int64_t linear_scratch_bytes;
+
+  // Packs rows [tile_begin, tile_end) of x as floats, or quantized.
+  void (*pack_floats)(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end);
+  void (*pack_quantized)(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end);
+  void (*linear)(const LinearTask* task);
+
+  void (*layer_norm)(const float* x, const float* gamma, const float* beta, float eps, int64_t n, float* y);
+  void (*l2_normalize)(float* x, float eps, int64_t n);
+  void (*add)(const float* x, float* y, int64_t n);
+
+  void (*attention)(const AttentionTask* task);
+  // One row of one head, 16-padded dims: key into [dim][16] at its lane, value into [dim / 16][value_panel][16].
+  void (*store_kv)(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key,
+                   void* value);
+};
+
+// Floats of scratch that attention needs for rows that see up to `positions` positions.
+static inline constexpr int64_t attention_scratch_floats(int64_t positions) {
+  return kMaxTile * (2 * kMaxHeadDim + (positions + 15) / 16 * 16 + 16);
+}
+
+// Tiles of n rows: as few as possible, as even as possible, wider ones first.
+static inline constexpr int64_t tile_count(int64_t n, int tile_cols) { return (n + tile_cols - 1) / tile_cols; }
+static inline constexpr int64_t tile_start(int64_t n, int tile_cols, int64_t tile) {
+  const int64_t tiles = tile_count(n, tile_cols), base = n / tiles, wider = n % tiles;
+  return tile * base + (tile < wider ? tile : wider);
+}
+
+}  // namespace ke::cpu

@@ -1,0 +1,41 @@
+// One instruction set's kernels: includes the texts below into its namespace and exports the table.
+// The including file has defined KE_ISA and included its vector vocabulary.
+#include "cpu/kernels.h"
+#include "cpu/panels.h"
+
+#define KE_UNROLL _Pragma("GCC unroll 16")
+#define KE_TEXT(name) #name
+
+namespace ke::cpu::KE_ISA {
+namespace {
+
+// Calls f<C>() with C = cols, 1 <= cols <= kTileCols.
+template <int C = 1, class F>
+inline void for_columns(int cols, F&& f) {
+  if constexpr (C < kTileCols) {
+    if (cols != C) return for_columns<C + 1>(cols, f);
+  }
+  f.template operator()<C>();
+}
+
+#include "cpu/elementwise.inl"
+#include "cpu/linear_float.inl"
+#include "cpu/attention.inl"
+#include "cpu/linear_quantized.inl"
+
+void linear(const LinearTask* task) {
+  switch (task->type) {
+    case PanelType::F32: return linear_float<F32Weights>(*task);
+    case PanelType::F16: return linear_float<F16Weights>(*task);
+    case PanelType::BF16: return linear_float<BF16Weights>(*task);
+    default: return linear_quantized(*task);
+  }
+}
+
+}  // namespace
+
+extern const Kernels kernels;
+const Kernels kernels = {KE_NAME, kTileCols, kPanels, kLinearScratch, pack_floats, pack_quantized, linear,
+                         layer_norm, l2_normalize, add_rows, attention, store_kv};
+
+}  // namespace ke::cpu::KE_ISA

@@ -1,0 +1,54 @@
+#include "cpu/kv_cache.h"
+
+#include <cstring>
+
+#include "base/error.h"
+
+namespace ke::cpu {
+
+CpuKvCache::CpuKvCache(int n_layers, int64_t heads, int64_t head_dim, int64_t positions, DType type)
+    : heads_(heads), head_dim_(head_dim), half_(type == DType::F16) {
+  KE_CHECK(type == DType::F16 || type == DType::F32, InvalidRequest, "a KV cache holds F32 or F16 values, not ",
+           dtype_info(type).name);
+  KE_CHECK(n_layers > 0 && heads > 0 && head_dim > 0 && head_dim <= kMaxHeadDim && positions >= 0, InvalidRequest,
+           "KV cache of ", n_layers, " layers, ", heads, " heads of ", head_dim, ", ", positions, " positions");
+  layers = n_layers;
+  width = heads * head_dim;
+  keys_.resize(n_layers);
+  values_.resize(n_layers);
+  reserve(positions);
+}
+
+void CpuKvCache::reserve(int64_t positions) {
+  if (positions <= capacity) return;
+  KE_CHECK(positions <= int64_t{1} << 31, OutOfMemory, "a KV cache of ", positions, " positions");
+  const int64_t grown = (positions + kPanelRows - 1) / kPanelRows * kPanelRows;
+  const size_t row = static_cast<size_t>(heads_ * value_bytes());
+  std::vector<Memory> keys, values;  // all allocated before anything is replaced: a failure leaves the cache as it was
+  for (int l = 0; l < layers; ++l) {
+    keys.emplace_back(row * head_dim_ * grown);
+    values.emplace_back(row * padded_dim() * grown);
+  }
+  const CpuKvCache old(std::move(*this));
+  keys_ = std::move(keys);
+  values_ = std::move(values);
+  capacity = grown;
+  for (int l = 0; l < layers; ++l) copy_layer(old, l, old.capacity);
+}
+
+bool CpuKvCache::same_shape(const CpuKvCache& other) const {
+  return layers == other.layers && heads_ == other.heads_ && head_dim_ == other.head_dim_ && half_ == other.half_;
+}
+
+void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t positions) {
+  const int64_t lanes = (positions + kPanelRows - 1) / kPanelRows * kPanelRows;  // keys go by whole panels
+  const int64_t key = head_dim_ * value_bytes(), value = kPanelRows * value_bytes();
+  for (int64_t h = 0; h < heads_; ++h) {
+    std::memcpy(keys(layer, h), from.keys(layer, h), lanes * key);
+    for (int64_t p = 0; p < padded_dim() / kPanelRows; ++p)
+      std::memcpy(values(layer, h) + p * capacity * value, from.values(layer, h) + p * from.capacity * value,
+                  positions * value);
+  }
+}
+
+}  // namespace ke::cpu

@@ -1,0 +1,42 @@
+// Keys and values of one sequence, laid out for the attention kernels.
+#pragma once
+#include <vector>
+
+#include "backend/backend.h"
+#include "cpu/kernels.h"
+#include "cpu/memory.h"
+
+namespace ke::cpu {
+
+// Per layer and head: keys [position / 16][dim][16], values [dim / 16][position][16], so that both products of
+// attention read panels of 16 lanes straight through, and one more position touches one lane and one vector.
+class CpuKvCache final : public KvCache {
+ public:
+  CpuKvCache(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type);
+  void reserve(int64_t positions);
+  bool same_shape(const CpuKvCache& other) const;
+  // Positions [0, positions) of one layer; same_shape(from), and both caches hold that many.
+  void copy_layer(const CpuKvCache& from, int layer, int64_t positions);
+
+  int64_t heads() const { return heads_; }
+  int64_t head_dim() const { return head_dim_; }
+  bool half() const { return half_; }
+  // Where one head's panels begin; `position` selects the lane (keys) or vector (values).
+  uint8_t* keys(int layer, int64_t head, int64_t position = 0) const {
+    const int64_t value = (head * capacity + position / kPanelRows * kPanelRows) * head_dim_ + position % kPanelRows;
+    return keys_[layer].data() + value * value_bytes();
+  }
+  uint8_t* values(int layer, int64_t head, int64_t position = 0) const {
+    return values_[layer].data() + (head * capacity * padded_dim() + position * kPanelRows) * value_bytes();
+  }
+
+ private:
+  CpuKvCache(CpuKvCache&& other) = default;  // leaves `other` without memory
+  int64_t value_bytes() const { return half_ ? 2 : 4; }
+  int64_t padded_dim() const { return (head_dim_ + kPanelRows - 1) / kPanelRows * kPanelRows; }
+  int64_t heads_, head_dim_;
+  bool half_;
+  std::vector<Memory> keys_, values_;  // per layer
+};
+
+}  // namespace ke::cpu

@@ -1,0 +1,127 @@
+// y = act(x W^T + b) + residual: packs x for the kernels, then shares the panels of W among the threads.
+#include <algorithm>
+
+#include "base/error.h"
+#include "cpu/cpu_backend.h"
+#include "cpu/tasks.h"
+
+namespace ke::cpu {
+
+namespace {
+
+constexpr int64_t kPackGrain = 32768;    // values of x per packing task
+constexpr int64_t kWorkGrain = 1 << 18;  // products per task: below that, handing over costs more
+constexpr int64_t kTasksPerThread = 4;   // at least, where the matrix allows it
+
+Act act_of(Activation a) {
+  return a == Activation::GeluErf ? Act::GeluErf : a == Activation::QuickGelu ? Act::QuickGelu : Act::None;
+}
+
+struct PackedBytes {
+  size_t values, codes, scale, sum16, sum32, mins;
+  size_t total() const {
+    return Arena::padded(values) + Arena::padded(codes) + Arena::padded(scale) + Arena::padded(sum16) +
+           Arena::padded(sum32) + Arena::padded(mins);
+  }
+};
+
+PackedBytes packed_bytes(int64_t rows, int64_t cols, int block, bool floats, bool quantized) {
+  const size_t n = static_cast<size_t>(rows) * cols;
+  PackedBytes b{};
+  if (floats) b.values = n * sizeof(float);
+  if (quantized) {
+    b.codes = n;
+    b.scale = n / block * sizeof(float);
+    b.sum32 = n / 32 * sizeof(int32_t);
+    if (block == kBlock) b.sum16 = n / 16 * sizeof(int32_t), b.mins = n / 16;
+  }
+  return b;
+}
+
+Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const PackedBytes& b) {
+  Packed p{rows, cols, block, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  p.values = reinterpret_cast<float*>(arena.take(b.values));
+  p.codes = reinterpret_cast<int8_t*>(arena.take(b.codes));
+  p.scale = reinterpret_cast<float*>(arena.take(b.scale));
+  p.sum16 = reinterpret_cast<int32_t*>(arena.take(b.sum16));
+  p.sum32 = reinterpret_cast<int32_t*>(arena.take(b.sum32));
+  p.mins = reinterpret_cast<int8_t*>(arena.take(b.mins));
+  return p;
+}
+
+}  // namespace
+
+void CpuBackend::pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized) {
+  const int64_t tiles = tile_count(x.rows, kernels_.tile_cols);
+  const int64_t grain = std::max<int64_t>(1, kPackGrain / (kernels_.tile_cols * x.cols));
+  const Mat source = norm ? scratch : x;
+  run_tasks(pool_, tiles, grain, [&](int, int64_t tile) {
+    if (norm)
+      for (int64_t r = tile_start(x.rows, kernels_.tile_cols, tile);
+           r < tile_start(x.rows, kernels_.tile_cols, tile + 1); ++r)
+        kernels_.layer_norm(x.data + r * x.stride, norm->gamma->data, norm->beta->data, norm->eps, x.cols,
+                            scratch.data + r * scratch.stride);
+    if (floats) kernels_.pack_floats(source.data, source.stride, &packed, tile, tile + 1);
+    if (quantized) kernels_.pack_quantized(source.data, source.stride, &packed, tile, tile + 1);
+  });
+}
+
+void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual,
+                            Mat y) {
+  KE_ASSERT(x.cols == w.in && y.cols == w.out && y.rows == x.rows);
+  KE_ASSERT(!residual.data || (residual.rows == y.rows && residual.cols == y.cols));
+  KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && norm->gamma->count >= x.cols));
+  if (x.rows == 0) return;
+  const int block = x.cols % kBlock == 0 ? kBlock : 32;
+  const int tile_cols = kernels_.tile_cols, group = kernels_.panels;
+  const int64_t tiles = tile_count(x.rows, tile_cols);
+
+  int64_t groups = 0;  // of panels that a kernel takes at once
+  for (const CpuLinear::Part& p : w.parts) groups += (p.panels + group - 1) / group;
+  const int64_t wanted = kTasksPerThread * pool_.threads();
+  const int64_t splits = groups >= wanted ? 1 : std::min(tiles, (wanted + groups - 1) / groups);
+  const int64_t products = x.rows * x.cols * group * kPanelRows / splits;
+  const int64_t grain = std::max<int64_t>(1, kWorkGrain / std::max<int64_t>(products, 1));
+
+  ArenaPool::Lease arena(arenas_);
+  const PackedBytes bytes = packed_bytes(x.rows, x.cols, block, w.floats, w.quantized);
+  const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes);
+  const int slots = task_slots(pool_, groups * splits, grain);
+  arena->reset(bytes.total() + slots * scratch_bytes);
+  const Packed packed = take_packed(*arena.operator->(), x.rows, x.cols, block, bytes);
+  uint8_t* kernel_scratch = arena->take(slots * scratch_bytes);
+
+  pack(x, norm, scratch, packed, w.floats, w.quantized);
+
+  run_tasks(pool_, groups * splits, grain, [&](int slot, int64_t task) {
+    int64_t g = task / splits;
+    const int64_t split = task % splits;
+    const CpuLinear::Part* part = w.parts.data();
+    for (int64_t n; g >= (n = (part->panels + group - 1) / group); ++part) g -= n;
+    LinearTask t;
+    t.type = part->type;
+    t.weights = part->data.data();
+    t.panel_bytes = part->panel_bytes;
+    t.outputs = part->rows;
+    t.panel_begin = g * group;
+    t.panel_end = std::min(part->panels, t.panel_begin + group);
+    t.x = &packed;
+    t.tile_begin = tiles * split / splits;
+    t.tile_end = tiles * (split + 1) / splits;
+    t.epilogue = {part->bias.floats(), act_of(act),          residual.data ? residual.data + part->first : nullptr,
+                  residual.stride,     y.data + part->first, y.stride};
+    t.scratch = kernel_scratch + slot * scratch_bytes;
+    kernels_.linear(&t);
+  });
+}
+
+void CpuBackend::linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) {
+  run_linear(static_cast<const CpuLinear&>(w), x, nullptr, {}, act, residual, y);
+}
+
+void CpuBackend::norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch,
+                             Mat y) {
+  run_linear(static_cast<const CpuLinear&>(w), x, &norm, scratch, act, residual, y);
+}
+
+}  // namespace ke::cpu

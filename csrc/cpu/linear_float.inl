@@ -1,0 +1,111 @@
+// Matrix products with floating-point weights, the exact path: float32 products and sums whatever the storage.
+// Every output is its bias plus, chunk by chunk of kFloatChunk k in order, the sum of the chunk's products added one
+// after the other. That order does not depend on tiles, panels or threads, so a row gives the same bits in any batch.
+
+struct F32Weights {
+  using Stored = float;
+  static inline f32x16 get(const float* p) { return load(p); }
+};
+struct F16Weights {
+  using Stored = uint16_t;
+  static inline f32x16 get(const uint16_t* p) { return load_half(p); }
+};
+struct BF16Weights {
+  using Stored = uint16_t;
+  static inline f32x16 get(const uint16_t* p) { return load_bfloat(p); }
+};
+
+// Where a tile's activations lie: packed together, [k][C], or in rows of a matrix, [C][stride].
+template <int C>
+struct PackedTile {
+  const float* p;
+  inline float at(int64_t k, int c) const { return p[k * C + c]; }
+  inline PackedTile from(int64_t k) const { return {p + k * C}; }
+};
+template <int C>
+struct RowTile {
+  const float* p;
+  int64_t stride;
+  inline float at(int64_t k, int c) const { return p[k + c * stride]; }
+  inline RowTile from(int64_t k) const { return {p + k, stride}; }
+};
+
+// acc[c][16 p + lane] (+)= sum over k < n of w[p][k][lane] * x(k, c), for P panels and C columns.
+template <class W, int P, int C, class X>
+inline void float_chunk(const typename W::Stored* w, int64_t panel, int64_t n, X x, float* acc, int64_t acc_stride,
+                        bool first) {
+  f32x16 s[C][P];
+  KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) s[c][p] = zero();
+  for (int64_t k = 0; k < n; ++k) {
+    f32x16 v[P];
+    KE_UNROLL for (int p = 0; p < P; ++p) v[p] = W::get(w + p * panel + k * 16);
+    KE_UNROLL for (int c = 0; c < C; ++c) {
+      const f32x16 b = set1(x.at(k, c));
+      KE_UNROLL for (int p = 0; p < P; ++p) s[c][p] = fma(v[p], b, s[c][p]);
+    }
+  }
+  KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) {
+    float* a = acc + c * acc_stride + 16 * p;
+    store(a, first ? s[c][p] : add(load(a), s[c][p]));
+  }
+}
+
+// The whole sum over k, for panels whose activations lie in one piece.
+template <class W, int P, int C, class X>
+inline void float_tile(const typename W::Stored* w, int64_t panel, int64_t n, X x, float* acc, int64_t acc_stride) {
+  for (int64_t k = 0; k < n; k += kFloatChunk)
+    float_chunk<W, P, C>(w + k * 16, panel, n - k < kFloatChunk ? n - k : kFloatChunk, x.from(k), acc, acc_stride,
+                         k == 0);
+}
+
+void pack_floats(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end) {
+  for (int64_t t = tile_begin; t < tile_end; ++t) {
+    const int64_t row = tile_start(out->rows, kTileCols, t), cols = tile_start(out->rows, kTileCols, t + 1) - row;
+    for (int64_t k0 = 0; k0 < out->cols; k0 += kFloatChunk) {
+      const int64_t n = out->cols - k0 < kFloatChunk ? out->cols - k0 : kFloatChunk;
+      float* to = out->values + k0 * out->rows + row * n;
+      for (int64_t c = 0; c < cols; ++c)
+        for (int64_t k = 0; k < n; ++k) to[k * cols + c] = x[(row + c) * stride + k0 + k];
+    }
+  }
+}
+
+constexpr int64_t kTilesAtOnce = 16;  // tiles whose sums are kept while the panels' chunks pass by
+
+template <class W, int P>
+void linear_float_panels(const LinearTask& task, int64_t panel) {
+  const Packed& x = *task.x;
+  const auto* w = reinterpret_cast<const typename W::Stored*>(task.weights + panel * task.panel_bytes);
+  const int64_t panel_values = task.panel_bytes / static_cast<int64_t>(sizeof(typename W::Stored));
+  float* acc = reinterpret_cast<float*>(task.scratch);
+  for (int64_t t0 = task.tile_begin; t0 < task.tile_end; t0 += kTilesAtOnce) {
+    const int64_t t1 = t0 + kTilesAtOnce < task.tile_end ? t0 + kTilesAtOnce : task.tile_end;
+    const int64_t row0 = tile_start(x.rows, kTileCols, t0), row1 = tile_start(x.rows, kTileCols, t1);
+    for (int64_t k = 0; k < x.cols; k += kFloatChunk) {
+      const int64_t n = x.cols - k < kFloatChunk ? x.cols - k : kFloatChunk;
+      for (int64_t t = t0; t < t1; ++t) {
+        const int64_t row = tile_start(x.rows, kTileCols, t);
+        const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
+        const float* values = x.values + k * x.rows + row * n;
+        float* a = acc + (row - row0) * 16 * P;
+        for_columns(cols, [&]<int C>() {
+          float_chunk<W, P, C>(w + k * 16, panel_values, n, PackedTile<C>{values}, a, 16 * P, k == 0);
+        });
+      }
+    }
+    for (int64_t row = row0; row < row1; ++row)
+      for (int p = 0; p < P; ++p) {
+        const int64_t output = (panel + p) * 16, left = task.outputs - output;
+        finish(task.epilogue, load(acc + (row - row0) * 16 * P + 16 * p), row, output,
+               left < 16 ? static_cast<int>(left) : 16);
+      }
+  }
+}
+
+template <class W>
+void linear_float(const LinearTask& task) {
+  int64_t panel = task.panel_begin;
+  for (; panel + kPanels <= task.panel_end; panel += kPanels) linear_float_panels<W, kPanels>(task, panel);
+  if constexpr (kPanels > 1)
+    for (; panel < task.panel_end; ++panel) linear_float_panels<W, 1>(task, panel);
+}

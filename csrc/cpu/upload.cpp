@@ -1,0 +1,52 @@
+#include "cpu/upload.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "cpu/panels.h"
+
+namespace ke::cpu {
+
+std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, const std::vector<Tensor>& parts, const float* bias) {
+  KE_ASSERT(!parts.empty());
+  auto linear = std::make_unique<CpuLinear>();
+  linear->in = parts[0].cols();
+  for (const Tensor& t : parts) {
+    const int64_t rows = t.rows(), cols = t.cols();
+    KE_CHECK(t.shape.size() == 2 && rows > 0 && cols > 0, InvalidRequest, "tensor ", t.name, ": expected a matrix");
+    KE_CHECK(cols == linear->in, InvalidRequest, "tensor ", t.name, ": expected rows of ", linear->in, " values, got ",
+             cols);
+    const DTypeInfo& info = dtype_info(t.dtype);
+    KE_CHECK(cols % info.block_elems == 0, InvalidRequest, "tensor ", t.name, ": rows of ", cols,
+             " values are no multiple of ", info.name, "'s block of ", info.block_elems);
+    KE_CHECK(t.bytes == dtype_bytes(t.dtype, rows * cols), InvalidRequest, "tensor ", t.name, ": expected ",
+             dtype_bytes(t.dtype, rows * cols), " bytes, got ", t.bytes);
+
+    CpuLinear::Part part;
+    part.type = panel_type(t.dtype);
+    part.first = linear->out;
+    part.rows = rows;
+    part.panels = (rows + kPanelRows - 1) / kPanelRows;
+    part.panel_bytes = panel_bytes(part.type, cols);
+    part.data = Memory(static_cast<size_t>(part.panels * part.panel_bytes));
+    if (bias) {
+      part.bias = Memory(static_cast<size_t>(part.panels) * kPanelRows * sizeof(float));
+      std::memcpy(part.bias.data(), bias + linear->out, static_cast<size_t>(rows) * sizeof(float));
+    }
+    const int64_t row_bytes = static_cast<int64_t>(dtype_bytes(t.dtype, cols));
+    pool.parallel_for(part.panels, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        const int count = static_cast<int>(std::min<int64_t>(kPanelRows, rows - p * kPanelRows));
+        lay_panel(part.type, {t.data + p * kPanelRows * row_bytes, row_bytes, count, cols},
+                  part.data.data() + p * part.panel_bytes);
+      }
+    });
+    (info.block_elems == 1 ? linear->floats : linear->quantized) = true;
+    linear->out += rows;
+    linear->parts.push_back(std::move(part));
+  }
+  return linear;
+}
+
+}  // namespace ke::cpu

@@ -1,0 +1,44 @@
+// Weights in the CPU's own layout.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/thread_pool.h"
+#include "cpu/kernels.h"
+#include "cpu/memory.h"
+
+namespace ke::cpu {
+
+PanelType panel_type(DType dtype);
+
+// Up to 16 rows of a stored matrix.
+struct PanelSource {
+  const uint8_t* rows;
+  int64_t row_bytes;
+  int count;     // rows
+  int64_t cols;  // values per row
+};
+
+// Writes one zero-filled panel of panel_bytes(type, cols) bytes.
+void lay_panel(PanelType type, const PanelSource& source, uint8_t* panel);
+
+class CpuLinear final : public Linear {
+ public:
+  struct Part {
+    PanelType type;
+    int64_t first;  // output row of the whole
+    int64_t rows;
+    int64_t panels;
+    int64_t panel_bytes;
+    Memory data;
+    Memory bias;  // panels * 16 floats, or empty
+  };
+  std::vector<Part> parts;
+  bool floats = false;     // some part has float weights
+  bool quantized = false;  // some part has not
+};
+
+std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, const std::vector<Tensor>& parts, const float* bias);
+
+}  // namespace ke::cpu

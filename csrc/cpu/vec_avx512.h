@@ -1,0 +1,115 @@
+// The vector vocabulary in AVX-512 with VNNI: 16 lanes are one register. Meanings: vec_scalar.h.
+#pragma once
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored \
+    "-Wmaybe-uninitialized"  // GCC 12's own immintrin.h sets undefined values from themselves
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace ke::cpu::KE_ISA {
+namespace {
+
+constexpr int kTileCols = 6;  // 4 x 6 accumulators + 4 weights + 1 broadcast of 32 registers
+constexpr int kPanels = 4;
+
+struct f32x16 {
+  __m512 v;
+};
+struct i32x16 {
+  __m512i v;
+};
+struct u8x64 {
+  __m512i v;
+};
+
+inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+inline f32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, f32x16 a) { _mm512_storeu_ps(p, a.v); }
+inline f32x16 load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+inline void store_n(float* p, f32x16 a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
+inline f32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
+inline f32x16 zero() { return {_mm512_setzero_ps()}; }
+inline f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline f32x16 sub(f32x16 a, f32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline f32x16 mul(f32x16 a, f32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline f32x16 div(f32x16 a, f32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline f32x16 max(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline f32x16 min(f32x16 a, f32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline f32x16 abs(f32x16 a) { return {_mm512_abs_ps(a.v)}; }
+inline f32x16 select_less(f32x16 a, f32x16 b, f32x16 yes, f32x16 no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+inline float sum(f32x16 a) {
+  const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+  const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_shuffle_ps(s2, s2, 1)));
+}
+inline float max_lane(f32x16 a) { return _mm512_reduce_max_ps(a.v); }
+inline float square_root(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
+
+inline f32x16 load_half(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline void store_half(uint16_t* p, f32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline f32x16 load_bfloat(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+
+inline i32x16 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store(int32_t* p, i32x16 a) { _mm512_storeu_si512(p, a.v); }
+inline i32x16 set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline i32x16 add(i32x16 a, i32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline i32x16 sub(i32x16 a, i32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline i32x16 mul(i32x16 a, i32x16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+inline i32x16 max(i32x16 a, i32x16 b) { return {_mm512_max_epi32(a.v, b.v)}; }
+template <int N>
+inline i32x16 shift_left(i32x16 a) {
+  return {_mm512_slli_epi32(a.v, N)};
+}
+inline i32x16 bits_of(f32x16 a) { return {_mm512_castps_si512(a.v)}; }
+inline f32x16 floats_of_bits(i32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline f32x16 to_float(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline i32x16 to_int(f32x16 a) {
+  return {_mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline int32_t sum(i32x16 a) { return _mm512_reduce_add_epi32(a.v); }
+inline int32_t max_lane(i32x16 a) { return _mm512_reduce_max_epi32(a.v); }
+inline void store_bytes(int8_t* p, i32x16 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
+inline i32x16 load_bytes(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline i32x16 load_bytes(const int8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+
+inline u8x64 load64(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store64(uint8_t* p, u8x64 a) { _mm512_storeu_si512(p, a.v); }
+inline u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+inline u8x64 high_nibbles(u8x64 a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
+template <int Bit, int Count>
+inline u8x64 or_high_bits(u8x64 a, u8x64 b) {
+  const __m512i moved = Bit < 4 ? _mm512_slli_epi16(b.v, 4 - Bit) : _mm512_srli_epi16(b.v, Bit - 4);
+  const __m512i mask = _mm512_set1_epi8(((1 << Count) - 1) << 4);
+  return {_mm512_ternarylogic_epi32(a.v, moved, mask, 0xf8)};  // a | (moved & mask)
+}
+inline i32x16 scale_lanes(i32x16 a) { return a; }
+inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
+  int32_t four;
+  memcpy(&four, x, 4);
+  return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(four))};
+}
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA
