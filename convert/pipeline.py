@@ -88,8 +88,12 @@ def convert(
     with open_checkpoint(source_path, None if tokenizer is None else Path(tokenizer)) as checkpoint:
         plan = _plan(checkpoint, recipe)
         target = Path(output)
-        if target.is_dir():
+        if os.path.isdir(target):
             target /= file_name(plan.metadata([]), recipe)
+        try:
+            str(target).encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"{target!r} is not valid Unicode: choose another output") from None
         for file in checkpoint.files:
             if file.same_as(target):
                 raise InvalidRequest(f"{target} is {file.path}, one of the files to convert: choose another output")

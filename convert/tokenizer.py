@@ -9,6 +9,7 @@ sentencepiece_model.proto.
 import base64
 import binascii
 import math
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,8 +70,9 @@ def find_vocabulary(folder: Folder, given: Path | None, files: list[SourceFile])
     """
     name = ""
     if given is not None:
-        folder = Folder(given if given.is_dir() else given.parent)
-        if not given.is_dir():
+        is_folder = os.path.isdir(given)
+        folder = Folder(given if is_folder else given.parent)
+        if not is_folder:
             files.append(SourceFile(given))
             name = given.name
     if not name:

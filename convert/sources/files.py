@@ -125,7 +125,7 @@ class Folder:
             self._roots.append((path.parent.parent / "blobs").resolve())
 
     def has(self, name: str) -> bool:
-        return (self.path / name).exists()
+        return os.path.exists(self.path / name)
 
     def open(self, name: str) -> SourceFile:
         """The file of that name; names come from checkpoints, so only plain ones that stay inside are accepted."""

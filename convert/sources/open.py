@@ -1,5 +1,6 @@
 """Checkpoints as they are published: `open_checkpoint` recognises one and returns it unread."""
 
+import os
 from pathlib import Path
 
 from kosmos_edge.errors import ModelNotFound
@@ -20,7 +21,7 @@ def open_checkpoint(source: Path, tokenizer: Path | None = None) -> Checkpoint:
     tokenizer: a tokenizer.json, a sentencepiece .model, or a folder that holds one; None: beside the weights. The
     caller closes the checkpoint. ModelNotFound, ModelCorrupt and InvalidRequest say what is missing or wrong.
     """
-    if source.is_dir():
+    if os.path.isdir(source):
         folder = Folder(source)
         if folder.has("config.json"):
             return open_hf(folder, tokenizer)
