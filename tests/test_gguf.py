@@ -2,6 +2,7 @@
 
 import os
 import struct
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -141,6 +142,33 @@ def test_the_copy_does_not_depend_on_the_file(tmp_path):
     with open(path, "r+b") as f:
         f.truncate(10)
     assert file.tensor_data("vector") == sample().tensors[0].data
+
+
+def resident_bytes(path: str) -> int:
+    """Bytes of this process's mapping of path that are in memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        int(next(line for line in lines if line.startswith("Rss:")).split()[1]) * 1024
+        for header in lines
+        if header.endswith(path)
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="needs Linux's /proc")
+def test_released_pages_leave_memory_and_come_back(tmp_path):
+    size = 1 << 20
+    data = np.random.RandomState(6).randint(0, 256, 4 * size).astype(np.uint8).tobytes()
+    builder = GgufBuilder(tensors=[TensorSpec(b"big", [size], F32, data), f32(b"next", [2], [1.0, 2.0])])
+    path = write(tmp_path / "big.gguf", builder.build())
+    file = _core.GgufFile(path)
+    assert file.tensor_data("big") == data
+    assert resident_bytes(path) >= len(data)
+    _core.testing.release_tensor(file, "big")
+    assert resident_bytes(path) < len(data) // 4
+    assert file.tensor_data("big") == data
+    copy = _core.GgufFile(path, "copy")
+    _core.testing.release_tensor(copy, "big")
+    assert copy.tensor_data("big") == data
 
 
 def changed(**tensor) -> GgufBuilder:

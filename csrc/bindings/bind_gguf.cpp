@@ -77,10 +77,15 @@ static nb::list tensors(const GgufFile& file) {
   return out;
 }
 
-static nb::bytes tensor_data(const GgufFile& file, const std::string& name) {
+static const Tensor& find(const GgufFile& file, const std::string& name) {
   const Tensor* t = file.find_tensor(name);
   KE_CHECK(t, InvalidRequest, file.path(), ": no tensor is called ", quoted(name));
-  return nb::bytes(t->data, t->bytes);
+  return *t;
+}
+
+static nb::bytes tensor_data(const GgufFile& file, const std::string& name) {
+  const Tensor& t = find(file, name);
+  return nb::bytes(t.data, t.bytes);
 }
 
 static LoadMode mode_of(std::string_view mode) {
@@ -170,6 +175,7 @@ void bind_gguf(nb::module_& m) {
   nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));
   testing.def("claim_tensors", &claim_tensors, nb::arg("path"), nb::arg("wanted"),
               "Load as a model does: [(name, shape)] -> the values of each; an error if a tensor is left over.");
+  testing.def("release_tensor", [](const GgufFile& file, const std::string& name) { file.release(find(file, name)); });
 }
 
 }  // namespace ke

@@ -57,8 +57,8 @@ struct GgufFile::State {
   std::map<std::string_view, size_t> names;  // into tensors
   uint64_t alignment = default_alignment;
 
-  State(const std::string& path, LoadMode mode)
-      : path(path), file(path, mode == LoadMode::Mmap ? MapMode::Map : MapMode::Copy) {}
+  State(const std::string& name, LoadMode mode)
+      : path(name), file(name, mode == LoadMode::Mmap ? MapMode::Map : MapMode::Copy) {}
 
   template <class... Args>
   void check(bool ok, const Args&... what) const {
@@ -81,7 +81,8 @@ void GgufFile::State::check_magic() const {
   check(b.size() >= 24, "not a GGUF file: ", b.size(), " bytes long, the header alone has 24");
   if (std::memcmp(b.data(), "GGUF", 4) == 0) return;
   std::string hex;
-  for (int i = 0; i < 4; ++i) hex += concat(i ? " " : "", "0123456789abcdef"[b[i] >> 4], "0123456789abcdef"[b[i] & 15]);
+  for (size_t i = 0; i < 4; ++i)
+    hex += concat(i ? " " : "", "0123456789abcdef"[b[i] >> 4], "0123456789abcdef"[b[i] & 15]);
   check(false, "not a GGUF file: expected it to begin with 47 47 55 46 (\"GGUF\"), found ", hex,
         b[0] == 'P' && b[1] == 'K' ? " (a zip archive, perhaps a checkpoint that must be converted first)" : "");
 }
