@@ -38,12 +38,11 @@ class Reader:
         return self.box(_core.cells_to_box(*cells, self.bins), cells)
 
     def read(
-        self, kept: Sequence[int], answer: Sequence[int], logprobs: Sequence[float], stop_string: str = ""
+        self, kept: Sequence[int], answer: Sequence[int], logprobs: Sequence[float], stop: Sequence[str] = ()
     ) -> tuple[str, list[Entity]]:
         """Text and entities of the answer's ids behind those prompt ids that the text is to begin with.
 
-        logprobs: ln p of the answer's tokens, NaN where unknown. stop_string: the one that ended the answer; it and
-        what follows are no part of the text.
+        logprobs: ln p of the answer's tokens, NaN where unknown. stop: the text ends before the first of these.
         """
         text, found = _core.parse_grounded(self.tokenizer, [*kept, *answer], self.bins)
         entities = []
@@ -55,11 +54,23 @@ class Reader:
             name = "" if _NAMELESS.fullmatch(phrase) else phrase
             score = _probability([value for values in known for value in values])
             entities.append(Entity(name, (start, end), out, score))
-        if stop_string:
-            cut = _cut(text, stop_string)
+        cut = self._stop_at(text, kept, stop)
+        if cut >= 0:
             text = text[:cut].rstrip()
             entities = [entity for entity in entities if entity.span[1] <= len(text)]
         return text, entities
+
+    def has_stop(self, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str]) -> bool:
+        """Whether the answer's text contains one of these."""
+        text, _ = _core.parse_grounded(self.tokenizer, [*kept, *answer], self.bins)
+        return self._stop_at(text, kept, stop) >= 0
+
+    def _stop_at(self, text: str, kept: Sequence[int], stop: Sequence[str]) -> int:
+        """Where the first stop text begins behind the prompt's words, -1 where there is none."""
+        if not stop:
+            return -1
+        begin = len(_core.parse_grounded(self.tokenizer, list(kept), self.bins)[0]) if kept else 0
+        return min((at for at in (text.find(word, begin) for word in stop) if at >= 0), default=-1)
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
         """transformers' tuple for the ids behind the last picture."""
@@ -75,15 +86,6 @@ def _probability(logprobs: Sequence[float]) -> float | None:
     if not logprobs or any(math.isnan(value) for value in logprobs):
         return None
     return min(1.0, math.exp(sum(logprobs) / len(logprobs)))
-
-
-def _cut(text: str, stop_string: str) -> int:
-    """Where the answer ends: the engine stops as soon as the string is there, so it is the last one."""
-    at = text.rfind(stop_string)
-    if at >= 0:
-        return at
-    bare = stop_string.strip()  # blanks at the text's ends are stripped
-    return text.rfind(bare) if bare and text.endswith(bare) else len(text)
 
 
 class StreamReader:

@@ -30,7 +30,7 @@ from kosmos_edge.session import EncodedImage, Session
 
 MAX_THREADS = 1024
 MAX_TEXTS = 10_000
-AnyImage: TypeAlias = ImageInput | EncodedImage
+AnyImage: TypeAlias = "ImageInput | EncodedImage"
 EventStream: TypeAlias = Generator[Event, None, None]
 BoxInput: TypeAlias = Box | Corners | Sequence[float]
 
@@ -68,16 +68,16 @@ def load(
 
 def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:
     """The file that load(model) would open."""
-    from kosmos_edge import hub  # only here: it brings huggingface_hub's names along
+    if isinstance(model, os.PathLike):
+        return Path(model)
+    if model is not None:
+        if not isinstance(model, str) or not model or "\0" in model:
+            raise InvalidRequest(f"model: expected a tag or a path, got {model!r}")
+        if model.endswith(".gguf") or (os.path.dirname(model) and os.path.isfile(model)):
+            return Path(model)
+    from kosmos_edge import hub  # only here: a path needs nothing of it
 
-    if model is None:
-        return Path(hub.resolve(hub.default_model()[0], offline=offline))
-    if not isinstance(model, str | os.PathLike):
-        raise InvalidRequest(f"model: expected a tag or a path, got {type(model).__name__}")
-    spec = os.fspath(model)
-    if not isinstance(spec, str) or not spec or "\0" in spec:
-        raise InvalidRequest(f"model: expected a tag or a path, got {spec!r}")
-    return Path(hub.resolve(spec, offline=offline))
+    return Path(hub.resolve(hub.default_model()[0] if model is None else model, offline=offline))
 
 
 class Model:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from kosmos_edge._native import _core
-from kosmos_edge.errors import Cancelled
+from kosmos_edge.errors import Cancelled, OutOfMemory
 from kosmos_edge.results import Event, OnEvent
 
 T = TypeVar("T")
@@ -29,6 +29,15 @@ def is_cancelled(cancel: Any) -> bool:
     if hasattr(cancel, "cancelled"):
         return bool(cancel.cancelled)
     return bool(cancel.is_set())
+
+
+def _start(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OutOfMemory(f"no thread could be started: {error}") from error
+    return thread
 
 
 def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
@@ -53,7 +62,7 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
         finally:
             done.set()
 
-    threading.Thread(target=work, name="kosmos-edge call").start()
+    _start(work, "kosmos-edge call")
     try:
         while not done.wait(POLL_SECONDS):
             if is_cancelled(cancel):
@@ -84,8 +93,7 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
         except BaseException as error:  # handed over to the iterating thread
             events.put(error)
 
-    worker = threading.Thread(target=work, name="kosmos-edge stream")
-    worker.start()
+    worker = _start(work, "kosmos-edge stream")
     try:
         while True:
             item: Event | BaseException | None = None

@@ -61,6 +61,8 @@ class Session:
         self._image_end = find("</image>")
         self._phrase_begin, self._phrase_end = find("<phrase>"), find("</phrase>")
         self._object_begin, self._object_end = find("<object>"), find("</object>")
+        self._delimiter = find("</delimiter_of_multi_objects/>")
+        self._first_location = find("<patch_index_0000>")
 
     def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
         """Decodes and encodes one picture."""
@@ -180,13 +182,27 @@ class Session:
     # ---- answer
 
     def _kept(self, plan: tasks.Plan, prompt_ids: Sequence[int]) -> list[int]:
-        """The prompt's ids that the text begins with: none, all words, or a phrase whose box is asked for."""
+        """The prompt's ids that the text begins with: all words where asked for, else those of an unfinished entity.
+
+        That is <phrase> a hat</phrase> at the prompt's end, perhaps with the beginning of its boxes.
+        """
         if plan.keep_prompt:
             return self._caption_ids(prompt_ids)
-        if prompt_ids and prompt_ids[-1] == self._phrase_end and self._phrase_begin in prompt_ids:
-            begin = len(prompt_ids) - 1 - list(reversed(prompt_ids)).index(self._phrase_begin)
-            return list(prompt_ids[begin:])
-        return []
+        ids = list(prompt_ids)
+        begin = len(ids)
+        while begin > 0 and self._is_box_token(ids[begin - 1]):
+            begin -= 1
+        if begin > 0 and ids[begin - 1] == self._phrase_end and self._phrase_begin in ids[:begin]:
+            begin -= 1 + ids[:begin][::-1].index(self._phrase_begin)
+        return ids[begin:]
+
+    def _is_box_token(self, token_id: int) -> bool:
+        """Whether it opens or continues an <object> (not: closes it)."""
+        bins = self.engine.location_bins
+        return (
+            token_id in (self._object_begin, self._delimiter)
+            or self._first_location <= token_id < self._first_location + bins * bins
+        )
 
     def _caption_ids(self, prompt_ids: Sequence[int]) -> list[int]:
         """What transformers calls the caption begins after the last picture."""
@@ -202,13 +218,13 @@ class Session:
         prompt = self._prompt(plan.segments, token)
         reader = self._reader(prompt.last)
         events = StreamReader(reader, options.stop) if emit is not None else None
-        kept: list[int] = []
-        if events is not None:
-            kept = self._kept(plan, self.engine.prompt_ids(prompt.segments))
+        kept = self._kept(plan, self.engine.prompt_ids(prompt.segments))
         ids: list[int] = []
         logprobs: list[float] = []
+        stopped = False
 
         def on_token(token_id: int, logprob: float) -> bool:
+            nonlocal stopped
             if is_cancelled(options.cancel):
                 token.cancel()
             ids.append(token_id)
@@ -216,24 +232,28 @@ class Session:
             if events is not None and emit is not None:
                 for event in events.feed(kept, ids, logprobs):
                     emit(event)
+            if options.stop and reader.has_stop(kept, ids, options.stop):
+                stopped = True
+                return False
             if plan.one_object:
                 return token_id != self._object_end and (len(ids) > 1 or token_id == self._object_begin)
             return True
 
-        watched = events is not None or plan.one_object
+        watched = events is not None or plan.one_object or bool(options.stop)
         generation = self.engine.generate(prompt.segments, _params(options), on_token if watched else None, token)
-        kept = self._kept(plan, generation.prompt_ids)
-        text, entities = reader.read(kept, generation.token_ids, generation.logprobs, generation.stop_string)
+        text, entities = reader.read(kept, generation.token_ids, generation.logprobs, options.stop)
+        if plan.one_object and not entities:  # the token that showed that no box begins says nothing more
+            text = reader.read(kept, [], [])[0]
         if events is not None and emit is not None:
             for event in events.finish(text, entities):
                 emit(event)
-        reason = generation.finish_reason
+        reason = "stop_string" if stopped else "stop" if plan.one_object else generation.finish_reason
         result = Result(
             text=text,
             entities=entities,
             token_ids=list(generation.token_ids),
             logprobs=list(generation.logprobs) if options.logprobs else None,
-            finish_reason="stop" if reason == "callback" else reason,
+            finish_reason=reason,
             device=self.engine.device,
             model=name,
             box=prompt.box if plan.task == "describe" else None,
@@ -266,7 +286,7 @@ def _params(options: Options) -> _core.GenerateParams:
     params.num_beams = options.num_beams
     params.length_penalty = options.length_penalty
     params.no_repeat_ngram_size = options.no_repeat_ngram_size
-    params.stop = list(options.stop)
+    # options.stop is watched for here, in the text without tags; params.stop would look at the text with them
     params.choices = list(options.choices)
     params.grammar = options.grammar
     params.logprobs = options.logprobs
