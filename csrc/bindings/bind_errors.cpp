@@ -1,4 +1,6 @@
 // ke::Error -> the class of kosmos_edge.errors that belongs to its code.
+#include <cstring>
+
 #include "bindings/bind_common.h"
 
 namespace ke {
@@ -35,7 +37,9 @@ void bind_errors(nb::module_&) {
       std::rethrow_exception(p);
     } catch (const Error& e) {
       nb::object type = nb::module_::import_("kosmos_edge.errors").attr(class_name(e.code()));
-      PyErr_SetString(type.ptr(), e.what());
+      // A message may quote bytes of a file or a path that are no UTF-8.
+      nb::object text = nb::steal(PyUnicode_DecodeUTF8(e.what(), static_cast<Py_ssize_t>(strlen(e.what())), "replace"));
+      PyErr_SetObject(type.ptr(), text.ptr());
     } catch (const std::bad_alloc&) {
       nb::object type = nb::module_::import_("kosmos_edge.errors").attr("OutOfMemory");
       PyErr_SetString(type.ptr(), "not enough memory for this request");
