@@ -124,13 +124,13 @@ def test_stored_types_equal_the_reference_on_the_decoded_weights(tmp_path, dtype
     # Float types are computed in float32. Quantized ones may round activations to 8 bits: 1/254 of the largest per
     # block of 32 and product, which these few layers amplify; the correlation bound below catches a wrong layer.
     quantized = dtype.startswith("Q")
-    assert relative_error(got, expected) < (0.1 if quantized else TOLERANCE)
+    assert relative_error(got, expected) < (0.05 if quantized else TOLERANCE)
     prompt = reference.prompt([expected, [5, 6, 7, 8, 300]])
     want = reference.logits(prompt)
     have = logits_of(engine, [("image", embedding), ("ids", [5, 6, 7, 8, 300])])
     if quantized:
         correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(have, want, strict=True)]
-        assert min(correlation) > 0.9
+        assert min(correlation) > 0.98
     else:
         assert relative_error(have, want) < TOLERANCE
 
