@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "format/tensor.h"
@@ -116,5 +117,8 @@ struct BackendOptions {
 
 // Throws DeviceUnavailable, saying what is available and why the one asked for is not.
 std::shared_ptr<Backend> make_backend(const BackendOptions& options);
+
+// Every device this build knows, best first, with the reason why it cannot be used here (empty when it can).
+std::vector<std::pair<std::string, std::string>> list_devices();
 
 }  // namespace ke

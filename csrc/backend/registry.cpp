@@ -31,6 +31,12 @@ std::string describe_devices() {
 
 }  // namespace
 
+std::vector<std::pair<std::string, std::string>> list_devices() {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const Device& d : devices) out.push_back({d.name, d.unavailable()});
+  return out;
+}
+
 std::shared_ptr<Backend> make_backend(const BackendOptions& options) {
   const std::string name = options.device.substr(0, options.device.find(':'));
   for (const Device& d : devices) {

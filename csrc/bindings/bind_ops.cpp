@@ -255,6 +255,8 @@ void bind_ops(nb::module_& m) {
   m.def(
       "isa", [] { return cpu::select_kernels("").name; },
       "The instruction set whose kernels run by default here: KOSMOS_EDGE_ISA, else the best available.");
+  m.def("devices", &list_devices,
+        "(name, why it cannot be used here) of every device this build knows, best first; \"\" means that it can.");
   m.def("available_isas", &cpu::available_isas, "Instruction sets this machine can run, best first.");
   m.def("default_threads", &default_thread_count,
         "Threads used when none are asked for: affinity, control-group quota, OMP_NUM_THREADS.");
