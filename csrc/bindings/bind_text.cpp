@@ -101,8 +101,9 @@ void bind_text(nb::module_& m) {
       [](int32_t upper_left, int32_t lower_right, int64_t bins) {
         return box_tuple(cells_to_box(upper_left, lower_right, bins));
       },
-      nb::arg("upper_left"), nb::arg("lower_right"), nb::arg("bins") = 32,
-      "(x1, y1, x2, y2) in fractions of the picture. Raises InvalidRequest.");
+      nb::arg("i"), nb::arg("j"), nb::arg("bins") = 32,
+      "(x1, y1, x2, y2) in fractions of the picture, for the upper-left cell i and the lower-right cell j. Raises\n"
+      "InvalidRequest.");
   m.def(
       "parse_grounded",
       [](const Tokenizer& t, const std::vector<int32_t>& ids, int64_t bins) {
