@@ -42,6 +42,18 @@ def test_phrases_and_boxes(tokenizer: _core.Tokenizer) -> None:
                 assert [tokenizer.piece(record["ids"][t]) for t in tokens] == [f"<patch_index_{c:04d}>" for c in cells]
 
 
+def test_clean_up_of_blanks(tokenizer: _core.Tokenizer) -> None:
+    """The text as transformers decodes it by default, with blanks before punctuation removed, and its phrases."""
+    cleaned = [r for r in GOLDEN["soups"] if r["cleaned"]]
+    assert len(cleaned) >= 10
+    for record in cleaned:
+        text = _core.clean_up_tokenization(record["plain"]["decoded"])
+        assert text == record["cleaned"]["decoded"]
+        caption, entities = _core.parse_grounded_text(text, 32)
+        assert caption == record["cleaned"]["text"]
+        assert [[e[0], [e[1], e[2]], [list(b) for b in e[3]]] for e in entities] == record["cleaned"]["entities"]
+
+
 def test_boxes_to_cells() -> None:
     """coordinate_to_patch_index of transformers, borders of cells included."""
     for box, cells in GOLDEN["boxes"]["to_cells"]:

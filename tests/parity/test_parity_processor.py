@@ -9,6 +9,7 @@ from golden_cases import load_json
 from PIL import Image
 
 import kosmos_edge
+from kosmos_edge.answer import Reader
 
 SENTENCES = [
     "Question: What is special about this image? Answer:",
@@ -54,7 +55,7 @@ def test_decoded_text(checkpoint: Checkpoint) -> None:
 @pytest.fixture(scope="session")
 def model(checkpoint: Checkpoint) -> kosmos_edge.Model:
     """The public API on the float32 file."""
-    return kosmos_edge.load(checkpoint.file("f32"))
+    return kosmos_edge.Model(checkpoint.engine, checkpoint.file("f32"))
 
 
 def generated(checkpoint: Checkpoint, picture: np.ndarray, text: str, answer: list[int]) -> tuple:
@@ -64,6 +65,31 @@ def generated(checkpoint: Checkpoint, picture: np.ndarray, text: str, answer: li
     decoded = hf.processor.batch_decode([prompt + answer], skip_special_tokens=True)[0]
     caption, entities = hf.processor.post_process_generation(decoded)
     return caption, [(name, tuple(span), list(boxes)) for name, span, boxes in entities]
+
+
+def test_to_hf_of_ill_formed_answers(checkpoint: Checkpoint) -> None:
+    """The tuple for random ids: stray tags, blanks before punctuation, a picture's end tag in the answer."""
+    rng = random.Random(11)
+    tokenizer = checkpoint.engine.tokenizer
+    names = ["<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>", "</image>", ".", ",",
+             "▁", "▁the", "s", "'", "▁a"]  # fmt: skip
+    common, cell = [tokenizer.find(n) for n in names], tokenizer.find("<patch_index_0000>")
+    reader, processor = Reader(tokenizer, 32, None), checkpoint.hf.processor
+    for _ in range(500):
+        ids = []
+        for _ in range(rng.randint(1, 25)):
+            well = [
+                *rng.sample(common, 1),
+                common[2],
+                cell + rng.randrange(1024),
+                cell + rng.randrange(1024),
+                common[3],
+            ]
+            ids += well if rng.random() < 0.2 else [rng.choice([*common, rng.randrange(tokenizer.size)])]
+        decoded = processor.batch_decode([ids], skip_special_tokens=True)[0]
+        caption, entities = processor.post_process_generation(decoded)
+        expected = caption, [(name, tuple(span), list(boxes)) for name, span, boxes in entities]
+        assert reader.read_hf(ids) == expected, decoded
 
 
 def test_to_hf_of_every_verb(checkpoint: Checkpoint, model: kosmos_edge.Model) -> None:
