@@ -8,7 +8,7 @@ size of the model.
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -73,15 +73,17 @@ def convert(
     progress: Progress | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     cancel: Cancellable | None = None,
+    expected_sha256: Mapping[str, str] | None = None,
 ) -> ConvertReport:
     """Turns a published checkpoint into one GGUF file.
 
-    source: a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt, or a weights file of either. output:
-    the file to write; a folder: the file gets its conventional name in it. type: see `recipe.RECIPES`. progress:
-    called with (source bytes done, source bytes in all, tensor's name). tokenizer: tokenizer.json or sentencepiece
-    model that is not beside the weights, or its folder. cancel: polled several times per second. Errors:
-    InvalidRequest (type, output exists or is an input), ModelNotFound, ModelCorrupt (source), KosmosIOError (disk),
-    Cancelled. After any error, and after a kill, the output is what it was before.
+    source: a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt, or a weights file of either.
+    output: the file to write; a folder: the file gets its conventional name in it. type: see `recipe.RECIPES`.
+    progress: called with (source bytes done, source bytes in all, tensor's name). tokenizer: tokenizer.json or
+    sentencepiece model that is not beside the weights, or its folder. cancel: polled several times per second.
+    expected_sha256: name of a source file -> hash that it must have.
+    Errors: InvalidRequest (type, output exists or is an input), ModelNotFound, ModelCorrupt (source), KosmosIOError
+    (disk), Cancelled. After any error, and after a kill, the output is what it was before.
     """
     recipe = find_recipe(type)
     source_path = Path(source)
@@ -106,6 +108,7 @@ def convert(
                 end = offsets[-1] + plan.infos[-1].nbytes
                 out.write(data_at + end, bytes(data_bytes - end))
             sha256 = [f"{file.name}:{file.sha256()}" for file in checkpoint.files]
+            _check_sources(checkpoint, sha256, expected_sha256 or {})
             out.write(0, _header(plan, sha256, checksums))
             out.commit(lambda path: _check(path, plan.infos))
     return ConvertReport(
@@ -221,6 +224,13 @@ def _chunks(tensor: SourceTensor) -> list[tuple[int, int]]:
     row = (tensor.shape[-1] if tensor.shape else 1) * FLOAT_BYTES[tensor.dtype]
     step = max(1, CHUNK_BYTES // row) * row
     return [(start, min(step, tensor.nbytes - start)) for start in range(0, tensor.nbytes, step)]
+
+
+def _check_sources(checkpoint: Checkpoint, sha256: list[str], expected: Mapping[str, str]) -> None:
+    for file, entry in zip(checkpoint.files, sha256, strict=True):
+        found = entry.rpartition(":")[2]
+        if expected.get(file.name, found) != found:
+            raise ModelCorrupt(f"{file.path}: SHA-256 is {found}, expected {expected[file.name]}")
 
 
 def _check(path: Path, infos: list[TensorInfo]) -> None:

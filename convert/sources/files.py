@@ -120,9 +120,9 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._roots = [path.resolve()]
-        if path.parent.name == "snapshots":  # the hub's cache: snapshots/<commit>/<name> links to ../../blobs/<hash>
-            self._roots.append((path.parent.parent / "blobs").resolve())
+        self._root = path.resolve()
+        # The hub's cache: snapshots/<commit>/<name> links to ../../blobs/<hash>, which may link to a store of its own.
+        self._blobs = (path.parent.parent / "blobs").resolve() if path.parent.name == "snapshots" else None
 
     def has(self, name: str) -> bool:
         return os.path.exists(self.path / name)
@@ -136,9 +136,16 @@ class Folder:
             real = path.resolve(strict=True)
         except (OSError, RuntimeError):
             raise ModelNotFound(f"no such file: {path}") from None
-        if not any(real.is_relative_to(root) for root in self._roots):
+        if not real.is_relative_to(self._root) and not self._is_blob(path):
             raise ModelCorrupt(f"{path} is a link that leaves its folder (to {real}); put the file itself there")
         return SourceFile(real, name)
+
+    def _is_blob(self, path: Path) -> bool:
+        """Whether `path` is a link to a file that the hub's cache holds by its hash."""
+        if self._blobs is None or not path.is_symlink():
+            return False
+        target = path.parent / os.readlink(path)
+        return target.parent.resolve() == self._blobs and _PLAIN_NAME.fullmatch(target.name) is not None
 
 
 def brief(value: object) -> str:

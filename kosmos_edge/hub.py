@@ -1,0 +1,347 @@
+"""Which model runs, where models lie, and how published ones are fetched.
+
+A model is named by a tag (`nano`, `kosmos-2`, `kosmos-2:q8_0`), a path, or `user/repo:TYPE` (a repository on the hub
+that holds GGUF files). Converted files lie in `cache_dir()/models`; what is downloaded lies in huggingface_hub's own
+cache. Nothing here opens a socket but `plan` and `pull`, and these do not when told to be offline.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelNotFound
+
+if TYPE_CHECKING:
+    from kosmos_edge.hub_pull import Plan, Progress
+    from kosmos_edge.hub_transfer import Cancellable
+
+NANO = "nano"
+KOSMOS2 = "kosmos-2"
+KOSMOS2_REPO = "microsoft/kosmos-2-patch14-224"
+# What a tag without a type means: the first of these that is here.
+TYPES = ("q4_k_m", "q5_k", "q6_k", "q8_0", "q4_0", "f16", "bf16", "f32")
+_LABELS = {type: "Q5_K_M" if type == "q5_k" else type.upper() for type in TYPES}  # as file names spell them
+_REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?::(?P<type>[A-Za-z0-9_]{1,16}))?")
+_PUBLISHED = re.compile(r"Kosmos-2-\d[\w.]*-v[\w.]+-(?P<label>[A-Z0-9_]+)\.gguf")
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model on this machine."""
+
+    tag: str
+    path: Path
+    bytes: int
+
+
+# ---- places
+
+
+def cache_dir() -> Path:
+    """Where converted models lie: KOSMOS_EDGE_CACHE, else kosmos-edge in the platform's folder for caches."""
+    own = os.environ.get("KOSMOS_EDGE_CACHE")
+    if own:
+        return Path(own)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "kosmos-edge" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "kosmos-edge"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kosmos-edge"
+
+
+def models_dir() -> Path:
+    """The folder of converted files."""
+    return cache_dir() / "models"
+
+
+def hf_cache_dir() -> Path:
+    """huggingface_hub's cache by its own rules: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
+    own = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if own:
+        return Path(os.path.expandvars(own)).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.path.expandvars(os.environ.get("HF_HOME") or Path(base) / "huggingface")).expanduser() / "hub"
+
+
+def is_offline(offline: bool | None = None) -> bool:
+    """Whether sockets are forbidden: by argument, or by KOSMOS_EDGE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE."""
+    names = ("KOSMOS_EDGE_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return bool(offline) or any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+
+
+def nano_path() -> Path:
+    """The model inside the package."""
+    return Path(__file__).resolve().parent / "data" / "nano-q4_k_m.gguf"
+
+
+# ---- names
+
+
+def check_type(type: str) -> str:
+    """The canonical name of a stored type; InvalidRequest for an unknown one."""
+    key = type.lower()
+    key = "q5_k" if key == "q5_k_m" else key
+    if key not in TYPES:
+        raise InvalidRequest(f"unknown type {type!r}; expected one of {', '.join(TYPES)}")
+    return key
+
+
+def split_tag(spec: str) -> tuple[str, str | None] | None:
+    """("nano" or "kosmos-2", its type or None) when `spec` is a tag of ours, else None."""
+    name, colon, type = spec.partition(":")
+    if name.lower() not in (NANO, KOSMOS2):
+        return None
+    if not colon:
+        return name.lower(), None
+    if name.lower() == NANO:
+        raise InvalidRequest(f"{spec!r}: nano comes in one type; expected {NANO!r}")
+    return name.lower(), check_type(type)
+
+
+def split_repo(spec: str) -> tuple[str, str | None] | None:
+    """("user/repo", type or None) when `spec` has that form, else None."""
+    match = _REPO.fullmatch(spec)
+    return (match["repo"], match["type"]) if match and ".." not in spec else None
+
+
+def _is_path(spec: str) -> bool:
+    return os.path.exists(spec) or spec.endswith(".gguf") or os.path.isabs(spec) or spec.startswith((".", "~"))
+
+
+def resolve(spec: str, *, offline: bool = False) -> Path:
+    """The file that a tag, a path or "user/repo:TYPE" names; nothing is ever fetched, whatever `offline` says.
+
+    ModelNotFound says what was looked for and which command gets it.
+    """
+    tag = split_tag(spec)
+    if tag is not None:
+        return _resolve_nano() if tag[0] == NANO else _resolve_kosmos2(tag[1])
+    if _is_path(spec):
+        return _resolve_path(spec)
+    repo = split_repo(spec)
+    if repo is not None:
+        found = find_in_hf_cache(*repo)
+        if found is None:
+            raise ModelNotFound(f"{spec} was not downloaded yet; `kosmos-edge models pull {spec}` gets it")
+        return found
+    raise ModelNotFound(f"no model {spec!r}; expected {NANO}, {KOSMOS2}[:TYPE], a path, or user/repo[:TYPE]")
+
+
+def path(tag: str) -> Path:
+    """The file of a model that is on this machine: what `kosmos-edge models path` prints."""
+    return resolve(tag)
+
+
+def _resolve_nano() -> Path:
+    if not nano_path().is_file():
+        raise ModelNotFound(f"{nano_path()} is missing: this installation of kosmos-edge came without its small model")
+    return nano_path()
+
+
+def _resolve_kosmos2(type: str | None) -> Path:
+    here = converted_models()
+    for candidate in TYPES if type is None else (type,):
+        if candidate in here:
+            return here[candidate]
+    tag = KOSMOS2 if type is None else f"{KOSMOS2}:{type}"
+    others = f" (here is {', '.join(f'{KOSMOS2}:{t}' for t in TYPES if t in here)})" if here else ""
+    raise ModelNotFound(
+        f"{tag} is not in {models_dir()}{others}; `kosmos-edge models pull {tag}` downloads and converts it, "
+        f"`kosmos-edge convert FOLDER -o {models_dir()}` takes a checkpoint that you have"
+    )
+
+
+def _resolve_path(spec: str) -> Path:
+    found = Path(spec).expanduser()
+    if os.path.isdir(found):
+        raise ModelNotFound(
+            f"{found} is a folder, not a GGUF file; `kosmos-edge convert {found} -o FILE.gguf` converts a checkpoint"
+        )
+    if not os.path.exists(found):
+        raise ModelNotFound(f"no such file: {found}")
+    return found
+
+
+def converted_models(folder: Path | None = None) -> dict[str, Path]:
+    """Type -> file, of the converted KOSMOS-2 files in a folder (the cache)."""
+    folder = folder or models_dir()
+    types = {label: type for type, label in _LABELS.items()}
+    found: dict[str, Path] = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        match = _PUBLISHED.fullmatch(name)
+        if match and match["label"] in types and (folder / name).is_file():
+            found.setdefault(types[match["label"]], folder / name)
+    return found
+
+
+def matches_type(name: str, type: str | None) -> bool:
+    """Whether a GGUF file's name ends in the type (Q4_K_M in any case), or is any GGUF file for None."""
+    if not name.lower().endswith(".gguf") or type is None:
+        return name.lower().endswith(".gguf")
+    return re.split(r"[-.]", name.lower()[:-5])[-1] == _LABELS.get(type.lower(), type).lower()
+
+
+def choose_gguf(names: list[str], type: str | None) -> str | None:
+    """The file of that type; without a type the one of the default type, or the only one. None: there is none.
+
+    InvalidRequest when several would fit.
+    """
+    fitting = [name for name in names if matches_type(name, type)]
+    if type is None and len(fitting) > 1:
+        fitting = [name for name in fitting if matches_type(name, TYPES[0])] or fitting
+    if len(fitting) > 1:
+        raise InvalidRequest(
+            f"several files fit: {', '.join(sorted(fitting)[:10])}; name the type, as in user/repo:q8_0"
+        )
+    return fitting[0] if fitting else None
+
+
+def find_in_hf_cache(repo: str, type: str | None) -> Path | None:
+    """The GGUF file of a repository in huggingface_hub's cache, of the newest snapshot that has one."""
+    snapshots = hf_cache_dir() / f"models--{repo.replace('/', '--')}" / "snapshots"
+    folders = [folder for folder in snapshots.iterdir() if folder.is_dir()] if snapshots.is_dir() else []
+    for folder in sorted(folders, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
+        name = choose_gguf([entry.name for entry in folder.iterdir() if entry.is_file()], type)
+        if name is not None:
+            return folder / name
+    return None
+
+
+# ---- the models on this machine
+
+
+def list_models() -> list[LocalModel]:
+    """nano, the converted files in the cache, and what was pulled from other repositories."""
+    found = [(NANO, nano_path())]
+    converted = converted_models()
+    found += [(f"{KOSMOS2}:{type}", converted[type]) for type in TYPES if type in converted]
+    found += sorted((spec, Path(file)) for spec, file in _pulled().items())
+    return [LocalModel(tag, file, file.stat().st_size) for tag, file in found if file.is_file()]
+
+
+def default_model() -> tuple[str, str]:
+    """-> (what runs when nobody says, why)."""
+    spec = os.environ.get("KOSMOS_EDGE_MODEL")
+    if spec:
+        return spec, "KOSMOS_EDGE_MODEL says so"
+    here = converted_models()
+    for type in TYPES:
+        if type in here:
+            return f"{KOSMOS2}:{type}", "a converted KOSMOS-2 is in the cache"
+    return NANO, f"no KOSMOS-2 is here (`kosmos-edge models pull {KOSMOS2}` gets it)"
+
+
+def remove(tag: str) -> Path:
+    """Removes a model's file from the cache; -> what was removed. Files that were not put there by us are left alone."""
+    ours, repo = split_tag(tag), split_repo(tag)
+    if ours is not None and ours[0] == NANO:
+        raise InvalidRequest("nano is a part of the package and cannot be removed")
+    if ours is not None:
+        here = converted_models()
+        if ours[1] is None and len(here) > 1:
+            raise InvalidRequest(
+                f"several are here: {', '.join(f'{KOSMOS2}:{t}' for t in TYPES if t in here)}; name one"
+            )
+        file = _resolve_kosmos2(ours[1])
+        _unlink(file)
+        return file
+    if repo is None or _is_path(tag):
+        raise InvalidRequest(f"{tag!r} is not a tag; expected {KOSMOS2}[:TYPE] or user/repo[:TYPE]")
+    file = resolve(tag)
+    blob = file.resolve()
+    _unlink(file)
+    repo_folder = file.parent.parent.parent
+    if blob.parent == (repo_folder / "blobs").resolve() and not is_linked(repo_folder, blob):
+        _unlink(blob)
+    pulled = _pulled()
+    _write_pulled({spec: name for spec, name in pulled.items() if name != str(file)})
+    return file
+
+
+def is_linked(repo_folder: Path, blob: Path) -> bool:
+    """Whether a snapshot still uses the blob."""
+    return any(entry.resolve() == blob for entry in (repo_folder / "snapshots").glob("*/*"))
+
+
+def _unlink(file: Path) -> None:
+    try:
+        file.unlink()
+    except OSError as error:
+        raise KosmosIOError(f"cannot remove {file}: {error.strerror}") from error
+
+
+def _pulled() -> dict[str, str]:
+    """user/repo:TYPE -> file, of what `pull` put into huggingface_hub's cache."""
+    try:
+        value: Any = json.loads((cache_dir() / "pulled.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
+
+
+def remember_pulled(spec: str, file: Path) -> None:
+    """Lets `list_models` show a file that was pulled from a repository of GGUF files."""
+    _write_pulled({**_pulled(), spec: str(file)})
+
+
+def _write_pulled(pulled: dict[str, str]) -> None:
+    target = cache_dir() / "pulled.json"
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(pulled, indent=1, sort_keys=True), encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise KosmosIOError(f"cannot write {target}: {error.strerror}") from error
+
+
+# ---- fetching
+
+
+def plan(
+    tag: str, *, type: str | None = None, offline: bool | None = None, to: str | os.PathLike[str] | None = None
+) -> "Plan":
+    """What `pull` would do, with sizes; asks the hub for names and sizes unless offline. `describe_plan` words it."""
+    from kosmos_edge.hub_pull import make_plan
+
+    return make_plan(tag, type, is_offline(offline), None if to is None else Path(to))
+
+
+def describe_plan(plan: "Plan") -> list[str]:
+    """The plan as lines for people."""
+    from kosmos_edge import hub_pull
+
+    return hub_pull.describe_plan(plan)
+
+
+def pull(
+    tag: str,
+    *,
+    type: str | None = None,
+    progress: "Progress | None" = None,
+    offline: bool | None = None,
+    to: str | os.PathLike[str] | None = None,
+    keep_source: bool = False,
+    cancel: "Cancellable | None" = None,
+) -> Path:
+    """Fetches a model and returns its file; one that is here already is returned without a request.
+
+    tag: "kosmos-2[:TYPE]" (the published checkpoint is downloaded and converted) or "user/repo[:TYPE]" (a GGUF file).
+    type: instead of a type in the tag. to: a folder for the file instead of the cache. offline: use only what was
+    downloaded before. keep_source: keep the checkpoint that was downloaded for the conversion (6.7 GB for KOSMOS-2).
+    progress: called with (bytes done, bytes in all, file name). An interrupted download is resumed by the next call.
+    Errors: InvalidRequest, ModelNotFound, ModelCorrupt (what came is not what the hub announces), KosmosIOError,
+    Cancelled.
+    """
+    from kosmos_edge.hub_pull import make_plan, run_plan
+
+    made = make_plan(tag, type, is_offline(offline), None if to is None else Path(to))
+    return run_plan(made, progress, keep_source, cancel)
