@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from golden_cases import SIZES
-from kosmos_edge.convert import convert
 from tiny import Tiny, TinyConfig, TinyVocabulary, make_picture, make_tiny
 from tiny_hf import hf_name, write_hf_folder
 
 import kosmos_edge
-from kosmos_edge import _core
+from kosmos_edge import _core, convert
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PHOTOGRAPHS = SHARED / "data" / "kosmos-2" / "images"
@@ -66,6 +65,9 @@ def read_gguf(path: Path) -> Tiny:
         image_size=m[vision + "image_size"],
         patch_size=m[vision + "patch_size"],
         no_repeat_ngram_size=m[text + "generation.no_repeat_ngram_size"],
+        eps=m[text + "attention.layer_norm_epsilon"],
+        mean=tuple(m[vision + "image_mean"]),
+        std=tuple(m[vision + "image_std"]),
     )
     tokenizer = "tokenizer.ggml."
     vocabulary = TinyVocabulary(
@@ -113,7 +115,7 @@ class Checkpoint:
         """The checkpoint converted by our converter."""
         path = self.work / f"{type}.gguf"
         if not path.exists():
-            convert(self.folder, path, type=type)
+            convert.convert(self.folder, path, type=type)
         return path
 
     @cached_property

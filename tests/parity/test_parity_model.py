@@ -31,8 +31,8 @@ def test_image_embeddings(checkpoint: Checkpoint) -> None:
         assert relative_error(got, checkpoint.hf.encode_image(picture)) < TOLERANCE
 
 
-def compare(case: Case, number: int, hf, engine: _core.Engine, pictures: list, file: str) -> tuple[list[str], bool]:
-    """Run one case on both sides: what is wrong, and whether 64 tokens or more were found identical."""
+def compare(case: Case, number: int, hf, engine: _core.Engine, pictures: list, file: str) -> tuple[list[str], int]:
+    """Run one case on both sides: what is wrong, and how many tokens were found identical (0: not all)."""
     chosen = [pictures[(number + n) % len(pictures)] for n in range(case.pictures)]
     encoded = [encode(engine, p) for p in chosen]
     segments = [(k, encoded[v] if k == "image" else v) for k, v in case.segments]
@@ -42,7 +42,7 @@ def compare(case: Case, number: int, hf, engine: _core.Engine, pictures: list, f
     params.num_beams, params.length_penalty = case.beams, case.length_penalty
     ours = engine.generate(segments, params)
     if ours.prompt_ids != ids:
-        return [f"{case.name}: prompt ids {ours.prompt_ids[-20:]}, expected {ids[-20:]}"], False
+        return [f"{case.name}: prompt ids {ours.prompt_ids[-20:]}, expected {ids[-20:]}"], 0
     how = {"max_new_tokens": case.max_tokens, "no_repeat_ngram_size": case.ngram}
     if case.beams > 1:
         how |= {"num_beams": case.beams, "length_penalty": case.length_penalty}
@@ -59,13 +59,13 @@ def compare(case: Case, number: int, hf, engine: _core.Engine, pictures: list, f
         at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours.token_ids), len(theirs["ids"])))
         if not undecided(case, ids, mask, vectors, theirs, at, file):
             wrong.append(f"{case.name}: token {at} is {ours.token_ids[at : at + 1]}, expected {theirs['ids'][at:][:1]}")
-        return wrong, False
+        return wrong, 0
     if case.beams == 1:  # the incremental path: log-probability of each token as generate() computes it
         want = [log_softmax(theirs["logits"][i])[t] for i, t in enumerate(theirs["ids"])]
         worst = float(np.abs(np.array(ours.logprobs) - want).max())
         if not worst < 2 * TOLERANCE * np.abs(expected).max():
             wrong.append(f"{case.name}: log-probabilities are off by {worst:.2e}")
-    return wrong, len(theirs["ids"]) >= 64
+    return wrong, len(theirs["ids"])
 
 
 def undecided(case: Case, ids: list[int], mask: list, vectors: list, theirs: dict, at: int, file: str) -> bool:
@@ -84,12 +84,16 @@ def undecided(case: Case, ids: list[int], mask: list, vectors: list, theirs: dic
 
 
 def test_answers(checkpoint: Checkpoint) -> None:
-    """Every case: ids identical, logits of every position within the tolerance; at least 20 answers of 64 tokens."""
+    """Every case: ids identical, logits of every position within the tolerance; at least 20 answers of 64 tokens.
+
+    Nano is trained and ends its answers: there 20 answers of any length.
+    """
     wrong, full = [], 0
+    long = 1 if checkpoint.name == "nano" else 64
     for number, case in enumerate(CASES):
         file = str(checkpoint.file("f32"))
-        bad, complete = compare(case, number, checkpoint.hf, checkpoint.engine, checkpoint.pictures, file)
-        wrong, full = wrong + bad, full + complete
+        bad, tokens = compare(case, number, checkpoint.hf, checkpoint.engine, checkpoint.pictures, file)
+        wrong, full = wrong + bad, full + (tokens >= long)
     assert not wrong, "\n".join(wrong)
     assert full >= 20
 
