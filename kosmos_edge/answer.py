@@ -92,7 +92,7 @@ class StreamReader:
     """Turns a growing answer into events whose text deltas add up to the final text.
 
     Three things hold text back: the last word (a later token may close up the blank before it, or lengthen it), what
-    a stop string might still cut off, and everything from a literal "<" on (a later ">" would remove it).
+    a stop text might still cut off (entities too), and everything from a literal "<" on (a later ">" would remove it).
     """
 
     def __init__(self, reader: Reader, stop: Sequence[str]) -> None:
@@ -104,23 +104,26 @@ class StreamReader:
     def feed(self, kept: Sequence[int], answer: Sequence[int], logprobs: Sequence[float]) -> list[Event]:
         """The events that the newest token brings about."""
         text, entities = self._reader.read(kept, answer, logprobs)
-        limit = min(max(text.rfind(" "), 0), len(text) - self._hold)
+        safe = len(text) - self._hold
         events: list[Event] = []
         for entity in entities[self._entities :]:
-            events += self._advance(text, max(entity.span[1], 0))
-            events.append(EntityEvent(entity))
-        self._entities = max(self._entities, len(entities))
-        return events + self._advance(text, limit)
+            if entity.span[1] > safe:
+                break
+            events += self._entity(text, entity)
+        return events + self._advance(text, min(max(text.rfind(" "), 0), safe))
 
     def finish(self, text: str, entities: Sequence[Entity]) -> list[Event]:
         """The rest, now that the answer is whole."""
         events: list[Event] = []
         for entity in entities[self._entities :]:
-            events += self._advance(text, max(entity.span[1], 0))
-            events.append(EntityEvent(entity))
+            events += self._entity(text, entity)
         if text.startswith(self._given) and len(text) > len(self._given):
             events.append(TextDelta(text[len(self._given) :]))
         return events
+
+    def _entity(self, text: str, entity: Entity) -> list[Event]:
+        self._entities += 1
+        return [*self._advance(text, max(entity.span[1], 0)), EntityEvent(entity)]
 
     def _advance(self, text: str, limit: int) -> list[Event]:
         literal = text.find("<")

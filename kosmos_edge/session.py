@@ -229,12 +229,12 @@ class Session:
                 token.cancel()
             ids.append(token_id)
             logprobs.append(logprob)
-            if events is not None and emit is not None:
-                for event in events.feed(kept, ids, logprobs):
-                    emit(event)
             if options.stop and reader.has_stop(kept, ids, options.stop):
                 stopped = True
                 return False
+            if events is not None and emit is not None:
+                for event in events.feed(kept, ids, logprobs):
+                    emit(event)
             if plan.one_object:
                 return token_id != self._object_end and (len(ids) > 1 or token_id == self._object_begin)
             return True

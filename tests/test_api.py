@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from api_model import picture, png, tiny_file, tiny_model
+from api_model import grounded_model, picture, png, tiny_file, tiny_model
 from PIL import Image
 
 import kosmos_edge
@@ -54,6 +54,38 @@ def check(result: Result, model: Model) -> None:
 
 
 # ---- verbs
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_grounded_answers(seed: int) -> None:
+    """On a model whose answers are full of boxes: spans, frames, scores, written forms, transformers' tuple."""
+    model = grounded_model()
+    result = model.ground(picture(seed), max_tokens=80)
+    check(result, model)
+    assert result.entities and result.boxes and all(box.score is not None for box in result.boxes)
+    text, entities = result.to_hf()
+    assert text.startswith("An image of") and len(entities) == len(result.entities)
+    shift = len(text) - len(result.text)
+    for (phrase, span, boxes), entity in zip(entities, result.entities, strict=True):
+        assert boxes == [box.normalized for box in entity.boxes]
+        if entity.phrase:
+            assert (phrase, span) == (entity.phrase, tuple(at + shift for at in entity.span))
+    coco = result.to_coco()
+    assert len(coco["annotations"]) == len(result.boxes)
+    assert result.to_markdown().count("#xywh=") == sum(len(e.boxes) for e in result.entities if e.phrase)
+    same = model.caption(picture(seed), ground=True, max_tokens=80)
+    assert same.entities == result.entities
+    ungrammatical = model.ground(picture(seed), max_tokens=80, grammar=False, temperature=1.5, seed=seed)
+    for box in ungrammatical.boxes:
+        assert box.valid == (box.normalized[2] > box.normalized[0] and box.normalized[3] > box.normalized[1])
+
+
+def test_locate_finds(model: Model) -> None:
+    for seed in range(4):
+        result = grounded_model().locate(picture(seed), "a dog")
+        check(result, grounded_model())
+        assert result.text == "a dog" and result.finish_reason == "stop"
+        assert len(result.entities) == 1 and result.boxes and result.entities[0].span == (0, 5)
 
 
 def test_caption(model: Model) -> None:

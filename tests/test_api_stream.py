@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from api_model import long_file, long_model, picture, tiny_model
+from api_model import grounded_model, long_file, long_model, picture, tiny_model
 
 from kosmos_edge import CancelToken, Done, EntityEvent, Model, TextDelta, _core
 from kosmos_edge.errors import Cancelled, ContextTooLong, ImageDecodeError, InvalidRequest
@@ -21,6 +21,11 @@ LONG = {"max_tokens": 15000, "choices": ["a dog " * 7000]}  # takes many seconds
 @pytest.fixture(scope="module")
 def model() -> Model:
     return tiny_model()
+
+
+@pytest.fixture(scope="module", params=[tiny_model, grounded_model], ids=["tiny", "grounded"])
+def any_model(request: pytest.FixtureRequest) -> Model:
+    return request.param()
 
 
 def thread_names() -> list[str]:
@@ -44,7 +49,8 @@ def thread_names() -> list[str]:
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_stream_is_the_whole_answer_in_pieces(model: Model, verb: str, arguments: dict, seed: int) -> None:
+def test_a_stream_is_the_whole_answer_in_pieces(any_model: Model, verb: str, arguments: dict, seed: int) -> None:
+    model = any_model
     arguments = {"max_tokens": 60, **arguments}
     whole = getattr(model, verb)(picture(seed), **arguments)
     events = list(getattr(model, verb)(picture(seed), stream=True, **arguments))
@@ -59,6 +65,29 @@ def test_a_stream_is_the_whole_answer_in_pieces(model: Model, verb: str, argumen
             text += event.text
         else:
             assert len(text) >= event.entity.span[1]  # the phrase was given before its boxes
+
+
+def test_boxes_come_while_the_answer_goes_on() -> None:
+    """An entity is given when its box closes, not at the end."""
+    model = grounded_model()
+    events = list(model.ground(picture(), stream=True, max_tokens=80))
+    kinds = [type(event) for event in events]
+    assert kinds.count(EntityEvent) == len(events[-1].result.entities) >= 3
+    first = kinds.index(EntityEvent)
+    assert TextDelta in kinds[:first] and TextDelta in kinds[first:]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stream_that_stops_in_the_middle_of_boxes(seed: int) -> None:
+    model = grounded_model()
+    text = model.ground(picture(seed), max_tokens=80).text
+    words = [text[at : at + 7] for at in range(3, len(text) - 10, 9)]
+    for word in words:
+        whole = model.ground(picture(seed), max_tokens=80, stop=word)
+        events = list(model.ground(picture(seed), max_tokens=80, stop=word, stream=True))
+        assert whole.finish_reason == "stop_string" and whole.text == text[: text.find(word)].rstrip()
+        assert "".join(event.text for event in events if isinstance(event, TextDelta)) == whole.text
+        assert [event.entity for event in events if isinstance(event, EntityEvent)] == whole.entities
 
 
 def test_a_stop_string_never_shows_in_a_stream(model: Model) -> None:

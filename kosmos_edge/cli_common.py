@@ -1,0 +1,143 @@
+"""What the commands share: options with their environment twins, messages on stderr, loading the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from kosmos_edge.model import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
+FORMATS = ("text", "json", "jsonl", "csv")
+
+
+def option(*declarations: str, **settings: Any) -> Callable[[F], F]:
+    """click.option with the twin KOSMOS_EDGE_<NAME>, named after the first long option."""
+    long = next(d for d in declarations if d.startswith("--")).split("/")[0]
+    settings.setdefault("envvar", "KOSMOS_EDGE_" + long.removeprefix("--").replace("-", "_").upper())
+    return click.option(*declarations, **settings)
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several decorators as one, in the order in which --help shows them."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+message_options = options(
+    option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),
+    option("-v", "--verbose", is_flag=True, help="Say on stderr what runs and how long it takes."),
+)
+
+model_options = options(
+    option("-m", "--model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG."),
+    option("--device", default="auto", show_default=True, help="auto, cpu, ..."),
+    option("-t", "--threads", type=int, metavar="N", help="Threads; as many as this process may use."),
+    option("--copy", is_flag=True, help="Read the file into memory instead of mapping it."),
+    option("--offline", is_flag=True, help="Open no socket."),
+    message_options,
+)
+
+generation_options = options(
+    option("-n", "--max-tokens", type=int, metavar="N", help="Longest answer; the model's default."),
+    option("--temperature", "--temp", "temperature", type=float, help="0 is greedy, the default."),
+    option("--top-k", type=int, help="Sample among the K likeliest; needs a temperature."),
+    option("--top-p", type=float, help="Sample within this probability mass; needs a temperature."),
+    option("--seed", type=int, help="Of the sampling."),
+    option("--num-beams", type=int, help="Beam search, up to 8."),
+    option("--length-penalty", type=float, help="Of the beam search."),
+    option("--no-repeat-ngram-size", type=int, metavar="N", help="0 is off; the model's default."),
+    option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be given again."),
+    option("--logprobs", is_flag=True, default=None, help="The ln p of every token, in JSON."),
+    option("--grammar/--no-grammar", default=None, help="Keep location tokens well formed."),
+)
+
+output_options = options(
+    option("-f", "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Of stdout."),
+    option("-o", "--output", metavar="FILE", help="Write the results there instead of stdout."),
+    option("--overwrite", is_flag=True, help="Replace files that exist."),
+)
+
+picture_options = options(
+    option("-r", "--recursive", is_flag=True, help="Take folders with the folders inside."),
+    option("--exif/--no-exif", default=True, help="Turn pictures upright by their EXIF orientation (default)."),
+    option("--frame", type=int, metavar="N", help="Which frame or page; the first one, 0."),
+    option("--fail-fast", is_flag=True, help="End at the first picture that fails."),
+)
+
+GENERATION_NAMES = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "num_beams",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "stop",
+    "logprobs",
+    "grammar",
+)
+
+
+def take_generation(values: dict[str, Any]) -> dict[str, Any]:
+    """Moves the generation options that were given out of `values`."""
+    taken = {name: values.pop(name) for name in GENERATION_NAMES}
+    return {name: value for name, value in taken.items() if value is not None and value != ()}
+
+
+@dataclass(slots=True)
+class Messages:
+    """stderr, as much of it as was asked for."""
+
+    quiet: bool
+    verbose: bool
+
+    def say(self, text: str) -> None:
+        """What a user should know; not with --quiet."""
+        if not self.quiet:
+            click.echo(f"kosmos-edge: {text}", err=True)
+
+    def detail(self, text: str) -> None:
+        """Only with --verbose."""
+        if self.verbose and not self.quiet:
+            click.echo(f"kosmos-edge: {text}", err=True)
+
+    def error(self, name: str, text: str) -> None:
+        """Always."""
+        click.echo(f"{name}: {text}" if not text.startswith(name) else text, err=True)
+
+
+def take_messages(values: dict[str, Any]) -> Messages:
+    """Moves --quiet and --verbose out of `values`."""
+    return Messages(values.pop("quiet"), values.pop("verbose"))
+
+
+def take_model(values: dict[str, Any], messages: Messages) -> Model:
+    """Loads the model that the options in `values` name, and moves them out."""
+    from kosmos_edge.model import load
+
+    spec, device, threads = values.pop("model"), values.pop("device"), values.pop("threads")
+    copy, offline = values.pop("copy"), values.pop("offline")
+    start = time.perf_counter()
+    if spec is None:
+        from kosmos_edge import hub
+
+        spec, why = hub.default_model()
+        messages.detail(f"model {spec}: {why}")
+    model = load(spec, device=device, threads=threads, mode="copy" if copy else "mmap", offline=offline)
+    elapsed_ms = (time.perf_counter() - start) * 1000
+    messages.detail(f"{model.name} from {model.path} on {model.description}, loaded in {elapsed_ms:.0f} ms")
+    if model.notice:
+        messages.say(model.notice)
+    return model

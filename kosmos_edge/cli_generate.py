@@ -1,0 +1,95 @@
+"""kosmos-edge generate: pictures, texts and boxes in the order in which they stand on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kosmos_edge.cli_common import (
+    generation_options,
+    model_options,
+    option,
+    output_options,
+    take_generation,
+    take_messages,
+    take_model,
+)
+
+
+class OrderedCommand(click.Command):
+    """Keeps in ctx.obj the values of --image, --text and --box in the order of the command line."""
+
+    KINDS = ("image", "text", "box")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, after a first pass that notes the order."""
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        taken = {kind: iter(values.get(kind) or []) for kind in self.KINDS}
+        ctx.obj = [(p.name, next(taken[p.name])) for p in order if p.name in taken]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=OrderedCommand)
+@click.option("--image", "-i", multiple=True, metavar="PICTURE", help="A picture; - for stdin.")
+@click.option("--text", "-p", multiple=True, metavar="TEXT", help="Words.")
+@click.option("--box", multiple=True, metavar="X1,Y1,X2,Y2", help="A box in fractions of the picture, 0..1.")
+@option("--raw", is_flag=True, help="Tag strings in the texts, such as <grounding>, are tags.")
+@option("--choice", multiple=True, metavar="TEXT", help="The answer is one of these.")
+@option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
+@generation_options
+@option("--exif/--no-exif", default=True, help="Turn pictures upright by their EXIF orientation (default).")
+@option("--frame", type=int, metavar="N", help="Which frame or page; the first one, 0.")
+@output_options
+@model_options
+@click.pass_context
+def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in: bool, **rest: Any) -> int:
+    """Go on from any sequence of --image, --text and --box; their order is kept.
+
+    \b
+    kosmos-edge generate --image a.png --text "An image of a cat." --image b.png --text "An image of"
+    """
+    from kosmos_edge.cli_inputs import Input
+    from kosmos_edge.cli_output import Writer, open_output, text_lines
+    from kosmos_edge.images import open_image
+
+    for kind in OrderedCommand.KINDS:
+        rest.pop(kind)
+    messages = take_messages(rest)
+    generation = take_generation(rest)
+    if not ctx.obj:
+        raise click.UsageError("nothing to go on from: give --image or --text")
+    exif, frame, form = rest.pop("exif"), rest.pop("frame"), rest.pop("form")
+    segments: list[Any] = []
+    name = ""
+    with open_output(rest.pop("output"), rest.pop("overwrite")) as out:
+        for kind, value in ctx.obj:
+            if kind == "text":
+                segments.append(value)
+            elif kind == "box":
+                segments.append(_box(value))
+            else:
+                name = value
+                item = Input(value, None if value == "-" else value)
+                source = item.source()
+                segments.append(open_image(Path(source) if isinstance(source, str) else source, exif=exif, frame=frame))
+        model = take_model(rest, messages)
+        assert not rest, rest
+        answer = model.generate(segments, raw=raw, lead_in=lead_in, choices=list(choice) or None, **generation)
+        writer = Writer(form, False, out, text_lines)
+        writer.write(name, answer)
+        writer.close()
+    return 0
+
+
+def _box(value: str) -> Any:
+    from kosmos_edge.results import Box
+
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise click.UsageError(f"--box: expected four numbers x1,y1,x2,y2, got {value!r}")
+    return Box.from_normalized(*numbers)
