@@ -3,11 +3,26 @@
 #include "cpu/kernels.h"
 #include "cpu/panels.h"
 
-#define KE_UNROLL _Pragma("GCC unroll 16")
-#define KE_TEXT(name) #name
+#define KE_INLINE __attribute__((always_inline))
 
 namespace ke::cpu::KE_ISA {
 namespace {
+
+// Calls f<0>() ... f<N - 1>(). Loops over accumulators are written so, not as `for`: an array that is only ever indexed by
+// constants lives in registers, and GCC does not unroll long loop bodies in time to see that.
+template <int N, class F>
+KE_INLINE inline void each(F f) {
+  if constexpr (N > 0) {
+    each<N - 1>(f);
+    f.template operator()<N - 1>();
+  }
+}
+
+// Calls f<c, p>() for c < C, p < P, p fastest.
+template <int C, int P, class F>
+KE_INLINE inline void each(F f) {
+  each<C>([&]<int c>() KE_INLINE { each<P>([&]<int p>() KE_INLINE { f.template operator()<c, p>(); }); });
+}
 
 // Calls f<C>() with C = cols, 1 <= cols <= kTileCols.
 template <int C = 1, class F>

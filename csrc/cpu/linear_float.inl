@@ -35,19 +35,19 @@ template <class W, int P, int C, class X>
 inline void float_chunk(const typename W::Stored* w, int64_t panel, int64_t n, X x, float* acc, int64_t acc_stride,
                         bool first) {
   f32x16 s[C][P];
-  KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) s[c][p] = zero();
+  each<C, P>([&]<int c, int p>() KE_INLINE { s[c][p] = zero(); });
   for (int64_t k = 0; k < n; ++k) {
     f32x16 v[P];
-    KE_UNROLL for (int p = 0; p < P; ++p) v[p] = W::get(w + p * panel + k * 16);
-    KE_UNROLL for (int c = 0; c < C; ++c) {
+    each<P>([&]<int p>() KE_INLINE { v[p] = W::get(w + p * panel + k * 16); });
+    each<C>([&]<int c>() KE_INLINE {
       const f32x16 b = set1(x.at(k, c));
-      KE_UNROLL for (int p = 0; p < P; ++p) s[c][p] = fma(v[p], b, s[c][p]);
-    }
+      each<P>([&]<int p>() KE_INLINE { s[c][p] = fma(v[p], b, s[c][p]); });
+    });
   }
-  KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) {
+  each<C, P>([&]<int c, int p>() KE_INLINE {
     float* a = acc + c * acc_stride + 16 * p;
     store(a, first ? s[c][p] : add(load(a), s[c][p]));
-  }
+  });
 }
 
 // The whole sum over k, for panels whose activations lie in one piece.

@@ -8,26 +8,36 @@
 // floating-point part is fused, so every instruction set gives the same bits.
 
 template <int P, int C>
-inline void add_block(float* acc, int64_t stride, const f32x16 (&v)[C][P], const float* scale, bool first) {
-  KE_UNROLL for (int c = 0; c < C; ++c) {
+KE_INLINE inline void add_block(float* acc, int64_t stride, const f32x16 (&v)[C][P], const float* scale, bool first) {
+  each<C>([&]<int c>() KE_INLINE {
     const f32x16 dx = set1(scale[c]);
-    KE_UNROLL for (int p = 0; p < P; ++p) {
+    each<P>([&]<int p>() KE_INLINE {
       float* a = acc + c * stride + 16 * p;
       const f32x16 t = mul(v[c][p], dx);
       store(a, first ? t : add(load(a), t));
-    }
-  }
+    });
+  });
 }
 
-// s[c][p] += the products of `Groups` lines of codes.
-template <int P, int C, int Groups>
-inline void dot_groups(i32x16 (&s)[C][P], const Unpacked* w, int line, const int8_t* x) {
-  for (int g = 0; g < Groups; ++g) {
+// s[c][p] += the products of some lines of codes.
+template <int Lines, int P, int C>
+KE_INLINE inline void dot_lines(i32x16 (&s)[C][P], const Unpacked* w, int line, const int8_t* x) {
+  each<Lines>([&]<int g>() KE_INLINE {
     u8x64 v[P];
-    KE_UNROLL for (int p = 0; p < P; ++p) v[p] = load64(w[p].codes[line + g]);
-    KE_UNROLL for (int c = 0; c < C; ++c)
-      KE_UNROLL for (int p = 0; p < P; ++p) s[c][p] = dot4(s[c][p], v[p], x + (g * C + c) * 4);
-  }
+    each<P>([&]<int p>() KE_INLINE { v[p] = load64(w[p].codes[line + g]); });
+    each<C>([&]<int c>() KE_INLINE {
+      each<P>([&]<int p>() KE_INLINE { s[c][p] = dot4(s[c][p], v[p], x + (g * C + c) * 4); });
+    });
+  });
+}
+
+// total[c][p] += s[c][p] * scale of sub-block i.
+template <int P, int C>
+KE_INLINE inline void add_scaled(i32x16 (&total)[C][P], const i32x16 (&s)[C][P], const Unpacked* w, int i) {
+  each<P>([&]<int p>() KE_INLINE {
+    const i32x16 scale = load(w[p].scale[i]);
+    each<C>([&]<int c>() KE_INLINE { total[c][p] = add(total[c][p], mul(s[c][p], scale)); });
+  });
 }
 
 // Q4_K, Q5_K: sub-blocks of 32 with integer scales and mins. (How many lines an int16 holds does not matter here.)
@@ -36,27 +46,24 @@ struct SubBlocks32 {
   template <int P, int C>
   static inline void tile(const Unpacked* w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     i32x16 total[C][P];
-    KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) total[c][p] = set1(0);
-    for (int s = 0; s < 8; ++s) {
-      i32x16 a[C][P];
-      KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) a[c][p] = set1(0);
-      dot_groups<P, C, 8>(a, w, s * 8, x.codes + s * 32 * C);
-      KE_UNROLL for (int p = 0; p < P; ++p) {
-        const i32x16 scale = load(w[p].scale[s]);
-        KE_UNROLL for (int c = 0; c < C; ++c) total[c][p] = add(total[c][p], mul(a[c][p], scale));
-      }
+    each<C, P>([&]<int c, int p>() KE_INLINE { total[c][p] = set1(0); });
+    for (int i = 0; i < 8; ++i) {
+      i32x16 s[C][P];
+      each<C, P>([&]<int c, int p>() KE_INLINE { s[c][p] = set1(0); });
+      dot_lines<8, P, C>(s, w, i * 8, x.codes + i * 32 * C);
+      add_scaled<P, C>(total, s, w, i);
     }
     f32x16 v[C][P];
-    KE_UNROLL for (int p = 0; p < P; ++p) {
+    each<P>([&]<int p>() KE_INLINE {
       const u8x64 m0 = load64(w[p].mins[0]), m1 = load64(w[p].mins[1]);
       const f32x16 d = load(w[p].d[0]), dmin = load(w[p].m[0]);
-      KE_UNROLL for (int c = 0; c < C; ++c) {
+      each<C>([&]<int c>() KE_INLINE {
         const i32x16 high = dot4(dot4(set1(0), m0, x.mins + c * 4), m1, x.mins + (2 * C + c) * 4);
         const i32x16 low = dot4(dot4(set1(0), m0, x.mins + (C + c) * 4), m1, x.mins + (3 * C + c) * 4);
         const i32x16 mins = add(shift_left<6>(high), low);
         v[c][p] = sub(mul(to_float(total[c][p]), d), mul(to_float(mins), dmin));
-      }
-    }
+      });
+    });
     add_block<P, C>(acc, stride, v, x.scale, first);
   }
 };
@@ -66,24 +73,21 @@ struct SubBlocks16 {
   template <int P, int C>
   static inline void tile(const Unpacked* w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     i32x16 total[C][P];
-    KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) total[c][p] = set1(0);
-    for (int s = 0; s < 16; ++s) {
-      i32x16 a[C][P];
-      KE_UNROLL for (int c = 0; c < C; ++c) {
-        const i32x16 start = sub(set1(0), shift_left<5>(set1(x.sum16[s * C + c])));
-        KE_UNROLL for (int p = 0; p < P; ++p) a[c][p] = start;
-      }
-      dot_groups<P, C, 4>(a, w, s * 4, x.codes + s * 16 * C);
-      KE_UNROLL for (int p = 0; p < P; ++p) {
-        const i32x16 scale = load(w[p].scale[s]);
-        KE_UNROLL for (int c = 0; c < C; ++c) total[c][p] = add(total[c][p], mul(a[c][p], scale));
-      }
+    each<C, P>([&]<int c, int p>() KE_INLINE { total[c][p] = set1(0); });
+    for (int i = 0; i < 16; ++i) {
+      i32x16 s[C][P];
+      each<C>([&]<int c>() KE_INLINE {
+        const i32x16 start = sub(set1(0), shift_left<5>(set1(x.sum16[i * C + c])));
+        each<P>([&]<int p>() KE_INLINE { s[c][p] = start; });
+      });
+      dot_lines<4, P, C>(s, w, i * 4, x.codes + i * 16 * C);
+      add_scaled<P, C>(total, s, w, i);
     }
     f32x16 v[C][P];
-    KE_UNROLL for (int p = 0; p < P; ++p) {
+    each<P>([&]<int p>() KE_INLINE {
       const f32x16 d = load(w[p].d[0]);
-      KE_UNROLL for (int c = 0; c < C; ++c) v[c][p] = mul(to_float(total[c][p]), d);
-    }
+      each<C>([&]<int c>() KE_INLINE { v[c][p] = mul(to_float(total[c][p]), d); });
+    });
     add_block<P, C>(acc, stride, v, x.scale, first);
   }
 };
@@ -94,23 +98,23 @@ struct Blocks32 {
   template <int P, int C>
   static inline void tile(const Unpacked* w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
     f32x16 v[C][P];
-    KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int p = 0; p < P; ++p) v[c][p] = zero();
+    each<C, P>([&]<int c, int p>() KE_INLINE { v[c][p] = zero(); });
     for (int b = 0; b < values / 32; ++b) {
-      i32x16 a[C][P];
-      KE_UNROLL for (int c = 0; c < C; ++c) {
+      i32x16 s[C][P];
+      each<C>([&]<int c>() KE_INLINE {
         i32x16 start = set1(0);
         if constexpr (Shift >= 0) start = sub(start, shift_left<Shift>(set1(x.sum32[b * C + c])));
-        KE_UNROLL for (int p = 0; p < P; ++p) a[c][p] = start;
-      }
-      dot_groups<P, C, 8>(a, w, b * 8, x.codes + b * 32 * C);
-      KE_UNROLL for (int p = 0; p < P; ++p) {
+        each<P>([&]<int p>() KE_INLINE { s[c][p] = start; });
+      });
+      dot_lines<8, P, C>(s, w, b * 8, x.codes + b * 32 * C);
+      each<P>([&]<int p>() KE_INLINE {
         const f32x16 d = load(w[p].d[b]);
-        KE_UNROLL for (int c = 0; c < C; ++c) {
-          f32x16 t = mul(to_float(a[c][p]), d);
+        each<C>([&]<int c>() KE_INLINE {
+          f32x16 t = mul(to_float(s[c][p]), d);
           if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[b * C + c])), load(w[p].m[b])));
           v[c][p] = add(v[c][p], t);
-        }
-      }
+        });
+      });
     }
     add_block<P, C>(acc, stride, v, x.scale, first);
   }

@@ -9,8 +9,6 @@
 template <int C>
 using Sums = __m256i[C][2];
 
-#define KE_EACH(C) KE_UNROLL for (int c = 0; c < C; ++c) KE_UNROLL for (int h = 0; h < 2; ++h)
-
 // Keeps GCC from reordering the additions, which costs it registers.
 inline void pin(__m256i& v) { asm volatile("" : "+x"(v)); }
 
@@ -33,32 +31,32 @@ inline __m256i plane(__m256i w) {
 
 // s = the int16 sums over `Lines` lines of codes.
 template <int C, int Lines, Plane P = Plane::All>
-inline void madd_lines(Sums<C>& s, const Unpacked& w, int line, const int8_t* x) {
-  KE_EACH(C) s[c][h] = _mm256_setzero_si256();
-  KE_UNROLL for (int g = 0; g < Lines; ++g) {
+KE_INLINE inline void madd_lines(Sums<C>& s, const Unpacked& w, int line, const int8_t* x) {
+  each<C, 2>([&]<int c, int h>() KE_INLINE { s[c][h] = _mm256_setzero_si256(); });
+  each<Lines>([&]<int g>() KE_INLINE {
     const __m256i w0 = plane<P>(load_si(w.codes[line + g])), w1 = plane<P>(load_si(w.codes[line + g] + 32));
-    KE_UNROLL for (int c = 0; c < C; ++c) {
+    each<C>([&]<int c>() KE_INLINE {
       const __m256i b = broadcast_codes(x + (g * C + c) * 4);
       s[c][0] = _mm256_add_epi16(s[c][0], _mm256_maddubs_epi16(w0, b));
       pin(s[c][0]);
       s[c][1] = _mm256_add_epi16(s[c][1], _mm256_maddubs_epi16(w1, b));
       pin(s[c][1]);
-    }
-  }
+    });
+  });
 }
 
 // total += s * scale, pairs of int16 into int32.
 template <int C>
-inline void close(int32_t (&total)[C][16], const Sums<C>& s, __m256i scale0, __m256i scale1) {
-  KE_UNROLL for (int c = 0; c < C; ++c) {
+KE_INLINE inline void close(int32_t (&total)[C][16], const Sums<C>& s, __m256i scale0, __m256i scale1) {
+  each<C>([&]<int c>() KE_INLINE {
     store_si(total[c], _mm256_add_epi32(load_si(total[c]), _mm256_madd_epi16(s[c][0], scale0)));
     store_si(total[c] + 8, _mm256_add_epi32(load_si(total[c] + 8), _mm256_madd_epi16(s[c][1], scale1)));
-  }
+  });
 }
 
 template <int C>
 inline void add_block(float* acc, int64_t stride, const float (&v)[C][16], const float* scale, bool first) {
-  KE_UNROLL for (int c = 0; c < C; ++c) {
+  for (int c = 0; c < C; ++c) {
     float* a = acc + c * stride;
     const f32x16 t = mul(load(v[c]), set1(scale[c]));
     store(a, first ? t : add(load(a), t));
@@ -113,8 +111,9 @@ struct SubBlocks16 {
     for (int s = 0; s < 16; ++s) {
       const __m256i scale0 = load_si(w->scale[s]), scale1 = load_si(w->scale[s] + 8);
       Sums<C> sums;
-      KE_UNROLL for (int c = 0; c < C; ++c)
+      each<C>([&]<int c>() KE_INLINE {
         sums[c][0] = sums[c][1] = _mm256_set1_epi16(static_cast<int16_t>(-16 * x.sum16[s * C + c]));
+      });
       close<C>(total, sums, scale0, scale1);
       for (int line = s * 4; line < s * 4 + 4; line += 2) {
         madd_lines<C, 2>(sums, *w, line, x.codes + line * 4 * C);
