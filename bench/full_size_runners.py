@@ -42,10 +42,12 @@ class Ours:
         encoded = time.perf_counter()
         params = self.core.GenerateParams()
         params.max_tokens, params.no_repeat_ngram_size = tokens, 3
-        first: list[float] = []
-        answer = self.engine.generate(
-            [("image", image), ("tags", prompt)], params, lambda *_: first or first.append(time.perf_counter())
-        )
+        first: list[float] = []  # when each token came
+
+        def on_token(token: int, logprob: float) -> None:
+            first.append(time.perf_counter())
+
+        answer = self.engine.generate([("image", image), ("tags", prompt)], params, on_token)
         end = time.perf_counter()
         return {
             "encode_ms": 1e3 * (encoded - start),
