@@ -140,7 +140,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(_plain(item) for item in value) if value else "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(_plain(item) for item in value.values())
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)

@@ -68,16 +68,16 @@ def load(
 
 def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:
     """The file that load(model) would open."""
-    if isinstance(model, os.PathLike):
-        return Path(model)
-    if model is not None:
-        if not isinstance(model, str) or not model or "\0" in model:
-            raise InvalidRequest(f"model: expected a tag or a path, got {model!r}")
-        if model.endswith(".gguf") or (os.path.dirname(model) and os.path.isfile(model)):
-            return Path(model)
-    from kosmos_edge import hub  # only here: a path needs nothing of it
+    from kosmos_edge import hub  # only here: drawing or reading results needs nothing of it
 
-    return Path(hub.resolve(hub.default_model()[0] if model is None else model, offline=offline))
+    if model is None:
+        return Path(hub.resolve(hub.default_model()[0], offline=offline))
+    spec = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if not isinstance(spec, str) or not spec or "\0" in spec:
+        raise InvalidRequest(f"model: expected a tag or a path, got {model!r}")
+    if isinstance(model, os.PathLike) and not os.path.dirname(spec):
+        spec = os.path.join(os.curdir, spec)  # Path("nano") is a file, "nano" a tag
+    return Path(hub.resolve(spec, offline=offline))
 
 
 class Model:
