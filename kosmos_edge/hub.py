@@ -153,7 +153,7 @@ def _resolve_kosmos2(type: str | None) -> Path:
     others = f" (here is {', '.join(f'{KOSMOS2}:{t}' for t in TYPES if t in here)})" if here else ""
     raise ModelNotFound(
         f"{tag} is not in {models_dir()}{others}; `kosmos-edge models pull {tag}` downloads and converts it, "
-        f"`kosmos-edge convert FOLDER -o {models_dir()}` takes a checkpoint that you have"
+        "`kosmos-edge convert FOLDER -o FILE.gguf` takes a checkpoint that you have"
     )
 
 
@@ -238,7 +238,7 @@ def default_model() -> tuple[str, str]:
 
 
 def remove(tag: str) -> Path:
-    """Removes a model's file from the cache; -> what was removed. Files that were not put there by us are left alone."""
+    """Removes a model's file from the cache; -> what was removed. Other files are left alone."""
     ours, repo = split_tag(tag), split_repo(tag)
     if ours is not None and ours[0] == NANO:
         raise InvalidRequest("nano is a part of the package and cannot be removed")

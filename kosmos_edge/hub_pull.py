@@ -139,7 +139,7 @@ def _needed(files: list[RemoteFile], repo: str) -> list[RemoteFile]:
     if not any(first in by_name for first, _ in _WEIGHTS):
         missing.append("weights")
     if not any(name in by_name for name in _SETTINGS[3]):
-        missing.append("a tokenizer")
+        missing.append("tokenizer")
     if missing:
         raise ModelNotFound(f"{repo} has no {', no '.join(missing)}")
     return chosen

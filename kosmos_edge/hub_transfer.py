@@ -103,7 +103,6 @@ class _Partial:
         """Takes more bytes; ModelCorrupt when they are more than announced."""
         _check(self._cancel)
         if self.have + len(data) > self.size:
-            self.restart()
             raise ModelCorrupt(f"the server sends more than the {self.size} bytes that the hub announces")
         view = memoryview(data)
         while view:
@@ -144,29 +143,15 @@ def download(
     try:
         with _locked(part) as file:
             if destination.exists():
+                part.unlink()
                 return
-            partial = _Partial(file, digest, progress, cancel)
-            failures = 0
-            while partial.have < partial.size:
-                before = partial.have
-                try:
-                    _fetch(url, headers, partial)
-                except _Retry as error:
-                    failures = 0 if partial.have > before else failures + 1
-                    if failures >= ATTEMPTS:
-                        raise KosmosIOError(
-                            f"{url}: {error} ({partial.have} of {partial.size} bytes are here; run again to go on)"
-                        ) from None
-                    _check(cancel)
-                    time.sleep(min(2.0**failures / 2, 8.0))
-            found = partial.hash.hexdigest()
-            if found != digest.hex:
-                partial.restart()
+            try:
+                _fill(url, headers, _Partial(file, digest, progress, cancel), digest, cancel)
+            except ModelCorrupt:
+                file.truncate(0)
                 with contextlib.suppress(OSError):  # open files stay on Windows: empty
                     part.unlink()
-                raise ModelCorrupt(
-                    f"{url}: {digest.kind} of the download is {found}, the hub announces {digest.hex}; it was removed"
-                )
+                raise
             os.fsync(file.fileno())
             if sys.platform != "win32":
                 os.replace(part, destination)
@@ -176,6 +161,27 @@ def download(
         if isinstance(error, KosmosIOError):
             raise
         raise KosmosIOError(f"cannot write {part}: {error.strerror}") from error
+
+
+def _fill(url: str, headers: dict[str, str], partial: _Partial, digest: Digest, cancel: Cancellable | None) -> None:
+    """Requests what is missing until everything is there and its hash is right."""
+    failures = 0
+    while partial.have < partial.size:
+        before = partial.have
+        try:
+            _fetch(url, headers, partial)
+        except _Retry as error:
+            failures = 0 if partial.have > before else failures + 1
+            if failures >= ATTEMPTS:
+                have = f"{partial.have} of {partial.size} bytes are here"
+                raise KosmosIOError(f"{url}: {error} ({have}; run again to go on)") from None
+            _check(cancel)
+            time.sleep(min(2.0**failures / 2, 8.0))
+    found = partial.hash.hexdigest()
+    if found != digest.hex:
+        raise ModelCorrupt(
+            f"{url}: {digest.kind} of the download is {found}, the hub announces {digest.hex}; it was removed"
+        )
 
 
 def _fetch(url: str, headers: dict[str, str], partial: _Partial) -> None:
