@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -103,7 +104,9 @@ def run(args: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code."""
     _prepare_streams()
     try:
-        code = cli.main(args=args, prog_name="kosmos-edge", standalone_mode=False)
+        with warnings.catch_warnings():  # Pillow's remarks about odd files: what counts is an error or a note here
+            warnings.filterwarnings("ignore", module="PIL")
+            code = cli.main(args=args, prog_name="kosmos-edge", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:

@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast
 
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
@@ -72,7 +72,14 @@ class Picture:
     decode_ms: float = 0.0
 
 
-ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | Buffer | Picture"
+class Array(Protocol):
+    """A numpy array, for type checkers: before Python 3.12 its type does not say that it has a buffer."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | Buffer | Array | Picture"
 
 
 def open_image(source: ImageInput, *, exif: bool = True, frame: int | None = None) -> Picture:

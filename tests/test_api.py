@@ -1,10 +1,13 @@
 """The verbs on the tiny model: what they ask the engine for, and how its answer is read."""
 
+import ast
 import io
 import json
 import math
+import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -504,3 +507,36 @@ def test_numpy_views_are_pictures(model: Model) -> None:
     flipped = picture()[::-1]
     assert not flipped.flags.c_contiguous
     assert model.caption(flipped, **SHORT).token_ids == model.caption(np.ascontiguousarray(flipped), **SHORT).token_ids
+
+
+def test_the_stub_names_what_the_native_module_has() -> None:
+    stub = ast.parse((Path(kosmos_edge.__file__).parent / "_core.pyi").read_text(encoding="utf-8"))
+
+    def public(names: Iterable[str]) -> set[str]:
+        return {name for name in names if not name.startswith("_")}
+
+    defined = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert public(defined) | {"testing"} == public(vars(_core))
+    for name, node in defined.items():
+        if isinstance(node, ast.ClassDef):
+            members = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+            members |= {
+                n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+            }
+            assert public(members) == public(vars(getattr(_core, name))), name
+
+
+def test_numpy_is_not_needed(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(png())
+    program = f"""
+import sys
+sys.modules["numpy"] = None  # importing it now fails
+import kosmos_edge
+model = kosmos_edge.load({str(tiny_file())!r}, threads=1)
+result = model.ground({str(photo)!r}, max_tokens=4)
+kosmos_edge.draw_boxes({str(photo)!r}, result)
+print(result.width, model.score({str(photo)!r}, ["a dog"]).best.text)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "100 a dog\n", done.stderr
