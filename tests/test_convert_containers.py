@@ -12,6 +12,8 @@ from convert_checkpoint import (
     convert_state,
     convert_torch_state,
     convert_zip_bytes,
+    op_call,
+    op_global,
     op_ordered,
     op_pickle,
 )
@@ -255,3 +257,56 @@ def test_a_zip64_archive(tmp_path, state):
     short = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     (tmp_path / "y").write_bytes(good[:end] + end64 + locator + short)
     assert reads(tmp_path / "y") == {"a": (2, 3)}
+
+
+# ---- the plain stream of older torch
+
+
+MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def stream(records=None, magic=MAGIC, protocol=1001, little=True, keys=None, root=None) -> bytes:
+    """What torch.save wrote before 1.6: five pickles, then every storage with its number of values."""
+    tensors, data = convert_torch_state({"a": ((2, 3), bytes(range(24))), "b": ((4,), bytes(16))})
+    records = data if records is None else records
+    out = op_pickle(magic) + op_pickle(protocol) + op_pickle({"protocol_version": 1001, "little_endian": little})
+    out += op_pickle(op_ordered(tensors) if root is None else root) + op_pickle(list(records) if keys is None else keys)
+    return out + b"".join(struct.pack("<Q", len(part) // 4) + part for part in records.values())
+
+
+def test_stream_of_torch(tmp_path):
+    (tmp_path / "x").write_bytes(stream())
+    assert reads(tmp_path / "x") == {"a": (2, 3), "b": (4,)}
+    with SourceFile(tmp_path / "x") as file:
+        assert bytes(read_state(file)["a"].read(0, 24)) == bytes(range(24))
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (stream(protocol=1000), "protocol 1001"),
+        (stream(little=False), "little-endian"),
+        (stream(keys=["0"]), "end at byte"),
+        (stream(keys=["0", "1", "2"]), "no tensor uses"),
+        (stream(keys=["0", "0"]), "list of storages"),
+        (stream(keys=[["0"], 1]), "list of storages"),
+        (stream(keys={"0": 1}), "list of storages"),
+        (stream(records={"0": bytes(24), "1": bytes(8)}), r"16 bytes\), the file has 8"),
+        (stream(records={"0": bytes(24)}), "storage '1' is not in the file"),
+        (stream() + b"x", "end at byte"),
+        (stream()[:-1], "passes the end"),
+        (stream(root=op_call(op_global("os", "system"), "x")), "not to be trusted"),
+    ],
+)
+def test_streams_that_lie(tmp_path, data, match):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(ModelCorrupt, match=match):
+        reads(tmp_path / "x")
+
+
+def test_every_truncation_of_a_stream_is_seen(tmp_path):
+    data = stream()
+    for size in range(len(data)):
+        (tmp_path / "x").write_bytes(data[:size])
+        with pytest.raises(ModelCorrupt):
+            reads(tmp_path / "x")

@@ -15,7 +15,8 @@ from .tensor import ITEM_BYTES, SourceTensor
 from .unpickle import MAX_PICKLE_BYTES, Foreign, Machine, Storage, Tensor, unpickle
 from .zip_stored import read_zip
 
-LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PROTO 2, LONG1 0x1950a86a20f9469cfc6c, STOP
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_START = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # after PROTO: LONG1 of the magic number, STOP
 _LEGACY_PROTOCOL = 1001
 
 
@@ -88,8 +89,13 @@ def read_torch_legacy(file: SourceFile) -> TorchFile:
         foreign |= machine.foreign
         storages |= machine.storages
         end += machine.end
-    _, protocol, system, root, keys = results
-    if protocol != _LEGACY_PROTOCOL or not isinstance(system, dict) or system.get("little_endian") is not True:
+    magic, protocol, system, root, keys = results
+    if (
+        magic != _LEGACY_MAGIC
+        or protocol != _LEGACY_PROTOCOL
+        or not isinstance(system, dict)
+        or system.get("little_endian") is not True
+    ):
         raise ModelCorrupt(f"{file.path}: not a little-endian torch stream of protocol {_LEGACY_PROTOCOL}")
     if not isinstance(keys, list) or not all(type(key) is str for key in keys) or len(set(keys)) != len(keys):
         raise ModelCorrupt(f"{file.path}: the list of storages is malformed")

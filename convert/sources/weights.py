@@ -15,7 +15,7 @@ def sniff(file: SourceFile) -> str:
     head = bytes(file.read(0, min(file.size, 64)))
     if head.startswith(b"PK\x03\x04"):
         return "torch zip"
-    if head.startswith(LEGACY_START):
+    if head[:1] == b"\x80" and LEGACY_START in head[:32]:
         return "torch stream"
     if len(head) > 8 and head[8:9] == b"{":
         return "safetensors"
