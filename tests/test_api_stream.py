@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from api_model import grounded_model, long_file, long_model, picture, tiny_model
 
@@ -205,7 +206,7 @@ def counts_during(call: Callable[[], object]) -> int:
         started.set()
         while not stop.is_set():
             count += 1
-            time.sleep(0)  # gives the GIL up
+            time.sleep(0.0002)  # gives the GIL up
 
     thread = threading.Thread(target=counting)
     interval = sys.getswitchinterval()
@@ -229,7 +230,7 @@ def test_the_gil_is_free_while_the_engine_computes(call: str) -> None:
     prompt = [("image", embedding), ("text", "An image of")]
     params = _core.GenerateParams()
     params.max_tokens, params.choices = 400, ["a dog " * 150]
-    big = picture(0, 3000, 3000)
+    big = np.tile(picture(0, 100, 100), (30, 30, 1))
     calls = {
         "generate": lambda: engine.generate(prompt, params),
         "encode": lambda: engine.encode_image(big, 3000, 3000),
