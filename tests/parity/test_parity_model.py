@@ -98,6 +98,22 @@ def test_answers(checkpoint: Checkpoint) -> None:
     assert full >= 20
 
 
+def test_a_prompt_that_fills_the_context(checkpoint: Checkpoint) -> None:
+    """Logits to the last position: the prompt is fed in several passes, and sinusoids are wound up far."""
+    engine, hf = checkpoint.engine, checkpoint.hf
+    picture = checkpoint.pictures[0]
+    rng = np.random.default_rng(0)
+    room = engine.context_length - 2 * (engine.image_tokens + 2) - 1
+    parts = [rng.integers(4, 200, size).tolist() for size in (room // 3, room - room // 3)]
+    embedding, vectors = encode(engine, picture), hf.encode_image(picture)
+    got = logits_of(engine, [("image", embedding), ("ids", parts[0]), ("image", embedding), ("ids", parts[1])])
+    ids, mask, _ = hf.prompt([("image", 0), ("tags", "")], [vectors])
+    whole = ids + parts[0] + ids[1:] + parts[1]
+    slots = mask + [0] * len(parts[0]) + mask[1:] + [0] * len(parts[1])
+    assert len(whole) == engine.context_length
+    assert relative_error(got, hf.logits(whole, slots, [vectors, vectors])) < TOLERANCE
+
+
 def test_float16_file(checkpoint: Checkpoint) -> None:
     """A float16 file against transformers on the same rounded weights."""
     engine, hf = checkpoint.half()
