@@ -130,3 +130,26 @@ def test_doctor_goes_on_where_something_is_wrong(run: Runner, monkeypatch: pytes
     done = run("doctor", "-f", "json", model=False)
     report = json.loads(done.out)
     assert done.code == 1 and "nothing.gguf" in report["models"]["error"] and report["machine"]["isa"]
+
+
+def test_the_first_command_of_the_readme(run: Runner, repo_root: Path) -> None:
+    """The packaged model, found by itself, says the truth about the example pictures, with boxes, and what it is."""
+    if not hub.nano_path().is_file():
+        pytest.skip("this checkout has no packaged model")
+    scenes = json.loads((repo_root / "examples" / "scenes.json").read_text(encoding="utf-8"))
+    paths = [repo_root / "examples" / scene["file"] for scene in scenes]
+    done = run("caption", *paths, "-f", "json", model=False)
+    assert done.code == 0 and done.err.count("nano") >= 1 and "pull kosmos-2" in done.err
+    for scene, record in zip(scenes, json.loads(done.out), strict=True):
+        assert record["model"] == "nano" and record["finish_reason"] == "stop"
+        for thing in scene["objects"]:
+            name = f"{thing['color']} {thing['shape']}"
+            found = [box for entity in record["entities"] if name in entity["phrase"] for box in entity["boxes"]]
+            assert any(overlap(box["normalized"], thing["box"]) >= 0.5 for box in found), (scene["file"], name)
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    """Intersection over union."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
