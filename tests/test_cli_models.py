@@ -135,7 +135,7 @@ def test_doctor_goes_on_where_something_is_wrong(run: Runner, monkeypatch: pytes
 def test_the_first_command_of_the_readme(run: Runner, repo_root: Path) -> None:
     """The packaged model, found by itself, says what it is; all that it names in the first example is there.
 
-    How good it is on a thousand scenes is measured elsewhere (docs/nano.md); here: at least 3 of 4 things of the examples.
+    How good it is on a thousand scenes is measured elsewhere (docs/nano.md); here: 3 of 4 things of the examples.
     """
     if not hub.nano_path().is_file():
         pytest.skip("this checkout has no packaged model")
