@@ -5,9 +5,12 @@ the processor takes one picture, at the front; forward() refuses prompts without
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from reference import sinusoid
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
@@ -76,6 +79,17 @@ class HfModel:
         """Logits of every position, (positions, vocab). `mask` may be shorter than `ids`."""
         mask = mask + [0] * (len(ids) - len(mask))
         return self.model.text_model(**self._inputs(ids, mask, vectors)).logits[0].float().numpy()
+
+    @contextmanager
+    def exact_sinusoids(self) -> Iterator[None]:
+        """Within: the table of positions computed with rightly rounded frequencies (reference.sinusoid)."""
+        table = self.model.text_model.model.embed_positions.weights
+        before = table.clone()
+        rows = np.stack([sinusoid(position, table.shape[1]) for position in range(table.shape[0])])
+        rows[1] = 0  # the padding position
+        table.copy_(torch.from_numpy(rows))
+        yield
+        table.copy_(before)
 
     def generate(self, ids: list[int], mask: list[int], vectors: list[np.ndarray], **how: object) -> dict:
         """text_model.generate, which is what Kosmos2ForConditionalGeneration.generate calls with the picture's vectors.

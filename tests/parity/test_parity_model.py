@@ -99,7 +99,12 @@ def test_answers(checkpoint: Checkpoint) -> None:
 
 
 def test_a_prompt_that_fills_the_context(checkpoint: Checkpoint) -> None:
-    """Logits to the last position: the prompt is fed in several passes, and sinusoids are wound up far."""
+    """Logits to the last position: the prompt is fed in several passes, and sinusoids are wound up far.
+
+    torch's vectorised exp misses the right rounding of some frequencies by a bit (at width 256: 1 of 128), which turns
+    an angle by 1e-4 at position 2000. Against transformers as it is, that is allowed for; with its table of sinusoids
+    replaced by one of rightly rounded frequencies, the usual tolerance holds.
+    """
     engine, hf = checkpoint.engine, checkpoint.hf
     picture = checkpoint.pictures[0]
     rng = np.random.default_rng(0)
@@ -111,7 +116,9 @@ def test_a_prompt_that_fills_the_context(checkpoint: Checkpoint) -> None:
     whole = ids + parts[0] + ids[1:] + parts[1]
     slots = mask + [0] * len(parts[0]) + mask[1:] + [0] * len(parts[1])
     assert len(whole) == engine.context_length
-    assert relative_error(got, hf.logits(whole, slots, [vectors, vectors])) < TOLERANCE
+    assert relative_error(got, hf.logits(whole, slots, [vectors, vectors])) < 5 * TOLERANCE
+    with hf.exact_sinusoids():
+        assert relative_error(got, hf.logits(whole, slots, [vectors, vectors])) < TOLERANCE
 
 
 def test_float16_file(checkpoint: Checkpoint) -> None:
