@@ -90,6 +90,9 @@ def convert(
     with open_checkpoint(source_path, None if tokenizer is None else Path(tokenizer)) as checkpoint:
         plan = _plan(checkpoint, recipe)
         target = Path(output)
+        separators = tuple(filter(None, (os.sep, os.altsep)))
+        if os.fspath(output).endswith(separators) and not os.path.isdir(target):
+            raise KosmosIOError(f"there is no folder {target}")
         if os.path.isdir(target):
             target /= file_name(plan.metadata([]), recipe)
         try:

@@ -216,6 +216,8 @@ def test_folder_that_is_missing_or_unwritable(tmp_path, hf):
         convert(hf, tmp_path / "no" / "a.gguf")
     with pytest.raises(KosmosIOError):
         convert(hf, tmp_path / ("x" * 300))
+    with pytest.raises(KosmosIOError, match="no folder"):
+        convert(hf, f"{tmp_path}/new/")
     if os.geteuid() != 0:
         tmp_path.chmod(0o500)
         with pytest.raises(KosmosIOError):

@@ -122,19 +122,24 @@ def test_unknown_classes_become_inert_records():
     assert foreign == {Foreign("argparse", "Namespace")}
     items = value_of(op_call(op_global("collections", "defaultdict"), op_global("a", "b")) + b"(K\x01K\x02u](K\x03ea")
     assert items.items == [1, 2, [3]]
+    # as omegaconf writes settings: types of Python as references, enumerations by getattr
+    types = {"ref_type": op_global("typing", "Any"), "key_type": op_global("builtins", "str")}
+    choice = op_call(op_global("builtins", "getattr"), op_global("fairseq.dataclass", "DDP_BACKEND"), "c10d")
+    value, _ = watched(op_pickle({"metadata": types, "backend": choice}))
+    assert value["metadata"]["key_type"] == Foreign("builtins", "str")
+    assert value["backend"].arguments == (Foreign("fairseq.dataclass", "DDP_BACKEND"), "c10d")
 
 
 # ---- attacks: globals
 
 DANGEROUS = [
     "os system", "os popen", "os execv", "posix system", "nt system", "os.path join", "subprocess Popen",
-    "subprocess check_output", "builtins eval", "builtins exec", "builtins __import__", "builtins getattr",
-    "builtins open",
+    "subprocess check_output", "builtins eval", "builtins exec", "builtins __import__", "builtins open",
     "builtins compile", "builtins map", "builtins globals", "builtins breakpoint", "builtins input", "__builtin__ eval",
-    "__builtin__ file", "__builtin__ getattr", "importlib import_module", "importlib.util spec_from_file_location",
+    "__builtin__ file", "__builtin__ apply", "importlib import_module", "importlib.util spec_from_file_location",
     "runpy run_path", "runpy _run_code", "pty spawn", "socket create_connection", "shutil rmtree", "ctypes CDLL",
     "ctypes.util find_library", "code InteractiveInterpreter", "pickle loads", "_pickle loads", "cPickle loads",
-    "marshal loads", "functools partial", "functools reduce", "operator attrgetter", "operator methodcaller",
+    "marshal loads", "operator attrgetter", "operator methodcaller",
     "_operator methodcaller", "sys modules", "sys exit", "timeit timeit", "cProfile run", "profile run", "pdb run",
     "bdb Bdb", "io open", "_io FileIO", "asyncio run", "asyncio.unix_events _UnixSubprocessTransport",
     "webbrowser open",
@@ -144,6 +149,7 @@ DANGEROUS = [
     "torch.storage _load_from_bytes", "ssl SSLContext", "imp load_source",
 ]  # fmt: skip
 FOREIGN = [
+    "builtins getattr", "__builtin__ getattr", "builtins type", "builtins set", "functools partial", "functools reduce",
     "torch load", "torch.hub load", "torch.jit load", "torch.serialization load", "numpy load",
     "numpy.testing._private.utils runstring", "torch.utils._config_module ConfigModule.load_config", "yaml unsafe_load",
     "joblib load", "dill loads", "cloudpickle loads", "lib2to3.pgen2.grammar Grammar.loadGrammar",

@@ -250,7 +250,7 @@ def metadata(checkpoint: Checkpoint, config: Config, file_type: int, sha256: lis
         ("general.license", "str", card["license"]),
         ("general.languages", "[str]", card["languages"]),
         ("general.tags", "[str]", card["tags"]),
-        ("general.source.url", "str", card["source_url"]),
+        *([("general.source.url", "str", card["source_url"])] if card["source_url"] else []),
         ("general.file_type", "u32", file_type),
         ("general.quantization_version", "u32", 2),
         ("kosmos2.converter", "str", converter),

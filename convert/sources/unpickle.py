@@ -23,7 +23,7 @@ MAX_PICKLE_BYTES = 1 << 24
 MAX_OPCODES = 2_000_000
 MAX_STACK = 100_000
 MAX_MEMO = 500_000
-MAX_DEPTH = 64
+MAX_DEPTH = 200
 MAX_TENSOR_DIMS = 8
 _MAX_KEY = 1 << 60
 _MAX_NAME = 256  # characters of a global or of a storage's key
@@ -42,61 +42,19 @@ STORAGES: Final = {
     "BoolStorage": "BOOL",
 }
 
-REFUSED: Final = frozenset(
-    [
-        "os",
-        "posix",
-        "nt",
-        "subprocess",
-        "sys",
-        "builtins",
-        "__builtin__",
-        "importlib",
-        "imp",
-        "runpy",
-        "pty",
-        "socket",
-        "shutil",
-        "ctypes",
-        "_ctypes",
-        "code",
-        "codeop",
-        "pickle",
-        "_pickle",
-        "cPickle",
-        "marshal",
-        "functools",
-        "operator",
-        "_operator",
-        "inspect",
-        "gc",
-        "signal",
-        "threading",
-        "multiprocessing",
-        "webbrowser",
-        "http",
-        "urllib",
-        "asyncio",
-        "ssl",
-        "io",
-        "_io",
-        "pdb",
-        "bdb",
-        "timeit",
-        "cProfile",
-        "profile",
-        "commands",
-        "site",
-        "venv",
-        "pip",
-        "zipimport",
-        "pkgutil",
-        "atexit",
-        "_thread",
-    ]
-)
-# What __builtin__/builtins must still provide: protocol 2 writes these plain data types as globals.
-_BUILTIN_DATA: Final = frozenset({"set", "frozenset", "complex", "slice", "range", "bytearray", "object"})
+# Modules that run, load or reach something: nothing in them is data.
+REFUSED: Final = frozenset({
+    "os", "posix", "nt", "subprocess", "sys", "builtins", "__builtin__", "importlib", "imp", "runpy", "pty", "socket",
+    "shutil", "ctypes", "_ctypes", "code", "codeop", "pickle", "_pickle", "cPickle", "marshal", "operator", "_operator",
+    "inspect", "gc", "signal", "threading", "multiprocessing", "webbrowser", "http", "urllib", "asyncio", "ssl", "io",
+    "_io", "pdb", "bdb", "timeit", "cProfile", "profile", "commands", "site", "venv", "pip", "zipimport", "pkgutil",
+    "atexit", "_thread",
+})  # fmt: skip
+# What builtins must still provide, inert as any other name: settings refer to plain types, enumerations use getattr.
+_BUILTIN_DATA: Final = frozenset({
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list", "object", "range",
+    "set", "slice", "str", "tuple", "type",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
