@@ -366,6 +366,15 @@ def test_entities_arrive_when_their_object_closes(vocabulary: Vocabulary) -> Non
             assert [(e[0], *e[3:]) for e in seen] == [(e[0], *e[3:]) for e in so_far]
 
 
+def test_a_close_spelled_by_ordinary_pieces_is_seen() -> None:
+    pieces = ["<unk>", "<object>", P1, "<", "/object", "</object", ">"]
+    tokenizer = _core.Tokenizer(pieces, [-1.0] * 7, [2, 4, 4, 1, 1, 1, 1], b"", 0)
+    for close in ([5, 6], [3, 4, 6]):
+        grounder = _core.StreamGrounder(tokenizer)
+        events = [grounder.push(i) for i in [1, 2, 2, *close, 6]]
+        assert [len(e) for e in events] == [0] * (len(events) - 2) + [1, 0]
+
+
 def test_a_stream_refuses_ids_outside_the_vocabulary_and_goes_on(vocabulary: Vocabulary) -> None:
     for stream in (_core.StreamDecoder(vocabulary.tokenizer), _core.StreamGrounder(vocabulary.tokenizer)):
         with pytest.raises(InvalidRequest, match="token id -1"):

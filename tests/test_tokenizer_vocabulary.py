@@ -111,6 +111,34 @@ def test_broken_maps_are_refused() -> None:
             small(charsmap=charsmap)
 
 
+def unit_of(units: list[int], key: bytes) -> int:
+    """Index of the unit that a key leads to."""
+    at = 0
+    for byte in key:
+        at ^= units[at] >> 10 ^ byte
+    return at
+
+
+def share(units: list[int], key: bytes, other: bytes) -> None:
+    """Gives the node of key the children of the node of other."""
+    node, base = unit_of(units, key), unit_of(units, other)
+    base ^= units[base] >> 10
+    units[node] = units[node] & 0x1FF | (node ^ base) << 10
+
+
+@pytest.mark.parametrize(("tail", "accepted"), [(54, True), (55, True), (56, False), (200, False)])
+def test_keys_that_share_their_ends_are_measured_whole(tail: int, accepted: bool) -> None:
+    units = double_array({b"a" + b"x" * 100: 0, b"b" + b"y" * 101: 0, b"c" + b"z" * (tail + 1): 0})
+    share(units, b"b" + b"y" * 100, b"a")
+    share(units, b"c" + b"z" * tail, b"b")
+    charsmap = trie(units, b"b\0")
+    if accepted:
+        assert small(charsmap=charsmap).encode("c" + "z" * tail + "y" * 100 + "x" * 100) == [1, 3]
+    else:
+        with pytest.raises(ModelCorrupt, match="a key is longer than 256 bytes"):
+            small(charsmap=charsmap)
+
+
 def test_the_limits_of_a_map_are_inside() -> None:
     tokenizer = small(charsmap=make_charsmap({b"x" * 256: b"ab", b"y": b"a" * 1024}))
     assert tokenizer.encode("x" * 256) == [1, 2, 3]
