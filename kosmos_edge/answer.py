@@ -73,8 +73,12 @@ class Reader:
         return min((at for at in (text.find(word, begin) for word in stop) if at >= 0), default=-1)
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
-        """transformers' tuple for the ids behind the last picture."""
-        text, found = _core.parse_grounded(self.tokenizer, list(ids), self.bins)
+        """transformers' tuple for a whole sequence: blanks cleaned up, the caption behind the last </image>."""
+        caption, image_end = list(ids), self.tokenizer.find("</image>")
+        if image_end in caption:
+            caption = caption[len(caption) - caption[::-1].index(image_end) :]
+        cleaned = _core.clean_up_tokenization(self.tokenizer.decode(caption))
+        text, found = _core.parse_grounded_text(cleaned, self.bins)
         return text, [(phrase, (start, end), list(boxes)) for phrase, start, end, boxes, _, _ in found]
 
 

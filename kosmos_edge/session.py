@@ -257,7 +257,7 @@ class Session:
             device=self.engine.device,
             model=name,
             box=prompt.box if plan.task == "describe" else None,
-            hf=reader.read_hf([*self._caption_ids(generation.prompt_ids), *generation.token_ids]),
+            hf=reader.read_hf([*generation.prompt_ids, *generation.token_ids]),
             timings=Timings(
                 prompt.decode_image_ms,
                 prompt.encode_ms,

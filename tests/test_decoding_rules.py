@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 import pytest
 
@@ -80,10 +81,8 @@ def test_grammar_makes_any_walk_well_formed():
         for _ in range(60):
             ids.append(rng.choice(g.allowed(VOCAB)))
             g.accept(ids[-1])
-        text = "".join("P" if i == PHRASE else "p" if i == PHRASE_END else "O" if i == OBJECT else "o" if i == OBJECT_END
-                       else "," if i == DELIMITER else "c" if i in CELLS else "t" for i in ids)  # fmt: skip
-        import re
-
+        names = {PHRASE: "P", PHRASE_END: "p", OBJECT: "O", OBJECT_END: "o", DELIMITER: ","}
+        text = "".join("c" if i in CELLS else names.get(i, "t") for i in ids)
         whole = r"(?:t|Pt+p(?:O(?:cc,)*cco)?)*"
         tail = r"(?:Pt*|Pt+pO(?:cc,)*c?c?)?"
         assert re.fullmatch(whole + tail, text), text

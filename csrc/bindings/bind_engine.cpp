@@ -87,7 +87,10 @@ Generation run_generate(const Engine& e, const nb::sequence& segments, const Gen
     callback = [&on_token](int32_t id, float logprob) {
       nb::gil_scoped_acquire acquire;
       const nb::object go_on = on_token(id, logprob);
-      return go_on.is_none() || nb::cast<bool>(go_on);
+      if (go_on.is_none()) return true;
+      KE_CHECK(PyBool_Check(go_on.ptr()), InvalidRequest, "on_token must return True, False or None, got ",
+               nb::cast<std::string>(nb::type_name(go_on.type())));
+      return nb::cast<bool>(go_on);
     };
   nb::gil_scoped_release release;
   return e.generate(s, params, callback, cancel);
