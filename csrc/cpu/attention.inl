@@ -24,7 +24,7 @@ template <class W, int P, int C, class X>
 inline int64_t float_panels(const typename W::Stored* w, int64_t panel, int64_t panels, int64_t n, X x, float* acc,
                             int64_t acc_stride, int64_t done = 0) {
   for (; done + P <= panels; done += P)
-    float_tile<W, P, C>(w + done * panel, panel, n, x, acc + 16 * done, acc_stride);
+    float_tile<P, C>(SeparatePanels<W, P>{w + done * panel, panel}, n, x, acc + 16 * done, acc_stride);
   return done;
 }
 
@@ -65,7 +65,7 @@ void attention_tile(const AttentionTask& task) {
 }
 
 void attention(const AttentionTask* task) {
-  for_columns(task->rows, [&]<int C>() {
+  for_columns<kTileCols>(task->rows, [&]<int C>() {
     if (task->half) attention_tile<F16Weights, C>(*task);
     else attention_tile<F32Weights, C>(*task);
   });

@@ -8,6 +8,8 @@
 #pragma once
 #include <stdint.h>
 
+#define KE_INLINE __attribute__((always_inline)) inline
+
 namespace ke::cpu {
 
 constexpr int kPanelRows = 16;    // output rows per panel = lanes of a vector

@@ -3,7 +3,7 @@
 #include "cpu/kernels.h"
 #include "cpu/panels.h"
 
-#define KE_INLINE __attribute__((always_inline))
+#define KE_LAMBDA __attribute__((always_inline))
 
 namespace ke::cpu::KE_ISA {
 namespace {
@@ -11,7 +11,7 @@ namespace {
 // Calls f<0>() ... f<N - 1>(). Loops over accumulators are written so, not as `for`: an array that is only ever indexed by
 // constants lives in registers, and GCC does not unroll long loop bodies in time to see that.
 template <int N, class F>
-KE_INLINE inline void each(F f) {
+KE_INLINE void each(F f) {
   if constexpr (N > 0) {
     each<N - 1>(f);
     f.template operator()<N - 1>();
@@ -20,15 +20,15 @@ KE_INLINE inline void each(F f) {
 
 // Calls f<c, p>() for c < C, p < P, p fastest.
 template <int C, int P, class F>
-KE_INLINE inline void each(F f) {
-  each<C>([&]<int c>() KE_INLINE { each<P>([&]<int p>() KE_INLINE { f.template operator()<c, p>(); }); });
+KE_INLINE void each(F f) {
+  each<C>([&]<int c>() KE_LAMBDA { each<P>([&]<int p>() KE_LAMBDA { f.template operator()<c, p>(); }); });
 }
 
-// Calls f<C>() with C = cols, 1 <= cols <= kTileCols.
-template <int C = 1, class F>
-inline void for_columns(int cols, F&& f) {
-  if constexpr (C < kTileCols) {
-    if (cols != C) return for_columns<C + 1>(cols, f);
+// Calls f<C>() with C = cols, 1 <= cols <= Most.
+template <int Most, int C = 1, class F>
+inline void for_columns(int cols, const F& f) {
+  if constexpr (C < Most) {
+    if (cols != C) return for_columns<Most, C + 1>(cols, f);
   }
   f.template operator()<C>();
 }

@@ -30,32 +30,45 @@ struct RowTile {
   inline RowTile from(int64_t k) const { return {p + k, stride}; }
 };
 
+// Where P panels of weights lie: one group, [k][P][16], or each on its own, [k][16].
+template <class W, int P>
+struct GroupedPanels {
+  const typename W::Stored* w;
+  KE_INLINE f32x16 at(int64_t k, int p) const { return W::get(w + (k * P + p) * 16); }
+  KE_INLINE GroupedPanels from(int64_t k) const { return {w + k * P * 16}; }
+};
+template <class W, int P>
+struct SeparatePanels {
+  const typename W::Stored* w;
+  int64_t stride;
+  KE_INLINE f32x16 at(int64_t k, int p) const { return W::get(w + p * stride + k * 16); }
+  KE_INLINE SeparatePanels from(int64_t k) const { return {w + k * 16, stride}; }
+};
+
 // acc[c][16 p + lane] (+)= sum over k < n of w[p][k][lane] * x(k, c), for P panels and C columns.
-template <class W, int P, int C, class X>
-inline void float_chunk(const typename W::Stored* w, int64_t panel, int64_t n, X x, float* acc, int64_t acc_stride,
-                        bool first) {
+template <int P, int C, class W, class X>
+inline void float_chunk(W w, int64_t n, X x, float* acc, int64_t acc_stride, bool first) {
   f32x16 s[C][P];
-  each<C, P>([&]<int c, int p>() KE_INLINE { s[c][p] = zero(); });
+  each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = zero(); });
   for (int64_t k = 0; k < n; ++k) {
     f32x16 v[P];
-    each<P>([&]<int p>() KE_INLINE { v[p] = W::get(w + p * panel + k * 16); });
-    each<C>([&]<int c>() KE_INLINE {
+    each<P>([&]<int p>() KE_LAMBDA { v[p] = w.at(k, p); });
+    each<C>([&]<int c>() KE_LAMBDA {
       const f32x16 b = set1(x.at(k, c));
-      each<P>([&]<int p>() KE_INLINE { s[c][p] = fma(v[p], b, s[c][p]); });
+      each<P>([&]<int p>() KE_LAMBDA { s[c][p] = fma(v[p], b, s[c][p]); });
     });
   }
-  each<C, P>([&]<int c, int p>() KE_INLINE {
+  each<C, P>([&]<int c, int p>() KE_LAMBDA {
     float* a = acc + c * acc_stride + 16 * p;
     store(a, first ? s[c][p] : add(load(a), s[c][p]));
   });
 }
 
-// The whole sum over k, for panels whose activations lie in one piece.
-template <class W, int P, int C, class X>
-inline void float_tile(const typename W::Stored* w, int64_t panel, int64_t n, X x, float* acc, int64_t acc_stride) {
+// The whole sum over k, for tiles that lie in one piece.
+template <int P, int C, class W, class X>
+inline void float_tile(W w, int64_t n, X x, float* acc, int64_t acc_stride) {
   for (int64_t k = 0; k < n; k += kFloatChunk)
-    float_chunk<W, P, C>(w + k * 16, panel, n - k < kFloatChunk ? n - k : kFloatChunk, x.from(k), acc, acc_stride,
-                         k == 0);
+    float_chunk<P, C>(w.from(k), n - k < kFloatChunk ? n - k : kFloatChunk, x.from(k), acc, acc_stride, k == 0);
 }
 
 void pack_floats(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end) {
@@ -75,8 +88,8 @@ constexpr int64_t kTilesAtOnce = 16;  // tiles whose sums are kept while the pan
 template <class W, int P>
 void linear_float_panels(const LinearTask& task, int64_t panel) {
   const Packed& x = *task.x;
-  const auto* w = reinterpret_cast<const typename W::Stored*>(task.weights + panel * task.panel_bytes);
-  const int64_t panel_values = task.panel_bytes / static_cast<int64_t>(sizeof(typename W::Stored));
+  const GroupedPanels<W, P> w{
+      reinterpret_cast<const typename W::Stored*>(task.weights + panel * task.panel_bytes)};
   float* acc = reinterpret_cast<float*>(task.scratch);
   for (int64_t t0 = task.tile_begin; t0 < task.tile_end; t0 += kTilesAtOnce) {
     const int64_t t1 = t0 + kTilesAtOnce < task.tile_end ? t0 + kTilesAtOnce : task.tile_end;
@@ -88,8 +101,8 @@ void linear_float_panels(const LinearTask& task, int64_t panel) {
         const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
         const float* values = x.values + k * x.rows + row * n;
         float* a = acc + (row - row0) * 16 * P;
-        for_columns(cols, [&]<int C>() {
-          float_chunk<W, P, C>(w + k * 16, panel_values, n, PackedTile<C>{values}, a, 16 * P, k == 0);
+        for_columns<kTileCols>(cols, [&]<int C>() {
+          float_chunk<P, C>(w.from(k), n, PackedTile<C>{values}, a, 16 * P, k == 0);
         });
       }
     }

@@ -10,7 +10,7 @@ struct TileX {
   const int8_t* mins;
 };
 
-#include "cpu/unpack.inl"
+#include "cpu/formats.inl"
 #ifdef KE_QUANT_TILES
 #include KE_QUANT_TILES
 #else
@@ -70,27 +70,36 @@ void pack_quantized(const float* x, int64_t stride, const Packed* out, int64_t t
   }
 }
 
+// Up to this many rows of x, codes are unpacked in registers, where more tiles would do it again and again.
+constexpr int kDirectRows = 2;
+
 template <class Format, class Tiles, int P>
 void linear_quantized_panels(const LinearTask& task, int64_t panel) {
   const Packed& x = *task.x;
   auto* w = reinterpret_cast<Unpacked*>(task.scratch);
   float* acc = reinterpret_cast<float*>(task.scratch + sizeof(Unpacked) * P);
-  PanelView views[P];
-  for (int p = 0; p < P; ++p) {
-    const uint8_t* base = task.weights + (panel + p) * task.panel_bytes;
-    views[p] = {base, base + panel_header_bytes(Format::type, x.cols), x.cols / panel_layout(Format::type).values};
-  }
+  const uint8_t* group = task.weights + panel * task.panel_bytes;
+  const int64_t blocks = x.cols / x.block;
   for (int64_t t0 = task.tile_begin; t0 < task.tile_end; t0 += kTilesAtOnce) {
     const int64_t t1 = t0 + kTilesAtOnce < task.tile_end ? t0 + kTilesAtOnce : task.tile_end;
     const int64_t row0 = tile_start(x.rows, kTileCols, t0), row1 = tile_start(x.rows, kTileCols, t1);
-    for (int64_t b = 0; b < x.cols / x.block; ++b) {
-      for (int p = 0; p < P; ++p) Format::unpack(views[p], b, x.block, w[p]);
-      for (int64_t t = t0; t < t1; ++t) {
-        const int64_t row = tile_start(x.rows, kTileCols, t);
-        const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
-        for_columns(cols, [&]<int C>() {
-          Tiles::template tile<P, C>(w, tile_x(x, b, row), x.block, acc + (row - row0) * 16 * P, 16 * P, b == 0);
-        });
+    if (row1 - row0 <= kDirectRows && t1 - t0 == 1) {
+      for_columns<kDirectRows>(static_cast<int>(row1 - row0), [&]<int C>() {
+        for (int64_t b = 0; b < blocks; ++b)
+          Tiles::template tile<P, C>(FromPanels<Format, P>(group, b, x.block), tile_x(x, b, row0), x.block, acc, 16 * P,
+                                     b == 0);
+      });
+    } else {
+      for (int64_t b = 0; b < blocks; ++b) {
+        unpack(FromPanels<Format, P>(group, b, x.block), x.block, w);
+        for (int64_t t = t0; t < t1; ++t) {
+          const int64_t row = tile_start(x.rows, kTileCols, t);
+          const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
+          for_columns<kTileCols>(cols, [&]<int C>() {
+            Tiles::template tile<P, C>(FromScratch{w, Format::sub_blocks}, tile_x(x, b, row), x.block, acc + (row - row0) * 16 * P, 16 * P,
+                                       b == 0);
+          });
+        }
       }
     }
     for (int64_t row = row0; row < row1; ++row)

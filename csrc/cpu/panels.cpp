@@ -61,112 +61,84 @@ const Block* row_blocks(const PanelSource& s, int row) {
   return reinterpret_cast<const Block*>(s.rows + row * s.row_bytes);
 }
 
-void put_header(uint8_t* panel, int64_t blocks, int which, int64_t block, int row, uint16_t value) {
-  std::memcpy(panel + ((which * blocks + block) * kPanelRows + row) * 2, &value, 2);
+void put_scale(uint8_t* scales, int which, int row, uint16_t value) {
+  std::memcpy(scales + (which * kPanelRows + row) * 2, &value, 2);
 }
 
-// The types with blocks of 32 values: put(block, row, its lines).
+// Calls put(block, row, lines, scales) for every block of every row.
 template <class Block, class Put>
-void lay_blocks32(const PanelSource& s, PanelType type, uint8_t* panel, Put put) {
-  const PanelLayout layout = panel_layout(type);
-  const int64_t blocks = s.cols / layout.values;
-  uint8_t* lines = panel + panel_header_bytes(type, s.cols);
+void lay_blocks(const PanelSource& s, const PanelView& panel, Put put) {
+  const int64_t blocks = s.cols / panel.layout.values;
   for (int row = 0; row < s.count; ++row) {
     const Block* b = row_blocks<Block>(s, row);
-    for (int64_t i = 0; i < blocks; ++i) {
-      put_header(panel, blocks, 0, i, row, b[i].d);
-      if constexpr (requires { b->m; }) put_header(panel, blocks, 1, i, row, b[i].m);
-      put(b[i], row, lines + i * layout.block_bytes);
-    }
+    for (int64_t i = 0; i < blocks; ++i) put(b[i], row, panel.lines(i), panel.scales(i));
   }
 }
 
-// Q4_K, Q5_K: the scales, mins, d and dmin that follow the lines.
 template <class Block>
-void put_scales(const Block& b, int row, uint8_t* to) {
-  for (int j = 0; j < 4; ++j) {  // the packing of 6-bit values is described in blocks.h
-    const uint8_t* p = b.scales;
-    to[j * 16 + row] = p[j] & 63;
-    to[(4 + j) * 16 + row] = static_cast<uint8_t>((p[8 + j] & 15) | (p[j] >> 6) << 4);
-    uint8_t* mins = to + 8 * 16;
-    mins[row * 4 + j] = p[4 + j] & 63;
-    mins[kLine + row * 4 + j] = static_cast<uint8_t>(p[8 + j] >> 4 | (p[4 + j] >> 6) << 4);
-  }
-  std::memcpy(to + 8 * 16 + 2 * kLine + row * 2, &b.d, 2);
-  std::memcpy(to + 8 * 16 + 2 * kLine + 32 + row * 2, &b.dmin, 2);
+void lay_four_bits(const PanelSource& s, const PanelView& panel) {
+  lay_blocks<Block>(s, panel, [](const Block& b, int row, uint8_t* lines, uint8_t* scales) {
+    spread(b.qs, 4, row, lines);
+    if constexpr (requires { b.qh; }) spread_fifth_bits(b.qh, row, lines + 4 * kLine);
+    put_scale(scales, 0, row, b.d);
+    if constexpr (requires { b.m; }) put_scale(scales, 1, row, b.m);
+  });
 }
 
-void lay_q8_0(const PanelSource& s, uint8_t* panel) {
-  lay_blocks32<BlockQ8_0>(s, PanelType::Q8_0, panel, [](const BlockQ8_0& b, int row, uint8_t* lines) {
+void lay_q8_0(const PanelSource& s, const PanelView& panel) {
+  lay_blocks<BlockQ8_0>(s, panel, [](const BlockQ8_0& b, int row, uint8_t* lines, uint8_t* scales) {
     uint8_t codes[32];
     for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(b.qs[i] ^ 0x80);
     spread(codes, 8, row, lines);
-  });
-  // The unused rows of a last panel have scale 0 already; their codes do not matter.
-}
-
-template <class Block>
-void lay_four_bits(const PanelSource& s, PanelType type, uint8_t* panel) {
-  lay_blocks32<Block>(s, type, panel, [](const Block& b, int row, uint8_t* lines) { spread(b.qs, 4, row, lines); });
-}
-
-template <class Block>
-void lay_five_bits(const PanelSource& s, PanelType type, uint8_t* panel) {
-  lay_blocks32<Block>(s, type, panel, [](const Block& b, int row, uint8_t* lines) {
-    spread(b.qs, 4, row, lines);
-    spread_fifth_bits(b.qh, row, lines + 4 * kLine);
+    put_scale(scales, 0, row, b.d);
   });
 }
 
-void lay_q4_k(const PanelSource& s, uint8_t* panel) {
-  const int64_t bytes = panel_layout(PanelType::Q4_K).block_bytes;
-  for (int row = 0; row < s.count; ++row) {
-    const BlockQ4_K* b = row_blocks<BlockQ4_K>(s, row);
-    for (int64_t i = 0; i < s.cols / 256; ++i) {
-      spread(b[i].qs, 32, row, panel + i * bytes);
-      put_scales(b[i], row, panel + i * bytes + 32 * kLine);
+// Q4_K, Q5_K.
+template <class Block>
+void lay_affine(const PanelSource& s, const PanelView& panel) {
+  lay_blocks<Block>(s, panel, [](const Block& b, int row, uint8_t* lines, uint8_t* scales) {
+    spread(b.qs, 32, row, lines);
+    lines += 32 * kLine;
+    if constexpr (requires { b.qh; }) {
+      spread(b.qh, 8, row, lines);
+      lines += 8 * kLine;
     }
-  }
+    uint8_t* mins = lines + 2 * kLine;
+    const uint8_t* p = b.scales;  // the packing of 6-bit values is described in blocks.h
+    for (int j = 0; j < 4; ++j) {
+      lines[j * 16 + row] = p[j] & 63;
+      lines[(4 + j) * 16 + row] = static_cast<uint8_t>((p[8 + j] & 15) | (p[j] >> 6) << 4);
+      mins[row * 4 + j] = p[4 + j] & 63;
+      mins[kLine + row * 4 + j] = static_cast<uint8_t>(p[8 + j] >> 4 | (p[4 + j] >> 6) << 4);
+    }
+    put_scale(scales, 0, row, b.d);
+    put_scale(scales, 1, row, b.dmin);
+  });
 }
 
-void lay_q5_k(const PanelSource& s, uint8_t* panel) {
-  const int64_t bytes = panel_layout(PanelType::Q5_K).block_bytes;
-  for (int row = 0; row < s.count; ++row) {
-    const BlockQ5_K* b = row_blocks<BlockQ5_K>(s, row);
-    for (int64_t i = 0; i < s.cols / 256; ++i) {
-      spread(b[i].qs, 32, row, panel + i * bytes);
-      spread(b[i].qh, 8, row, panel + i * bytes + 32 * kLine);
-      put_scales(b[i], row, panel + i * bytes + 40 * kLine);
-    }
-  }
-}
-
-void lay_q6_k(const PanelSource& s, uint8_t* panel) {
-  const int64_t bytes = panel_layout(PanelType::Q6_K).block_bytes, blocks = s.cols / 256;
-  uint8_t* lines = panel + panel_header_bytes(PanelType::Q6_K, s.cols);
-  for (int row = 0; row < s.count; ++row) {
-    const BlockQ6_K* b = row_blocks<BlockQ6_K>(s, row);
-    for (int64_t i = 0; i < blocks; ++i) {
-      put_header(panel, blocks, 0, i, row, b[i].d);
-      spread(b[i].ql, 32, row, lines + i * bytes);
-      spread(b[i].qh, 16, row, lines + i * bytes + 32 * kLine);
-      for (int j = 0; j < 16; ++j) lines[i * bytes + 48 * kLine + j * 16 + row] = static_cast<uint8_t>(b[i].scales[j]);
-    }
-  }
+void lay_q6_k(const PanelSource& s, const PanelView& panel) {
+  lay_blocks<BlockQ6_K>(s, panel, [](const BlockQ6_K& b, int row, uint8_t* lines, uint8_t* scales) {
+    spread(b.ql, 32, row, lines);
+    spread(b.qh, 16, row, lines + 32 * kLine);
+    for (int j = 0; j < 16; ++j) lines[48 * kLine + j * 16 + row] = static_cast<uint8_t>(b.scales[j]);
+    put_scale(scales, 0, row, b.d);
+  });
 }
 
 template <class Value>
-void lay_values(const PanelSource& s, uint8_t* panel) {
-  Value* to = reinterpret_cast<Value*>(panel);
+void lay_values(const PanelSource& s, const PanelView& panel) {
+  const int64_t step = panel.lines(1) - panel.lines(0);
   for (int row = 0; row < s.count; ++row) {
     const uint8_t* from = s.rows + row * s.row_bytes;
-    for (int64_t k = 0; k < s.cols; ++k) std::memcpy(to + k * 16 + row, from + k * sizeof(Value), sizeof(Value));
+    uint8_t* to = panel.lines(0) + row * sizeof(Value);
+    for (int64_t k = 0; k < s.cols; ++k) std::memcpy(to + k * step, from + k * sizeof(Value), sizeof(Value));
   }
 }
 
 }  // namespace
 
-void lay_panel(PanelType type, const PanelSource& s, uint8_t* panel) {
+void lay_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
   switch (type) {
     case PanelType::F32:
       return lay_values<uint32_t>(s, panel);
@@ -176,17 +148,17 @@ void lay_panel(PanelType type, const PanelSource& s, uint8_t* panel) {
     case PanelType::Q8_0:
       return lay_q8_0(s, panel);
     case PanelType::Q4_0:
-      return lay_four_bits<BlockQ4_0>(s, type, panel);
+      return lay_four_bits<BlockQ4_0>(s, panel);
     case PanelType::Q4_1:
-      return lay_four_bits<BlockQ4_1>(s, type, panel);
+      return lay_four_bits<BlockQ4_1>(s, panel);
     case PanelType::Q5_0:
-      return lay_five_bits<BlockQ5_0>(s, type, panel);
+      return lay_four_bits<BlockQ5_0>(s, panel);
     case PanelType::Q5_1:
-      return lay_five_bits<BlockQ5_1>(s, type, panel);
+      return lay_four_bits<BlockQ5_1>(s, panel);
     case PanelType::Q4_K:
-      return lay_q4_k(s, panel);
+      return lay_affine<BlockQ4_K>(s, panel);
     case PanelType::Q5_K:
-      return lay_q5_k(s, panel);
+      return lay_affine<BlockQ5_K>(s, panel);
     case PanelType::Q6_K:
       return lay_q6_k(s, panel);
   }

@@ -1,17 +1,20 @@
-// Layout of weight panels: 16 output rows, re-laid at upload (panels.cpp) and read by the kernels (unpack.inl).
-// A "line" is 64 bytes = 16 rows x 4 bytes, row r at byte 4 r: what one vector load takes. The bytes of a row keep the
-// packing of the file's block (quant/blocks.h), so that re-laying moves whole dwords; bits per weight stay the file's.
+// Layout of weights: panels of 16 output rows, re-laid at upload (panels.cpp) and read by the kernels (formats.inl).
+// As many panels as a tile kernel takes at once (P, an ISA's choice) form a group; a group is stored block of k by
+// block, [block][its lines: panel 0 .. P - 1][its float scales: panel 0 .. P - 1], so that a product reads the whole
+// matrix as one stream. Panels left over at the end are groups of one. A "line" is 64 bytes = 16 rows x 4 bytes, row r
+// at byte 4 r: what one vector load takes. The bytes of a row keep the packing of the file's block (quant/blocks.h), so
+// that re-laying moves whole dwords; bits per weight stay the file's.
 //
-//   F32, F16, BF16   [k][16]
-//   Q8_0             header, then per block of 32: 8 lines of codes + 128 (unsigned), line g = values 4 g .. 4 g + 3
-//   Q4_0, Q4_1       header, then per block: 4 lines, line g = values 4 g.. (low halves) and 16 + 4 g.. (high halves)
-//   Q5_0, Q5_1       header, then per block: 4 lines as Q4_0, 1 line of fifth bits: byte (row, j) bit g = value 4 g + j
-//   Q4_K             per block of 256: 32 lines [pair of sub-blocks][8] (low halves: even sub-block), scales [8][16],
-//                    2 lines of mins (sub-blocks 0..3, 4..7), d [16], dmin [16] as float16
-//   Q5_K             32 lines as Q4_K, 8 lines of fifth bits (bit s: sub-block s), scales, mins, d, dmin as Q4_K
-//   Q6_K             header, then per block of 256: 32 lines of low halves [half][run % 2][8], 16 lines of upper bits
-//                    [half][8] (bits 2 r: run r), scales [16][16]
-//   header           float16 d [blocks][16], for the types with an offset m [blocks][16] after it; padded to lines
+//              k    lines of a block                                                  float16 scales [16]
+//   F32 F16 BF16 1  the 16 values (64 or 32 bytes)                                    -
+//   Q8_0       32   8: codes + 128 (unsigned), line g = values 4 g .. 4 g + 3         d
+//   Q4_0 Q4_1  32   4: line g = values 4 g .. (low halves), 16 + 4 g .. (high halves) d; Q4_1: m
+//   Q5_0 Q5_1  32   4 as Q4_0; 1 of fifth bits: byte (row, j) bit g = value 4 g + j   d; Q5_1: m
+//   Q4_K      256   32: [pair of sub-blocks][8] (low halves: even sub-block);         d, dmin
+//                   2: integer scales [8][16]; 2: mins, dword of row r = sub-blocks 0..3, 4..7
+//   Q5_K      256   32 as Q4_K; 8 of fifth bits (bit s: sub-block s); 2 + 2 as Q4_K   d, dmin
+//   Q6_K      256   32: low halves [half][run % 2][8]; 16: upper bits [half][8]       d
+//                   (bits 2 r: run r); 4: integer scales [16][16]
 #pragma once
 #include <stdint.h>
 
@@ -22,9 +25,9 @@ namespace ke::cpu {
 constexpr int kLine = 64;
 
 struct PanelLayout {
-  int values;         // k per block
-  int block_bytes;    // of the 16 rows, without what the header holds
-  int header_floats;  // float16 values per row and block in the header
+  int values;  // k per block
+  int lines;   // bytes of one panel's lines in a block
+  int scales;  // bytes of one panel's float scales in a block
 };
 
 static constexpr PanelLayout panel_layout(PanelType type) {
@@ -35,33 +38,53 @@ static constexpr PanelLayout panel_layout(PanelType type) {
     case PanelType::BF16:
       return {1, 32, 0};
     case PanelType::Q8_0:
-      return {32, 8 * kLine, 1};
+      return {32, 8 * kLine, 32};
     case PanelType::Q4_0:
-      return {32, 4 * kLine, 1};
+      return {32, 4 * kLine, 32};
     case PanelType::Q4_1:
-      return {32, 4 * kLine, 2};
+      return {32, 4 * kLine, 64};
     case PanelType::Q5_0:
-      return {32, 5 * kLine, 1};
+      return {32, 5 * kLine, 32};
     case PanelType::Q5_1:
-      return {32, 5 * kLine, 2};
+      return {32, 5 * kLine, 64};
     case PanelType::Q4_K:
-      return {256, 32 * kLine + 8 * 16 + 2 * kLine + 2 * 32, 0};
+      return {256, 36 * kLine, 64};
     case PanelType::Q5_K:
-      return {256, 40 * kLine + 8 * 16 + 2 * kLine + 2 * 32, 0};
+      return {256, 44 * kLine, 64};
     case PanelType::Q6_K:
-      return {256, 48 * kLine + 16 * 16, 1};
+      return {256, 52 * kLine, 32};
   }
   return {1, 0, 0};
 }
 
-static constexpr int64_t panel_header_bytes(PanelType type, int64_t cols) {
-  const PanelLayout l = panel_layout(type);
-  return (cols / l.values * l.header_floats * kPanelRows * 2 + kLine - 1) / kLine * kLine;
-}
-
+// Bytes of one panel; a group has P times as many.
 static constexpr int64_t panel_bytes(PanelType type, int64_t cols) {
   const PanelLayout l = panel_layout(type);
-  return panel_header_bytes(type, cols) + cols / l.values * l.block_bytes;
+  return cols / l.values * (l.lines + l.scales);
+}
+
+// One panel of a group: where its lines and scales of a block are.
+struct PanelView {
+  uint8_t* group;
+  int panels;  // in the group
+  int index;   // of this panel
+  PanelLayout layout;
+
+  KE_INLINE uint8_t* lines(int64_t block) const {
+    return group + block * panels * (layout.lines + layout.scales) + index * layout.lines;
+  }
+  KE_INLINE uint8_t* scales(int64_t block) const {
+    return group + block * panels * (layout.lines + layout.scales) + panels * layout.lines + index * layout.scales;
+  }
+};
+
+// Panel `panel` of a matrix of `panels` panels in groups of `group` ones.
+static inline PanelView panel_view(PanelType type, uint8_t* matrix, int64_t cols, int64_t panel, int64_t panels,
+                                   int group) {
+  const bool grouped = panel < panels / group * group;
+  const int64_t first = grouped ? panel / group * group : panel;
+  return {matrix + first * panel_bytes(type, cols), grouped ? group : 1, static_cast<int>(panel - first),
+          panel_layout(type)};
 }
 
 }  // namespace ke::cpu

@@ -8,10 +8,10 @@
 // floating-point part is fused, so every instruction set gives the same bits.
 
 template <int P, int C>
-KE_INLINE inline void add_block(float* acc, int64_t stride, const f32x16 (&v)[C][P], const float* scale, bool first) {
-  each<C>([&]<int c>() KE_INLINE {
+KE_INLINE void add_block(float* acc, int64_t stride, const f32x16 (&v)[C][P], const float* scale, bool first) {
+  each<C>([&]<int c>() KE_LAMBDA {
     const f32x16 dx = set1(scale[c]);
-    each<P>([&]<int p>() KE_INLINE {
+    each<P>([&]<int p>() KE_LAMBDA {
       float* a = acc + c * stride + 16 * p;
       const f32x16 t = mul(v[c][p], dx);
       store(a, first ? t : add(load(a), t));
@@ -19,103 +19,104 @@ KE_INLINE inline void add_block(float* acc, int64_t stride, const f32x16 (&v)[C]
   });
 }
 
-// s[c][p] += the products of some lines of codes.
-template <int Lines, int P, int C>
-KE_INLINE inline void dot_lines(i32x16 (&s)[C][P], const Unpacked* w, int line, const int8_t* x) {
-  each<Lines>([&]<int g>() KE_INLINE {
+// s[c][p] += the products of the N lines of sub-block (or block of 32) i.
+template <int N, int P, int C, class W, class I>
+KE_INLINE void dot_lines(i32x16 (&s)[C][P], const W& w, I i, const int8_t* x) {
+  each<N>([&]<int g>() KE_LAMBDA {
     u8x64 v[P];
-    each<P>([&]<int p>() KE_INLINE { v[p] = load64(w[p].codes[line + g]); });
-    each<C>([&]<int c>() KE_INLINE {
-      each<P>([&]<int p>() KE_INLINE { s[c][p] = dot4(s[c][p], v[p], x + (g * C + c) * 4); });
+    each<P>([&]<int p>() KE_LAMBDA { v[p] = w.codes(p, i, Const<N>(), Const<g>()); });
+    each<C>([&]<int c>() KE_LAMBDA {
+      each<P>([&]<int p>() KE_LAMBDA { s[c][p] = dot4(s[c][p], v[p], x + (g * C + c) * 4); });
     });
   });
 }
 
 // total[c][p] += s[c][p] * scale of sub-block i.
-template <int P, int C>
-KE_INLINE inline void add_scaled(i32x16 (&total)[C][P], const i32x16 (&s)[C][P], const Unpacked* w, int i) {
-  each<P>([&]<int p>() KE_INLINE {
-    const i32x16 scale = load(w[p].scale[i]);
-    each<C>([&]<int c>() KE_INLINE { total[c][p] = add(total[c][p], mul(s[c][p], scale)); });
+template <int P, int C, class W>
+KE_INLINE void add_scaled(i32x16 (&total)[C][P], const i32x16 (&s)[C][P], const W& w, int i) {
+  each<P>([&]<int p>() KE_LAMBDA {
+    const i32x16 scale = w.scale(p, i);
+    each<C>([&]<int c>() KE_LAMBDA { total[c][p] = add(total[c][p], mul(s[c][p], scale)); });
   });
 }
 
 // Q4_K, Q5_K: sub-blocks of 32 with integer scales and mins. (How many lines an int16 holds does not matter here.)
 template <int>
 struct SubBlocks32 {
-  template <int P, int C>
-  static inline void tile(const Unpacked* w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     i32x16 total[C][P];
-    each<C, P>([&]<int c, int p>() KE_INLINE { total[c][p] = set1(0); });
-    for (int i = 0; i < 8; ++i) {
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { total[c][p] = set1(0); });
+    w.each_sub_block([&](auto i) KE_LAMBDA {
       i32x16 s[C][P];
-      each<C, P>([&]<int c, int p>() KE_INLINE { s[c][p] = set1(0); });
-      dot_lines<8, P, C>(s, w, i * 8, x.codes + i * 32 * C);
-      add_scaled<P, C>(total, s, w, i);
-    }
+      each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = set1(0); });
+      dot_lines<8>(s, w, i, x.codes + i * 32 * C);
+      add_scaled(total, s, w, i);
+    });
     f32x16 v[C][P];
-    each<P>([&]<int p>() KE_INLINE {
-      const u8x64 m0 = load64(w[p].mins[0]), m1 = load64(w[p].mins[1]);
-      const f32x16 d = load(w[p].d[0]), dmin = load(w[p].m[0]);
-      each<C>([&]<int c>() KE_INLINE {
+    each<P>([&]<int p>() KE_LAMBDA {
+      const u8x64 m0 = w.mins(p, 0), m1 = w.mins(p, 1);
+      const f32x16 d = w.d(p, 0), dmin = w.m(p, 0);
+      each<C>([&]<int c>() KE_LAMBDA {
         const i32x16 high = dot4(dot4(set1(0), m0, x.mins + c * 4), m1, x.mins + (2 * C + c) * 4);
         const i32x16 low = dot4(dot4(set1(0), m0, x.mins + (C + c) * 4), m1, x.mins + (3 * C + c) * 4);
         const i32x16 mins = add(shift_left<6>(high), low);
         v[c][p] = sub(mul(to_float(total[c][p]), d), mul(to_float(mins), dmin));
       });
     });
-    add_block<P, C>(acc, stride, v, x.scale, first);
+    add_block(acc, stride, v, x.scale, first);
   }
 };
 
 // Q6_K: sub-blocks of 16 with integer scales; codes are 32 too high.
 struct SubBlocks16 {
-  template <int P, int C>
-  static inline void tile(const Unpacked* w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     i32x16 total[C][P];
-    each<C, P>([&]<int c, int p>() KE_INLINE { total[c][p] = set1(0); });
-    for (int i = 0; i < 16; ++i) {
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { total[c][p] = set1(0); });
+    w.each_sub_block([&](auto i) KE_LAMBDA {
       i32x16 s[C][P];
-      each<C>([&]<int c>() KE_INLINE {
+      each<C>([&]<int c>() KE_LAMBDA {
         const i32x16 start = sub(set1(0), shift_left<5>(set1(x.sum16[i * C + c])));
-        each<P>([&]<int p>() KE_INLINE { s[c][p] = start; });
+        each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
-      dot_lines<4, P, C>(s, w, i * 4, x.codes + i * 16 * C);
-      add_scaled<P, C>(total, s, w, i);
-    }
-    f32x16 v[C][P];
-    each<P>([&]<int p>() KE_INLINE {
-      const f32x16 d = load(w[p].d[0]);
-      each<C>([&]<int c>() KE_INLINE { v[c][p] = mul(to_float(total[c][p]), d); });
+      dot_lines<4>(s, w, i, x.codes + i * 16 * C);
+      add_scaled(total, s, w, i);
     });
-    add_block<P, C>(acc, stride, v, x.scale, first);
+    f32x16 v[C][P];
+    each<P>([&]<int p>() KE_LAMBDA {
+      const f32x16 d = w.d(p, 0);
+      each<C>([&]<int c>() KE_LAMBDA { v[c][p] = mul(to_float(total[c][p]), d); });
+    });
+    add_block(acc, stride, v, x.scale, first);
   }
 };
 
 // Blocks of 32 with a float scale; codes are 2^Shift too high (Shift < 0: not at all), offsets m where Affine.
 template <int, int Shift, bool Affine>
 struct Blocks32 {
-  template <int P, int C>
-  static inline void tile(const Unpacked* w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
     f32x16 v[C][P];
-    each<C, P>([&]<int c, int p>() KE_INLINE { v[c][p] = zero(); });
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { v[c][p] = zero(); });
     for (int b = 0; b < values / 32; ++b) {
+      w.start_block(b);
       i32x16 s[C][P];
-      each<C>([&]<int c>() KE_INLINE {
+      each<C>([&]<int c>() KE_LAMBDA {
         i32x16 start = set1(0);
         if constexpr (Shift >= 0) start = sub(start, shift_left<Shift>(set1(x.sum32[b * C + c])));
-        each<P>([&]<int p>() KE_INLINE { s[c][p] = start; });
+        each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
-      dot_lines<8, P, C>(s, w, b * 8, x.codes + b * 32 * C);
-      each<P>([&]<int p>() KE_INLINE {
-        const f32x16 d = load(w[p].d[b]);
-        each<C>([&]<int c>() KE_INLINE {
+      dot_lines<8>(s, w, b, x.codes + b * 32 * C);
+      each<P>([&]<int p>() KE_LAMBDA {
+        const f32x16 d = w.d(p, b);
+        each<C>([&]<int c>() KE_LAMBDA {
           f32x16 t = mul(to_float(s[c][p]), d);
-          if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[b * C + c])), load(w[p].m[b])));
+          if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[b * C + c])), w.m(p, b)));
           v[c][p] = add(v[c][p], t);
         });
       });
     }
-    add_block<P, C>(acc, stride, v, x.scale, first);
+    add_block(acc, stride, v, x.scale, first);
   }
 };

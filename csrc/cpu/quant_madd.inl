@@ -29,13 +29,15 @@ inline __m256i plane(__m256i w) {
   return w;
 }
 
-// s = the int16 sums over `Lines` lines of codes.
-template <int C, int Lines, Plane P = Plane::All>
-KE_INLINE inline void madd_lines(Sums<C>& s, const Unpacked& w, int line, const int8_t* x) {
-  each<C, 2>([&]<int c, int h>() KE_INLINE { s[c][h] = _mm256_setzero_si256(); });
-  each<Lines>([&]<int g>() KE_INLINE {
-    const __m256i w0 = plane<P>(load_si(w.codes[line + g])), w1 = plane<P>(load_si(w.codes[line + g] + 32));
-    each<C>([&]<int c>() KE_INLINE {
+// s = the int16 sums over lines [Begin, End) of the N lines of sub-block (or block of 32) i.
+template <int C, int N, int Begin, int End, Plane P = Plane::All, class W, class I>
+KE_INLINE void madd_lines(Sums<C>& s, const W& w, I i, const int8_t* x) {
+  each<C, 2>([&]<int c, int h>() KE_LAMBDA { s[c][h] = _mm256_setzero_si256(); });
+  each<End - Begin>([&]<int n>() KE_LAMBDA {
+    constexpr int g = Begin + n;
+    const u8x64 v = w.codes(0, i, Const<N>(), Const<g>());
+    const __m256i w0 = plane<P>(v.a), w1 = plane<P>(v.b);
+    each<C>([&]<int c>() KE_LAMBDA {
       const __m256i b = broadcast_codes(x + (g * C + c) * 4);
       s[c][0] = _mm256_add_epi16(s[c][0], _mm256_maddubs_epi16(w0, b));
       pin(s[c][0]);
@@ -47,10 +49,10 @@ KE_INLINE inline void madd_lines(Sums<C>& s, const Unpacked& w, int line, const 
 
 // total += s * scale, pairs of int16 into int32.
 template <int C>
-KE_INLINE inline void close(int32_t (&total)[C][16], const Sums<C>& s, __m256i scale0, __m256i scale1) {
-  each<C>([&]<int c>() KE_INLINE {
-    store_si(total[c], _mm256_add_epi32(load_si(total[c]), _mm256_madd_epi16(s[c][0], scale0)));
-    store_si(total[c] + 8, _mm256_add_epi32(load_si(total[c] + 8), _mm256_madd_epi16(s[c][1], scale1)));
+KE_INLINE void close(int32_t (&total)[C][16], const Sums<C>& s, i32x16 scale) {
+  each<C>([&]<int c>() KE_LAMBDA {
+    store_si(total[c], _mm256_add_epi32(load_si(total[c]), _mm256_madd_epi16(s[c][0], scale.a)));
+    store_si(total[c] + 8, _mm256_add_epi32(load_si(total[c] + 8), _mm256_madd_epi16(s[c][1], scale.b)));
   });
 }
 
@@ -67,8 +69,7 @@ inline void add_block(float* acc, int64_t stride, const float (&v)[C][16], const
 template <int Lines>
 struct SubBlocks32 {
   // sum over 8 sub-blocks of min * sum, with the sums split as 64 * high + low: 2 * 2 * 63 * 64 = 16128 fits int16.
-  static inline __m256i mins(const Unpacked& w, int half, const int8_t* x, int c, int C) {
-    const __m256i m0 = load_si(w.mins[0] + half * 32), m1 = load_si(w.mins[1] + half * 32);
+  static inline __m256i mins(__m256i m0, __m256i m1, const int8_t* x, int c, int C) {
     const __m256i high = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(x + c * 4)),
                                           _mm256_maddubs_epi16(m1, broadcast_codes(x + (2 * C + c) * 4)));
     const __m256i low = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(x + (C + c) * 4)),
@@ -77,23 +78,24 @@ struct SubBlocks32 {
                             _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
   }
 
-  template <int P, int C>
-  static inline void tile(const Unpacked* w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     static_assert(P == 1);
     alignas(32) int32_t total[C][16];
     memset(total, 0, sizeof total);
-    for (int s = 0; s < 8; ++s) {
-      const __m256i scale0 = load_si(w->scale[s]), scale1 = load_si(w->scale[s] + 8);
-      for (int line = s * 8; line < s * 8 + 8; line += Lines) {
+    w.each_sub_block([&](auto i) KE_LAMBDA {
+      const i32x16 scale = w.scale(0, i);
+      each<8 / Lines>([&]<int part>() KE_LAMBDA {
         Sums<C> sums;
-        madd_lines<C, Lines>(sums, *w, line, x.codes + line * 4 * C);
-        close<C>(total, sums, scale0, scale1);
-      }
-    }
+        madd_lines<C, 8, part * Lines, (part + 1) * Lines>(sums, w, i, x.codes + i * 32 * C);
+        close<C>(total, sums, scale);
+      });
+    });
     alignas(32) float v[C][16];
-    const f32x16 d = load(w->d[0]), dmin = load(w->m[0]);
+    const f32x16 d = w.d(0, 0), dmin = w.m(0, 0);
+    const u8x64 m0 = w.mins(0, 0), m1 = w.mins(0, 1);
     for (int c = 0; c < C; ++c) {
-      const i32x16 m = {mins(*w, 0, x.mins, c, C), mins(*w, 1, x.mins, c, C)};
+      const i32x16 m = {mins(m0.a, m1.a, x.mins, c, C), mins(m0.b, m1.b, x.mins, c, C)};
       store(v[c], sub(mul(to_float(load(total[c])), d), mul(to_float(m), dmin)));
     }
     add_block<C>(acc, stride, v, x.scale, first);
@@ -103,25 +105,26 @@ struct SubBlocks32 {
 // Q6_K (2 lines fit): sub-blocks of 16 with integer scales; codes are 32 too high. The excess, 32 * sum, is too wide
 // for int16 but half of it is not (16 * 16 * 127 = 32512), and pmaddwd adds the two halves of a lane.
 struct SubBlocks16 {
-  template <int P, int C>
-  static inline void tile(const Unpacked* w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     static_assert(P == 1);
     alignas(32) int32_t total[C][16];
     memset(total, 0, sizeof total);
-    for (int s = 0; s < 16; ++s) {
-      const __m256i scale0 = load_si(w->scale[s]), scale1 = load_si(w->scale[s] + 8);
+    w.each_sub_block([&](auto i) KE_LAMBDA {
+      const i32x16 scale = w.scale(0, i);
       Sums<C> sums;
-      each<C>([&]<int c>() KE_INLINE {
-        sums[c][0] = sums[c][1] = _mm256_set1_epi16(static_cast<int16_t>(-16 * x.sum16[s * C + c]));
+      each<C>([&]<int c>() KE_LAMBDA {
+        sums[c][0] = sums[c][1] = _mm256_set1_epi16(static_cast<int16_t>(-16 * x.sum16[i * C + c]));
       });
-      close<C>(total, sums, scale0, scale1);
-      for (int line = s * 4; line < s * 4 + 4; line += 2) {
-        madd_lines<C, 2>(sums, *w, line, x.codes + line * 4 * C);
-        close<C>(total, sums, scale0, scale1);
-      }
-    }
+      close<C>(total, sums, scale);
+      each<2>([&]<int part>() KE_LAMBDA {
+        madd_lines<C, 4, part * 2, part * 2 + 2>(sums, w, i, x.codes + i * 16 * C);
+        close<C>(total, sums, scale);
+      });
+    });
     alignas(32) float v[C][16];
-    for (int c = 0; c < C; ++c) store(v[c], mul(to_float(load(total[c])), load(w->d[0])));
+    const f32x16 d = w.d(0, 0);
+    for (int c = 0; c < C; ++c) store(v[c], mul(to_float(load(total[c])), d));
     add_block<C>(acc, stride, v, x.scale, first);
   }
 };
@@ -130,39 +133,39 @@ struct SubBlocks16 {
 // Affine.
 template <int Bits, int Shift, bool Affine>
 struct Blocks32 {
-  template <int C>
-  static inline void block(int32_t (&total)[C][16], const Unpacked& w, int b, const int8_t* x) {
-    const __m256i one = _mm256_set1_epi16(1);
+  template <int C, class W>
+  static KE_INLINE void block(int32_t (&total)[C][16], const W& w, int b, const int8_t* x) {
+    const i32x16 one = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
     Sums<C> sums;
     if constexpr (Bits == 8) {
-      const __m256i sixteen = _mm256_set1_epi16(16);
-      madd_lines<C, 8, Plane::Low>(sums, w, b * 8, x);
-      close<C>(total, sums, one, one);
-      madd_lines<C, 8, Plane::High>(sums, w, b * 8, x);
-      close<C>(total, sums, sixteen, sixteen);
+      madd_lines<C, 8, 0, 8, Plane::Low>(sums, w, b, x);
+      close<C>(total, sums, one);
+      madd_lines<C, 8, 0, 8, Plane::High>(sums, w, b, x);
+      close<C>(total, sums, {_mm256_set1_epi16(16), _mm256_set1_epi16(16)});
     } else {
       constexpr int lines = Bits == 4 ? 8 : 4;
-      for (int line = 0; line < 8; line += lines) {
-        madd_lines<C, lines>(sums, w, b * 8 + line, x + line * 4 * C);
-        close<C>(total, sums, one, one);
-      }
+      each<8 / lines>([&]<int part>() KE_LAMBDA {
+        madd_lines<C, 8, part * lines, (part + 1) * lines>(sums, w, b, x);
+        close<C>(total, sums, one);
+      });
     }
   }
 
-  template <int P, int C>
-  static inline void tile(const Unpacked* w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
     static_assert(P == 1);
     alignas(32) float v[C][16];
     memset(v, 0, sizeof v);
     for (int b = 0; b < values / 32; ++b) {
+      w.start_block(b);
       alignas(32) int32_t total[C][16];
       for (int c = 0; c < C; ++c)
         store(total[c], set1(Shift >= 0 ? -(x.sum32[b * C + c] << (Shift >= 0 ? Shift : 0)) : 0));
-      block<C>(total, *w, b, x.codes + b * 32 * C);
-      const f32x16 d = load(w->d[b]);
+      block<C>(total, w, b, x.codes + b * 32 * C);
+      const f32x16 d = w.d(0, b);
       for (int c = 0; c < C; ++c) {
         f32x16 t = mul(to_float(load(total[c])), d);
-        if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[b * C + c])), load(w->m[b])));
+        if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[b * C + c])), w.m(0, b)));
         store(v[c], add(load(v[c]), t));
       }
     }

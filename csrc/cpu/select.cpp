@@ -28,7 +28,7 @@ struct Isa {
 };
 
 const Isa isas[] = {
-    // best first
+// best first
 #if defined(__x86_64__)
     {"avx512vnni", kAvx2 | kAvx512 | kAvx512Vnni, &avx512vnni::kernels},
     {"avx2", kAvx2, &avx2::kernels},

@@ -8,7 +8,8 @@
 
 namespace ke::cpu {
 
-std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, const std::vector<Tensor>& parts, const float* bias) {
+std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
+                                         const float* bias) {
   KE_ASSERT(!parts.empty());
   auto linear = std::make_unique<CpuLinear>();
   linear->in = parts[0].cols();
@@ -39,7 +40,7 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, const std::vector<Ten
       for (int64_t p = begin; p < end; ++p) {
         const int count = static_cast<int>(std::min<int64_t>(kPanelRows, rows - p * kPanelRows));
         lay_panel(part.type, {t.data + p * kPanelRows * row_bytes, row_bytes, count, cols},
-                  part.data.data() + p * part.panel_bytes);
+                  panel_view(part.type, part.data.data(), cols, p, part.panels, group));
       }
     });
     (info.block_elems == 1 ? linear->floats : linear->quantized) = true;

@@ -7,6 +7,7 @@
 #include "base/thread_pool.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
+#include "cpu/panels.h"
 
 namespace ke::cpu {
 
@@ -20,8 +21,8 @@ struct PanelSource {
   int64_t cols;  // values per row
 };
 
-// Writes one zero-filled panel of panel_bytes(type, cols) bytes.
-void lay_panel(PanelType type, const PanelSource& source, uint8_t* panel);
+// Writes one panel of zero-filled memory; rows it does not have stay zero, and so do their products.
+void lay_panel(PanelType type, const PanelSource& source, const PanelView& panel);
 
 class CpuLinear final : public Linear {
  public:
@@ -39,6 +40,8 @@ class CpuLinear final : public Linear {
   bool quantized = false;  // some part has not
 };
 
-std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, const std::vector<Tensor>& parts, const float* bias);
+// group: panels that the kernels take at once (Kernels::panels).
+std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
+                                         const float* bias);
 
 }  // namespace ke::cpu

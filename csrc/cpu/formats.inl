@@ -1,0 +1,194 @@
+// How the kernels read quantized panels (layouts: panels.h): the lines of unsigned codes of each type, and the two ways
+// a tile kernel gets them. FromPanels unpacks in registers, for few rows of x; FromScratch reads what unpack() has
+// spread out once for many tiles.
+
+// How far ahead of its loads a product asks for its weights: further than the hardware's own prefetching looks.
+constexpr int kAhead = 16384;
+
+inline void prefetch(const uint8_t* p, int begin, int end) {
+  for (int i = begin & -64; i < end; i += 64) __builtin_prefetch(p + kAhead + i);
+}
+
+template <int N>
+struct Const {};
+
+// Sub-block first + I, where only I decides which bits of the bytes hold its codes.
+template <int I>
+struct SubBlock {
+  int first;
+  constexpr operator int() const { return first + I; }
+};
+
+// Types with integer scales of sub-blocks; `scales`: where they are among the lines, `mins` likewise (0: none). The
+// packing repeats `repeats` times over the block; line<L>(p, r) is line L of repetition r: four k of 16 rows.
+struct Q4_K {
+  static constexpr PanelType type = PanelType::Q4_K;
+  static constexpr int sub_blocks = 8, repeats = 4, scales = 32 * 64, mins = 34 * 64;
+  using Scale = uint8_t;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p, int pair) {
+    const u8x64 v = load64(p + (pair * 8 + L % 8) * 64);
+    return L < 8 ? low_nibbles(v) : high_nibbles(v);
+  }
+};
+
+struct Q5_K {
+  static constexpr PanelType type = PanelType::Q5_K;
+  static constexpr int sub_blocks = 8, repeats = 1, scales = 40 * 64, mins = 42 * 64;
+  using Scale = uint8_t;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p, int) {
+    return or_high_bits<L / 8, 1>(Q4_K::line<L % 16>(p, L / 16), load64(p + (32 + L % 8) * 64));
+  }
+};
+
+struct Q6_K {
+  static constexpr PanelType type = PanelType::Q6_K;
+  static constexpr int sub_blocks = 16, repeats = 2, scales = 48 * 64, mins = 0;
+  using Scale = int8_t;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p, int half) {
+    constexpr int run = L / 8, g = L % 8;
+    const u8x64 v = load64(p + (half * 16 + run % 2 * 8 + g) * 64);
+    return or_high_bits<2 * run, 2>(run < 2 ? low_nibbles(v) : high_nibbles(v), load64(p + (32 + half * 8 + g) * 64));
+  }
+};
+
+// Types with blocks of 32 values.
+template <PanelType T>
+struct FourBits {
+  static constexpr PanelType type = T;
+  static constexpr int sub_blocks = 0;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p) {
+    const u8x64 v = load64(p + L % 4 * 64);
+    return L < 4 ? low_nibbles(v) : high_nibbles(v);
+  }
+};
+
+template <PanelType T>
+struct FiveBits {
+  static constexpr PanelType type = T;
+  static constexpr int sub_blocks = 0;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p) {
+    return or_high_bits<L, 1>(FourBits<T>::template line<L>(p), load64(p + 4 * 64));
+  }
+};
+
+struct EightBits {
+  static constexpr PanelType type = PanelType::Q8_0;
+  static constexpr int sub_blocks = 0;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p) {
+    return load64(p + L * 64);
+  }
+};
+
+// The weights of P panels and one activation block (256 values of k: one block of a K type or eight of 32; or one of
+// 32), as stored. In the members below p is the panel, i the sub-block or block of 32, N the lines of a sub-block.
+template <class Format, int P>
+struct FromPanels {
+  static constexpr PanelLayout layout = panel_layout(Format::type);
+  static constexpr int step = P * (layout.lines + layout.scales);
+  const uint8_t* block;
+
+  FromPanels(const uint8_t* group, int64_t index, int values)
+      : block(group + index * (values / layout.values) * static_cast<int64_t>(step)) {}
+
+  template <int I, int N, int G>
+  KE_INLINE u8x64 codes(int p, SubBlock<I> i, Const<N>, Const<G>) const {
+    constexpr int each_time = Format::sub_blocks / Format::repeats;
+    return Format::template line<I * N + G>(block + p * layout.lines, i.first / each_time);
+  }
+  template <int N, int G>
+  KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
+    return Format::template line<G>(block + i * step + p * layout.lines);
+  }
+  KE_INLINE i32x16 scale(int p, int i) const {
+    const uint8_t* at = block + p * layout.lines + Format::scales + i * 16;
+    return scale_lanes(load_bytes(reinterpret_cast<const typename Format::Scale*>(at)));
+  }
+  KE_INLINE u8x64 mins(int p, int half) const { return load64(block + p * layout.lines + Format::mins + half * 64); }
+  KE_INLINE f32x16 d(int p, int i) const { return load_half(halves(p, i)); }
+  KE_INLINE f32x16 m(int p, int i) const { return load_half(halves(p, i) + 16); }
+  // Calls f(i) for every sub-block.
+  template <class F>
+  KE_INLINE void each_sub_block(F f) const {
+    constexpr int n = Format::sub_blocks, each_time = n / Format::repeats;
+    for (int first = 0; first < n; first += each_time)
+      each<each_time>([&]<int i>() KE_LAMBDA {
+        prefetch(block, (first + i) * (step / n), (first + i + 1) * (step / n));
+        f(SubBlock<i>{first});
+        asm volatile("" ::: "memory");  // or GCC keeps lines for the sub-block that shares them, on the stack
+      });
+  }
+  KE_INLINE void start_block(int i) const { prefetch(block, i * step, (i + 1) * step); }
+
+ private:
+  KE_INLINE const uint16_t* halves(int p, int i) const {
+    return reinterpret_cast<const uint16_t*>(block + i * step + P * layout.lines + p * layout.scales);
+  }
+};
+
+// The same spread out: one byte per code.
+struct Unpacked {
+  alignas(64) uint8_t codes[kBlock / 4][64];   // [k / 4][lane][4]
+  alignas(64) int32_t scale[kBlock / 16][16];  // integer scales of sub-blocks
+  alignas(64) float d[kBlock / 32][16];        // float scales: of the block, or of each 32
+  alignas(64) float m[kBlock / 32][16];        // float offsets likewise
+  alignas(64) uint8_t mins[2][64];             // integer mins, lines of 4 sub-blocks
+};
+
+struct FromScratch {
+  const Unpacked* w;
+  int sub_blocks;
+  template <int N, int G>
+  KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
+    return load64(w[p].codes[i * N + G]);
+  }
+  KE_INLINE i32x16 scale(int p, int i) const { return load(w[p].scale[i]); }
+  KE_INLINE u8x64 mins(int p, int half) const { return load64(w[p].mins[half]); }
+  KE_INLINE f32x16 d(int p, int i) const { return load(w[p].d[i]); }
+  KE_INLINE f32x16 m(int p, int i) const { return load(w[p].m[i]); }
+  template <class F>
+  KE_INLINE void each_sub_block(F f) const {
+    for (int i = 0; i < sub_blocks; ++i) f(i);
+  }
+  KE_INLINE void start_block(int) const {}
+};
+
+template <class Format, int P>
+inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) {
+  constexpr int S = Format::sub_blocks;
+  for (int p = 0; p < P; ++p) {
+    Unpacked& u = to[p];
+    constexpr int share = FromPanels<Format, P>::step / P;
+    if constexpr (S > 0) {
+      prefetch(from.block, p * share, (p + 1) * share);
+      constexpr int lines = 64 / S;
+      each<S / Format::repeats>([&]<int i>() KE_LAMBDA {
+        for (int r = 0; r < Format::repeats; ++r) {
+          const SubBlock<i> at{r * (S / Format::repeats)};
+          each<lines>([&]<int g>() KE_LAMBDA {
+            store64(u.codes[at * lines + g], from.codes(p, at, Const<lines>(), Const<g>()));
+          });
+          store(u.scale[at], from.scale(p, at));
+        }
+      });
+      store(u.d[0], from.d(p, 0));
+      if constexpr (Format::mins > 0) {
+        store(u.m[0], from.m(p, 0));
+        store64(u.mins[0], from.mins(p, 0));
+        store64(u.mins[1], from.mins(p, 1));
+      }
+    } else {
+      for (int b = 0; b < values / 32; ++b) {
+        prefetch(from.block, b * FromPanels<Format, P>::step + p * share, b * FromPanels<Format, P>::step + (p + 1) * share);
+        each<8>([&]<int g>() KE_LAMBDA { store64(u.codes[b * 8 + g], from.codes(p, b, Const<8>(), Const<g>())); });
+        store(u.d[b], from.d(p, b));
+        if constexpr (FromPanels<Format, P>::layout.scales == 64) store(u.m[b], from.m(p, b));
+      }
+    }
+  }
+}
