@@ -23,7 +23,7 @@ struct SubBlock {
 // packing repeats `repeats` times over the block; line<L>(p, r) is line L of repetition r: four k of 16 rows.
 struct Q4_K {
   static constexpr PanelType type = PanelType::Q4_K;
-  static constexpr int sub_blocks = 8, repeats = 4, scales = 32 * 64, mins = 34 * 64;
+  static constexpr int sub_blocks = 8, repeats = 4, offset = 0, scales = 32 * 64, mins = 34 * 64;
   using Scale = uint8_t;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p, int pair) {
@@ -34,7 +34,7 @@ struct Q4_K {
 
 struct Q5_K {
   static constexpr PanelType type = PanelType::Q5_K;
-  static constexpr int sub_blocks = 8, repeats = 1, scales = 40 * 64, mins = 42 * 64;
+  static constexpr int sub_blocks = 8, repeats = 1, offset = 0, scales = 40 * 64, mins = 42 * 64;
   using Scale = uint8_t;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p, int) {
@@ -44,7 +44,7 @@ struct Q5_K {
 
 struct Q6_K {
   static constexpr PanelType type = PanelType::Q6_K;
-  static constexpr int sub_blocks = 16, repeats = 2, scales = 48 * 64, mins = 0;
+  static constexpr int sub_blocks = 16, repeats = 2, offset = 32, scales = 48 * 64, mins = 0;
   using Scale = int8_t;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p, int half) {
@@ -54,11 +54,11 @@ struct Q6_K {
   }
 };
 
-// Types with blocks of 32 values.
+// Types with blocks of 32 values; codes are `offset` too high.
 template <PanelType T>
 struct FourBits {
   static constexpr PanelType type = T;
-  static constexpr int sub_blocks = 0;
+  static constexpr int sub_blocks = 0, offset = T == PanelType::Q4_0 ? 8 : 0;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p) {
     const u8x64 v = load64(p + L % 4 * 64);
@@ -69,7 +69,7 @@ struct FourBits {
 template <PanelType T>
 struct FiveBits {
   static constexpr PanelType type = T;
-  static constexpr int sub_blocks = 0;
+  static constexpr int sub_blocks = 0, offset = T == PanelType::Q5_0 ? 16 : 0;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p) {
     return or_high_bits<L, 1>(FourBits<T>::template line<L>(p), load64(p + 4 * 64));
@@ -78,7 +78,7 @@ struct FiveBits {
 
 struct EightBits {
   static constexpr PanelType type = PanelType::Q8_0;
-  static constexpr int sub_blocks = 0;
+  static constexpr int sub_blocks = 0, offset = 128;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p) {
     return load64(p + L * 64);
@@ -105,6 +105,7 @@ struct FromPanels {
   KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
     return Format::template line<G>(block + i * step + p * layout.lines);
   }
+  static constexpr int offset() { return Format::offset; }
   KE_INLINE i32x16 scale(int p, int i) const {
     const uint8_t* at = block + p * layout.lines + Format::scales + i * 16;
     return scale_lanes(load_bytes(reinterpret_cast<const typename Format::Scale*>(at)));
@@ -142,11 +143,12 @@ struct Unpacked {
 
 struct FromScratch {
   const Unpacked* w;
-  int sub_blocks;
+  int sub_blocks, code_offset;
   template <int N, int G>
   KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
     return load64(w[p].codes[i * N + G]);
   }
+  KE_INLINE int offset() const { return code_offset; }
   KE_INLINE i32x16 scale(int p, int i) const { return load(w[p].scale[i]); }
   KE_INLINE u8x64 mins(int p, int half) const { return load64(w[p].mins[half]); }
   KE_INLINE f32x16 d(int p, int i) const { return load(w[p].d[i]); }

@@ -53,13 +53,12 @@ struct Epilogue {
   int64_t y_stride;
 };
 
-// One thread's share of y = x W^T: some panels of one part, some tiles of x.
+// One thread's share of y = x W^T: one group of panels (Kernels::panels of them), some tiles of x.
 struct LinearTask {
   PanelType type;
-  const uint8_t* weights;  // panel 0 of the part
-  int64_t panel_bytes;
-  int64_t outputs;  // output rows of the part; the last panel may be partly used
-  int64_t panel_begin, panel_end;
+  const uint8_t* group;
+  int64_t output;   // the group's first output row within the part
+  int64_t outputs;  // output rows of the part; the last group may be partly used
   const Packed* x;
   int64_t tile_begin, tile_end;
   Epilogue epilogue;

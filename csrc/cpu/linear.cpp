@@ -73,14 +73,14 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && norm->gamma->count >= x.cols));
   if (x.rows == 0) return;
   const int block = x.cols % kBlock == 0 ? kBlock : 32;
-  const int tile_cols = kernels_.tile_cols, group = kernels_.panels;
+  const int tile_cols = kernels_.tile_cols, group_rows = kernels_.panels * kPanelRows;
   const int64_t tiles = tile_count(x.rows, tile_cols);
 
-  int64_t groups = 0;  // of panels that a kernel takes at once
-  for (const CpuLinear::Part& p : w.parts) groups += (p.panels + group - 1) / group;
+  int64_t groups = 0;
+  for (const CpuLinear::Part& p : w.parts) groups += p.groups;
   const int64_t wanted = kTasksPerThread * pool_.threads();
   const int64_t splits = groups >= wanted ? 1 : std::min(tiles, (wanted + groups - 1) / groups);
-  const int64_t products = x.rows * x.cols * group * kPanelRows / splits;
+  const int64_t products = x.rows * x.cols * group_rows / splits;
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / std::max<int64_t>(products, 1));
 
   ArenaPool::Lease arena(arenas_);
@@ -97,14 +97,12 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
     int64_t g = task / splits;
     const int64_t split = task % splits;
     const CpuLinear::Part* part = w.parts.data();
-    for (int64_t n; g >= (n = (part->panels + group - 1) / group); ++part) g -= n;
+    for (; g >= part->groups; ++part) g -= part->groups;
     LinearTask t;
     t.type = part->type;
-    t.weights = part->data.data();
-    t.panel_bytes = part->panel_bytes;
+    t.group = part->data.data() + g * part->group_bytes;
+    t.output = g * group_rows;
     t.outputs = part->rows;
-    t.panel_begin = g * group;
-    t.panel_end = std::min(part->panels, t.panel_begin + group);
     t.x = &packed;
     t.tile_begin = tiles * split / splits;
     t.tile_end = tiles * (split + 1) / splits;

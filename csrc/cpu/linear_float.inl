@@ -85,11 +85,20 @@ void pack_floats(const float* x, int64_t stride, const Packed* out, int64_t tile
 
 constexpr int64_t kTilesAtOnce = 16;  // tiles whose sums are kept while the panels' chunks pass by
 
-template <class W, int P>
-void linear_float_panels(const LinearTask& task, int64_t panel) {
+// The sums of a group's outputs, (rows, 16 kPanels), go through the epilogue.
+inline void finish_rows(const LinearTask& task, const float* acc, int64_t row0, int64_t row1) {
+  for (int64_t row = row0; row < row1; ++row, acc += 16 * kPanels)
+    for (int64_t at = 0; at < 16 * kPanels && task.output + at < task.outputs; at += 16) {
+      const int64_t left = task.outputs - task.output - at;
+      finish(task.epilogue, load(acc + at), row, task.output + at, left < 16 ? static_cast<int>(left) : 16);
+    }
+}
+
+template <class W>
+void linear_float(const LinearTask& task) {
+  constexpr int P = kPanels;
   const Packed& x = *task.x;
-  const GroupedPanels<W, P> w{
-      reinterpret_cast<const typename W::Stored*>(task.weights + panel * task.panel_bytes)};
+  const GroupedPanels<W, P> w{reinterpret_cast<const typename W::Stored*>(task.group)};
   float* acc = reinterpret_cast<float*>(task.scratch);
   for (int64_t t0 = task.tile_begin; t0 < task.tile_end; t0 += kTilesAtOnce) {
     const int64_t t1 = t0 + kTilesAtOnce < task.tile_end ? t0 + kTilesAtOnce : task.tile_end;
@@ -106,19 +115,6 @@ void linear_float_panels(const LinearTask& task, int64_t panel) {
         });
       }
     }
-    for (int64_t row = row0; row < row1; ++row)
-      for (int p = 0; p < P; ++p) {
-        const int64_t output = (panel + p) * 16, left = task.outputs - output;
-        finish(task.epilogue, load(acc + (row - row0) * 16 * P + 16 * p), row, output,
-               left < 16 ? static_cast<int>(left) : 16);
-      }
+    finish_rows(task, acc, row0, row1);
   }
-}
-
-template <class W>
-void linear_float(const LinearTask& task) {
-  int64_t panel = task.panel_begin;
-  for (; panel + kPanels <= task.panel_end; panel += kPanels) linear_float_panels<W, kPanels>(task, panel);
-  if constexpr (kPanels > 1)
-    for (; panel < task.panel_end; ++panel) linear_float_panels<W, 1>(task, panel);
 }

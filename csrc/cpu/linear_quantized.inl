@@ -70,65 +70,49 @@ void pack_quantized(const float* x, int64_t stride, const Packed* out, int64_t t
   }
 }
 
-// Up to this many rows of x, codes are unpacked in registers, where more tiles would do it again and again.
-constexpr int kDirectRows = 2;
-
-template <class Format, class Tiles, int P>
-void linear_quantized_panels(const LinearTask& task, int64_t panel) {
+template <class Format, class Tiles>
+void linear_quantized_as(const LinearTask& task) {
+  constexpr int P = kPanels;
   const Packed& x = *task.x;
   auto* w = reinterpret_cast<Unpacked*>(task.scratch);
   float* acc = reinterpret_cast<float*>(task.scratch + sizeof(Unpacked) * P);
-  const uint8_t* group = task.weights + panel * task.panel_bytes;
   const int64_t blocks = x.cols / x.block;
   for (int64_t t0 = task.tile_begin; t0 < task.tile_end; t0 += kTilesAtOnce) {
     const int64_t t1 = t0 + kTilesAtOnce < task.tile_end ? t0 + kTilesAtOnce : task.tile_end;
     const int64_t row0 = tile_start(x.rows, kTileCols, t0), row1 = tile_start(x.rows, kTileCols, t1);
     if (row1 - row0 <= kDirectRows && t1 - t0 == 1) {
-      for_columns<kDirectRows>(static_cast<int>(row1 - row0), [&]<int C>() {
-        for (int64_t b = 0; b < blocks; ++b)
-          Tiles::template tile<P, C>(FromPanels<Format, P>(group, b, x.block), tile_x(x, b, row0), x.block, acc, 16 * P,
-                                     b == 0);
-      });
+      if constexpr (kDirectRows > 0)
+        for_columns<kDirectRows>(static_cast<int>(row1 - row0), [&]<int C>() {
+          for (int64_t b = 0; b < blocks; ++b)
+            Tiles::template tile<P, C>(FromPanels<Format, P>(task.group, b, x.block), tile_x(x, b, row0), x.block, acc,
+                                       16 * P, b == 0);
+        });
     } else {
       for (int64_t b = 0; b < blocks; ++b) {
-        unpack(FromPanels<Format, P>(group, b, x.block), x.block, w);
+        unpack(FromPanels<Format, P>(task.group, b, x.block), x.block, w);
         for (int64_t t = t0; t < t1; ++t) {
           const int64_t row = tile_start(x.rows, kTileCols, t);
           const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
           for_columns<kTileCols>(cols, [&]<int C>() {
-            Tiles::template tile<P, C>(FromScratch{w, Format::sub_blocks}, tile_x(x, b, row), x.block, acc + (row - row0) * 16 * P, 16 * P,
-                                       b == 0);
+            Tiles::template tile<P, C>(FromScratch{w, Format::sub_blocks, Format::offset}, tile_x(x, b, row), x.block,
+                                       acc + (row - row0) * 16 * P, 16 * P, b == 0);
           });
         }
       }
     }
-    for (int64_t row = row0; row < row1; ++row)
-      for (int p = 0; p < P; ++p) {
-        const int64_t output = (panel + p) * 16, left = task.outputs - output;
-        finish(task.epilogue, load(acc + (row - row0) * 16 * P + 16 * p), row, output,
-               left < 16 ? static_cast<int>(left) : 16);
-      }
+    finish_rows(task, acc, row0, row1);
   }
-}
-
-template <class Format, class Tiles>
-void linear_quantized_as(const LinearTask& task) {
-  int64_t panel = task.panel_begin;
-  for (; panel + kPanels <= task.panel_end; panel += kPanels)
-    linear_quantized_panels<Format, Tiles, kPanels>(task, panel);
-  if constexpr (kPanels > 1)
-    for (; panel < task.panel_end; ++panel) linear_quantized_panels<Format, Tiles, 1>(task, panel);
 }
 
 void linear_quantized(const LinearTask& task) {
   switch (task.type) {
-    case PanelType::Q8_0: return linear_quantized_as<EightBits, Blocks32<8, 7, false>>(task);
-    case PanelType::Q4_0: return linear_quantized_as<FourBits<PanelType::Q4_0>, Blocks32<4, 3, false>>(task);
-    case PanelType::Q4_1: return linear_quantized_as<FourBits<PanelType::Q4_1>, Blocks32<4, -1, true>>(task);
-    case PanelType::Q5_0: return linear_quantized_as<FiveBits<PanelType::Q5_0>, Blocks32<5, 4, false>>(task);
-    case PanelType::Q5_1: return linear_quantized_as<FiveBits<PanelType::Q5_1>, Blocks32<5, -1, true>>(task);
-    case PanelType::Q4_K: return linear_quantized_as<Q4_K, SubBlocks32<8>>(task);
-    case PanelType::Q5_K: return linear_quantized_as<Q5_K, SubBlocks32<4>>(task);
+    case PanelType::Q8_0: return linear_quantized_as<EightBits, Blocks32<8, false>>(task);
+    case PanelType::Q4_0: return linear_quantized_as<FourBits<PanelType::Q4_0>, Blocks32<4, false>>(task);
+    case PanelType::Q4_1: return linear_quantized_as<FourBits<PanelType::Q4_1>, Blocks32<4, true>>(task);
+    case PanelType::Q5_0: return linear_quantized_as<FiveBits<PanelType::Q5_0>, Blocks32<5, false>>(task);
+    case PanelType::Q5_1: return linear_quantized_as<FiveBits<PanelType::Q5_1>, Blocks32<5, true>>(task);
+    case PanelType::Q4_K: return linear_quantized_as<Q4_K, SubBlocks32<4>>(task);
+    case PanelType::Q5_K: return linear_quantized_as<Q5_K, SubBlocks32<5>>(task);
     case PanelType::Q6_K: return linear_quantized_as<Q6_K, SubBlocks16>(task);
     default: return;
   }

@@ -78,12 +78,9 @@ struct PanelView {
   }
 };
 
-// Panel `panel` of a matrix of `panels` panels in groups of `group` ones.
-static inline PanelView panel_view(PanelType type, uint8_t* matrix, int64_t cols, int64_t panel, int64_t panels,
-                                   int group) {
-  const bool grouped = panel < panels / group * group;
-  const int64_t first = grouped ? panel / group * group : panel;
-  return {matrix + first * panel_bytes(type, cols), grouped ? group : 1, static_cast<int>(panel - first),
+// Panel `panel` of a matrix stored in groups of `group` panels.
+static inline PanelView panel_view(PanelType type, uint8_t* matrix, int64_t cols, int64_t panel, int group) {
+  return {matrix + panel / group * group * panel_bytes(type, cols), group, static_cast<int>(panel % group),
           panel_layout(type)};
 }
 

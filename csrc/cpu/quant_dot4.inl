@@ -40,9 +40,8 @@ KE_INLINE void add_scaled(i32x16 (&total)[C][P], const i32x16 (&s)[C][P], const 
   });
 }
 
-// Q4_K, Q5_K: sub-blocks of 32 with integer scales and mins. (How many lines an int16 holds does not matter here.)
-template <int>
-struct SubBlocks32 {
+// Q4_K, Q5_K: sub-blocks of 32 with integer scales and mins.
+struct AffineSubBlocks {
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     i32x16 total[C][P];
@@ -77,7 +76,7 @@ struct SubBlocks16 {
     w.each_sub_block([&](auto i) KE_LAMBDA {
       i32x16 s[C][P];
       each<C>([&]<int c>() KE_LAMBDA {
-        const i32x16 start = sub(set1(0), shift_left<5>(set1(x.sum16[i * C + c])));
+        const i32x16 start = set1(-32 * x.sum16[i * C + c]);
         each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
       dot_lines<4>(s, w, i, x.codes + i * 16 * C);
@@ -92,9 +91,9 @@ struct SubBlocks16 {
   }
 };
 
-// Blocks of 32 with a float scale; codes are 2^Shift too high (Shift < 0: not at all), offsets m where Affine.
-template <int, int Shift, bool Affine>
-struct Blocks32 {
+// Blocks of 32 with a float scale, and an offset m where Affine.
+template <bool Affine>
+struct FloatBlocks {
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
     f32x16 v[C][P];
@@ -103,8 +102,7 @@ struct Blocks32 {
       w.start_block(b);
       i32x16 s[C][P];
       each<C>([&]<int c>() KE_LAMBDA {
-        i32x16 start = set1(0);
-        if constexpr (Shift >= 0) start = sub(start, shift_left<Shift>(set1(x.sum32[b * C + c])));
+        const i32x16 start = set1(Affine ? 0 : -w.offset() * x.sum32[b * C + c]);
         each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
       dot_lines<8>(s, w, b, x.codes + b * 32 * C);
@@ -120,3 +118,9 @@ struct Blocks32 {
     add_block(acc, stride, v, x.scale, first);
   }
 };
+
+// How many bits the codes have does not matter here.
+template <int Bits>
+using SubBlocks32 = AffineSubBlocks;
+template <int Bits, bool Affine>
+using Blocks32 = FloatBlocks<Affine>;

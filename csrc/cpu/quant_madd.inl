@@ -66,8 +66,10 @@ inline void add_block(float* acc, int64_t stride, const float (&v)[C][16], const
 }
 
 // Q4_K (8 lines fit an int16) and Q5_K (4 do): sub-blocks of 32 with integer scales and mins.
-template <int Lines>
+template <int Bits>
 struct SubBlocks32 {
+  static constexpr int Lines = Bits == 4 ? 8 : 4;
+
   // sum over 8 sub-blocks of min * sum, with the sums split as 64 * high + low: 2 * 2 * 63 * 64 = 16128 fits int16.
   static inline __m256i mins(__m256i m0, __m256i m1, const int8_t* x, int c, int C) {
     const __m256i high = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(x + c * 4)),
@@ -129,9 +131,8 @@ struct SubBlocks16 {
   }
 };
 
-// Blocks of 32 with a float scale; codes of Bits bits are 2^Shift too high (Shift < 0: not at all), offsets m where
-// Affine.
-template <int Bits, int Shift, bool Affine>
+// Blocks of 32 with a float scale, and an offset m where Affine.
+template <int Bits, bool Affine>
 struct Blocks32 {
   template <int C, class W>
   static KE_INLINE void block(int32_t (&total)[C][16], const W& w, int b, const int8_t* x) {
@@ -160,7 +161,7 @@ struct Blocks32 {
       w.start_block(b);
       alignas(32) int32_t total[C][16];
       for (int c = 0; c < C; ++c)
-        store(total[c], set1(Shift >= 0 ? -(x.sum32[b * C + c] << (Shift >= 0 ? Shift : 0)) : 0));
+        store(total[c], set1(Affine ? 0 : -w.offset() * x.sum32[b * C + c]));
       block<C>(total, w, b, x.codes + b * 32 * C);
       const f32x16 d = w.d(0, b);
       for (int c = 0; c < C; ++c) {

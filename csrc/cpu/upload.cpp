@@ -28,19 +28,19 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
     part.type = panel_type(t.dtype);
     part.first = linear->out;
     part.rows = rows;
-    part.panels = (rows + kPanelRows - 1) / kPanelRows;
-    part.panel_bytes = panel_bytes(part.type, cols);
-    part.data = Memory(static_cast<size_t>(part.panels * part.panel_bytes));
+    part.groups = (rows + kPanelRows * group - 1) / (kPanelRows * group);
+    part.group_bytes = panel_bytes(part.type, cols) * group;
+    part.data = Memory(static_cast<size_t>(part.groups * part.group_bytes));
     if (bias) {
-      part.bias = Memory(static_cast<size_t>(part.panels) * kPanelRows * sizeof(float));
+      part.bias = Memory(static_cast<size_t>(part.groups) * group * kPanelRows * sizeof(float));
       std::memcpy(part.bias.data(), bias + linear->out, static_cast<size_t>(rows) * sizeof(float));
     }
     const int64_t row_bytes = static_cast<int64_t>(dtype_bytes(t.dtype, cols));
-    pool.parallel_for(part.panels, 1, [&](int64_t begin, int64_t end) {
+    pool.parallel_for((rows + kPanelRows - 1) / kPanelRows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const int count = static_cast<int>(std::min<int64_t>(kPanelRows, rows - p * kPanelRows));
         lay_panel(part.type, {t.data + p * kPanelRows * row_bytes, row_bytes, count, cols},
-                  panel_view(part.type, part.data.data(), cols, p, part.panels, group));
+                  panel_view(part.type, part.data.data(), cols, p, group));
       }
     });
     (info.block_elems == 1 ? linear->floats : linear->quantized) = true;

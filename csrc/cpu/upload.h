@@ -30,10 +30,10 @@ class CpuLinear final : public Linear {
     PanelType type;
     int64_t first;  // output row of the whole
     int64_t rows;
-    int64_t panels;
-    int64_t panel_bytes;
+    int64_t groups;  // of panels
+    int64_t group_bytes;
     Memory data;
-    Memory bias;  // panels * 16 floats, or empty
+    Memory bias;  // one float per row of the groups, or empty
   };
   std::vector<Part> parts;
   bool floats = false;     // some part has float weights

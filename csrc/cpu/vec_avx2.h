@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kTileCols = 6;  // 2 x 6 accumulators + 2 weights + 1 broadcast of 16 registers
 constexpr int kPanels = 1;
+constexpr int kDirectRows = 2;
 
 struct f32x16 {
   __m256 a, b;

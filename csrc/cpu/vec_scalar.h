@@ -6,8 +6,9 @@
 namespace ke::cpu::KE_ISA {
 namespace {
 
-constexpr int kTileCols = 4;  // columns of a tile: accumulators are 16 lanes x kPanels x kTileCols
-constexpr int kPanels = 1;    // panels a tile kernel takes at once
+constexpr int kTileCols = 4;    // columns of a tile: accumulators are 16 lanes x kPanels x kTileCols
+constexpr int kPanels = 1;      // panels a tile kernel takes at once
+constexpr int kDirectRows = 0;  // up to this many rows of x, weights are unpacked in registers
 
 struct f32x16 {
   float v[16];
@@ -19,6 +20,8 @@ struct u8x64 {  // 16 lanes x 4 consecutive k
   uint8_t v[64];
 };
 
+// Written out in every unrolled kernel these would be megabytes.
+#define KE_CALL __attribute__((noinline))
 #define KE_LANES for (int i = 0; i < 16; ++i)
 #define KE_BYTES for (int i = 0; i < 64; ++i)
 
@@ -119,7 +122,7 @@ inline float max_lane(f32x16 a) {
 inline float square_root(float x) { return __builtin_sqrtf(x); }
 
 // 16 stored weights (or cached keys, values) as floats.
-inline f32x16 load_half(const uint16_t* p) {
+KE_CALL f32x16 load_half(const uint16_t* p) {
   f32x16 r;
   KE_LANES r.v[i] = half_to_float(p[i]);
   return r;
@@ -209,30 +212,31 @@ inline u8x64 load64(const uint8_t* p) {
   return r;
 }
 inline void store64(uint8_t* p, u8x64 a) { memcpy(p, &a, 64); }
-inline u8x64 low_nibbles(u8x64 a) {
+KE_CALL u8x64 low_nibbles(u8x64 a) {
   KE_BYTES a.v[i] &= 15;
   return a;
 }
-inline u8x64 high_nibbles(u8x64 a) {
+KE_CALL u8x64 high_nibbles(u8x64 a) {
   KE_BYTES a.v[i] >>= 4;
   return a;
 }
 // a | bits [Bit, Bit + Count) of b, moved to bit 4.
 template <int Bit, int Count>
-inline u8x64 or_high_bits(u8x64 a, u8x64 b) {
+KE_CALL u8x64 or_high_bits(u8x64 a, u8x64 b) {
   KE_BYTES a.v[i] = static_cast<uint8_t>(a.v[i] | (b.v[i] >> Bit & ((1 << Count) - 1)) << 4);
   return a;
 }
 // The form in which a sub-block's integer scales wait for the tile kernels.
 inline i32x16 scale_lanes(i32x16 a) { return a; }
 // acc[lane] += sum over 4 k of w (unsigned) * x (signed codes of one column, the same for every lane).
-inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
+KE_CALL i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
   KE_LANES acc.v[i] += w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3];
   return acc;
 }
 
 #undef KE_LANES
 #undef KE_BYTES
+#undef KE_CALL
 
 }  // namespace
 }  // namespace ke::cpu::KE_ISA
