@@ -1,8 +1,12 @@
 """Shared fixtures: where optional inputs lie."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Programs that tests start must find the installed package, not the checkout's folder of the same name.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 
