@@ -4,6 +4,7 @@
 
 For each task's prompt: token ids equal, pixels equal, logits within 1e-4, and the same greedy text. Exits 1 if not.
 """
+
 import argparse
 import os
 import random
@@ -24,8 +25,13 @@ from world import HELD_OUT_SEED, squash
 
 
 def prompts_of(case, rng):
-    pairs = [texts.caption(case.objects), texts.detailed(case.objects, case.ground), texts.plain(case.objects),
-             texts.locate(case.objects, rng), texts.describe(case.objects, rng, jitter=False)]
+    pairs = [
+        texts.caption(case.objects),
+        texts.detailed(case.objects, case.ground),
+        texts.plain(case.objects),
+        texts.locate(case.objects, rng),
+        texts.describe(case.objects, rng, jitter=False),
+    ]
     return [p for p, _ in pairs] + [texts.ask(case.objects, case.ground, rng)[0]]
 
 
@@ -47,13 +53,13 @@ def main():
             x = processor(text=prompt, images=case.image, return_tensors="pt")
             x = {k: t for k, t in x.items() if k not in ("width", "height")}
             ids = v.encode(prompt)
-            if x["input_ids"][0, ours.prefix:].tolist() != ids or not torch.equal(x["pixel_values"], pixels):
+            if x["input_ids"][0, ours.prefix :].tolist() != ids or not torch.equal(x["pixel_values"], pixels):
                 wrong.append(f"ids or pixels differ: {prompt}")
                 continue
             mine = ours.logits(ours.decode(tokens, torch.tensor([ids]), packed_layout(ours.prefix, [len(ids)])))
-            worst = max(worst, (theirs(**x).logits[:, ours.prefix:] - mine).abs().max().item())
-            said = theirs.generate(**x, max_new_tokens=96, do_sample=False)[0, x["input_ids"].shape[1]:].tolist()
-            said = said[:said.index(2)] if 2 in said else said
+            worst = max(worst, (theirs(**x).logits[:, ours.prefix :] - mine).abs().max().item())
+            said = theirs.generate(**x, max_new_tokens=96, do_sample=False)[0, x["input_ids"].shape[1] :].tolist()
+            said = said[: said.index(2)] if 2 in said else said
             if said != write(ours, tokens, [ids])[0]:
                 wrong.append(f"another text: {prompt}")
     print(f"largest difference of logits {worst:.1e}; {len(wrong)} prompts differ", *wrong, sep="\n")

@@ -1,4 +1,5 @@
 """What every stage shares: the run folder, resumable checkpoints, a log of JSON lines, sampling of batches."""
+
 import json
 import os
 import time

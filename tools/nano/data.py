@@ -10,6 +10,7 @@ A pool is a folder of memory-mapped arrays:
     owner (N, 8, 8) uint8           per patch: 0 background, i + 1 an object, 255 too little of one to say
     ground (N, 2) int8              background kind and tone
 """
+
 import argparse
 import json
 import os
@@ -21,12 +22,17 @@ import torch
 from world import HELD_OUT_SEED, IMAGE_SIZE, MAX_OBJECTS, TRAIN_SEED, owner_map, render, sample_scene, squash
 
 PATCH = 14
-ROWS = IMAGE_SIZE // PATCH      # 8 x 8 patches
-BINS = 32                       # location tokens per axis
-MEAN = (0.48145466, 0.4578275, 0.40821073)     # CLIP's published ones
+ROWS = IMAGE_SIZE // PATCH  # 8 x 8 patches
+BINS = 32  # location tokens per axis
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's published ones
 STD = (0.26862954, 0.26130258, 0.27577711)
-FIELDS = {"image": (np.uint8, (IMAGE_SIZE, IMAGE_SIZE, 3)), "name": (np.int8, (MAX_OBJECTS, 2)),
-          "box": (np.float32, (MAX_OBJECTS, 4)), "owner": (np.uint8, (ROWS, ROWS)), "ground": (np.int8, (2,))}
+FIELDS = {
+    "image": (np.uint8, (IMAGE_SIZE, IMAGE_SIZE, 3)),
+    "name": (np.int8, (MAX_OBJECTS, 2)),
+    "box": (np.float32, (MAX_OBJECTS, 4)),
+    "owner": (np.uint8, (ROWS, ROWS)),
+    "ground": (np.int8, (2,)),
+}
 UNSURE = 255
 
 
@@ -50,8 +56,13 @@ def arrays_of(seed):
     box = np.zeros((MAX_OBJECTS, 4), np.float32)
     for i, o in enumerate(scene.objects):
         name[i], box[i] = (o.shape, o.color), o.box
-    return {"image": np.asarray(squash(render(scene, size))), "name": name, "box": box,
-            "owner": patch_owner(scene), "ground": (scene.background.kind, scene.background.tone)}
+    return {
+        "image": np.asarray(squash(render(scene, size))),
+        "name": name,
+        "box": box,
+        "owner": patch_owner(scene),
+        "ground": (scene.background.kind, scene.background.tone),
+    }
 
 
 class Pool:
@@ -70,8 +81,10 @@ class Pool:
 
 def paint_pool(out, count, seed):
     os.makedirs(out, exist_ok=True)
-    maps = {k: np.lib.format.open_memmap(os.path.join(out, k + ".npy"), "w+", dtype, (count, *shape))
-            for k, (dtype, shape) in FIELDS.items()}
+    maps = {
+        k: np.lib.format.open_memmap(os.path.join(out, k + ".npy"), "w+", dtype, (count, *shape))
+        for k, (dtype, shape) in FIELDS.items()
+    }
     start = time.time()
     for i in range(count):
         for k, v in arrays_of(seed + i).items():
@@ -160,9 +173,17 @@ class Batch:
         put = torch.from_numpy
         covered = np.where(self.owner == UNSURE, -100, self.owner > 0).astype(np.int64)
         shape, color = np.moveaxis(np.maximum(self.names[at], 0), -1, 0)
-        return {"inside": put(inside), "object": put(covered), "shape": put(shape), "color": put(color),
-                "rank": put(rank), "box": put(box_bins(self.boxes)[at]), "count": put(self.count - 1),
-                "kind": put(self.ground[:, 0]), "tone": put(self.ground[:, 1])}
+        return {
+            "inside": put(inside),
+            "object": put(covered),
+            "shape": put(shape),
+            "color": put(color),
+            "rank": put(rank),
+            "box": put(box_bins(self.boxes)[at]),
+            "count": put(self.count - 1),
+            "kind": put(self.ground[:, 0]),
+            "tone": put(self.ground[:, 1]),
+        }
 
 
 def main():

@@ -10,6 +10,7 @@ objects are matched one to one, best overlap first. All writing is greedy.
 Baselines: for boxes, the best constant centred box, fitted on training scenes; for names, the commonest phrase; for
 questions, the commonest answer to that kind of question among the tested ones.
 """
+
 import argparse
 import json
 import os
@@ -25,8 +26,10 @@ from generate import write
 from PIL import Image, ImageDraw
 from world import BACKGROUNDS, COLOR_NAMES, HELD_OUT_SEED, SHAPES, TONES, TRAIN_SEED, render, sample_scene, squash
 
-_ENTITY = re.compile(r"(?:<phrase>([^<]+)</phrase>)?<object>"
-                     r"((?:<patch_index_\d+>|</delimiter_of_multi_objects/>)+)</object>")
+_ENTITY = re.compile(
+    r"(?:<phrase>([^<]+)</phrase>)?<object>"
+    r"((?:<patch_index_\d+>|</delimiter_of_multi_objects/>)+)</object>"
+)
 _INDEX = re.compile(r"<patch_index_(\d+)><patch_index_(\d+)>")
 BOX_HIT = 0.5
 
@@ -50,9 +53,14 @@ def cases_from_seeds(first, count, size=224):
 def cases_from_folder(folder):
     with open(os.path.join(folder, "scenes.json")) as f:
         rows = json.load(f)
-    return [Case(Image.open(os.path.join(folder, r["file"])).convert("RGB"),
-                 [(SHAPES.index(o["shape"]), COLOR_NAMES.index(o["color"]), o["box"]) for o in r["objects"]],
-                 (BACKGROUNDS.index(r["background"]["kind"]), TONES.index(r["background"]["tone"]))) for r in rows]
+    return [
+        Case(
+            Image.open(os.path.join(folder, r["file"])).convert("RGB"),
+            [(SHAPES.index(o["shape"]), COLOR_NAMES.index(o["color"]), o["box"]) for o in r["objects"]],
+            (BACKGROUNDS.index(r["background"]["kind"]), TONES.index(r["background"]["tone"])),
+        )
+        for r in rows
+    ]
 
 
 # ------------------------------------------------------------------------------------------ who answers
@@ -62,7 +70,7 @@ class TorchNano:
     def __init__(self, model, vocabulary, images):
         self.model, self.vocabulary = model, vocabulary
         with torch.no_grad():
-            parts = [np.stack([np.array(squash(i)) for i in images[s:s + 100]]) for s in range(0, len(images), 100)]
+            parts = [np.stack([np.array(squash(i)) for i in images[s : s + 100]]) for s in range(0, len(images), 100)]
             self.tokens = torch.cat([model.image_tokens(model.features(normalise(p))) for p in parts])
 
     def _answer(self, which, prompts):
@@ -95,6 +103,7 @@ class EngineNano:
 
     def __init__(self, path, images):
         import kosmos_edge
+
         self.model, self.images = kosmos_edge.load(path), images
 
     @staticmethod
@@ -105,8 +114,11 @@ class EngineNano:
         out = []
         for i in which:
             image = self.images[i]
-            r = self.model.ground(image, "Describe this image in detail:", grammar=True) if detailed else \
-                self.model.caption(image, ground=True, grammar=True)
+            r = (
+                self.model.ground(image, "Describe this image in detail:", grammar=True)
+                if detailed
+                else self.model.caption(image, ground=True, grammar=True)
+            )
             out.append((r.text, [(e.phrase, self._boxes(e)) for e in r.entities]))
         return out
 
@@ -118,8 +130,10 @@ class EngineNano:
         return [self._boxes(e[0]) if e else [] for e in found]
 
     def describe(self, which, boxes):
-        return [self.model.describe(self.images[i], box=tuple(map(float, b)), normalized=True).text
-                for i, b in zip(which, boxes, strict=True)]
+        return [
+            self.model.describe(self.images[i], box=tuple(map(float, b)), normalized=True).text
+            for i, b in zip(which, boxes, strict=True)
+        ]
 
     def ask(self, which, questions):
         return [self.model.ask(self.images[i], q).text for i, q in zip(which, questions, strict=True)]
@@ -127,8 +141,10 @@ class EngineNano:
 
 def entities_of(text):
     """Tagged text -> [(phrase, [boxes])]"""
-    return [((phrase or "").strip(), [indices_box(int(a), int(b)) for a, b in _INDEX.findall(boxes)])
-            for phrase, boxes in _ENTITY.findall(text)]
+    return [
+        ((phrase or "").strip(), [indices_box(int(a), int(b)) for a, b in _INDEX.findall(boxes)])
+        for phrase, boxes in _ENTITY.findall(text)
+    ]
 
 
 # ------------------------------------------------------------------------------------------ figures
@@ -157,9 +173,16 @@ def caption_figures(said, cases):
         good = counts[-1]
         for (phrase, v), o in zip(got, case.objects, strict=True):
             words = phrase.split()
-            rows.append({"named": phrase == texts.phrase_of(o), "shape": words[-1:] == [SHAPES[o[0]]],
-                         "color": COLOR_NAMES[o[1]] in words, "iou": v, "hit": v >= BOX_HIT,
-                         "side": max(o[2][2] - o[2][0], o[2][3] - o[2][1]) * 112})
+            rows.append(
+                {
+                    "named": phrase == texts.phrase_of(o),
+                    "shape": words[-1:] == [SHAPES[o[0]]],
+                    "color": COLOR_NAMES[o[1]] in words,
+                    "iou": v,
+                    "hit": v >= BOX_HIT,
+                    "side": max(o[2][2] - o[2][0], o[2][3] - o[2][1]) * 112,
+                }
+            )
             good = good and rows[-1]["named"] and rows[-1]["hit"]
         whole.append(good)
     out = {k: _share([r[k] for r in rows]) for k in ("named", "shape", "color", "iou", "hit")}
@@ -190,7 +213,7 @@ def question_figures(nano, cases, per_kind):
             made = texts.ask(case.objects, case.ground, rng, kind, style=False)
             if made and len(which) < per_kind:
                 which.append(i)
-                questions.append(made[0][len("Question: "):-len(" Answer:")])
+                questions.append(made[0][len("Question: ") : -len(" Answer:")])
                 answers.append(made[1].strip())
         got = [g.strip().rstrip(".") for g in nano.ask(which, questions)]
         common = Counter(answers).most_common(1)[0][1] / len(answers)
@@ -212,11 +235,14 @@ def baselines(cases):
     overlap = [iou(box, o[2]) for o in objects]
     grid = [iou(indices_box(*box_indices(o[2])), o[2]) for o in objects]
     top = Counter(o[:2] for o in objects).most_common(1)[0][1]
-    return {"constant_box_iou": _share(overlap), "constant_box_hit": _share([v >= BOX_HIT for v in overlap]),
-            "commonest_name": round(top / len(objects), 4),
-            "commonest_shape": round(Counter(o[0] for o in objects).most_common(1)[0][1] / len(objects), 4),
-            "commonest_color": round(Counter(o[1] for o in objects).most_common(1)[0][1] / len(objects), 4),
-            "grid_ceiling_iou": _share(grid)}
+    return {
+        "constant_box_iou": _share(overlap),
+        "constant_box_hit": _share([v >= BOX_HIT for v in overlap]),
+        "commonest_name": round(top / len(objects), 4),
+        "commonest_shape": round(Counter(o[0] for o in objects).most_common(1)[0][1] / len(objects), 4),
+        "commonest_color": round(Counter(o[1] for o in objects).most_common(1)[0][1] / len(objects), 4),
+        "grid_ceiling_iou": _share(grid),
+    }
 
 
 def evaluate(nano, cases, full=True, per_kind=500):
@@ -229,10 +255,15 @@ def evaluate(nano, cases, full=True, per_kind=500):
     phrases = [re.search("<phrase>(.*)</phrase>", p)[1].strip() for p, _ in asked]
     truth = [entities_of(t)[0][1] for _, t in asked]
     found = nano.locate(every, phrases)
-    best = [max((iou(b, t) for t in true), default=0.0) if (b := boxes[0] if boxes else None) else 0.0
-            for boxes, true in zip(found, truth, strict=True)]
-    out["locate"] = {"iou": _share(best), "hit": _share([v >= BOX_HIT for v in best]),
-                     "box_count": _share([len(b) == len(t) for b, t in zip(found, truth, strict=True)])}
+    best = [
+        max((iou(b, t) for t in true), default=0.0) if (b := boxes[0] if boxes else None) else 0.0
+        for boxes, true in zip(found, truth, strict=True)
+    ]
+    out["locate"] = {
+        "iou": _share(best),
+        "hit": _share([v >= BOX_HIT for v in best]),
+        "box_count": _share([len(b) == len(t) for b, t in zip(found, truth, strict=True)]),
+    }
     chosen = [rng.choice(c.objects) for c in cases]
     got = nano.describe(every, [o[2] for o in chosen])
     out["describe"] = _share([g.strip().rstrip(".") == texts.phrase_of(o) for g, o in zip(got, chosen, strict=True)])
@@ -317,12 +348,13 @@ def main():
     ap.add_argument("--sheet", help="PNG of the first 16 scenes with boxes")
     a = ap.parse_args()
     torch.set_num_threads(int(os.environ.get("NANO_THREADS", "1")))
-    cases = cases_from_folder(a.folder)[:a.count] if a.folder else cases_from_seeds(a.seed, a.count)
+    cases = cases_from_folder(a.folder)[: a.count] if a.folder else cases_from_seeds(a.seed, a.count)
     images = [c.image for c in cases]
     if a.engine:
         nano = EngineNano(a.model, images)
     else:
         from export import read
+
         nano = TorchNano(*read(a.model), images)
     result = evaluate(nano, cases)
     print(table(result))

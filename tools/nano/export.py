@@ -7,6 +7,7 @@ preprocessor_config.json, sentencepiece.bpe.model, README.md (the model card). t
 AutoProcessor and Kosmos2ForConditionalGeneration; tokenizer.json has the published one's form.
 The folder is written beside its place and renamed, so a reader never sees half of one.
 """
+
 import argparse
 import base64
 import json
@@ -21,7 +22,7 @@ from model import POSITIONS, Nano
 from vocabulary import BOS, EOS, MODEL_FILE, PAD, UNK, Vocabulary
 
 CARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "model_card.md")
-TRANSFORMERS = "5.23.0"         # the version whose configuration spelling this follows
+TRANSFORMERS = "5.23.0"  # the version whose configuration spelling this follows
 
 
 # ------------------------------------------------------------------------------------------ tokenizer
@@ -46,7 +47,7 @@ def _message(data):
             value, i = _varint(data, i)
         else:
             size, i = _varint(data, i) if kind == 2 else (4 if kind == 5 else 8, i)
-            value = data[i:i + size]
+            value = data[i : i + size]
             i += size
         yield key >> 3, value
 
@@ -59,8 +60,15 @@ def charsmap(path):
 
 
 def _added(i, content, special, lstrip=False):
-    return {"id": i, "content": content, "single_word": False, "lstrip": lstrip, "rstrip": False,
-            "normalized": False, "special": special}
+    return {
+        "id": i,
+        "content": content,
+        "single_word": False,
+        "lstrip": lstrip,
+        "rstrip": False,
+        "normalized": False,
+        "special": special,
+    }
 
 
 def tokenizer_json(v):
@@ -76,23 +84,35 @@ def tokenizer_json(v):
 
     a, b = ({"Sequence": {"id": x, "type_id": 0}} for x in "AB")
     return {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
         "normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap(v.path)).decode()},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [special("<s>"), a, special("</s>")],
             "pair": [special("<s>"), a, special("</s>"), special("</s>"), b, special("</s>")],
-            "special_tokens": {t: {"id": t, "ids": [v.id[t]], "tokens": [t]} for t in ("<s>", "</s>")}},
+            "special_tokens": {t: {"id": t, "ids": [v.id[t]], "tokens": [t]} for t in ("<s>", "</s>")},
+        },
         "decoder": space,
         "model": {"type": "Unigram", "unk_id": UNK, "vocab": vocab, "byte_fallback": False},
     }
 
 
 TOKENIZER_CONFIG = {
-    "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
-    "pad_token": "<pad>", "mask_token": "<mask>", "model_max_length": 1000000000000000019884624838656,
-    "padding_side": "right", "processor_class": "Kosmos2Processor", "tokenizer_class": "XLMRobertaTokenizer",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+    "model_max_length": 1000000000000000019884624838656,
+    "padding_side": "right",
+    "processor_class": "Kosmos2Processor",
+    "tokenizer_class": "XLMRobertaTokenizer",
     "clean_up_tokenization_spaces": True,
 }
 
@@ -100,34 +120,83 @@ TOKENIZER_CONFIG = {
 # ------------------------------------------------------------------------------------------ configuration
 def config_json(c, vocabulary):
     return {
-        "architectures": ["Kosmos2ForConditionalGeneration"], "dtype": "float32", "model_type": "kosmos-2",
-        "latent_query_num": c["latents"], "tie_word_embeddings": True, "transformers_version": TRANSFORMERS,
+        "architectures": ["Kosmos2ForConditionalGeneration"],
+        "dtype": "float32",
+        "model_type": "kosmos-2",
+        "latent_query_num": c["latents"],
+        "tie_word_embeddings": True,
+        "transformers_version": TRANSFORMERS,
         "text_config": {
-            "model_type": "kosmos_2_text_model", "vocab_size": vocabulary, "max_position_embeddings": POSITIONS,
-            "embed_dim": c["dim"], "layers": c["text_layers"], "ffn_dim": c["ffn"], "attention_heads": c["heads"],
-            "activation_function": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.0,
-            "layerdrop": 0.0, "layer_norm_eps": 1e-05, "init_std": 0.02, "scale_embedding": True, "use_cache": True,
-            "add_cross_attention": False, "tie_word_embeddings": True, "no_repeat_ngram_size": 0,
-            "bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": EOS},
+            "model_type": "kosmos_2_text_model",
+            "vocab_size": vocabulary,
+            "max_position_embeddings": POSITIONS,
+            "embed_dim": c["dim"],
+            "layers": c["text_layers"],
+            "ffn_dim": c["ffn"],
+            "attention_heads": c["heads"],
+            "activation_function": "gelu",
+            "dropout": 0.1,
+            "attention_dropout": 0.1,
+            "activation_dropout": 0.0,
+            "layerdrop": 0.0,
+            "layer_norm_eps": 1e-05,
+            "init_std": 0.02,
+            "scale_embedding": True,
+            "use_cache": True,
+            "add_cross_attention": False,
+            "tie_word_embeddings": True,
+            "no_repeat_ngram_size": 0,
+            "bos_token_id": BOS,
+            "pad_token_id": PAD,
+            "eos_token_id": EOS,
+        },
         "vision_config": {
-            "model_type": "kosmos_2_vision_model", "hidden_size": c["dim"], "intermediate_size": c["ffn"],
-            "num_hidden_layers": c["vision_layers"], "num_attention_heads": c["heads"], "num_channels": 3,
-            "image_size": c["image"], "patch_size": c["patch"], "hidden_act": "quick_gelu", "layer_norm_eps": 1e-05,
-            "attention_dropout": 0.0, "initializer_range": 0.02, "initializer_factor": 1.0},
+            "model_type": "kosmos_2_vision_model",
+            "hidden_size": c["dim"],
+            "intermediate_size": c["ffn"],
+            "num_hidden_layers": c["vision_layers"],
+            "num_attention_heads": c["heads"],
+            "num_channels": 3,
+            "image_size": c["image"],
+            "patch_size": c["patch"],
+            "hidden_act": "quick_gelu",
+            "layer_norm_eps": 1e-05,
+            "attention_dropout": 0.0,
+            "initializer_range": 0.02,
+            "initializer_factor": 1.0,
+        },
     }
 
 
-GENERATION_CONFIG = {"_from_model_config": True, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD,
-                     "no_repeat_ngram_size": 0, "max_new_tokens": 128, "transformers_version": TRANSFORMERS}
+GENERATION_CONFIG = {
+    "_from_model_config": True,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+    "pad_token_id": PAD,
+    "no_repeat_ngram_size": 0,
+    "max_new_tokens": 128,
+    "transformers_version": TRANSFORMERS,
+}
 
 
 def preprocessor_json(size):
     """Without the published file's `use_square_size`: transformers takes that flag to mean 224 x 224"""
     side = {"height": size, "width": size}
-    return {"crop_size": side, "do_center_crop": True, "do_convert_rgb": True, "do_normalize": True, "do_rescale": True,
-            "do_resize": True, "image_mean": list(MEAN), "image_std": list(STD), "resample": 3,
-            "rescale_factor": 1 / 255, "size": side,
-            "image_processor_type": "CLIPImageProcessor", "processor_class": "Kosmos2Processor"}
+    return {
+        "crop_size": side,
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": side,
+        "image_processor_type": "CLIPImageProcessor",
+        "processor_class": "Kosmos2Processor",
+    }
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -151,9 +220,17 @@ def read_safetensors(path):
     start = 8 + struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8:start])
     header.pop("__metadata__", None)
-    return {k: torch.frombuffer(data, dtype=torch.float32, offset=start + h["data_offsets"][0],
-                                count=(h["data_offsets"][1] - h["data_offsets"][0]) // 4).view(h["shape"]).clone()
-            for k, h in header.items()}
+    return {
+        k: torch.frombuffer(
+            data,
+            dtype=torch.float32,
+            offset=start + h["data_offsets"][0],
+            count=(h["data_offsets"][1] - h["data_offsets"][0]) // 4,
+        )
+        .view(h["shape"])
+        .clone()
+        for k, h in header.items()
+    }
 
 
 def new_model(v, **changes):
@@ -194,9 +271,19 @@ def read(folder):
     with open(os.path.join(folder, "config.json")) as f:
         c = json.load(f)
     t, i = c["text_config"], c["vision_config"]
-    model = new_model(v, config={"image": i["image_size"], "patch": i["patch_size"], "dim": t["embed_dim"],
-                                 "heads": t["attention_heads"], "ffn": t["ffn_dim"], "latents": c["latent_query_num"],
-                                 "vision_layers": i["num_hidden_layers"], "text_layers": t["layers"]})
+    model = new_model(
+        v,
+        config={
+            "image": i["image_size"],
+            "patch": i["patch_size"],
+            "dim": t["embed_dim"],
+            "heads": t["attention_heads"],
+            "ffn": t["ffn_dim"],
+            "latents": c["latent_query_num"],
+            "vision_layers": i["num_hidden_layers"],
+            "text_layers": t["layers"],
+        },
+    )
     model.load_state_dict(read_safetensors(os.path.join(folder, "model.safetensors")))
     return model.eval(), v
 

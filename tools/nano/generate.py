@@ -1,4 +1,5 @@
 """Greedy writing with a key-value cache, many prompts at a time."""
+
 import math
 
 import torch
@@ -27,8 +28,9 @@ def _advance(text, x, position, cache):
 def _write(model, image_tokens, prompts, limit):
     text = model.text_model.model
     b = len(prompts)
-    opening, closing = (text.embed_tokens(torch.tensor(i)).expand(b, -1, -1)
-                        for i in ([0, model.image_tags[0]], [model.image_tags[1]]))
+    opening, closing = (
+        text.embed_tokens(torch.tensor(i)).expand(b, -1, -1) for i in ([0, model.image_tags[0]], [model.image_tags[1]])
+    )
     x = torch.cat([opening, image_tokens, closing, text.embed_tokens(torch.tensor(prompts))], 1)
     cache = [[] for _ in text.layers]
     hidden = _advance(text, x, torch.arange(2, 2 + x.shape[1]), cache)
@@ -42,7 +44,7 @@ def _write(model, image_tokens, prompts, limit):
             break
         hidden = _advance(text, text.embed_tokens(token[:, None]), torch.tensor([at]), cache)
         at += 1
-    return [row[:row.index(EOS)] if EOS in row else row for row in torch.stack(out, 1).tolist()]
+    return [row[: row.index(EOS)] if EOS in row else row for row in torch.stack(out, 1).tolist()]
 
 
 def write(model, image_tokens, prompts, limit=96, size=250):
@@ -53,7 +55,7 @@ def write(model, image_tokens, prompts, limit=96, size=250):
         by_length.setdefault(len(p), []).append(i)
     for index in by_length.values():
         for s in range(0, len(index), size):
-            part = index[s:s + size]
+            part = index[s : s + size]
             for i, ids in zip(part, _write(model, image_tokens[part], [prompts[i] for i in part], limit), strict=True):
                 out[i] = ids
     return out

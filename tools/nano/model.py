@@ -10,6 +10,7 @@ sinusoidal positions from 2, embeddings times sqrt(d), tied output). Two things 
 
 Shapes: B pictures, P = 64 patches, L = 64 latents, D = 256, T text tokens, V vocabulary.
 """
+
 import math
 
 import torch
@@ -18,15 +19,23 @@ import torch.nn.functional as F
 from data import BINS
 from world import BACKGROUNDS, COLORS, MAX_OBJECTS, SHAPES, TONES
 
-CONFIG = {"image": 112, "patch": 14, "dim": 256, "heads": 4, "ffn": 1024, "latents": 64,
-          "vision_layers": 4, "text_layers": 3}
+CONFIG = {
+    "image": 112,
+    "patch": 14,
+    "dim": 256,
+    "heads": 4,
+    "ffn": 1024,
+    "latents": 64,
+    "vision_layers": 4,
+    "text_layers": 3,
+}
 POSITIONS = 2048
 
 
 def attention(q, k, v, heads, mask=None):
     """q (B, n, D), k and v (B, m, D) -> (B, n, D)"""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    score = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5       # written out: its backward pass is the faster on a CPU
+    score = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # written out: its backward pass is the faster on a CPU
     if mask is not None:
         score = score + mask
     return (score.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
@@ -81,7 +90,7 @@ class VisionEmbeddings(nn.Module):
         n = w.shape[-1]
         b, _, h, _ = pixels.shape
         x = pixels.view(b, 3, h // n, n, h // n, n).permute(0, 2, 4, 1, 3, 5).reshape(b, -1, w[0].numel())
-        x = x @ w.flatten(1).T                                              # a convolution of stride = width
+        x = x @ w.flatten(1).T  # a convolution of stride = width
         x = torch.cat([self.class_embedding.expand(b, 1, -1).to(x.dtype), x], 1)
         return x + self.position_embedding.weight
 
@@ -96,7 +105,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.embeddings = VisionEmbeddings(c)
-        self.pre_layrnorm = nn.LayerNorm(c["dim"])                          # the published spelling
+        self.pre_layrnorm = nn.LayerNorm(c["dim"])  # the published spelling
         self.encoder = Encoder(VisionLayer(c) for _ in range(c["vision_layers"]))
         self.post_layernorm = nn.LayerNorm(c["dim"])
 
@@ -227,7 +236,7 @@ def packed_layout(prefix, lengths):
     position = list(range(2, 2 + prefix))
     i = prefix
     for k in lengths:
-        allowed[i:i + k, i:i + k] = True
+        allowed[i : i + k, i : i + k] = True
         position += range(2 + prefix, 2 + prefix + k)
         i += k
     allowed &= torch.ones(n, n, dtype=torch.bool).tril()
@@ -244,7 +253,7 @@ def initialise(m):
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
-    m.text_model.model.embed_tokens.weight.normal_(0, dim ** -0.5)[1].zero_()
+    m.text_model.model.embed_tokens.weight.normal_(0, dim**-0.5)[1].zero_()
     e = m.vision_model.model.embeddings
     e.patch_embedding.weight.normal_(0, e.patch_embedding.weight[0].numel() ** -0.5)
     e.class_embedding.normal_(0, 0.3)
@@ -264,7 +273,7 @@ def plane_code(cells, bumps, span, width, dim):
     code = torch.exp(-0.5 * ((torch.arange(cells).float()[:, None] - centre) / width) ** 2)
     code = code - code.mean(0)
     basis = torch.linalg.qr(torch.randn(dim, dim))[0]
-    return ((code @ basis[:bumps])[:, None] + (code @ basis[bumps:2 * bumps])[None]).reshape(cells * cells, dim)
+    return ((code @ basis[:bumps])[:, None] + (code @ basis[bumps : 2 * bumps])[None]).reshape(cells * cells, dim)
 
 
 @torch.no_grad()
@@ -273,7 +282,7 @@ def initialise_locations(m, first_location):
     e = m.text_model.model.embed_tokens.weight
     dim = e.shape[1]
     code = plane_code(BINS, 16, (0, BINS - 1), 2.2, dim)
-    e[first_location:] = code / code.norm(dim=-1).mean() + 0.1 * dim ** -0.5 * torch.randn(BINS * BINS, dim)
+    e[first_location:] = code / code.norm(dim=-1).mean() + 0.1 * dim**-0.5 * torch.randn(BINS * BINS, dim)
 
 
 # ------------------------------------------------------------------------------------------ dense heads
@@ -283,11 +292,26 @@ def soft_bins(target, width=1.0):
     return p / p.sum(-1, keepdim=True)
 
 
-PATCH_HEADS = {"object": 2, "shape": len(SHAPES), "color": len(COLORS), "rank": MAX_OBJECTS, "box": 4 * BINS,
-               "index": (CONFIG["image"] // CONFIG["patch"]) ** 2}
+PATCH_HEADS = {
+    "object": 2,
+    "shape": len(SHAPES),
+    "color": len(COLORS),
+    "rank": MAX_OBJECTS,
+    "box": 4 * BINS,
+    "index": (CONFIG["image"] // CONFIG["patch"]) ** 2,
+}
 PICTURE_HEADS = {"count": MAX_OBJECTS, "kind": len(BACKGROUNDS), "tone": len(TONES)}
-HEAD_WEIGHTS = {"object": 1.0, "shape": 1.5, "color": 1.0, "rank": 0.5, "box": 1.0, "index": 0.2,
-                "count": 0.5, "kind": 0.2, "tone": 0.1}
+HEAD_WEIGHTS = {
+    "object": 1.0,
+    "shape": 1.5,
+    "color": 1.0,
+    "rank": 0.5,
+    "box": 1.0,
+    "index": 0.2,
+    "count": 0.5,
+    "kind": 0.2,
+    "tone": 0.1,
+}
 
 
 class DenseHeads(nn.Module):

@@ -5,6 +5,7 @@ nearest orthogonal matrix (Jordan et al. 2024). On the ViT it needed about half 
 The schedule is a warm-up, a plateau and a linear fall to nothing, so that a run can be prolonged or ended early
 by giving another total of steps when it is resumed.
 """
+
 import torch
 
 

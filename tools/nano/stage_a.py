@@ -5,6 +5,7 @@ so this stage goes on until about nine objects in ten are named right on scenes 
 
     python stage_a.py --run RUN --steps 3000              # resumes RUN/stage_a.pt if it is there
 """
+
 import argparse
 import os
 import time
@@ -56,7 +57,7 @@ def main():
     a = ap.parse_args()
     one_thread(a.seed)
     pool, valid = Pool(os.path.join(a.run, "pool")), Pool(os.path.join(a.run, "valid"))
-    model = Nano(vocabulary=8, image_open=4, image_close=5)          # only the ViT is used and kept
+    model = Nano(vocabulary=8, image_open=4, image_close=5)  # only the ViT is used and kept
     heads = DenseHeads(model.config["dim"])
     named = [*model.vision_model.named_parameters(), *heads.named_parameters()]
     optimiser = Optimiser([(named, 1.0)])
@@ -85,8 +86,16 @@ def main():
             log(step=step, seconds=round(seconds), loss={k: round(v, 3) for k, v in parts.items()})
         if step % a.every == 0 or step == a.steps:
             log(step=step, samples=step * a.batch, seconds=round(seconds), valid=evaluate(model, heads, valid))
-            save(path, {"vision": model.vision_model.state_dict(), "heads": heads.state_dict(), "step": step,
-                        "optimiser": optimiser.state_dict(), "seconds": seconds})
+            save(
+                path,
+                {
+                    "vision": model.vision_model.state_dict(),
+                    "heads": heads.state_dict(),
+                    "step": step,
+                    "optimiser": optimiser.state_dict(),
+                    "seconds": seconds,
+                },
+            )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ C. ViT, connector and decoder learn captions, phrase to box, box to phrase and q
 
 Whenever the figures on validation scenes improve, the model is exported to RUN/export_latest.
 """
+
 import argparse
 import os
 import random
@@ -27,12 +28,12 @@ from optimiser import Optimiser, schedule
 from vocabulary import EOS, MODEL_FILE, PAD, Vocabulary
 
 IGNORE = -100
-VALID_SEED = 910_000_000        # neither trained on nor reported
+VALID_SEED = 910_000_000  # neither trained on nor reported
 # two sets of texts behind a picture, and room for each in tokens
 SHORT = (("caption", 46), ("locate", 19), ("describe", 13), *[("ask", 20)] * 4)
 LONG = (("detailed", 60), ("plain", 36), ("locate", 19), ("describe", 13), *[("ask", 20)] * 2)
 LONG_SHARE = 0.35
-ANSWER_WEIGHT = 4.0             # of an answer's tokens: few among a caption's many, and the slowest to be learned
+ANSWER_WEIGHT = 4.0  # of an answer's tokens: few among a caption's many, and the slowest to be learned
 
 
 # ------------------------------------------------------------------------------------------ stage B
@@ -50,10 +51,11 @@ def connector_attention(connector, features):
 def warm_start(model, pool, log, steps=400, size=48, rate=4e-3):
     connector = model.image_to_text_projection
     with torch.no_grad():
-        features = torch.cat([model.features(normalise(Batch(pool, range(s, s + 100)).images))
-                              for s in range(0, 3000, 100)])
+        features = torch.cat(
+            [model.features(normalise(Batch(pool, range(s, s + 100)).images)) for s in range(0, 3000, 100)]
+        )
     optimiser = torch.optim.AdamW(connector.parameters(), rate, weight_decay=0.0)
-    own = torch.arange(model.config["latents"]) + 1                      # patch i is row i + 1, after the class token
+    own = torch.arange(model.config["latents"]) + 1  # patch i is row i + 1, after the class token
     for step in range(steps):
         for g in optimiser.param_groups:
             g["lr"] = rate * min(1.0, (step + 1) / 40) * (1 - 0.9 * step / steps)
@@ -102,10 +104,10 @@ def pack(batch, kinds, vocabulary, rng):
             n = len(full) - 1
             if n > room:
                 raise ValueError(f"{kind}: {n} tokens, room for {room}: {prompt}{target}")
-            ids[b, at:at + n] = full[:-1]
-            labels[b, at + len(p) - 1:at + n] = full[len(p):]
+            ids[b, at : at + n] = full[:-1]
+            labels[b, at + len(p) - 1 : at + n] = full[len(p) :]
             if kind == "ask":
-                weights[b, at:at + n] = ANSWER_WEIGHT
+                weights[b, at : at + n] = ANSWER_WEIGHT
             at += room
     return torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(weights)
 
@@ -134,6 +136,7 @@ def main():
     ap.add_argument("--every", type=int, default=250)
     ap.add_argument("--vision-rate", type=float, default=0.3, help="factor on the rates of the ViT and the dense heads")
     ap.add_argument("--heads-weight", type=float, default=0.5)
+    ap.add_argument("--freeze-vision", action="store_true", help="leave the ViT as it is: a quarter less work a step")
     ap.add_argument("--compile", action="store_true")
     ap.add_argument("--bf16", action="store_true")
     a = ap.parse_args()
@@ -176,32 +179,60 @@ def main():
         batch = batch_at(pool, step, a.batch, a.seed)
         ids, labels, weights = pack(batch, kinds, vocabulary, rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
-            features = features_of(normalise(batch.images))
+            with torch.set_grad_enabled(not a.freeze_vision):
+                features = features_of(normalise(batch.images))
             hidden = decode(model.image_tokens(features), ids, layouts[kinds])
             words, places = text_loss(model, hidden, labels, weights, vocabulary.first_location)
-        dense, _ = heads.loss(features.float(), batch.labels())
-        (words + 0.5 * places + a.heads_weight * dense).backward()
+        loss, shown = words + 0.5 * places, {"words": words, "places": places}
+        if not a.freeze_vision:
+            shown["dense"], _ = heads.loss(features.float(), batch.labels())
+            loss = loss + a.heads_weight * shown["dense"]
+        loss.backward()
         optimiser.step(schedule(step, a.steps, a.fall))
         step += 1
         seconds += time.time() - begin
-        for k, v in (("words", words), ("places", places), ("dense", dense)):
+        for k, v in shown.items():
             mean[k] = 0.95 * mean.get(k, v.item()) + 0.05 * v.item()
         if step % 50 == 0:
             log(step=step, seconds=round(seconds), loss={k: round(v, 3) for k, v in mean.items()})
         if step % a.every == 0 or step == a.steps:
             model.eval()
             r = evaluate(TorchNano(model, vocabulary, [c.image for c in cases]), cases, full=False, per_kind=100)
-            log(step=step, samples=step * a.batch, seconds=round(seconds),
+            log(
+                step=step,
+                samples=step * a.batch,
+                seconds=round(seconds),
                 valid={k: r["caption"][k] for k in ("named", "shape", "color", "iou", "hit", "count", "scene")},
-                locate=r["locate"]["hit"], describe=r["describe"], ask={k: v["right"] for k, v in r["ask"].items()})
-            score = float(np.mean([r["caption"]["named"], r["caption"]["hit"], r["locate"]["hit"], r["describe"],
-                                   np.mean([v["right"] for v in r["ask"].values()])]))
+                locate=r["locate"]["hit"],
+                describe=r["describe"],
+                ask={k: v["right"] for k, v in r["ask"].items()},
+            )
+            score = float(
+                np.mean(
+                    [
+                        r["caption"]["named"],
+                        r["caption"]["hit"],
+                        r["locate"]["hit"],
+                        r["describe"],
+                        np.mean([v["right"] for v in r["ask"].values()]),
+                    ]
+                )
+            )
             if score > best:
                 best = score
                 export.write(os.path.join(a.run, "export_latest"), model, vocabulary)
             model.train()
-            save(path, {"model": model.state_dict(), "heads": heads.state_dict(), "optimiser": optimiser.state_dict(),
-                        "step": step, "seconds": seconds, "best": best})
+            save(
+                path,
+                {
+                    "model": model.state_dict(),
+                    "heads": heads.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "seconds": seconds,
+                    "best": best,
+                },
+            )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ The prompts are the published ones, always after `<s><image>64 slots</image>`:
 An object is (shape, colour, box); objects come ordered by centre, left to right, and captions keep that order.
 Every function returns (prompt, target), both as text with tags.
 """
+
 from data import BINS, box_indices
 from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES
 
@@ -203,7 +204,7 @@ def _ask_relation(objects, ground, rng):
     sign, axis = (-1 if side in ("left", "above") else 1), (0 if side in ("left", "right") else 1)
     beyond = [(sign * (_centre(p[2])[axis] - (x, y)[axis]), p) for p in objects if p is not o]
     if any(-0.05 < d < 0.12 for d, _ in beyond):
-        return None                                                   # on neither side plainly
+        return None  # on neither side plainly
     there = [p for d, p in beyond if d >= 0.12]
     if len(there) > 1 or (not there and rng.random() < 0.6):
         return None
@@ -219,7 +220,29 @@ def _ask_background(objects, ground, rng):
     return question, f"{TONES[ground[1]]} and {BACKGROUNDS[ground[0]]}"
 
 
-_ASK = {"count": _ask_count, "count_shape": _ask_count_shape, "count_color": _ask_count_color, "color": _ask_color,
-        "shape": _ask_shape, "exist": _ask_exist, "relation": _ask_relation, "background": _ask_background}
-_MIX = ("count", "count_shape", "count_color", "color", "color", "shape", "shape", "exist", "exist", "exist", "exist",
-        "relation", "relation", "background")
+_ASK = {
+    "count": _ask_count,
+    "count_shape": _ask_count_shape,
+    "count_color": _ask_count_color,
+    "color": _ask_color,
+    "shape": _ask_shape,
+    "exist": _ask_exist,
+    "relation": _ask_relation,
+    "background": _ask_background,
+}
+_MIX = (
+    "count",
+    "count_shape",
+    "count_color",
+    "color",
+    "color",
+    "shape",
+    "shape",
+    "exist",
+    "exist",
+    "exist",
+    "exist",
+    "relation",
+    "relation",
+    "background",
+)

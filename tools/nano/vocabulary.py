@@ -7,6 +7,7 @@ the published model does), so that what it writes reads naturally; `encode(..., 
 
     python vocabulary.py --out RUN                       # writes RUN/sentencepiece.bpe.model
 """
+
 import argparse
 import io
 import os
@@ -20,8 +21,19 @@ from data import BINS
 from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES, sample_scene
 
 MODEL_FILE = "sentencepiece.bpe.model"
-TAGS = ["</doc>", "<image>", "</image>", "</chunk>", "</line>", "<phrase>", "</phrase>", "<object>", "</object>",
-        "</delimiter_of_multi_objects/>", "<grounding>"]
+TAGS = [
+    "</doc>",
+    "<image>",
+    "</image>",
+    "</chunk>",
+    "</line>",
+    "<phrase>",
+    "</phrase>",
+    "<object>",
+    "</object>",
+    "</delimiter_of_multi_objects/>",
+    "<grounding>",
+]
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + r"|<patch_index_\d{4}>)")
 
@@ -41,8 +53,14 @@ def corpus(count=30_000, seed=11):
         scene = sample_scene(10_000_000 + i)
         objects = [(o.shape, o.color, o.box) for o in scene.objects]
         ground = (scene.background.kind, scene.background.tone)
-        pairs = [texts.plain(objects), texts.detailed(objects, ground), texts.locate(objects, rng),
-                 texts.describe(objects, rng), texts.ask(objects, ground, rng), texts.ask(objects, ground, rng)]
+        pairs = [
+            texts.plain(objects),
+            texts.detailed(objects, ground),
+            texts.locate(objects, rng),
+            texts.describe(objects, rng),
+            texts.ask(objects, ground, rng),
+            texts.ask(objects, ground, rng),
+        ]
         for prompt, target in rng.sample(pairs, 2):
             line = " ".join(_TAG.sub(" ", prompt + target).split()).replace(" .", ".").replace(" ,", ",")
             words.update(re.findall(r"[A-Za-z]+", line))
@@ -57,9 +75,21 @@ def corpus(count=30_000, seed=11):
 def train(path, pieces=1100):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()), model_writer=model, model_type="unigram", vocab_size=pieces,
-        normalization_rule_name="nmt_nfkc", character_coverage=1.0, required_chars=string.printable[:94],
-        hard_vocab_limit=False, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
+        sentence_iterator=iter(corpus()),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=pieces,
+        normalization_rule_name="nmt_nfkc",
+        character_coverage=1.0,
+        required_chars=string.printable[:94],
+        hard_vocab_limit=False,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
     with open(path, "wb") as f:
         f.write(model.getvalue())
 
@@ -71,8 +101,16 @@ class Vocabulary:
         n = self.spm.get_piece_size()
         self.pieces = [self.spm.id_to_piece(i) for i in range(3, n)]
         self.scores = [self.spm.get_score(i) for i in range(3, n)]
-        self.tokens = ["<s>", "<pad>", "</s>", "<unk>", *self.pieces, "<mask>", *TAGS,
-                       *(f"<patch_index_{i:04d}>" for i in range(BINS * BINS))]
+        self.tokens = [
+            "<s>",
+            "<pad>",
+            "</s>",
+            "<unk>",
+            *self.pieces,
+            "<mask>",
+            *TAGS,
+            *(f"<patch_index_{i:04d}>" for i in range(BINS * BINS)),
+        ]
         self.id = {t: i for i, t in enumerate(self.tokens)}
         self.first_location = self.id["<patch_index_0000>"]
         self._run = {}

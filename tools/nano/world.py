@@ -10,6 +10,7 @@ All coordinates are fractions of the picture's side, x to the right, y downwards
 
     python world.py --out DIR --seed 900000 --count 6 --size 448     # paint scenes as PNG with a scenes.json
 """
+
 import argparse
 import json
 import math
@@ -20,25 +21,44 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw
 
-IMAGE_SIZE = 112                # what the model sees
+IMAGE_SIZE = 112  # what the model sees
 MAX_OBJECTS = 4
-SHAPES = ["circle", "square", "triangle", "star", "ring", "heart",
-          "cross", "moon", "arrow", "diamond", "flower", "bolt"]
+SHAPES = [
+    "circle",
+    "square",
+    "triangle",
+    "star",
+    "ring",
+    "heart",
+    "cross",
+    "moon",
+    "arrow",
+    "diamond",
+    "flower",
+    "bolt",
+]
 COLORS = {
-    "red": (210, 35, 40), "orange": (242, 130, 25), "yellow": (242, 218, 50), "green": (45, 155, 65),
-    "blue": (45, 90, 210), "purple": (125, 60, 170), "pink": (246, 150, 192), "brown": (118, 72, 38),
-    "black": (22, 22, 25), "white": (245, 245, 245),
+    "red": (210, 35, 40),
+    "orange": (242, 130, 25),
+    "yellow": (242, 218, 50),
+    "green": (45, 155, 65),
+    "blue": (45, 90, 210),
+    "purple": (125, 60, 170),
+    "pink": (246, 150, 192),
+    "brown": (118, 72, 38),
+    "black": (22, 22, 25),
+    "white": (245, 245, 245),
 }
 COLOR_NAMES = list(COLORS)
 BACKGROUNDS = ["plain", "gradient", "noisy", "striped", "checkered"]
 TONES = ["dark", "light"]
 
-TRAIN_SEED = 0                  # scenes TRAIN_SEED + 0, 1, 2, ... are trained on
-HELD_OUT_SEED = 900_000_000     # scenes from here on never are
+TRAIN_SEED = 0  # scenes TRAIN_SEED + 0, 1, 2, ... are trained on
+HELD_OUT_SEED = 900_000_000  # scenes from here on never are
 
-MIN_CONTRAST = 95.0             # Euclidean RGB distance of an object's colour from every tone of the background
-MAX_HIDDEN = 0.12               # share of an object that a later one may cover
-SIZES = {1: (30, 64), 2: (27, 56), 3: (25, 48), 4: (24, 42)}   # longest side in pixels of 112, by number of objects
+MIN_CONTRAST = 95.0  # Euclidean RGB distance of an object's colour from every tone of the background
+MAX_HIDDEN = 0.12  # share of an object that a later one may cover
+SIZES = {1: (30, 64), 2: (27, 56), 3: (25, 48), 4: (24, 42)}  # longest side in pixels of 112, by number of objects
 PERIODS = {"striped": (0.09, 0.25), "checkered": (0.14, 0.36), "noisy": (0.009, 0.036)}  # stripe, check, grain
 # how far a shape may be turned without its name becoming doubtful, in degrees either way
 TURN = {"square": 12, "diamond": 12, "cross": 12, "heart": 25, "bolt": 25}
@@ -48,9 +68,9 @@ TURN = {"square": 12, "diamond": 12, "cross": 12, "heart": 25, "bolt": 25}
 class Object:
     shape: int
     color: int
-    fill: tuple                 # RGB, the named colour with a little jitter
-    points: np.ndarray          # (k, 2) polygon
-    box: tuple                  # (x1, y1, x2, y2), extent of the points
+    fill: tuple  # RGB, the named colour with a little jitter
+    points: np.ndarray  # (k, 2) polygon
+    box: tuple  # (x1, y1, x2, y2), extent of the points
 
     @property
     def name(self):
@@ -61,18 +81,18 @@ class Object:
 class Background:
     kind: int
     tone: int
-    base: tuple                 # RGB
-    other: tuple                # RGB, the second tone of gradients, stripes and checks
+    base: tuple  # RGB
+    other: tuple  # RGB, the second tone of gradients, stripes and checks
     angle: float = 0.0
-    period: float = 0.1         # of stripes, checks and noise grains
-    seed: int = 0               # of the noise
+    period: float = 0.1  # of stripes, checks and noise grains
+    seed: int = 0  # of the noise
 
 
 @dataclass
 class Scene:
     seed: int
     background: Background
-    objects: list = field(default_factory=list)     # by centre, left to right
+    objects: list = field(default_factory=list)  # by centre, left to right
     paint_order: list = field(default_factory=list)  # indices into objects, first painted first
 
 
@@ -106,9 +126,10 @@ def _unit_polygon(shape, rng):
         return np.stack([x, -y], 1) / 17
     if shape == "cross":
         a = rng.uniform(0.27, 0.36)
-        return np.array([[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a],
-                         [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]])
-    if shape == "moon":             # unit circle less a circle of radius r whose centre lies at d
+        return np.array(
+            [[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]]
+        )
+    if shape == "moon":  # unit circle less a circle of radius r whose centre lies at d
         r, d = rng.uniform(0.76, 0.88), rng.uniform(0.42, 0.52)
         x = (1 + d * d - r * r) / (2 * d)
         outer, inner = math.atan2(math.sqrt(1 - x * x), x), math.atan2(math.sqrt(1 - x * x), x - d)
@@ -119,7 +140,7 @@ def _unit_polygon(shape, rng):
         return np.array([[0, -1], [0.6, 0], [0, 1], [-0.6, 0]])
     if shape == "flower":
         t = np.linspace(0, 2 * math.pi, 60, endpoint=False)
-        r = 0.55 + 0.45 * np.abs(np.cos(2.5 * t))       # five round petals
+        r = 0.55 + 0.45 * np.abs(np.cos(2.5 * t))  # five round petals
         return np.stack([r * np.cos(t), r * np.sin(t)], 1)
     if shape == "bolt":
         p = np.array([[0.25, -1], [-0.6, 0.15], [-0.08, 0.15], [-0.3, 1], [0.65, -0.25], [0.1, -0.25], [0.55, -1]])
@@ -173,12 +194,15 @@ def sample_scene(seed):
     """The scene of a seed: 1..4 objects, each at most MAX_HIDDEN covered, each in contrast to the background."""
     rng = random.Random(seed)
     background = _sample_background(rng)
-    palette = [c for c in range(len(COLOR_NAMES))
-               if min(_distance(COLORS[COLOR_NAMES[c]], background.base),
-                      _distance(COLORS[COLOR_NAMES[c]], background.other)) >= MIN_CONTRAST]
+    palette = [
+        c
+        for c in range(len(COLOR_NAMES))
+        if min(_distance(COLORS[COLOR_NAMES[c]], background.base), _distance(COLORS[COLOR_NAMES[c]], background.other))
+        >= MIN_CONTRAST
+    ]
     wanted = rng.choices((1, 2, 3, 4), (0.22, 0.3, 0.27, 0.21))[0]
     may_overlap = rng.random() < 0.25
-    repeat = rng.random()                # some scenes repeat a shape, a colour or a whole object
+    repeat = rng.random()  # some scenes repeat a shape, a colour or a whole object
     found, masks = [], []
     for _ in range(wanted * 12):
         if len(found) == wanted:
@@ -265,8 +289,10 @@ def truth(scene):
     return {
         "seed": scene.seed,
         "background": {"tone": TONES[scene.background.tone], "kind": BACKGROUNDS[scene.background.kind]},
-        "objects": [{"shape": SHAPES[o.shape], "color": COLOR_NAMES[o.color],
-                     "box": [round(float(v), 5) for v in o.box]} for o in scene.objects],
+        "objects": [
+            {"shape": SHAPES[o.shape], "color": COLOR_NAMES[o.color], "box": [round(float(v), 5) for v in o.box]}
+            for o in scene.objects
+        ],
     }
 
 
