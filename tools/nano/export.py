@@ -21,7 +21,8 @@ from data import MEAN, STD
 from model import POSITIONS, Nano
 from vocabulary import BOS, EOS, MODEL_FILE, PAD, UNK, Vocabulary
 
-CARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "model_card.md")
+CARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "nano.md")
+CARD_HEAD = "---\nlicense: mit\nlanguage: en\npipeline_tag: image-text-to-text\n---\n\n"
 TRANSFORMERS = "5.23.0"  # the version whose configuration spelling this follows
 
 
@@ -255,7 +256,8 @@ def write(out, model, v):
     dump("tokenizer_config.json", TOKENIZER_CONFIG)
     shutil.copyfile(v.path, os.path.join(tmp, MODEL_FILE))
     if os.path.exists(CARD):
-        shutil.copyfile(CARD, os.path.join(tmp, "README.md"))
+        with open(CARD, encoding="utf-8") as card, open(os.path.join(tmp, "README.md"), "w", encoding="utf-8") as f:
+            f.write(CARD_HEAD + card.read())
     write_safetensors(os.path.join(tmp, "model.safetensors"), model.state_dict())
     old = out.rstrip("/") + ".old"
     if os.path.exists(out):
