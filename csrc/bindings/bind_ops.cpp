@@ -207,22 +207,17 @@ nb::tuple quantize_activations(const std::string& isa, nb::handle x, int64_t row
   const std::vector<float> hx = floats(x, rows * cols, "x");
   const int block = cols % cpu::kBlock == 0 ? cpu::kBlock : 32;
   const int64_t blocks = cols / block;
-  std::vector<int8_t> codes(rows * cols), mins(rows * cols / 16), out(rows * cols);
+  const int64_t supers = (cols + cpu::kBlock - 1) / cpu::kBlock;
+  std::vector<int8_t> codes(rows * supers * cpu::kBlock), mins(rows * supers * 16), out(rows * cols);
   std::vector<float> scale(rows * blocks), out_scale(rows * blocks);
-  std::vector<int32_t> sum16(rows * cols / 16), sum32(rows * cols / 32);
+  std::vector<int32_t> sum16(rows * supers * 16), sum32(rows * supers * 8);
   const cpu::Packed packed{rows,         cols,         block,        nullptr,    codes.data(),
                            scale.data(), sum16.data(), sum32.data(), mins.data()};
-  const int64_t tiles = cpu::tile_count(rows, kernels.tile_cols);
-  kernels.pack_quantized(hx.data(), cols, &packed, 0, tiles);
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t row = cpu::tile_start(rows, kernels.tile_cols, t),
-                  n = cpu::tile_start(rows, kernels.tile_cols, t + 1) - row;
-    for (int64_t b = 0; b < blocks; ++b)
-      for (int64_t c = 0; c < n; ++c) {
-        out_scale[(row + c) * blocks + b] = scale[b * rows + row + c];
-        for (int64_t i = 0; i < block; ++i)
-          out[(row + c) * cols + b * block + i] = codes[(b * rows + row) * block + (i / 4 * n + c) * 4 + i % 4];
-      }
+  for (int64_t r = 0; r < rows; ++r) {
+    kernels.pack_quantized(hx.data() + r * cols, &packed, r);
+    for (int64_t b = 0; b < blocks; ++b) out_scale[r * blocks + b] = scale[b * rows + r];
+    for (int64_t k = 0; k < cols; ++k)
+      out[r * cols + k] = codes[(k / cpu::kBlock * rows + r) * cpu::kBlock + k % cpu::kBlock];
   }
   return nb::make_tuple(nb::bytes(out.data(), out.size()), to_bytes(out_scale));
 }

@@ -53,7 +53,7 @@ void attention_tile(const AttentionTask& task) {
     for (int64_t i = task.lengths[c]; i < longest; ++i) s[i] = 0;  // later positions belong to the tile's other rows
   }
 
-  const RowTile<C> weights{scores, stride};
+  const RowTile weights{scores, stride};
   const int64_t value_panel = task.value_panel * 16;
   done = float_panels<W, kPanels, C>(values, value_panel, dims / 16, longest, weights, out, kMaxHeadDim);
   if constexpr (kPanels > 1)

@@ -24,14 +24,12 @@ enum class PanelType : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K,
 
 enum class Act : int { None, GeluErf, QuickGelu };
 
-// Rows of activations, repacked for the linear kernels. Column c of tile t is row tile_begin(t) + c of x.
-// float:     values[chunk][tile][k][column], chunks of kFloatChunk k (the last one shorter)
-// quantized: codes[block][tile][k / 4][column][4], scale[block][row],
-//            sum32[block][tile][k / 32][column], sum16 likewise per 16 k, mins[block][tile][2 halves][2
-//            parts][column][4]
-// A quantized value is scale * code; sums are of codes. In `mins` the sums of 32 codes are split as 64 * high + low,
-// four sub-blocks to a dword, [half] of the block, [part] 0 = high, 1 = low. sum16 and mins exist for blocks of kBlock
-// only.
+// Rows of activations, repacked for the linear kernels so that a tile's rows lie close together:
+// float:     values[chunk of kFloatChunk k][row][kFloatChunk]
+// quantized: codes[kBlock k][row][kBlock], sum32[kBlock k][row][8], sum16[kBlock k][row][16], mins[kBlock k][row][16],
+//            scale[block][row], a block being kBlock k, or 32 where the row length is no multiple of that
+// A quantized value is scale * code; sums are of 32 or 16 codes. `mins` has the sums of 32 split as 64 * high + low:
+// bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16 and mins are void where a block is 32.
 struct Packed {
   int64_t rows, cols;  // of x
   int block;           // quantized: k per block, kBlock or 32
@@ -89,9 +87,9 @@ struct Kernels {
   int panels;     // panels a tile kernel takes at once
   int64_t linear_scratch_bytes;
 
-  // Packs rows [tile_begin, tile_end) of x as floats, or quantized.
-  void (*pack_floats)(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end);
-  void (*pack_quantized)(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end);
+  // Packs one row of x as floats, or quantized.
+  void (*pack_floats)(const float* x, const Packed* out, int64_t row);
+  void (*pack_quantized)(const float* x, const Packed* out, int64_t row);
   void (*linear)(const LinearTask* task);
 
   void (*layer_norm)(const float* x, const float* gamma, const float* beta, float eps, int64_t n, float* y);

@@ -25,15 +25,16 @@ struct PackedBytes {
   }
 };
 
-PackedBytes packed_bytes(int64_t rows, int64_t cols, int block, bool floats, bool quantized) {
-  const size_t n = static_cast<size_t>(rows) * cols;
+PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized) {
+  const size_t n = static_cast<size_t>(rows), blocks = (cols + kBlock - 1) / kBlock;
   PackedBytes b{};
-  if (floats) b.values = n * sizeof(float);
+  if (floats) b.values = n * ((cols + kFloatChunk - 1) / kFloatChunk * kFloatChunk) * sizeof(float);
   if (quantized) {
-    b.codes = n;
-    b.scale = n / block * sizeof(float);
-    b.sum32 = n / 32 * sizeof(int32_t);
-    if (block == kBlock) b.sum16 = n / 16 * sizeof(int32_t), b.mins = n / 16;
+    b.codes = n * blocks * kBlock;
+    b.scale = n * blocks * (kBlock / 32) * sizeof(float);
+    b.sum16 = n * blocks * 16 * sizeof(int32_t);
+    b.sum32 = n * blocks * 8 * sizeof(int32_t);
+    b.mins = n * blocks * 16;
   }
   return b;
 }
@@ -52,17 +53,15 @@ Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const Pa
 }  // namespace
 
 void CpuBackend::pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized) {
-  const int64_t tiles = tile_count(x.rows, kernels_.tile_cols);
-  const int64_t grain = std::max<int64_t>(1, kPackGrain / (kernels_.tile_cols * x.cols));
-  const Mat source = norm ? scratch : x;
-  run_tasks(pool_, tiles, grain, [&](int, int64_t tile) {
-    if (norm)
-      for (int64_t r = tile_start(x.rows, kernels_.tile_cols, tile);
-           r < tile_start(x.rows, kernels_.tile_cols, tile + 1); ++r)
-        kernels_.layer_norm(x.data + r * x.stride, norm->gamma->data, norm->beta->data, norm->eps, x.cols,
-                            scratch.data + r * scratch.stride);
-    if (floats) kernels_.pack_floats(source.data, source.stride, &packed, tile, tile + 1);
-    if (quantized) kernels_.pack_quantized(source.data, source.stride, &packed, tile, tile + 1);
+  run_tasks(pool_, x.rows, std::max<int64_t>(1, kPackGrain / x.cols), [&](int, int64_t r) {
+    const float* row = x.data + r * x.stride;
+    if (norm) {
+      float* normed = scratch.data + r * scratch.stride;
+      kernels_.layer_norm(row, norm->gamma->data, norm->beta->data, norm->eps, x.cols, normed);
+      row = normed;
+    }
+    if (floats) kernels_.pack_floats(row, &packed, r);
+    if (quantized) kernels_.pack_quantized(row, &packed, r);
   });
 }
 
@@ -84,11 +83,11 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / std::max<int64_t>(products, 1));
 
   ArenaPool::Lease arena(arenas_);
-  const PackedBytes bytes = packed_bytes(x.rows, x.cols, block, w.floats, w.quantized);
+  const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized);
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes);
   const int slots = task_slots(pool_, groups * splits, grain);
   arena->reset(bytes.total() + slots * scratch_bytes);
-  const Packed packed = take_packed(*arena.operator->(), x.rows, x.cols, block, bytes);
+  const Packed packed = take_packed(*arena, x.rows, x.cols, block, bytes);
   uint8_t* kernel_scratch = arena->take(slots * scratch_bytes);
 
   pack(x, norm, scratch, packed, w.floats, w.quantized);

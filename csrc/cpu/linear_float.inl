@@ -15,19 +15,22 @@ struct BF16Weights {
   static inline f32x16 get(const uint16_t* p) { return load_bfloat(p); }
 };
 
-// Where a tile's activations lie: packed together, [k][C], or in rows of a matrix, [C][stride].
+// Where a tile's activations lie: [k][C], or in rows, a constant or variable number of floats apart.
 template <int C>
 struct PackedTile {
   const float* p;
-  inline float at(int64_t k, int c) const { return p[k * C + c]; }
-  inline PackedTile from(int64_t k) const { return {p + k * C}; }
+  KE_INLINE float at(int64_t k, int c) const { return p[k * C + c]; }
+  KE_INLINE PackedTile from(int64_t k) const { return {p + k * C}; }
 };
-template <int C>
+struct ChunkTile {
+  const float* p;
+  KE_INLINE float at(int64_t k, int c) const { return p[k + c * kFloatChunk]; }
+};
 struct RowTile {
   const float* p;
   int64_t stride;
-  inline float at(int64_t k, int c) const { return p[k + c * stride]; }
-  inline RowTile from(int64_t k) const { return {p + k, stride}; }
+  KE_INLINE float at(int64_t k, int c) const { return p[k + c * stride]; }
+  KE_INLINE RowTile from(int64_t k) const { return {p + k, stride}; }
 };
 
 // Where P panels of weights lie: one group, [k][P][16], or each on its own, [k][16].
@@ -71,19 +74,14 @@ inline void float_tile(W w, int64_t n, X x, float* acc, int64_t acc_stride) {
     float_chunk<P, C>(w.from(k), n - k < kFloatChunk ? n - k : kFloatChunk, x.from(k), acc, acc_stride, k == 0);
 }
 
-void pack_floats(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end) {
-  for (int64_t t = tile_begin; t < tile_end; ++t) {
-    const int64_t row = tile_start(out->rows, kTileCols, t), cols = tile_start(out->rows, kTileCols, t + 1) - row;
-    for (int64_t k0 = 0; k0 < out->cols; k0 += kFloatChunk) {
-      const int64_t n = out->cols - k0 < kFloatChunk ? out->cols - k0 : kFloatChunk;
-      float* to = out->values + k0 * out->rows + row * n;
-      for (int64_t c = 0; c < cols; ++c)
-        for (int64_t k = 0; k < n; ++k) to[k * cols + c] = x[(row + c) * stride + k0 + k];
-    }
+void pack_floats(const float* x, const Packed* out, int64_t row) {
+  for (int64_t k = 0; k < out->cols; k += kFloatChunk) {
+    const int64_t n = out->cols - k < kFloatChunk ? out->cols - k : kFloatChunk;
+    __builtin_memcpy(out->values + k * out->rows + row * kFloatChunk, x + k, n * sizeof(float));
   }
 }
 
-constexpr int64_t kTilesAtOnce = 16;  // tiles whose sums are kept while the panels' chunks pass by
+constexpr int64_t kTilesAtOnce = 44;  // tiles whose sums are kept while the panels' chunks pass by
 
 // The sums of a group's outputs, (rows, 16 kPanels), go through the epilogue.
 inline void finish_rows(const LinearTask& task, const float* acc, int64_t row0, int64_t row1) {
@@ -108,10 +106,10 @@ void linear_float(const LinearTask& task) {
       for (int64_t t = t0; t < t1; ++t) {
         const int64_t row = tile_start(x.rows, kTileCols, t);
         const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
-        const float* values = x.values + k * x.rows + row * n;
+        const ChunkTile values{x.values + k * x.rows + row * kFloatChunk};
         float* a = acc + (row - row0) * 16 * P;
         for_columns<kTileCols>(cols, [&]<int C>() {
-          float_chunk<P, C>(w.from(k), n, PackedTile<C>{values}, a, 16 * P, k == 0);
+          float_chunk<P, C>(w.from(k), n, values, a, 16 * P, k == 0);
         });
       }
     }

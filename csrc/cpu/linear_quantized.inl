@@ -1,13 +1,13 @@
 // Matrix products with quantized weights and activations quantized per row and block: integer sums, exact; one
 // floating-point combination per block in a fixed order (quant_dot4.inl has the definition).
 
-// One tile's activations of one block.
+// A tile's activations of one block: column c's codes at codes + c * kBlock, its sums and mins at c * 16 or c * 8.
 struct TileX {
-  const int8_t* codes;
-  const float* scale;
-  const int32_t* sum16;
-  const int32_t* sum32;
-  const int8_t* mins;
+  int8_t* codes;
+  float* scale;
+  int32_t* sum16;
+  int32_t* sum32;
+  int8_t* mins;
 };
 
 #include "cpu/formats.inl"
@@ -17,55 +17,42 @@ struct TileX {
 #include "cpu/quant_dot4.inl"
 #endif
 
+// Where row `row` of a block begins.
+inline TileX tile_x(const Packed& x, int64_t block, int64_t row) {
+  const int64_t per = kBlock / x.block, at = block / per * x.rows + row, part = block % per;
+  return {x.codes + at * kBlock + part * x.block, x.scale + block * x.rows + row, x.sum16 + at * 16,
+          x.sum32 + at * 8 + part, x.mins + at * 16};
+}
+
 // One block of one row: scale = amax / 127, code = nearest(x * (127 / amax)), ties to even, so |code| <= 127.
 // Blocks whose largest magnitude is below 2^-100 become zero; a NaN or infinity gives scale NaN or infinity.
-inline void quantize_block(const float* x, int n, int cols, int8_t* codes, float* scale, int32_t* sum16, int32_t* sum32,
-                           int8_t* mins) {
+inline float quantize_block(const float* x, int n, int8_t* codes) {
   i32x16 top = set1(0);  // magnitudes compare like the integers of their bits, NaN above all
   for (int i = 0; i < n; i += 16) top = max(top, bits_of(abs(load(x + i))));
   const int32_t amax_bits = max_lane(top);
   float amax;
   __builtin_memcpy(&amax, &amax_bits, 4);
   const bool zero_block = amax < 7.888609052210118e-31f;
-  *scale = zero_block ? 0.0f : amax / 127.0f;
   const f32x16 inverse = set1(zero_block ? 0.0f : 127.0f / amax);
-  int32_t previous = 0;
-  for (int i = 0; i < n; i += 16) {
-    const i32x16 q = to_int(mul(load(x + i), inverse));
-    alignas(16) int8_t bytes[16];
-    store_bytes(bytes, q);
-    for (int j = 0; j < 4; ++j) __builtin_memcpy(codes + (i / 4 + j) * cols * 4, bytes + 4 * j, 4);
-    const int32_t s = sum(q);
-    if (n == kBlock) sum16[i / 16 * cols] = s;
-    if (i % 32) {
-      const int32_t both = previous + s, high = (both + 32) >> 6;  // both = 64 high + low; |high| <= 64, |low| <= 32
-      const int sub = i / 32, half = sub / 4;
-      sum32[sub * cols] = both;
-      if (n == kBlock) {
-        mins[(half * 2 * cols) * 4 + sub % 4] = static_cast<int8_t>(high);
-        mins[((half * 2 + 1) * cols) * 4 + sub % 4] = static_cast<int8_t>(both - 64 * high);
-      }
+  for (int i = 0; i < n; i += 16) store_bytes(codes + i, to_int(mul(load(x + i), inverse)));
+  return zero_block ? 0.0f : amax / 127.0f;
+}
+
+void pack_quantized(const float* x, const Packed* out, int64_t row) {
+  for (int64_t b = 0; b < out->cols / out->block; ++b) {
+    const TileX to = tile_x(*out, b, row);
+    *to.scale = quantize_block(x + b * out->block, out->block, to.codes);
+    int32_t sums[kBlock / 16];
+    for (int i = 0; i < out->block / 32; ++i) {
+      sums_of_16(to.codes + 32 * i, sums + 2 * i);
+      to.sum32[i] = sums[2 * i] + sums[2 * i + 1];
     }
-    previous = s;
-  }
-}
-
-inline TileX tile_x(const Packed& x, int64_t block, int64_t row) {
-  const int64_t b = x.block, at = block * x.rows + row;  // blocks of whole columns lie before the tile's
-  return {x.codes + at * b, x.scale + at, x.sum16 + at * 16, x.sum32 + at * (b / 32), x.mins + at * 16};
-}
-
-void pack_quantized(const float* x, int64_t stride, const Packed* out, int64_t tile_begin, int64_t tile_end) {
-  const int64_t blocks = out->cols / out->block;
-  for (int64_t t = tile_begin; t < tile_end; ++t) {
-    const int64_t row = tile_start(out->rows, kTileCols, t);
-    const int cols = static_cast<int>(tile_start(out->rows, kTileCols, t + 1) - row);
-    for (int64_t b = 0; b < blocks; ++b) {
-      const TileX to = tile_x(*out, b, row);
-      for (int c = 0; c < cols; ++c)
-        quantize_block(x + (row + c) * stride + b * out->block, out->block, cols, const_cast<int8_t*>(to.codes) + c * 4,
-                       const_cast<float*>(to.scale) + c, const_cast<int32_t*>(to.sum16) + c,
-                       const_cast<int32_t*>(to.sum32) + c, const_cast<int8_t*>(to.mins) + c * 4);
+    if (out->block != kBlock) continue;
+    __builtin_memcpy(to.sum16, sums, sizeof sums);
+    for (int i = 0; i < 8; ++i) {
+      const int32_t both = to.sum32[i], high = (both + 32) >> 6;  // |high| <= 64, |both - 64 high| <= 32
+      to.mins[i / 4 * 8 + i % 4] = static_cast<int8_t>(high);
+      to.mins[i / 4 * 8 + 4 + i % 4] = static_cast<int8_t>(both - 64 * high);
     }
   }
 }

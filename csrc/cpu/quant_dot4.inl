@@ -26,7 +26,7 @@ KE_INLINE void dot_lines(i32x16 (&s)[C][P], const W& w, I i, const int8_t* x) {
     u8x64 v[P];
     each<P>([&]<int p>() KE_LAMBDA { v[p] = w.codes(p, i, Const<N>(), Const<g>()); });
     each<C>([&]<int c>() KE_LAMBDA {
-      each<P>([&]<int p>() KE_LAMBDA { s[c][p] = dot4(s[c][p], v[p], x + (g * C + c) * 4); });
+      each<P>([&]<int p>() KE_LAMBDA { s[c][p] = dot4(s[c][p], v[p], x + c * kBlock + g * 4); });
     });
   });
 }
@@ -49,7 +49,7 @@ struct AffineSubBlocks {
     w.each_sub_block([&](auto i) KE_LAMBDA {
       i32x16 s[C][P];
       each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = set1(0); });
-      dot_lines<8>(s, w, i, x.codes + i * 32 * C);
+      dot_lines<8>(s, w, i, x.codes + i * 32);
       add_scaled(total, s, w, i);
     });
     f32x16 v[C][P];
@@ -57,8 +57,9 @@ struct AffineSubBlocks {
       const u8x64 m0 = w.mins(p, 0), m1 = w.mins(p, 1);
       const f32x16 d = w.d(p, 0), dmin = w.m(p, 0);
       each<C>([&]<int c>() KE_LAMBDA {
-        const i32x16 high = dot4(dot4(set1(0), m0, x.mins + c * 4), m1, x.mins + (2 * C + c) * 4);
-        const i32x16 low = dot4(dot4(set1(0), m0, x.mins + (C + c) * 4), m1, x.mins + (3 * C + c) * 4);
+        const int8_t* sums = x.mins + c * 16;
+        const i32x16 high = dot4(dot4(set1(0), m0, sums), m1, sums + 8);
+        const i32x16 low = dot4(dot4(set1(0), m0, sums + 4), m1, sums + 12);
         const i32x16 mins = add(shift_left<6>(high), low);
         v[c][p] = sub(mul(to_float(total[c][p]), d), mul(to_float(mins), dmin));
       });
@@ -76,10 +77,10 @@ struct SubBlocks16 {
     w.each_sub_block([&](auto i) KE_LAMBDA {
       i32x16 s[C][P];
       each<C>([&]<int c>() KE_LAMBDA {
-        const i32x16 start = set1(-32 * x.sum16[i * C + c]);
+        const i32x16 start = set1(-32 * x.sum16[c * 16 + i]);
         each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
-      dot_lines<4>(s, w, i, x.codes + i * 16 * C);
+      dot_lines<4>(s, w, i, x.codes + i * 16);
       add_scaled(total, s, w, i);
     });
     f32x16 v[C][P];
@@ -102,15 +103,15 @@ struct FloatBlocks {
       w.start_block(b);
       i32x16 s[C][P];
       each<C>([&]<int c>() KE_LAMBDA {
-        const i32x16 start = set1(Affine ? 0 : -w.offset() * x.sum32[b * C + c]);
+        const i32x16 start = set1(Affine ? 0 : -w.offset() * x.sum32[c * 8 + b]);
         each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
-      dot_lines<8>(s, w, b, x.codes + b * 32 * C);
+      dot_lines<8>(s, w, b, x.codes + b * 32);
       each<P>([&]<int p>() KE_LAMBDA {
         const f32x16 d = w.d(p, b);
         each<C>([&]<int c>() KE_LAMBDA {
           f32x16 t = mul(to_float(s[c][p]), d);
-          if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[b * C + c])), w.m(p, b)));
+          if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[c * 8 + b])), w.m(p, b)));
           v[c][p] = add(v[c][p], t);
         });
       });

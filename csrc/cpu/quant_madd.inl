@@ -38,7 +38,7 @@ KE_INLINE void madd_lines(Sums<C>& s, const W& w, I i, const int8_t* x) {
     const u8x64 v = w.codes(0, i, Const<N>(), Const<g>());
     const __m256i w0 = plane<P>(v.a), w1 = plane<P>(v.b);
     each<C>([&]<int c>() KE_LAMBDA {
-      const __m256i b = broadcast_codes(x + (g * C + c) * 4);
+      const __m256i b = broadcast_codes(x + c * kBlock + g * 4);
       s[c][0] = _mm256_add_epi16(s[c][0], _mm256_maddubs_epi16(w0, b));
       pin(s[c][0]);
       s[c][1] = _mm256_add_epi16(s[c][1], _mm256_maddubs_epi16(w1, b));
@@ -50,6 +50,7 @@ KE_INLINE void madd_lines(Sums<C>& s, const W& w, I i, const int8_t* x) {
 // total += s * scale, pairs of int16 into int32.
 template <int C>
 KE_INLINE void close(int32_t (&total)[C][16], const Sums<C>& s, i32x16 scale) {
+  asm volatile("" ::: "memory");  // or GCC keeps lines for a later use of the same bytes, on the stack
   each<C>([&]<int c>() KE_LAMBDA {
     store_si(total[c], _mm256_add_epi32(load_si(total[c]), _mm256_madd_epi16(s[c][0], scale.a)));
     store_si(total[c] + 8, _mm256_add_epi32(load_si(total[c] + 8), _mm256_madd_epi16(s[c][1], scale.b)));
@@ -71,11 +72,11 @@ struct SubBlocks32 {
   static constexpr int Lines = Bits == 4 ? 8 : 4;
 
   // sum over 8 sub-blocks of min * sum, with the sums split as 64 * high + low: 2 * 2 * 63 * 64 = 16128 fits int16.
-  static inline __m256i mins(__m256i m0, __m256i m1, const int8_t* x, int c, int C) {
-    const __m256i high = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(x + c * 4)),
-                                          _mm256_maddubs_epi16(m1, broadcast_codes(x + (2 * C + c) * 4)));
-    const __m256i low = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(x + (C + c) * 4)),
-                                         _mm256_maddubs_epi16(m1, broadcast_codes(x + (3 * C + c) * 4)));
+  static inline __m256i mins(__m256i m0, __m256i m1, const int8_t* sums) {
+    const __m256i high = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(sums)),
+                                          _mm256_maddubs_epi16(m1, broadcast_codes(sums + 8)));
+    const __m256i low = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(sums + 4)),
+                                         _mm256_maddubs_epi16(m1, broadcast_codes(sums + 12)));
     return _mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(64)),
                             _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
   }
@@ -89,7 +90,7 @@ struct SubBlocks32 {
       const i32x16 scale = w.scale(0, i);
       each<8 / Lines>([&]<int part>() KE_LAMBDA {
         Sums<C> sums;
-        madd_lines<C, 8, part * Lines, (part + 1) * Lines>(sums, w, i, x.codes + i * 32 * C);
+        madd_lines<C, 8, part * Lines, (part + 1) * Lines>(sums, w, i, x.codes + i * 32);
         close<C>(total, sums, scale);
       });
     });
@@ -97,30 +98,40 @@ struct SubBlocks32 {
     const f32x16 d = w.d(0, 0), dmin = w.m(0, 0);
     const u8x64 m0 = w.mins(0, 0), m1 = w.mins(0, 1);
     for (int c = 0; c < C; ++c) {
-      const i32x16 m = {mins(m0.a, m1.a, x.mins, c, C), mins(m0.b, m1.b, x.mins, c, C)};
+      const i32x16 m = {mins(m0.a, m1.a, x.mins + c * 16), mins(m0.b, m1.b, x.mins + c * 16)};
       store(v[c], sub(mul(to_float(load(total[c])), d), mul(to_float(m), dmin)));
     }
     add_block<C>(acc, stride, v, x.scale, first);
   }
 };
 
-// Q6_K (2 lines fit): sub-blocks of 16 with integer scales; codes are 32 too high. The excess, 32 * sum, is too wide
-// for int16 but half of it is not (16 * 16 * 127 = 32512), and pmaddwd adds the two halves of a lane.
+// Q6_K (2 lines fit): sub-blocks of 16 with integer scales; codes are 32 too high.
 struct SubBlocks16 {
+  // sum over pairs of sub-blocks of scale * sum, for one column: 32 times this was counted too much.
+  template <class W>
+  static inline i32x16 excess(const W& w, const TileX& x, int c) {
+    i32x16 s = set1(0);
+    for (int i = 0; i < 16; i += 2) {
+      const i32x16 even = w.scale(0, i), odd = w.scale(0, i + 1);
+      const int32_t sums = (x.sum16[c * 16 + i] & 0xffff) | static_cast<int32_t>(
+                               static_cast<uint32_t>(x.sum16[c * 16 + i + 1]) << 16);
+      const __m256i pair = _mm256_set1_epi32(sums);
+      s.a = _mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_blend_epi16(even.a, odd.a, 0xaa), pair));
+      s.b = _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_blend_epi16(even.b, odd.b, 0xaa), pair));
+    }
+    return s;
+  }
+
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     static_assert(P == 1);
     alignas(32) int32_t total[C][16];
-    memset(total, 0, sizeof total);
+    for (int c = 0; c < C; ++c) store(total[c], shift_left<5>(sub(set1(0), excess(w, x, c))));
     w.each_sub_block([&](auto i) KE_LAMBDA {
       const i32x16 scale = w.scale(0, i);
-      Sums<C> sums;
-      each<C>([&]<int c>() KE_LAMBDA {
-        sums[c][0] = sums[c][1] = _mm256_set1_epi16(static_cast<int16_t>(-16 * x.sum16[i * C + c]));
-      });
-      close<C>(total, sums, scale);
       each<2>([&]<int part>() KE_LAMBDA {
-        madd_lines<C, 4, part * 2, part * 2 + 2>(sums, w, i, x.codes + i * 16 * C);
+        Sums<C> sums;
+        madd_lines<C, 4, part * 2, part * 2 + 2>(sums, w, i, x.codes + i * 16);
         close<C>(total, sums, scale);
       });
     });
@@ -161,12 +172,12 @@ struct Blocks32 {
       w.start_block(b);
       alignas(32) int32_t total[C][16];
       for (int c = 0; c < C; ++c)
-        store(total[c], set1(Affine ? 0 : -w.offset() * x.sum32[b * C + c]));
-      block<C>(total, w, b, x.codes + b * 32 * C);
+        store(total[c], set1(Affine ? 0 : -w.offset() * x.sum32[c * 8 + b]));
+      block<C>(total, w, b, x.codes + b * 32);
       const f32x16 d = w.d(0, b);
       for (int c = 0; c < C; ++c) {
         f32x16 t = mul(to_float(load(total[c])), d);
-        if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[b * C + c])), w.m(0, b)));
+        if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[c * 8 + b])), w.m(0, b)));
         store(v[c], add(load(v[c]), t));
       }
     }

@@ -41,6 +41,7 @@ class ArenaPool {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     Arena* operator->() const { return arena_.get(); }
+    Arena& operator*() const { return *arena_; }
 
    private:
     ArenaPool& pool_;

@@ -110,11 +110,12 @@ inline i32x16 to_int(f32x16 x) {
   constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_cvttps_epi32(_mm256_round_ps(x.a, nearest)), _mm256_cvttps_epi32(_mm256_round_ps(x.b, nearest))};
 }
-inline int32_t sum(i32x16 x) {
-  const __m256i s8 = _mm256_add_epi32(x.a, x.b);
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(s8), _mm256_extracti128_si256(s8, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+inline void sums_of_16(const int8_t* p, int32_t* to) {
+  __m256i s = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), load_si(p)), _mm256_set1_epi16(1));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+  to[0] = _mm256_extract_epi32(s, 0);
+  to[1] = _mm256_extract_epi32(s, 4);
 }
 inline int32_t max_lane(i32x16 x) {
   const __m256i m8 = _mm256_max_epi32(x.a, x.b);

@@ -83,7 +83,14 @@ inline f32x16 to_float(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline i32x16 to_int(f32x16 a) {
   return {_mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-inline int32_t sum(i32x16 a) { return _mm512_reduce_add_epi32(a.v); }
+inline void sums_of_16(const int8_t* p, int32_t* to) {
+  const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  __m256i s = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), codes);
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+  to[0] = _mm256_extract_epi32(s, 0);
+  to[1] = _mm256_extract_epi32(s, 4);
+}
 inline int32_t max_lane(i32x16 a) { return _mm512_reduce_max_epi32(a.v); }
 inline void store_bytes(int8_t* p, i32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));

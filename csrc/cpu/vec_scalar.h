@@ -185,14 +185,16 @@ inline f32x16 to_float(i32x16 a) {
 }
 // Nearest, ties to even, for |a| < 2^21: adding 1.5 * 2^23 leaves the integer in the low bits.
 inline i32x16 to_int(f32x16 a) { return sub(bits_of(add(a, set1(12582912.0f))), set1(0x4b400000)); }
-inline int32_t sum(i32x16 a) {
-  int32_t s = 0;
-  KE_LANES s += a.v[i];
-  return s;
-}
 inline int32_t max_lane(i32x16 a) {
   for (int i = 1; i < 16; ++i) a.v[0] = a.v[i] > a.v[0] ? a.v[i] : a.v[0];
   return a.v[0];
+}
+// The sums of 2 x 16 bytes.
+inline void sums_of_16(const int8_t* p, int32_t* to) {
+  for (int j = 0; j < 2; ++j) {
+    to[j] = 0;
+    KE_LANES to[j] += p[16 * j + i];
+  }
 }
 inline void store_bytes(int8_t* p, i32x16 a) { KE_LANES p[i] = static_cast<int8_t>(a.v[i]); }
 inline i32x16 load_bytes(const uint8_t* p) {
