@@ -49,9 +49,7 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
     uint8_t* own = memory + slot * (key_bytes + value_bytes + scratch_bytes);
     float* keys = reinterpret_cast<float*>(own);
     float* values = reinterpret_cast<float*>(own + key_bytes);
-    for (int64_t i = 0; i < n; ++i)
-      kernels_.store_kv(k.data + i * k.stride + first, v.data + i * v.stride + first, d, n, false,
-                        keys + i / 16 * 16 * d + i % 16, values + i * 16);
+    kernels_.lay_kv(k.data + first, k.stride, v.data + first, v.stride, n, d, keys, values);
     for (int64_t tile = tiles * split / splits; tile < tiles * (split + 1) / splits; ++tile) {
       const int64_t row = tile_start(q.rows, tile_cols, tile);
       AttentionTask t;

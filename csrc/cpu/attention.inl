@@ -71,20 +71,49 @@ void attention(const AttentionTask* task) {
   });
 }
 
+// values[i * step] = x[i]. Written so that GCC does not make slow scatter instructions of it.
+template <class Value>
+inline void scatter(const Value* x, int n, Value* to, int64_t step) {
+  for (int i = 0; i < n; ++i) {
+    to[i * step] = x[i];
+    asm volatile("" ::: "memory");
+  }
+}
+
 void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key, void* value) {
   for (int64_t i = 0; i < head_dim; i += 16) {
     const int n = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
-    const f32x16 kv = load_n(k + i, n), vv = load_n(v + i, n);
+    const f32x16 values = load_n(v + i, n);
     if (half) {
-      alignas(64) uint16_t bits[16];
-      store_half(bits, kv);
-      auto* to = static_cast<uint16_t*>(key) + i * 16;
-      for (int j = 0; j < n; ++j) to[j * 16] = bits[j];
-      store_half(static_cast<uint16_t*>(value) + i * value_panel, vv);
+      alignas(32) uint16_t bits[16];
+      store_half(bits, load_n(k + i, n));
+      scatter(bits, n, static_cast<uint16_t*>(key) + i * 16, 16);
+      store_half(static_cast<uint16_t*>(value) + i * value_panel, values);
     } else {
-      auto* to = static_cast<float*>(key) + i * 16;
-      for (int j = 0; j < n; ++j) to[j * 16] = k[i + j];
-      store(static_cast<float*>(value) + i * value_panel, vv);
+      scatter(k + i, n, static_cast<float*>(key) + i * 16, 16);
+      store(static_cast<float*>(value) + i * value_panel, values);
     }
+  }
+}
+
+void lay_kv(const float* k, int64_t k_stride, const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* keys,
+            float* values) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int64_t dim = 0; dim < head_dim; dim += 16) {
+      // Rows a power of two apart share one cache set: each line is read once, into a block of its own.
+      const int count = head_dim - dim < 16 ? static_cast<int>(head_dim - dim) : 16;
+      alignas(64) float block[16 * 16];
+      for (int r = 0; r < 16; ++r) store(block + r * 16, load_n(k + (i + r) * k_stride + dim, count));
+      for (int j = 0; j < count; j += 4) {
+        f32x16 t[4];
+        transpose_4(block + j, 16, t);
+        for (int l = 0; l < 4; ++l) store(keys + i * head_dim + (dim + j + l) * 16, t[l]);
+      }
+    }
+  for (; i < n; ++i) scatter(k + i * k_stride, static_cast<int>(head_dim), keys + i / 16 * 16 * head_dim + i % 16, 16);
+  for (int64_t dim = 0; dim < head_dim; dim += 16) {
+    const int count = head_dim - dim < 16 ? static_cast<int>(head_dim - dim) : 16;
+    for (i = 0; i < n; ++i) store(values + dim * n + i * 16, load_n(v + i * v_stride + dim, count));
   }
 }

@@ -100,6 +100,9 @@ struct Kernels {
   // One row of one head, 16-padded dims: key into [dim][16] at its lane, value into [dim / 16][value_panel][16].
   void (*store_kv)(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key,
                    void* value);
+  // n positions of one head in that layout, values in panels of n positions.
+  void (*lay_kv)(const float* k, int64_t k_stride, const float* v, int64_t v_stride, int64_t n, int64_t head_dim,
+                 float* keys, float* values);
 };
 
 // Floats of scratch that attention needs for rows that see up to `positions` positions.

@@ -51,6 +51,6 @@ void linear(const LinearTask* task) {
 
 extern const Kernels kernels;
 const Kernels kernels = {KE_NAME, kTileCols, kPanels, kLinearScratch, pack_floats, pack_quantized, linear,
-                         layer_norm, l2_normalize, add_rows, attention, store_kv};
+                         layer_norm, l2_normalize, add_rows, attention, store_kv, lay_kv};
 
 }  // namespace ke::cpu::KE_ISA

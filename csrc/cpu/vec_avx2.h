@@ -60,6 +60,25 @@ inline f32x16 select_less(f32x16 x, f32x16 y, f32x16 yes, f32x16 no) {
   return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
           _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ))};
 }
+inline __m256 load_2x4(const float* p, int64_t stride) {  // 4 floats each of rows 0, 4
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * stride), 1);
+}
+inline void transpose_4(const float* p, int64_t stride, __m256 (&to)[4]) {  // 8 rows
+  const __m256 r0 = load_2x4(p, stride), r1 = load_2x4(p + stride, stride), r2 = load_2x4(p + 2 * stride, stride),
+               r3 = load_2x4(p + 3 * stride, stride);
+  const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(r0, r1)), b = _mm256_castps_pd(_mm256_unpackhi_ps(r0, r1)),
+                c = _mm256_castps_pd(_mm256_unpacklo_ps(r2, r3)), d = _mm256_castps_pd(_mm256_unpackhi_ps(r2, r3));
+  to[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+  to[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+  to[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+  to[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+}
+inline void transpose_4(const float* p, int64_t stride, f32x16 (&to)[4]) {
+  __m256 low[4], high[4];
+  transpose_4(p, stride, low);
+  transpose_4(p + 8 * stride, stride, high);
+  for (int i = 0; i < 4; ++i) to[i] = {low[i], high[i]};
+}
 inline float sum(f32x16 x) {
   const __m256 s8 = _mm256_add_ps(x.a, x.b);
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));

@@ -45,6 +45,22 @@ inline f32x16 abs(f32x16 a) { return {_mm512_abs_ps(a.v)}; }
 inline f32x16 select_less(f32x16 a, f32x16 b, f32x16 yes, f32x16 no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
+inline __m512 load_4x4(const float* p, int64_t stride) {  // 4 floats each of rows 0, 4, 8, 12
+  __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(p));
+  r = _mm512_insertf32x4(r, _mm_loadu_ps(p + 4 * stride), 1);
+  r = _mm512_insertf32x4(r, _mm_loadu_ps(p + 8 * stride), 2);
+  return _mm512_insertf32x4(r, _mm_loadu_ps(p + 12 * stride), 3);
+}
+inline void transpose_4(const float* p, int64_t stride, f32x16 (&to)[4]) {
+  const __m512 r0 = load_4x4(p, stride), r1 = load_4x4(p + stride, stride), r2 = load_4x4(p + 2 * stride, stride),
+               r3 = load_4x4(p + 3 * stride, stride);
+  const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1)), b = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1)),
+                c = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3)), d = _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3));
+  to[0] = {_mm512_castpd_ps(_mm512_unpacklo_pd(a, c))};
+  to[1] = {_mm512_castpd_ps(_mm512_unpackhi_pd(a, c))};
+  to[2] = {_mm512_castpd_ps(_mm512_unpacklo_pd(b, d))};
+  to[3] = {_mm512_castpd_ps(_mm512_unpackhi_pd(b, d))};
+}
 inline float sum(f32x16 a) {
   const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));

@@ -109,6 +109,10 @@ inline f32x16 select_less(f32x16 a, f32x16 b, f32x16 yes, f32x16 no) {  // a < b
   KE_LANES no.v[i] = a.v[i] < b.v[i] ? yes.v[i] : no.v[i];
   return no;
 }
+// to[i][lane] = p[lane * stride + i]: four columns of 16 rows.
+inline void transpose_4(const float* p, int64_t stride, f32x16 (&to)[4]) {
+  for (int j = 0; j < 4; ++j) KE_LANES to[j].v[i] = p[i * stride + j];
+}
 // The sum in a fixed order: halves are added until one lane is left.
 inline float sum(f32x16 a) {
   for (int n = 8; n > 0; n /= 2)
