@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kTileCols = 6;  // 4 x 6 accumulators + 4 weights + 1 broadcast of 32 registers
 constexpr int kPanels = 4;
-constexpr int kDirectRows = 2;
+constexpr int kDirectRows = 4;
 
 struct f32x16 {
   __m512 v;
