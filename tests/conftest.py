@@ -1,12 +1,17 @@
 """Shared fixtures: where optional inputs lie."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Programs that tests start must find the installed package, not the checkout's folder of the same name.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: the Ctrl-C tests need it heard.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
