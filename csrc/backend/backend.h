@@ -68,8 +68,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string name() const = 0;         // "cpu", "cuda:0"
-  virtual std::string description() const = 0;  // for people: "cpu (avx512vnni, 2 threads)"
+  virtual std::string name() const = 0;           // "cpu", "cuda:0"
+  virtual std::string description() const = 0;    // for people: "cpu (avx512vnni, 2 threads)"
   virtual std::string isa() const { return ""; }  // instruction set of a CPU backend
   virtual int threads() const { return 1; }
 
@@ -80,7 +80,7 @@ class Backend {
   // parts: matrices (out_i, in) stacked by rows; bias: sum(out_i) floats or nullptr. Reads each part once, in order.
   virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias) = 0;
   virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
-                                            DType type) = 0;  // type: F32 or F16
+                                            DType type) = 0;   // type: F32 or F16
   virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored
   // Positions 0..positions-1 of every layer of src -> dst (same layers, width and type; reserves what dst needs).
   virtual void kv_copy(const KvCache& src, KvCache& dst, int64_t positions) = 0;

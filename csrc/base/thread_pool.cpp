@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -86,6 +87,13 @@ struct ThreadPool::State {
     }
   }
 
+  void finish() {
+    stop = true;
+    epoch.fetch_add(1);
+    epoch.notify_all();
+    for (std::thread& t : workers) t.join();
+  }
+
   void work() {
     uint32_t seen = 0;
     while (true) {
@@ -105,7 +113,14 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   KE_CHECK(threads >= 1 && threads <= 4096, InvalidRequest, "threads must be 1 to 4096, got ", threads);
   state_->threads = threads;
   state_->workers.reserve(threads - 1);
-  for (int i = 1; i < threads; ++i) state_->workers.emplace_back([s = state_.get()] { s->work(); });
+  try {
+    for (int i = 1; i < threads; ++i) state_->workers.emplace_back([s = state_.get()] { s->work(); });
+  } catch (const std::system_error& e) {
+    const size_t started = state_->workers.size();
+    state_->finish();
+    fail(ErrorCode::OutOfMemory, "the system starts no more than ", started + 1, " of ", threads,
+         " threads: ", e.what());
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -114,10 +129,7 @@ ThreadPool::~ThreadPool() {
     for (std::thread& t : s.workers) t.detach();
     return;
   }
-  s.stop = true;
-  s.epoch.fetch_add(1);
-  s.epoch.notify_all();
-  for (std::thread& t : s.workers) t.join();
+  s.finish();
 }
 
 int ThreadPool::threads() const { return state_->threads; }

@@ -34,8 +34,8 @@ void attention_tile(const AttentionTask& task) {
   int64_t longest = 0;
   for (int c = 0; c < C; ++c) longest = task.lengths[c] > longest ? task.lengths[c] : longest;
   const int64_t positions = (longest + 15) / 16 * 16, stride = score_stride(longest);
-  float* q = task.scratch;              // [head_dim][C], scaled
-  float* out = q + kMaxHeadDim * C;     // [C][dims]
+  float* q = task.scratch;                // [head_dim][C], scaled
+  float* out = q + kMaxHeadDim * C;       // [C][dims]
   float* scores = out + kMaxHeadDim * C;  // [C][stride]
   for (int c = 0; c < C; ++c)
     for (int64_t i = 0; i < d; ++i) q[i * C + c] = task.q[c * task.q_stride + i] * task.scale;
@@ -66,8 +66,10 @@ void attention_tile(const AttentionTask& task) {
 
 void attention(const AttentionTask* task) {
   for_columns<kTileCols>(task->rows, [&]<int C>() {
-    if (task->half) attention_tile<F16Weights, C>(*task);
-    else attention_tile<F32Weights, C>(*task);
+    if (task->half)
+      attention_tile<F16Weights, C>(*task);
+    else
+      attention_tile<F32Weights, C>(*task);
   });
 }
 
@@ -80,7 +82,8 @@ inline void scatter(const Value* x, int n, Value* to, int64_t step) {
   }
 }
 
-void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key, void* value) {
+void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key,
+              void* value) {
   for (int64_t i = 0; i < head_dim; i += 16) {
     const int n = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
     const f32x16 values = load_n(v + i, n);
@@ -96,8 +99,8 @@ void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_pa
   }
 }
 
-void lay_kv(const float* k, int64_t k_stride, const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* keys,
-            float* values) {
+void lay_kv(const float* k, int64_t k_stride, const float* v, int64_t v_stride, int64_t n, int64_t head_dim,
+            float* keys, float* values) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16)
     for (int64_t dim = 0; dim < head_dim; dim += 16) {

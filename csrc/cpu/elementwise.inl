@@ -71,7 +71,8 @@ template <class F>
 inline void map(const float* x, float* y, int64_t n, F f) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) store(y + i, f(load(x + i), i, 16));
-  if (i < n) store_n(y + i, f(load_n(x + i, static_cast<int>(n - i)), i, static_cast<int>(n - i)), static_cast<int>(n - i));
+  if (i < n)
+    store_n(y + i, f(load_n(x + i, static_cast<int>(n - i)), i, static_cast<int>(n - i)), static_cast<int>(n - i));
 }
 
 // Two passes: the mean, then the mean square of the differences from it.

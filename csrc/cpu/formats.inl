@@ -186,7 +186,8 @@ inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) 
       }
     } else {
       for (int b = 0; b < values / 32; ++b) {
-        prefetch(from.block, b * FromPanels<Format, P>::step + p * share, b * FromPanels<Format, P>::step + (p + 1) * share);
+        prefetch(from.block, b * FromPanels<Format, P>::step + p * share,
+                 b * FromPanels<Format, P>::step + (p + 1) * share);
         each<8>([&]<int g>() KE_LAMBDA { store64(u.codes[b * 8 + g], from.codes(p, b, Const<8>(), Const<g>())); });
         store(u.d[b], from.d(p, b));
         if constexpr (FromPanels<Format, P>::layout.scales == 64) store(u.m[b], from.m(p, b));

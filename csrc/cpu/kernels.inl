@@ -8,8 +8,8 @@
 namespace ke::cpu::KE_ISA {
 namespace {
 
-// Calls f<0>() ... f<N - 1>(). Loops over accumulators are written so, not as `for`: an array that is only ever indexed by
-// constants lives in registers, and GCC does not unroll long loop bodies in time to see that.
+// Calls f<0>() ... f<N - 1>(). Loops over accumulators are written so, not as `for`: an array that is only ever indexed
+// by constants lives in registers, and GCC does not unroll long loop bodies in time to see that.
 template <int N, class F>
 KE_INLINE void each(F f) {
   if constexpr (N > 0) {
@@ -40,17 +40,21 @@ inline void for_columns(int cols, const F& f) {
 
 void linear(const LinearTask* task) {
   switch (task->type) {
-    case PanelType::F32: return linear_float<F32Weights>(*task);
-    case PanelType::F16: return linear_float<F16Weights>(*task);
-    case PanelType::BF16: return linear_float<BF16Weights>(*task);
-    default: return linear_quantized(*task);
+    case PanelType::F32:
+      return linear_float<F32Weights>(*task);
+    case PanelType::F16:
+      return linear_float<F16Weights>(*task);
+    case PanelType::BF16:
+      return linear_float<BF16Weights>(*task);
+    default:
+      return linear_quantized(*task);
   }
 }
 
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {KE_NAME, kTileCols, kPanels, kLinearScratch, pack_floats, pack_quantized, linear,
-                         layer_norm, l2_normalize, add_rows, attention, store_kv, lay_kv};
+const Kernels kernels = {KE_NAME,    kTileCols,    kPanels,  kLinearScratch, pack_floats, pack_quantized, linear,
+                         layer_norm, l2_normalize, add_rows, attention,      store_kv,    lay_kv};
 
 }  // namespace ke::cpu::KE_ISA

@@ -41,6 +41,7 @@ bool CpuKvCache::same_shape(const CpuKvCache& other) const {
 }
 
 void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t positions) {
+  if (positions == 0) return;
   const int64_t lanes = (positions + kPanelRows - 1) / kPanelRows * kPanelRows;  // keys go by whole panels
   const int64_t key = head_dim_ * value_bytes(), value = kPanelRows * value_bytes();
   for (int64_t h = 0; h < heads_; ++h) {

@@ -108,9 +108,7 @@ void linear_float(const LinearTask& task) {
         const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
         const ChunkTile values{x.values + k * x.rows + row * kFloatChunk};
         float* a = acc + (row - row0) * 16 * P;
-        for_columns<kTileCols>(cols, [&]<int C>() {
-          float_chunk<P, C>(w.from(k), n, values, a, 16 * P, k == 0);
-        });
+        for_columns<kTileCols>(cols, [&]<int C>() { float_chunk<P, C>(w.from(k), n, values, a, 16 * P, k == 0); });
       }
     }
     finish_rows(task, acc, row0, row1);

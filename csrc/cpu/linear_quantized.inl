@@ -93,15 +93,24 @@ void linear_quantized_as(const LinearTask& task) {
 
 void linear_quantized(const LinearTask& task) {
   switch (task.type) {
-    case PanelType::Q8_0: return linear_quantized_as<EightBits, Blocks32<8, false>>(task);
-    case PanelType::Q4_0: return linear_quantized_as<FourBits<PanelType::Q4_0>, Blocks32<4, false>>(task);
-    case PanelType::Q4_1: return linear_quantized_as<FourBits<PanelType::Q4_1>, Blocks32<4, true>>(task);
-    case PanelType::Q5_0: return linear_quantized_as<FiveBits<PanelType::Q5_0>, Blocks32<5, false>>(task);
-    case PanelType::Q5_1: return linear_quantized_as<FiveBits<PanelType::Q5_1>, Blocks32<5, true>>(task);
-    case PanelType::Q4_K: return linear_quantized_as<Q4_K, SubBlocks32<4>>(task);
-    case PanelType::Q5_K: return linear_quantized_as<Q5_K, SubBlocks32<5>>(task);
-    case PanelType::Q6_K: return linear_quantized_as<Q6_K, SubBlocks16>(task);
-    default: return;
+    case PanelType::Q8_0:
+      return linear_quantized_as<EightBits, Blocks32<8, false>>(task);
+    case PanelType::Q4_0:
+      return linear_quantized_as<FourBits<PanelType::Q4_0>, Blocks32<4, false>>(task);
+    case PanelType::Q4_1:
+      return linear_quantized_as<FourBits<PanelType::Q4_1>, Blocks32<4, true>>(task);
+    case PanelType::Q5_0:
+      return linear_quantized_as<FiveBits<PanelType::Q5_0>, Blocks32<5, false>>(task);
+    case PanelType::Q5_1:
+      return linear_quantized_as<FiveBits<PanelType::Q5_1>, Blocks32<5, true>>(task);
+    case PanelType::Q4_K:
+      return linear_quantized_as<Q4_K, SubBlocks32<4>>(task);
+    case PanelType::Q5_K:
+      return linear_quantized_as<Q5_K, SubBlocks32<5>>(task);
+    case PanelType::Q6_K:
+      return linear_quantized_as<Q6_K, SubBlocks16>(task);
+    default:
+      return;
   }
 }
 

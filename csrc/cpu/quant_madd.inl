@@ -113,8 +113,8 @@ struct SubBlocks16 {
     i32x16 s = set1(0);
     for (int i = 0; i < 16; i += 2) {
       const i32x16 even = w.scale(0, i), odd = w.scale(0, i + 1);
-      const int32_t sums = (x.sum16[c * 16 + i] & 0xffff) | static_cast<int32_t>(
-                               static_cast<uint32_t>(x.sum16[c * 16 + i + 1]) << 16);
+      const int32_t sums =
+          (x.sum16[c * 16 + i] & 0xffff) | static_cast<int32_t>(static_cast<uint32_t>(x.sum16[c * 16 + i + 1]) << 16);
       const __m256i pair = _mm256_set1_epi32(sums);
       s.a = _mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_blend_epi16(even.a, odd.a, 0xaa), pair));
       s.b = _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_blend_epi16(even.b, odd.b, 0xaa), pair));
@@ -171,8 +171,7 @@ struct Blocks32 {
     for (int b = 0; b < values / 32; ++b) {
       w.start_block(b);
       alignas(32) int32_t total[C][16];
-      for (int c = 0; c < C; ++c)
-        store(total[c], set1(Affine ? 0 : -w.offset() * x.sum32[c * 8 + b]));
+      for (int c = 0; c < C; ++c) store(total[c], set1(Affine ? 0 : -w.offset() * x.sum32[c * 8 + b]));
       block<C>(total, w, b, x.codes + b * 32);
       const f32x16 d = w.d(0, b);
       for (int c = 0; c < C; ++c) {
