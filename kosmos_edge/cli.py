@@ -28,6 +28,7 @@ COMMANDS = {
     "generate": ("cli_generate", "Go on from pictures, texts and boxes in any order."),
     "models": ("cli_models", "List, pull, remove, verify models; print their paths."),
     "convert": ("cli_models", "Turn a published checkpoint into one GGUF file."),
+    "bench": ("cli_bench", "Measure speed; bench quality: what a storage type costs."),
     "doctor": ("cli_doctor", "Say what runs here, and why."),
 }
 
