@@ -1,17 +1,11 @@
 #include "engine/generate.h"
 
-#include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "base/error.h"
+#include "engine/sequence.h"
 
 namespace ke {
-
-using Clock = std::chrono::steady_clock;
-static double ms_since(Clock::time_point t) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - t).count();
-}
 
 void check_params(const GenerateParams& p) {
   KE_CHECK(p.max_tokens >= 1, InvalidRequest, "max_tokens must be at least 1, got ", p.max_tokens);
@@ -40,7 +34,6 @@ void check_context(const Model& model, size_t prompt_tokens, int64_t new_tokens)
 }
 
 std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel) {
-  constexpr size_t kRowsPerPass = 256;  // bounds activation memory; results do not depend on it
   std::vector<float> logits(model.vocab);
   const size_t n = prompt.ids.size();
   for (size_t begin = 0; begin < n; begin += kRowsPerPass) {
@@ -70,63 +63,32 @@ std::unique_ptr<Constraint> make_constraint(const Model& model, const Tokenizer&
   return grammar;
 }
 
-static void greedy_or_sampled(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt,
-                              const GenerateParams& params, const OnToken& on_token, const CancelToken* cancel,
-                              Generation& out) {
-  const Clock::time_point start = Clock::now();
-  const std::unique_ptr<KvCache> cache = model.new_cache(static_cast<int64_t>(prompt.ids.size()) + params.max_tokens);
-  const std::unique_ptr<Constraint> constraint = make_constraint(model, tokenizer, prompt, params);
-  std::vector<float> logits = prefill(model, prompt, *cache, cancel), scores;
-  out.prefill_ms = ms_since(start);
-
-  const Clock::time_point decode_start = Clock::now();
-  Sampler sampler(params.sampler);
-  std::vector<int32_t> sequence = prompt.ids;
-  sequence.reserve(sequence.size() + params.max_tokens);
-  while (true) {
-    scores = logits;
-    apply_rules(scores, sequence, params.sampler.no_repeat_ngram_size, constraint.get());
-    const int32_t id = sampler.pick(scores);
-    const bool scored = params.logprobs || model.format.is_location(id);
-    const float logprob =
-        scored ? static_cast<float>(log_probability(logits, id)) : std::numeric_limits<float>::quiet_NaN();
-    out.ids.push_back(id);
-    out.logprobs.push_back(logprob);
-    sequence.push_back(id);
-    if (constraint) constraint->accept(id);
-
-    const bool go_on = !on_token || on_token(id, logprob);
-    const auto finish = [&](FinishReason reason) { out.reason = reason, out.decode_ms = ms_since(decode_start); };
-    if (constraint && constraint->complete()) return finish(FinishReason::Choice);
-    if (id == model.format.eos) return finish(FinishReason::Eos);
-    if (!params.stop.empty()) {
-      const std::string text = tokenizer.decode(out.ids);
-      for (const std::string& s : params.stop)
-        if (text.find(s) != std::string::npos) return out.stop_string = s, finish(FinishReason::StopString);
-    }
-    if (!go_on) return finish(FinishReason::Callback);
-    if (static_cast<int32_t>(out.ids.size()) == params.max_tokens) return finish(FinishReason::Length);
-
-    model.forward({{id, nullptr, {cache.get(), static_cast<int32_t>(sequence.size()) - 1}}}, {0}, logits.data(),
-                  cancel);
-    check_finite(logits);
-  }
-}
-
 Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt, const GenerateParams& params,
                     const OnToken& on_token, const CancelToken* cancel) {
   check_params(params);
   check_context(model, prompt.ids.size(), params.max_tokens);
-  Generation out;
-  out.prompt_ids = prompt.ids;
-  if (params.num_beams == 1) {
-    greedy_or_sampled(model, tokenizer, prompt, params, on_token, cancel, out);
-  } else {
+  if (params.num_beams > 1) {
+    Generation out;
+    out.prompt_ids = prompt.ids;
     beam_search(model, tokenizer, prompt, params, cancel, out);
     for (size_t i = 0; on_token && i < out.ids.size(); i++)
       if (!on_token(out.ids[i], out.logprobs[i])) break;
+    return out;
   }
-  return out;
+  Sequence sequence(model, tokenizer, prompt, params, on_token);
+  const std::unique_ptr<KvCache> cache = model.new_cache(sequence.capacity());
+  sequence.start(*cache);
+  std::vector<float> logits(model.vocab);
+  std::vector<InputRow> rows;
+  std::vector<int32_t> wanted;
+  while (!sequence.done()) {
+    rows.clear();
+    wanted.clear();
+    const bool decides = sequence.next_rows(kRowsPerPass, rows, wanted);
+    model.forward(rows, wanted, logits.data(), cancel);
+    if (decides) sequence.take_logits(logits);
+  }
+  return std::move(sequence.result());
 }
 
 }  // namespace ke

@@ -47,6 +47,9 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
 
 // Parts shared by the plain and the beam search.
 
+// Bounds the memory of activations; results do not depend on it.
+constexpr size_t kRowsPerPass = 256;
+
 // Rows of a prompt from position `begin` on, in passes of bounded size; logits of the last row, (vocab).
 std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel);
 std::unique_ptr<Constraint> make_constraint(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt,

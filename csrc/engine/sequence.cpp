@@ -1,0 +1,90 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace ke {
+
+using Clock = std::chrono::steady_clock;
+static double ms_since(Clock::time_point t) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - t).count();
+}
+
+Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt, const GenerateParams& params,
+                   const OnToken& on_token)
+    : model_(model),
+      tokenizer_(tokenizer),
+      prompt_(std::move(prompt)),
+      params_(params),
+      on_token_(on_token),
+      sampler_(params.sampler) {
+  check_params(params_);
+  check_context(model_, prompt_.ids.size(), params_.max_tokens);
+  constraint_ = make_constraint(model_, tokenizer_, prompt_, params_);
+  ids_.reserve(static_cast<size_t>(capacity()));
+  ids_ = prompt_.ids;
+  out_.prompt_ids = prompt_.ids;
+}
+
+void Sequence::start(KvCache& cache, int64_t begin) {
+  KE_ASSERT(!cache_ && cache.capacity >= capacity() && begin >= 0 && begin < static_cast<int64_t>(ids_.size()));
+  cache_ = &cache;
+  fed_ = begin;
+  started_ = Clock::now();
+}
+
+bool Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted) {
+  KE_ASSERT(cache_ && !done_ && most >= 1 && fed_ < static_cast<int64_t>(ids_.size()));
+  const size_t end = std::min(ids_.size(), static_cast<size_t>(fed_) + most);
+  for (size_t i = static_cast<size_t>(fed_); i < end; i++) {
+    const float* embedding = i < prompt_.embedding.size() ? prompt_.embedding[i] : nullptr;
+    rows.push_back({ids_[i], embedding, {cache_, static_cast<int32_t>(i)}});
+  }
+  fed_ = static_cast<int64_t>(end);
+  if (end < ids_.size()) return false;
+  wanted.push_back(static_cast<int32_t>(rows.size()) - 1);
+  return true;
+}
+
+void Sequence::take_logits(std::span<const float> logits) {
+  KE_ASSERT(!done_ && fed_ == static_cast<int64_t>(ids_.size()));
+  check_finite(logits);
+  if (out_.ids.empty()) {
+    out_.prefill_ms = ms_since(started_);
+    decoding_ = Clock::now();
+  }
+  scores_.assign(logits.begin(), logits.end());
+  apply_rules(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
+  const int32_t id = sampler_.pick(scores_);
+  const bool scored = params_.logprobs || model_.format.is_location(id);
+  const float logprob =
+      scored ? static_cast<float>(log_probability(logits, id)) : std::numeric_limits<float>::quiet_NaN();
+  out_.ids.push_back(id);
+  out_.logprobs.push_back(logprob);
+  ids_.push_back(id);
+  if (constraint_) constraint_->accept(id);
+
+  const bool go_on = !on_token_ || on_token_(id, logprob);
+  if (constraint_ && constraint_->complete()) return finish(FinishReason::Choice);
+  if (id == model_.format.eos) return finish(FinishReason::Eos);
+  if (!params_.stop.empty()) {
+    const std::string text = tokenizer_.decode(out_.ids);
+    for (const std::string& s : params_.stop) {
+      if (text.find(s) == std::string::npos) continue;
+      out_.stop_string = s;
+      return finish(FinishReason::StopString);
+    }
+  }
+  if (!go_on) return finish(FinishReason::Callback);
+  if (static_cast<int32_t>(out_.ids.size()) == params_.max_tokens) finish(FinishReason::Length);
+}
+
+void Sequence::finish(FinishReason reason) {
+  out_.reason = reason;
+  out_.decode_ms = ms_since(decoding_);
+  done_ = true;
+}
+
+}  // namespace ke

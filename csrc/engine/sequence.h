@@ -1,0 +1,61 @@
+// One answer in the making: which rows the model is to compute next, and what follows from their logits.
+// A sequence computes nothing itself, so that one pass may hold the rows of any number of them.
+#pragma once
+#include <chrono>
+#include <span>
+#include <vector>
+
+#include "engine/generate.h"
+
+namespace ke {
+
+class Sequence {
+ public:
+  // Checks the parameters and the context, before anything is computed: InvalidRequest, ContextTooLong.
+  // The three references and `on_token` must outlive the sequence.
+  Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt, const GenerateParams& params,
+           const OnToken& on_token);
+
+  // How many positions its cache must hold.
+  int64_t capacity() const { return static_cast<int64_t>(prompt_.ids.size()) + params_.max_tokens; }
+  // The cache to store keys and values in, whose first `begin` positions are those of the prompt already (not all of
+  // them: the last one's logits are needed). Must be called once, before the first rows.
+  void start(KvCache& cache, int64_t begin = 0);
+
+  const Prompt& prompt() const { return prompt_; }
+  // Positions whose keys and values are stored once the rows handed out so far are computed.
+  int64_t stored() const { return fed_; }
+  bool in_prompt() const { return fed_ < static_cast<int64_t>(prompt_.ids.size()); }
+  bool done() const { return done_; }
+
+  // Appends the next rows, at most `most` (>= 1), to a pass, and to `wanted` the index in `rows` of the one whose
+  // logits decide the next token. False while prompt rows are left after these: then nothing is wanted.
+  bool next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted);
+
+  // Decides the next token from the logits (vocab) of the wanted row; may call on_token, whose exceptions pass through.
+  // Afterwards the sequence is done or has another row. ModelCorrupt where a logit is not finite.
+  void take_logits(std::span<const float> logits);
+
+  // The answer so far; whole when done.
+  Generation& result() { return out_; }
+
+ private:
+  void finish(FinishReason reason);
+
+  const Model& model_;
+  const Tokenizer& tokenizer_;
+  const Prompt prompt_;
+  const GenerateParams params_;
+  const OnToken& on_token_;
+  std::unique_ptr<Constraint> constraint_;  // may be nullptr
+  Sampler sampler_;
+  KvCache* cache_ = nullptr;
+  std::vector<int32_t> ids_;   // prompt and answer
+  std::vector<float> scores_;  // (vocab), scratch
+  int64_t fed_ = 0;            // how many of ids_ were handed out as rows
+  bool done_ = false;
+  Generation out_;
+  std::chrono::steady_clock::time_point started_, decoding_;
+};
+
+}  // namespace ke
