@@ -14,7 +14,7 @@ from kosmos_edge import _core
 from kosmos_edge.errors import DeviceUnavailable, InvalidRequest
 
 ISAS = _core.available_isas()
-KNOWN = ["avx512vnni", "avx2", "scalar"]
+KNOWN = ["avx512vnni", "avxvnni", "avx2", "scalar"]
 
 
 def python(code: str, **environment) -> subprocess.CompletedProcess:

@@ -6,6 +6,13 @@
 // in magnitude, and the int16 limit of 32767 holds 8, 4 and 2 of them. 8-bit codes (up to 255: 64770) do not fit;
 // they are taken as two 4-bit planes, 16 * high + low. The int32 sums: see quant_dot4.inl.
 
+// Both 16-bit halves of a lane hold the scale: pmaddwd multiplies pairs of 16-bit sums and adds them in one step.
+inline i32x16 scale_lanes(i32x16 x) {
+  const __m256i mask = _mm256_set1_epi32(0xffff);
+  return {_mm256_or_si256(_mm256_and_si256(x.a, mask), _mm256_slli_epi32(x.a, 16)),
+          _mm256_or_si256(_mm256_and_si256(x.b, mask), _mm256_slli_epi32(x.b, 16))};
+}
+
 template <int C>
 using Sums = __m256i[C][2];
 

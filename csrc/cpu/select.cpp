@@ -14,6 +14,9 @@ extern const Kernels kernels;
 namespace avx2 {
 extern const Kernels kernels;
 }
+namespace avxvnni {
+extern const Kernels kernels;
+}
 namespace avx512vnni {
 extern const Kernels kernels;
 }
@@ -31,6 +34,7 @@ const Isa isas[] = {
 // best first
 #if defined(__x86_64__)
     {"avx512vnni", kAvx2 | kAvx512 | kAvx512Vnni, &avx512vnni::kernels},
+    {"avxvnni", kAvx2 | kAvxVnni, &avxvnni::kernels},
     {"avx2", kAvx2, &avx2::kernels},
 #endif
     {"scalar", 0, &scalar::kernels},

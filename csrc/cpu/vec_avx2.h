@@ -1,4 +1,5 @@
-// The vector vocabulary in AVX2 + FMA + F16C: 16 lanes are two registers. Meanings: vec_scalar.h.
+// The vector vocabulary in AVX2 + FMA + F16C: 16 lanes are two registers. Meanings: vec_scalar.h. Without dot4 and
+// scale_lanes, which are quant_madd.inl's and vec_avxvnni.h's.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -174,12 +175,6 @@ inline __m256i or_high_bits(__m256i a, __m256i b) {
 template <int Bit, int Count>
 inline u8x64 or_high_bits(u8x64 x, u8x64 y) {
   return {or_high_bits<Bit, Count>(x.a, y.a), or_high_bits<Bit, Count>(x.b, y.b)};
-}
-// Both 16-bit halves of a lane hold the scale: pmaddwd multiplies pairs of 16-bit sums and adds them in one step.
-inline i32x16 scale_lanes(i32x16 x) {
-  const __m256i mask = _mm256_set1_epi32(0xffff);
-  return {_mm256_or_si256(_mm256_and_si256(x.a, mask), _mm256_slli_epi32(x.a, 16)),
-          _mm256_or_si256(_mm256_and_si256(x.b, mask), _mm256_slli_epi32(x.b, 16))};
 }
 
 }  // namespace
