@@ -2,22 +2,10 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 
-#include "bindings/bind_common.h"
-#include "engine/engine.h"
+#include "bindings/bind_engine.h"
 
 namespace ke {
-namespace {
 
-ImageView image_view(const BufferView& buffer, int64_t width, int64_t height) {
-  KE_CHECK(width >= 1 && width <= 65535 && height >= 1 && height <= 65535, InvalidRequest,
-           "picture size must be 1..65535 x 1..65535, got ", width, " x ", height);
-  const size_t expected = static_cast<size_t>(width) * static_cast<size_t>(height) * 3;
-  KE_CHECK(buffer.bytes().size() == expected, InvalidRequest, "RGB buffer of ", width, " x ", height, " needs ",
-           expected, " bytes, got ", buffer.bytes().size());
-  return {buffer.bytes().data(), width, height};
-}
-
-// ("text", str), ("tags", str), ("image", ImageEmbedding), ("boxes", [(i, j), ...]), ("ids", [int, ...])
 std::vector<Segment> to_segments(const nb::sequence& list) {
   std::vector<Segment> out;
   for (nb::handle item : list) {
@@ -41,6 +29,33 @@ std::vector<Segment> to_segments(const nb::sequence& list) {
     out.push_back(std::move(s));
   }
   return out;
+}
+
+OnToken to_on_token(nb::object callable) {
+  if (callable.is_none()) return nullptr;
+  const std::shared_ptr<nb::object> held(new nb::object(std::move(callable)), [](nb::object* o) {
+    nb::gil_scoped_acquire acquire;
+    delete o;
+  });
+  return [held](int32_t id, float logprob) {
+    nb::gil_scoped_acquire acquire;
+    const nb::object go_on = (*held)(id, logprob);
+    if (go_on.is_none()) return true;
+    KE_CHECK(PyBool_Check(go_on.ptr()), InvalidRequest, "on_token must return True, False or None, got ",
+             nb::cast<std::string>(nb::type_name(go_on.type())));
+    return nb::cast<bool>(go_on);
+  };
+}
+
+namespace {
+
+ImageView image_view(const BufferView& buffer, int64_t width, int64_t height) {
+  KE_CHECK(width >= 1 && width <= 65535 && height >= 1 && height <= 65535, InvalidRequest,
+           "picture size must be 1..65535 x 1..65535, got ", width, " x ", height);
+  const size_t expected = static_cast<size_t>(width) * static_cast<size_t>(height) * 3;
+  KE_CHECK(buffer.bytes().size() == expected, InvalidRequest, "RGB buffer of ", width, " x ", height, " needs ",
+           expected, " bytes, got ", buffer.bytes().size());
+  return {buffer.bytes().data(), width, height};
 }
 
 nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.size() * sizeof(float)); }
@@ -82,16 +97,7 @@ std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, in
 Generation run_generate(const Engine& e, const nb::sequence& segments, const GenerateParams& params,
                         nb::object on_token, const CancelToken* cancel) {
   const std::vector<Segment> s = to_segments(segments);
-  OnToken callback;
-  if (!on_token.is_none())
-    callback = [&on_token](int32_t id, float logprob) {
-      nb::gil_scoped_acquire acquire;
-      const nb::object go_on = on_token(id, logprob);
-      if (go_on.is_none()) return true;
-      KE_CHECK(PyBool_Check(go_on.ptr()), InvalidRequest, "on_token must return True, False or None, got ",
-               nb::cast<std::string>(nb::type_name(go_on.type())));
-      return nb::cast<bool>(go_on);
-    };
+  const OnToken callback = to_on_token(std::move(on_token));
   nb::gil_scoped_release release;
   return e.generate(s, params, callback, cancel);
 }

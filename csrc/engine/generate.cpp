@@ -84,9 +84,9 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   while (!sequence.done()) {
     rows.clear();
     wanted.clear();
-    const bool decides = sequence.next_rows(kRowsPerPass, rows, wanted);
+    const size_t taken = sequence.next_rows(kRowsPerPass, rows, wanted);
     model.forward(rows, wanted, logits.data(), cancel);
-    if (decides) sequence.take_logits(logits);
+    if (taken > 0) sequence.take_logits(logits);
   }
   return std::move(sequence.result());
 }

@@ -35,7 +35,7 @@ void Sequence::start(KvCache& cache, int64_t begin) {
   started_ = Clock::now();
 }
 
-bool Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted) {
+size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted) {
   KE_ASSERT(cache_ && !done_ && most >= 1 && fed_ < static_cast<int64_t>(ids_.size()));
   const size_t end = std::min(ids_.size(), static_cast<size_t>(fed_) + most);
   for (size_t i = static_cast<size_t>(fed_); i < end; i++) {
@@ -43,9 +43,9 @@ bool Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<i
     rows.push_back({ids_[i], embedding, {cache_, static_cast<int32_t>(i)}});
   }
   fed_ = static_cast<int64_t>(end);
-  if (end < ids_.size()) return false;
+  if (end < ids_.size()) return 0;
   wanted.push_back(static_cast<int32_t>(rows.size()) - 1);
-  return true;
+  return 1;
 }
 
 void Sequence::take_logits(std::span<const float> logits) {

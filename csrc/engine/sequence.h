@@ -28,11 +28,11 @@ class Sequence {
   bool in_prompt() const { return fed_ < static_cast<int64_t>(prompt_.ids.size()); }
   bool done() const { return done_; }
 
-  // Appends the next rows, at most `most` (>= 1), to a pass, and to `wanted` the index in `rows` of the one whose
-  // logits decide the next token. False while prompt rows are left after these: then nothing is wanted.
-  bool next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted);
+  // Appends the next rows, at most `most` (>= 1), to a pass, and to `wanted` the indices in `rows` of those whose
+  // logits it takes. Returns how many these are: 0 while prompt rows are left after these.
+  size_t next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted);
 
-  // Decides the next token from the logits (vocab) of the wanted row; may call on_token, whose exceptions pass through.
+  // Decides the next token from the logits (wanted rows, vocab); may call on_token, whose exceptions pass through.
   // Afterwards the sequence is done or has another row. ModelCorrupt where a logit is not finite.
   void take_logits(std::span<const float> logits);
 

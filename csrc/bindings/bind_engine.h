@@ -1,0 +1,14 @@
+// What the bindings that take prompts share.
+#pragma once
+#include "bindings/bind_common.h"
+#include "engine/engine.h"
+
+namespace ke {
+
+// ("text", str), ("tags", str), ("image", ImageEmbedding), ("boxes", [(i, j), ...]), ("ids", [int, ...])
+std::vector<Segment> to_segments(const nb::sequence& list);
+
+// None, or a callable (token id, ln p) -> bool or None. May be called and destroyed without the GIL.
+OnToken to_on_token(nb::object callable);
+
+}  // namespace ke

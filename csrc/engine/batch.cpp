@@ -1,0 +1,113 @@
+#include "engine/batch.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace ke {
+
+Batch::Batch(const Model& model, const Tokenizer& tokenizer, int size)
+    : model_(model), tokenizer_(tokenizer), size_(size) {
+  KE_CHECK(size >= 1 && size <= kMaxSize, InvalidRequest, "batch size must be in 1..", kMaxSize, ", got ", size);
+}
+
+uint64_t Batch::add(Prompt prompt, const GenerateParams& params, OnToken on_token,
+                    std::shared_ptr<const CancelToken> cancel) {
+  KE_CHECK(open() < size_, InvalidRequest, "the batch has room for ", size_, " answers and all of them are open");
+  KE_CHECK(params.num_beams == 1, InvalidRequest, "a batch takes num_beams 1, got ", params.num_beams);
+  auto member = std::make_unique<Member>();
+  member->on_token = std::move(on_token);
+  member->cancel = std::move(cancel);
+  member->sequence = std::make_unique<Sequence>(model_, tokenizer_, std::move(prompt), params, member->on_token);
+  member->cache = take_cache(member->sequence->capacity());
+  member->sequence->start(*member->cache);
+  member->key = next_key_++;
+  members_.push_back(std::move(member));
+  return members_.back()->key;
+}
+
+// The smallest free cache that is large enough, else the largest one, grown; so that answers of one kind, which need
+// about as many positions each, go on in the same memory.
+std::unique_ptr<KvCache> Batch::take_cache(int64_t capacity) {
+  if (free_.empty()) return model_.new_cache(capacity);
+  const auto rank = [&](const std::unique_ptr<KvCache>& c) {
+    return c->capacity >= capacity ? std::pair(0, c->capacity) : std::pair(1, -c->capacity);
+  };
+  const auto best =
+      std::min_element(free_.begin(), free_.end(), [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+  std::unique_ptr<KvCache> cache = std::move(*best);
+  free_.erase(best);
+  if (cache->capacity >= capacity) return cache;
+  cache.reset();  // before the larger one is allocated: nothing in it is needed
+  return model_.new_cache(capacity);
+}
+
+std::vector<Batch::Finished> Batch::step(const CancelToken* cancel) {
+  KE_CHECK(open() > 0, InvalidRequest, "the batch is empty: add an answer before a step");
+  try {
+    gather();
+    if (!rows_.empty()) {
+      logits_.resize(wanted_.size() * static_cast<size_t>(model_.vocab));
+      model_.forward(rows_, wanted_, logits_.data(), cancel);
+      hand_out();
+    }
+    return collect();
+  } catch (...) {
+    clear();
+    throw;
+  }
+}
+
+// The rows of the next pass: those of all that decode, then prompt rows of the first that waits for its prompt. One
+// prompt at a time: the others' tokens then ride on as many passes of prompts as possible.
+void Batch::gather() {
+  rows_.clear();
+  wanted_.clear();
+  takers_.clear();
+  const auto feed = [&](Member& m, size_t most) {
+    const size_t count = m.sequence->next_rows(most, rows_, wanted_);
+    if (count > 0) takers_.push_back({&m, count});
+  };
+  Member* prompt = nullptr;
+  for (const auto& m : members_) {
+    if (m->cancel && m->cancel->cancelled())
+      m->error = std::make_exception_ptr(Error(ErrorCode::Cancelled, "cancelled"));
+    else if (!m->sequence->in_prompt())
+      feed(*m, 1);
+    else if (!prompt)
+      prompt = m.get();
+  }
+  if (prompt) feed(*prompt, kRowsPerPass > rows_.size() ? kRowsPerPass - rows_.size() : 1);
+}
+
+void Batch::hand_out() {
+  std::span<const float> rest = logits_;
+  for (auto [member, count] : takers_) {
+    const std::span<const float> own = rest.first(count * static_cast<size_t>(model_.vocab));
+    rest = rest.subspan(own.size());
+    try {
+      member->sequence->take_logits(own);
+    } catch (...) {  // its own: the others go on
+      member->error = std::current_exception();
+    }
+  }
+}
+
+std::vector<Batch::Finished> Batch::collect() {
+  std::vector<Finished> out;
+  for (auto& m : members_) {
+    if (!m->error && !m->sequence->done()) continue;
+    out.push_back({m->key, m->error ? Generation{} : std::move(m->sequence->result()), m->error});
+    free_.push_back(std::move(m->cache));
+    m.reset();
+  }
+  std::erase(members_, nullptr);
+  return out;
+}
+
+void Batch::clear() {
+  for (auto& m : members_) free_.push_back(std::move(m->cache));
+  members_.clear();
+}
+
+}  // namespace ke
