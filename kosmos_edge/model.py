@@ -29,6 +29,7 @@ from kosmos_edge.results import Box, Corners, Event, Ranking, Result
 from kosmos_edge.session import EncodedImage, Session
 
 MAX_THREADS = 1024
+PREFIX_CACHE_MB = 128
 MAX_TEXTS = 10_000
 AnyImage: TypeAlias = "ImageInput | EncodedImage"
 EventStream: TypeAlias = Generator[Event, None, None]
@@ -42,6 +43,7 @@ def load(
     threads: int | None = None,
     mode: Literal["mmap", "copy"] = "mmap",
     offline: bool = False,
+    prefix_cache_mb: int = PREFIX_CACHE_MB,
 ) -> Model:
     """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
 
@@ -49,6 +51,8 @@ def load(
     inside the package. Nothing is downloaded here. device: "auto", "cpu", ...; a device asked for by name is never
     replaced by another. threads: 1..1024, None: as many as this process may use. mode: "mmap" maps the file, "copy"
     reads it into memory, for files that may change underneath. offline: no socket is opened.
+    prefix_cache_mb: 0..1048576 MB for keys and values that the encoded images of Model.encode keep (see EncodedImage);
+    the image used longest ago gives its memory up first. 0: nothing is kept.
     Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest.
     """
     if not isinstance(device, str) or not device:
@@ -56,13 +60,14 @@ def load(
     if mode not in ("mmap", "copy"):
         raise InvalidRequest(f"mode: expected 'mmap' or 'copy', got {mode!r}")
     count = 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS)
+    kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, 1 << 20) << 20
     path = find_model(model, offline=check_bool("offline", offline))
     name = os.fspath(path)
     try:
         name.encode()
     except UnicodeEncodeError:
         raise ModelNotFound(f"{name!r}: the path of a model file must be valid Unicode; rename or link it") from None
-    engine = running.run(lambda _: _core.Engine(name, device=device, threads=count, mode=mode))
+    engine = running.run(lambda _: _core.Engine(name, device=device, threads=count, mode=mode, prefix_bytes=kept))
     return Model(engine, path)
 
 
@@ -426,7 +431,11 @@ class Model:
         )
 
     def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage:
-        """The picture as the decoder sees it. Every verb takes it in place of the image and skips the encoder."""
+        """The picture as the decoder sees it. Every verb takes it in place of the image and skips the encoder.
+
+        From its second use on, a prompt that begins with it also skips the positions that it has in common with the one
+        before; see EncodedImage.
+        """
         session = self._open
         return running.run(lambda token: session.encode(image, token), check_cancel(cancel))
 

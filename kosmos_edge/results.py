@@ -110,12 +110,13 @@ class Timings:
     total_ms: float = 0.0
     prompt_tokens: int = 0
     tokens: int = 0  # of the answer
+    reused_tokens: int = 0  # of the prompt: computed by an earlier call and kept with an encoded image
 
     def to_dict(self) -> dict[str, float | int]:
         """JSON-ready; milliseconds with three decimals."""
         milliseconds = ("decode_image_ms", "encode_ms", "prefill_ms", "decode_ms", "total_ms")
         out: dict[str, float | int] = {name: round(getattr(self, name), 3) for name in milliseconds}
-        return out | {"prompt_tokens": self.prompt_tokens, "tokens": self.tokens}
+        return out | {"prompt_tokens": self.prompt_tokens, "tokens": self.tokens, "reused_tokens": self.reused_tokens}
 
 
 @dataclass(slots=True)

@@ -184,11 +184,12 @@ def test_score_ranks_and_agrees_with_the_engine(model: Model) -> None:
     engine = model._open.engine
     embedding = engine.encode_image(picture(), 100, 80)
     for row in ranking.ranking:
-        ((ids, logprobs),) = engine.score([("image", embedding), ("text", "An image of ")], [[("text", row.text)]])
-        assert row.token_ids == ids and row.logprobs == pytest.approx(logprobs)
-        assert row.logprob_sum == pytest.approx(sum(logprobs)) and row.logprob_mean == pytest.approx(
-            sum(logprobs) / len(ids)
-        )
+        scoring = engine.score([("image", embedding), ("text", "An image of ")], [[("text", row.text)]])
+        (scored,) = scoring.continuations
+        assert row.token_ids == scored.token_ids and row.logprobs == pytest.approx(scored.logprobs)
+        total = sum(scored.logprobs)
+        assert row.logprob_sum == pytest.approx(total)
+        assert row.logprob_mean == pytest.approx(total / len(scored.token_ids))
     mean = model.score(picture(), texts, normalize="mean")
     assert [row.score for row in mean.ranking] == [row.logprob_mean for row in mean.ranking]
     assert ranking.width == 100 and ranking.timings.encode_ms > 0
@@ -215,8 +216,9 @@ def test_score_equals_the_likelihood_that_generation_reports(model: Model) -> No
     assert result.logprobs is not None and len(result.logprobs) == len(result.token_ids)
     engine = model._open.engine
     embedding = engine.encode_image(picture(), 100, 80)
-    ((ids, logprobs),) = engine.score([("image", embedding), ("text", "An image of")], [[("ids", result.token_ids)]])
-    assert ids == result.token_ids and logprobs == pytest.approx(result.logprobs, abs=1e-4)
+    scoring = engine.score([("image", embedding), ("text", "An image of")], [[("ids", result.token_ids)]])
+    (scored,) = scoring.continuations
+    assert scored.token_ids == result.token_ids and scored.logprobs == pytest.approx(result.logprobs, abs=1e-4)
 
 
 def test_generate_interleaves(model: Model) -> None:

@@ -145,6 +145,6 @@ def test_scores_equal_the_reference(engine: _core.Engine) -> None:
     continuations = [[20, 21], [22], [301, 302, 303, 5]]
     segments = [("image", engine.encode_image(picture.tobytes(), 50, 50)), ("ids", question)]
     scored = engine.score(segments, [[("ids", c)] for c in continuations])
-    for continuation, (ids, logprobs) in zip(continuations, scored, strict=True):
-        assert ids == continuation
-        assert np.allclose(logprobs, reference.score(prompt, continuation), atol=5e-3)
+    for continuation, row in zip(continuations, scored.continuations, strict=True):
+        assert row.token_ids == continuation
+        assert np.allclose(row.logprobs, reference.score(prompt, continuation), atol=5e-3)

@@ -46,8 +46,9 @@ class KvCache {
  public:
   virtual ~KvCache() = default;
   int layers = 0;
-  int64_t width = 0;     // heads * head_dim
-  int64_t capacity = 0;  // positions that fit
+  int64_t width = 0;                 // heads * head_dim
+  int64_t capacity = 0;              // positions that fit
+  virtual size_t bytes() const = 0;  // of device memory, for `capacity` positions
 };
 
 // Where one row of a batch belongs: its sequence's cache and its position in it.
@@ -82,8 +83,9 @@ class Backend {
   virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
                                             DType type) = 0;   // type: F32 or F16
   virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored
-  // Positions 0..positions-1 of every layer of src -> dst (same layers, width and type; reserves what dst needs).
-  virtual void kv_copy(const KvCache& src, KvCache& dst, int64_t positions) = 0;
+  // Positions [begin, end) of every layer of src -> dst (same layers, width and type; reserves what dst needs). What
+  // dst holds before `begin` stays; what it holds from `end` on is void.
+  virtual void kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) = 0;
 
   // ---- primitives. Outputs never alias inputs unless said.
   // y (m, out) = act(x (m, in) W^T + b) + residual; residual may be y itself (y += ...) or absent (data == nullptr).

@@ -77,21 +77,22 @@ const char* reason_name(FinishReason r) {
 }
 
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
-                             const std::string& isa) {
+                             const std::string& isa, size_t prefix_bytes) {
   LoadOptions o;
   o.backend = {device, threads, isa};
   KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode must be 'mmap' or 'copy', got '", mode, "'");
+  o.prefix_bytes = prefix_bytes;
   o.mode = mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
   nb::gil_scoped_release release;
   return Engine::load(path, o);
 }
 
 std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, int64_t width, int64_t height,
-                                             const CancelToken* cancel) {
+                                             const CancelToken* cancel, bool keep) {
   const BufferView buffer(rgb);
   const ImageView view = image_view(buffer, width, height);
   nb::gil_scoped_release release;
-  return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, cancel));
+  return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, keep, cancel));
 }
 
 Generation run_generate(const Engine& e, const nb::sequence& segments, const GenerateParams& params,
@@ -102,17 +103,13 @@ Generation run_generate(const Engine& e, const nb::sequence& segments, const Gen
   return e.generate(s, params, callback, cancel);
 }
 
-std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> run_score(const Engine& e,
-                                                                           const nb::sequence& segments,
-                                                                           const nb::sequence& continuations,
-                                                                           const CancelToken* cancel) {
+Scoring run_score(const Engine& e, const nb::sequence& segments, const nb::sequence& continuations,
+                  const CancelToken* cancel) {
   const std::vector<Segment> s = to_segments(segments);
   std::vector<std::vector<Segment>> c;
   for (nb::handle item : continuations) c.push_back(to_segments(nb::cast<nb::sequence>(item)));
-  std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> out;
   nb::gil_scoped_release release;
-  for (Scored& r : e.score(s, c, cancel)) out.push_back({std::move(r.ids), std::move(r.logprobs)});
-  return out;
+  return e.score(s, c, cancel);
 }
 
 std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const nb::sequence& segments) {
@@ -137,6 +134,13 @@ void bind_engine(nb::module_& m) {
   nb::class_<ImageEmbedding>(m, "ImageEmbedding", "An encoded picture: (image tokens, width) float32.")
       .def_prop_ro("shape", [](const ImageEmbedding& e) { return std::pair(e.rows, e.cols); })
       .def_ro("encode_ms", &ImageEmbedding::encode_ms)
+      .def_prop_ro("kept_positions", [](const ImageEmbedding& e) { return e.prefix ? e.prefix->positions() : 0; })
+      .def_prop_ro("kept_bytes", [](const ImageEmbedding& e) { return e.prefix ? e.prefix->bytes() : 0; })
+      .def("forget",
+           [](const ImageEmbedding& e) {
+             nb::gil_scoped_release release;
+             if (e.prefix) e.prefix->clear();
+           })
       .def("tobytes", [](const ImageEmbedding& e) { return to_bytes(e.values); });
 
   nb::class_<GenerateParams>(m, "GenerateParams", "Decoding parameters; ranges are checked by Engine.generate.")
@@ -162,12 +166,21 @@ void bind_engine(nb::module_& m) {
       .def_ro("logprobs", &Generation::logprobs)
       .def_prop_ro("finish_reason", [](const Generation& g) { return reason_name(g.reason); })
       .def_ro("stop_string", &Generation::stop_string)
+      .def_ro("reused", &Generation::reused)
       .def_ro("prefill_ms", &Generation::prefill_ms)
       .def_ro("decode_ms", &Generation::decode_ms);
 
+  nb::class_<Scored>(m, "Scored", "A continuation's tokens and how likely they are.")
+      .def_ro("token_ids", &Scored::ids)
+      .def_ro("logprobs", &Scored::logprobs);
+
+  nb::class_<Scoring>(m, "Scoring", "How likely each continuation is.")
+      .def_ro("continuations", &Scoring::continuations)
+      .def_ro("reused", &Scoring::reused);
+
   nb::class_<Engine>(m, "Engine", "A model file on a device.")
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
-           nb::arg("mode") = "mmap", nb::arg("isa") = "")
+           nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes)
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
       .def_prop_ro("description", [](const Engine& e) { return e.backend().description(); })
@@ -178,7 +191,7 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("location_bins", [](const Engine& e) { return e.model().format.location_bins; })
       .def_prop_ro("tokenizer", [](const Engine& e) { return std::const_pointer_cast<Tokenizer>(e.tokenizer()); })
       .def("encode_image", &encode_image, nb::arg("rgb"), nb::arg("width"), nb::arg("height"),
-           nb::arg("cancel").none() = nb::none())
+           nb::arg("cancel").none() = nb::none(), nb::arg("keep") = false)
       .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
            nb::arg("cancel").none() = nb::none())
       .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())

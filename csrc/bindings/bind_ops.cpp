@@ -179,7 +179,7 @@ class Ops {
     if (copied)
       for (auto& c : store) {
         std::unique_ptr<KvCache> other = backend_->alloc_kv(layers, heads, head_dim, 1, type);
-        backend_->kv_copy(*c, *other, n);
+        for (int64_t i = 0; i < n; i += batch) backend_->kv_copy(*c, *other, i, std::min(n, i + batch));
         c = std::move(other);
       }
     std::vector<Slot> slots;

@@ -69,13 +69,13 @@ std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t heads, int64_t
 
 void CpuBackend::reserve(KvCache& cache, int64_t capacity) { static_cast<CpuKvCache&>(cache).reserve(capacity); }
 
-void CpuBackend::kv_copy(const KvCache& src, KvCache& dst, int64_t positions) {
+void CpuBackend::kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) {
   const auto& from = static_cast<const CpuKvCache&>(src);
   auto& to = static_cast<CpuKvCache&>(dst);
-  KE_ASSERT(to.same_shape(from) && positions >= 0 && positions <= from.capacity);
-  to.reserve(positions);
+  KE_ASSERT(to.same_shape(from) && begin >= 0 && begin <= end && end <= from.capacity);
+  to.reserve(end);
   run_tasks(pool_, from.layers, 1,
-            [&](int, int64_t layer) { to.copy_layer(from, static_cast<int>(layer), positions); });
+            [&](int, int64_t layer) { to.copy_layer(from, static_cast<int>(layer), begin, end); });
 }
 
 void CpuBackend::layer_norm(Mat x, const Norm& norm, Mat y) {

@@ -25,7 +25,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias) override;
   std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type) override;
   void reserve(KvCache& cache, int64_t capacity) override;
-  void kv_copy(const KvCache& src, KvCache& dst, int64_t positions) override;
+  void kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) override;
 
   void linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) override;
   void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) override;

@@ -1,5 +1,6 @@
 #include "cpu/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -33,22 +34,36 @@ void CpuKvCache::reserve(int64_t positions) {
   keys_ = std::move(keys);
   values_ = std::move(values);
   capacity = grown;
-  for (int l = 0; l < layers; ++l) copy_layer(old, l, old.capacity);
+  for (int l = 0; l < layers; ++l) copy_layer(old, l, 0, old.capacity);
 }
 
 bool CpuKvCache::same_shape(const CpuKvCache& other) const {
   return layers == other.layers && heads_ == other.heads_ && head_dim_ == other.head_dim_ && half_ == other.half_;
 }
 
-void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t positions) {
-  if (positions == 0) return;
-  const int64_t lanes = (positions + kPanelRows - 1) / kPanelRows * kPanelRows;  // keys go by whole panels
-  const int64_t key = head_dim_ * value_bytes(), value = kPanelRows * value_bytes();
+size_t CpuKvCache::bytes() const {
+  size_t total = 0;
+  for (int l = 0; l < layers; ++l) total += keys_[l].size() + values_[l].size();
+  return total;
+}
+
+void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
+  if (begin == end) return;
+  // Keys go by whole panels from the first that begins at or behind `begin`; the lanes before it one by one.
+  const int64_t whole = (begin + kPanelRows - 1) / kPanelRows * kPanelRows;
+  const int64_t last = (end + kPanelRows - 1) / kPanelRows * kPanelRows;
+  const int64_t bytes = value_bytes(), lanes = std::min(whole, last) - begin;
   for (int64_t h = 0; h < heads_; ++h) {
-    std::memcpy(keys(layer, h), from.keys(layer, h), lanes * key);
+    if (lanes > 0)
+      for (int64_t i = 0; i < head_dim_; ++i)
+        std::memcpy(keys(layer, h, begin) + i * kPanelRows * bytes, from.keys(layer, h, begin) + i * kPanelRows * bytes,
+                    lanes * bytes);
+    if (last > whole)
+      std::memcpy(keys(layer, h, whole), from.keys(layer, h, whole), (last - whole) * head_dim_ * bytes);
     for (int64_t p = 0; p < padded_dim() / kPanelRows; ++p)
-      std::memcpy(values(layer, h) + p * capacity * value, from.values(layer, h) + p * from.capacity * value,
-                  positions * value);
+      std::memcpy(values(layer, h, begin) + p * capacity * kPanelRows * bytes,
+                  from.values(layer, h, begin) + p * from.capacity * kPanelRows * bytes,
+                  (end - begin) * kPanelRows * bytes);
   }
 }
 

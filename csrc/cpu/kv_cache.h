@@ -15,8 +15,9 @@ class CpuKvCache final : public KvCache {
   CpuKvCache(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type);
   void reserve(int64_t positions);
   bool same_shape(const CpuKvCache& other) const;
-  // Positions [0, positions) of one layer; same_shape(from), and both caches hold that many.
-  void copy_layer(const CpuKvCache& from, int layer, int64_t positions);
+  size_t bytes() const override;
+  // Positions [begin, end) of one layer; same_shape(from), and both caches hold that many.
+  void copy_layer(const CpuKvCache& from, int layer, int64_t begin, int64_t end);
 
   int64_t heads() const { return heads_; }
   int64_t head_dim() const { return head_dim_; }

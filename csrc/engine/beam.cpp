@@ -51,7 +51,7 @@ class BeamSearch {
     Beam first;
     first.cache = model_.new_cache(capacity_);
     first.constraint = std::move(constraint);
-    first.logits = prefill(model_, prompt_, *first.cache, cancel_);
+    first.logits = prefill(model_, prompt_, *first.cache, cancel_, &out.reused);
     running_.push_back(std::move(first));
     Hypothesis nothing;
     nothing.score = kNotYet;
@@ -172,7 +172,7 @@ class BeamSearch {
       if (unused.empty()) unused.push_back(model_.new_cache(capacity_));
       beams[i].cache = std::move(unused.back());
       unused.pop_back();
-      model_.copy_cache(*running_[next[i].beam].cache, *beams[i].cache, stored);
+      model_.copy_cache(*running_[next[i].beam].cache, *beams[i].cache, 0, stored);
     }
     for (size_t i = 0; i < next.size(); i++)
       if (heir[next[i].beam] == i) beams[i].cache = std::move(running_[next[i].beam].cache);

@@ -27,15 +27,18 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
   engine->backend_ = make_backend(options.backend);
   engine->model_ = load_model(engine->file_, engine->backend_);
   engine->tokenizer_ = load_tokenizer(*engine->file_);
+  engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
   return engine;
 }
 
-std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, const CancelToken* cancel) const {
+std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, bool keep,
+                                                           const CancelToken* cancel) const {
   const auto start = std::chrono::steady_clock::now();
   auto e = std::make_shared<ImageEmbedding>();
   e->rows = model_->image_tokens;
   e->cols = model_->width;
   e->values = model_->encode_image(image, cancel);
+  if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_);
   e->encode_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return e;
 }
@@ -49,13 +52,12 @@ std::vector<int32_t> Engine::prompt_ids(const std::vector<Segment>& segments) co
   return build_prompt(*model_, *tokenizer_, segments).ids;
 }
 
-std::vector<Scored> Engine::score(const std::vector<Segment>& segments,
-                                  const std::vector<std::vector<Segment>>& continuations,
-                                  const CancelToken* cancel) const {
+Scoring Engine::score(const std::vector<Segment>& segments, const std::vector<std::vector<Segment>>& continuations,
+                      const CancelToken* cancel) const {
   KE_CHECK(!continuations.empty(), InvalidRequest, "there is nothing to score: expected at least one continuation");
   const Prompt prompt = build_prompt(*model_, *tokenizer_, segments);
   const size_t n = prompt.ids.size();
-  std::vector<Scored> scored;
+  Scoring out;
   size_t longest = 0;
   for (size_t i = 0; i < continuations.size(); i++) {
     Scored s;
@@ -65,13 +67,13 @@ std::vector<Scored> Engine::score(const std::vector<Segment>& segments,
     KE_CHECK(s.ids.size() > 1, InvalidRequest, "continuation ", i, " has no tokens");
     s.ids.erase(s.ids.begin());  // the <s> that starts every prompt
     longest = std::max(longest, s.ids.size());
-    scored.push_back(std::move(s));
+    out.continuations.push_back(std::move(s));
   }
   check_context(*model_, n, static_cast<int64_t>(longest));
 
   const std::unique_ptr<KvCache> cache = model_->new_cache(static_cast<int64_t>(n + longest));
-  const std::vector<float> first = prefill(*model_, prompt, *cache, cancel);
-  for (Scored& s : scored) {  // each overwrites the positions after the prompt
+  const std::vector<float> first = prefill(*model_, prompt, *cache, cancel, &out.reused);
+  for (Scored& s : out.continuations) {  // each overwrites the positions after the prompt
     s.logprobs.push_back(static_cast<float>(log_probability(first, s.ids[0])));
     std::vector<InputRow> rows;
     std::vector<int32_t> wanted;
@@ -87,7 +89,7 @@ std::vector<Scored> Engine::score(const std::vector<Segment>& segments,
       s.logprobs.push_back(static_cast<float>(
           log_probability(std::span(logits).subspan(i * model_->vocab, model_->vocab), s.ids[i + 1])));
   }
-  return scored;
+  return out;
 }
 
 std::vector<float> Engine::logits(const std::vector<Segment>& segments, const CancelToken* cancel) const {

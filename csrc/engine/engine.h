@@ -5,17 +5,24 @@
 #include <vector>
 
 #include "engine/generate.h"
+#include "engine/prefix_cache.h"
 
 namespace ke {
 
 struct LoadOptions {
   BackendOptions backend;
   LoadMode mode = LoadMode::Mmap;
+  size_t prefix_bytes = 128u << 20;  // for keys and values kept with encoded pictures, see prefix_cache.h; 0: none
 };
 
 struct Scored {
   std::vector<int32_t> ids;     // the continuation's tokens
   std::vector<float> logprobs;  // ln p of each, given the prompt and the ones before
+};
+
+struct Scoring {
+  std::vector<Scored> continuations;
+  size_t reused = 0;  // positions of the prompt that were not computed again
 };
 
 class Engine {
@@ -28,12 +35,14 @@ class Engine {
   const Model& model() const { return *model_; }
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
 
-  std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, const CancelToken* cancel) const;
+  // keep: what prompts that begin with the picture have in common is computed once and stays with it.
+  std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, bool keep,
+                                                     const CancelToken* cancel) const;
   Generation generate(const std::vector<Segment>& segments, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without pictures.
-  std::vector<Scored> score(const std::vector<Segment>& segments,
-                            const std::vector<std::vector<Segment>>& continuations, const CancelToken* cancel) const;
+  Scoring score(const std::vector<Segment>& segments, const std::vector<std::vector<Segment>>& continuations,
+                const CancelToken* cancel) const;
   // The token ids of a prompt, <s> and image slots included.
   std::vector<int32_t> prompt_ids(const std::vector<Segment>& segments) const;
   // (positions, vocab) for every position of the prompt.
@@ -44,6 +53,7 @@ class Engine {
   std::shared_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<PrefixBudget> prefixes_;
 };
 
 }  // namespace ke

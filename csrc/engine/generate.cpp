@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "engine/prefix_cache.h"
 #include "engine/sequence.h"
 
 namespace ke {
@@ -33,10 +34,13 @@ void check_context(const Model& model, size_t prompt_tokens, int64_t new_tokens)
            " are to follow: ", needed, " positions, the model has ", model.context);
 }
 
-std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel) {
+std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel,
+                           size_t* reused) {
   std::vector<float> logits(model.vocab);
   const size_t n = prompt.ids.size();
-  for (size_t begin = 0; begin < n; begin += kRowsPerPass) {
+  const size_t kept = restore_prefix(model, prompt, cache);
+  if (reused) *reused = kept;
+  for (size_t begin = kept; begin < n; begin += kRowsPerPass) {
     const size_t end = std::min(n, begin + kRowsPerPass);
     std::vector<InputRow> rows;
     for (size_t i = begin; i < end; i++)
@@ -46,6 +50,7 @@ std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& ca
     model.forward(rows, wanted, logits.data(), cancel);
   }
   check_finite(logits);
+  keep_prefix(model, prompt, prompt.ids, cache);
   return logits;
 }
 

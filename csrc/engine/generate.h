@@ -30,6 +30,7 @@ struct Generation {
   std::vector<float> logprobs;  // per id: ln softmax over the whole vocabulary before any rule; NaN where not asked for
   FinishReason reason = FinishReason::Length;
   std::string stop_string;  // the one that was met
+  size_t reused = 0;        // positions of the prompt that were not computed again
   double prefill_ms = 0, decode_ms = 0;
 };
 
@@ -50,8 +51,10 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
 // Bounds the memory of activations; results do not depend on it.
 constexpr size_t kRowsPerPass = 256;
 
-// Rows of a prompt from position `begin` on, in passes of bounded size; logits of the last row, (vocab).
-std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel);
+// The rows of a prompt that its first picture's prefix cache does not have, in passes of bounded size; logits of the
+// last row, (vocab). reused (may be nullptr) becomes the number of those that it has.
+std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel,
+                           size_t* reused);
 std::unique_ptr<Constraint> make_constraint(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt,
                                             const GenerateParams& params);
 void beam_search(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt, const GenerateParams& params,

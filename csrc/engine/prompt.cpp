@@ -1,8 +1,15 @@
 #include "engine/prompt.h"
 
+#include <atomic>
+
 #include "base/error.h"
 
 namespace ke {
+
+static std::atomic<uint64_t> embeddings_made{0};
+
+ImageEmbedding::ImageEmbedding() : serial(++embeddings_made) {}
+
 namespace {
 
 class Builder {
@@ -52,12 +59,12 @@ class Builder {
              e->rows, " x ", e->cols, " values, this model needs ", model_.image_tokens, " x ", model_.width,
              ": it was encoded by another model");
     token(model_.format.image_begin);
+    prompt.pictures.push_back({prompt.ids.size(), e});
     for (int64_t j = 0; j < e->rows; j++) {
       prompt.ids.push_back(model_.format.first_slot + static_cast<int32_t>(j));
       prompt.embedding.push_back(e->values.data() + j * e->cols);
     }
     token(model_.format.image_end);
-    prompt.images.push_back(e);
   }
 
   void boxes(const std::vector<std::pair<int32_t, int32_t>>& cells) {

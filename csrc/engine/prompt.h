@@ -11,11 +11,16 @@
 
 namespace ke {
 
+class PrefixCache;
+
 // An encoded picture; may be used in any number of prompts of the model that made it.
 struct ImageEmbedding {
+  ImageEmbedding();
+  const uint64_t serial;  // no two of a process have the same, also one after the other
   int64_t rows = 0, cols = 0;
   std::vector<float> values;  // (rows, cols)
   double encode_ms = 0;
+  std::shared_ptr<PrefixCache> prefix;  // of prompts whose first picture this is; nullptr: nothing is kept
 };
 
 struct Segment {
@@ -34,9 +39,13 @@ struct Segment {
 };
 
 struct Prompt {
-  std::vector<int32_t> ids;                                   // <s> first
-  std::vector<const float*> embedding;                        // per id: an image row, or nullptr
-  std::vector<std::shared_ptr<const ImageEmbedding>> images;  // keeps the rows alive
+  struct Picture {
+    size_t first;                                 // position of its first row; the others follow
+    std::shared_ptr<const ImageEmbedding> image;  // keeps the rows alive
+  };
+  std::vector<int32_t> ids;             // <s> first
+  std::vector<const float*> embedding;  // per id: an image row, or nullptr
+  std::vector<Picture> pictures;        // in order of position
 };
 
 // InvalidRequest when there is no segment, a cell or id is out of range, or a picture was encoded by another model.

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "engine/prefix_cache.h"
 
 namespace ke {
 
@@ -28,11 +29,12 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
   out_.prompt_ids = prompt_.ids;
 }
 
-void Sequence::start(KvCache& cache, int64_t begin) {
-  KE_ASSERT(!cache_ && cache.capacity >= capacity() && begin >= 0 && begin < static_cast<int64_t>(ids_.size()));
-  cache_ = &cache;
-  fed_ = begin;
+void Sequence::start(KvCache& cache) {
+  KE_ASSERT(!cache_ && cache.capacity >= capacity());
   started_ = Clock::now();
+  cache_ = &cache;
+  out_.reused = restore_prefix(model_, prompt_, cache);
+  fed_ = static_cast<int64_t>(out_.reused);
 }
 
 size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted) {
@@ -52,6 +54,7 @@ void Sequence::take_logits(std::span<const float> logits) {
   KE_ASSERT(!done_ && fed_ == static_cast<int64_t>(ids_.size()));
   check_finite(logits);
   if (out_.ids.empty()) {
+    keep_prefix(model_, prompt_, prompt_.ids, *cache_);
     out_.prefill_ms = ms_since(started_);
     decoding_ = Clock::now();
   }
@@ -83,6 +86,7 @@ void Sequence::take_logits(std::span<const float> logits) {
 
 void Sequence::finish(FinishReason reason) {
   out_.reason = reason;
+  keep_prefix(model_, prompt_, std::span(ids_).first(ids_.size() - 1), *cache_);  // the last token was not fed
   out_.decode_ms = ms_since(decoding_);
   done_ = true;
 }

@@ -18,9 +18,9 @@ class Sequence {
 
   // How many positions its cache must hold.
   int64_t capacity() const { return static_cast<int64_t>(prompt_.ids.size()) + params_.max_tokens; }
-  // The cache to store keys and values in, whose first `begin` positions are those of the prompt already (not all of
-  // them: the last one's logits are needed). Must be called once, before the first rows.
-  void start(KvCache& cache, int64_t begin = 0);
+  // The cache to store keys and values in; those of the prompt's beginning are put there where its first picture has
+  // them (prefix_cache.h). Must be called once, before the first rows.
+  void start(KvCache& cache);
 
   const Prompt& prompt() const { return prompt_; }
   // Positions whose keys and values are stored once the rows handed out so far are computed.

@@ -97,8 +97,8 @@ class Kosmos2 : public Model {
     return backend_->alloc_kv(static_cast<int>(d.layers), d.heads, d.width / d.heads, capacity, decoder_.kv_type());
   }
 
-  void copy_cache(const KvCache& from, KvCache& to, int64_t positions) const override {
-    backend_->kv_copy(from, to, positions);
+  void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override {
+    backend_->kv_copy(from, to, begin, end);
   }
 
   void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,

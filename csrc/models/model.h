@@ -38,7 +38,8 @@ class Model {
   // -> (image_tokens, width) float32
   virtual std::vector<float> encode_image(const ImageView& image, const CancelToken* cancel) const = 0;
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity) const = 0;
-  virtual void copy_cache(const KvCache& from, KvCache& to, int64_t positions) const = 0;
+  // Positions [begin, end); see Backend::kv_copy.
+  virtual void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const = 0;
   // See Decoder::forward.
   virtual void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
                        const CancelToken* cancel) const = 0;

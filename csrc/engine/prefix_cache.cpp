@@ -1,0 +1,124 @@
+#include "engine/prefix_cache.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace ke {
+
+// ---- budget
+
+PrefixBudget::Places::iterator PrefixBudget::join(PrefixCache* cache) {
+  std::lock_guard lock(mutex_);
+  caches_.push_front(cache);
+  return caches_.begin();
+}
+
+void PrefixBudget::leave(Places::iterator place) {
+  std::lock_guard lock(mutex_);
+  caches_.erase(place);
+}
+
+void PrefixBudget::used(Places::iterator place) {
+  std::lock_guard lock(mutex_);
+  caches_.splice(caches_.begin(), caches_, place);
+  size_t total = 0;
+  for (PrefixCache* cache : caches_) {
+    const size_t held = cache->bytes();
+    if (total + held <= bytes_ || cache == caches_.front())
+      total += held;
+    else
+      cache->clear();
+  }
+}
+
+// ---- cache
+
+PrefixCache::PrefixCache(std::shared_ptr<PrefixBudget> budget)
+    : budget_(std::move(budget)), place_(budget_->join(this)) {}
+
+PrefixCache::~PrefixCache() { budget_->leave(place_); }
+
+size_t PrefixCache::common(const Prompt& prompt, std::span<const int32_t> sequence) const {
+  size_t n = std::mismatch(ids_.begin(), ids_.end(), sequence.begin(), sequence.end()).first - ids_.begin();
+  for (size_t i = 0; i < std::max(pictures_.size(), prompt.pictures.size()); i++) {
+    const Picture here = i < pictures_.size() ? pictures_[i] : Picture{n, 0};
+    const Picture there = i < prompt.pictures.size()
+                              ? Picture{prompt.pictures[i].first, prompt.pictures[i].image->serial}
+                              : Picture{n, 0};
+    if (std::min(here.first, there.first) >= n) break;
+    // One has a picture where the other has another, or tokens that are spelt like a picture's places.
+    if (here != there) return std::min(here.first, there.first);
+  }
+  return n;
+}
+
+size_t PrefixCache::restore(const Model& model, const Prompt& prompt, KvCache& cache) const {
+  std::shared_lock lock(mutex_);
+  if (!kv_) return 0;
+  const size_t n = std::min(common(prompt, prompt.ids), prompt.ids.size() - 1);
+  if (n > 0) model.copy_cache(*kv_, cache, 0, static_cast<int64_t>(n));
+  return n;
+}
+
+void PrefixCache::keep(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence,
+                       const KvCache& cache) {
+  const size_t affordable = budget_->bytes() / (cache.bytes() / static_cast<size_t>(cache.capacity));
+  const size_t n = std::min(sequence.size(), affordable);
+  {
+    std::unique_lock lock(mutex_);
+    const size_t begin = std::min(common(prompt, sequence), n);
+    if (begin < n) {
+      ids_.resize(begin);  // should memory be refused below, what is left is whole
+      std::erase_if(pictures_, [&](const Picture& p) { return p.first >= begin; });
+      std::vector<int32_t> ids(sequence.begin(), sequence.begin() + n);
+      std::vector<Picture> pictures;
+      for (const Prompt::Picture& p : prompt.pictures)
+        if (p.first < n) pictures.push_back({p.first, p.image->serial});
+      try {
+        if (!kv_) kv_ = model.new_cache(static_cast<int64_t>(n));
+        model.copy_cache(cache, *kv_, static_cast<int64_t>(begin), static_cast<int64_t>(n));
+      } catch (const Error& e) {
+        if (e.code() != ErrorCode::OutOfMemory) throw;
+        return;  // the answer does not need it
+      }
+      ids_ = std::move(ids);
+      pictures_ = std::move(pictures);
+    }
+  }
+  budget_->used(place_);
+}
+
+void PrefixCache::clear() {
+  std::unique_lock lock(mutex_);
+  kv_.reset();
+  ids_.clear();
+  pictures_.clear();
+}
+
+size_t PrefixCache::positions() const {
+  std::shared_lock lock(mutex_);
+  return ids_.size();
+}
+
+size_t PrefixCache::bytes() const {
+  std::shared_lock lock(mutex_);
+  return kv_ ? kv_->bytes() : 0;
+}
+
+// ---- by prompt
+
+static PrefixCache* cache_of(const Prompt& prompt) {
+  return prompt.pictures.empty() ? nullptr : prompt.pictures[0].image->prefix.get();
+}
+
+size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache) {
+  const PrefixCache* kept = cache_of(prompt);
+  return kept ? kept->restore(model, prompt, cache) : 0;
+}
+
+void keep_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache) {
+  if (PrefixCache* kept = cache_of(prompt)) kept->keep(model, prompt, sequence, cache);
+}
+
+}  // namespace ke

@@ -1,0 +1,77 @@
+// Keys and values of earlier prompts, kept with the encoded picture that they begin with, so that the next prompt that
+// begins alike computes only what is new. A position's keys and values depend on the tokens and pictures up to it and
+// on nothing else, bit for bit, so reading them back gives the answer that computing them again would give.
+#pragma once
+#include <list>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <span>
+#include <vector>
+
+#include "engine/prompt.h"
+
+namespace ke {
+
+class PrefixCache;
+
+// Bounds what all prefix caches of an engine hold together: the one used longest ago is emptied first.
+class PrefixBudget {
+ public:
+  explicit PrefixBudget(size_t bytes) : bytes_(bytes) {}
+  size_t bytes() const { return bytes_; }
+
+ private:
+  friend class PrefixCache;
+  using Places = std::list<PrefixCache*>;
+  Places::iterator join(PrefixCache* cache);
+  void leave(Places::iterator place);
+  void used(Places::iterator place);  // empties others where the sum has become too much
+
+  const size_t bytes_;
+  std::mutex mutex_;  // taken before any cache's own
+  Places caches_;     // used last first
+};
+
+// One sequence from its first position on: the last prompt, perhaps with its answer. Any number of threads may use it.
+class PrefixCache {
+ public:
+  explicit PrefixCache(std::shared_ptr<PrefixBudget> budget);
+  ~PrefixCache();
+  PrefixCache(const PrefixCache&) = delete;
+  PrefixCache& operator=(const PrefixCache&) = delete;
+
+  // Fills `cache` with the positions that the prompt has in common with what is kept, the prompt's last one excepted
+  // (its logits are wanted), and returns how many.
+  size_t restore(const Model& model, const Prompt& prompt, KvCache& cache) const;
+
+  // Keeps the positions of `sequence` (the prompt's ids, perhaps with those of an answer), all of which `cache` holds;
+  // as many as the budget allows. Only complete passes are offered, so a call that failed leaves nothing behind.
+  void keep(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
+
+  void clear();
+  size_t positions() const;
+  size_t bytes() const;  // of memory
+
+ private:
+  struct Picture {
+    size_t first;     // as in Prompt
+    uint64_t serial;  // of the embedding
+    bool operator==(const Picture&) const = default;
+  };
+  // How many positions of the sequence, which begins with the prompt, are kept.
+  size_t common(const Prompt& prompt, std::span<const int32_t> sequence) const;
+
+  const std::shared_ptr<PrefixBudget> budget_;
+  PrefixBudget::Places::iterator place_;
+  mutable std::shared_mutex mutex_;  // shared while positions are copied out
+  std::unique_ptr<KvCache> kv_;
+  std::vector<int32_t> ids_;  // of the positions kept
+  std::vector<Picture> pictures_;
+};
+
+// The same for the cache of the prompt's first picture, if it has one: 0 positions, or nothing kept, without.
+size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache);
+void keep_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
+
+}  // namespace ke
