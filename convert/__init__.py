@@ -1,7 +1,20 @@
-"""Turns published KOSMOS-2 checkpoints into one GGUF file: `convert`; `verify` checks one; `RECIPES` are the types."""
+"""Turns published KOSMOS-2 checkpoints into one GGUF file: `convert`; `requantize` stores a file in another type;
+`verify` checks one; `RECIPES` are the types."""
 
 from .pipeline import Cancellable, ConvertReport, Progress, convert, describe
 from .recipe import DEFAULT, RECIPES
+from .requantize import requantize, stored_type
 from .verify import verify
 
-__all__ = ["DEFAULT", "RECIPES", "Cancellable", "ConvertReport", "Progress", "convert", "describe", "verify"]
+__all__ = [
+    "DEFAULT",
+    "RECIPES",
+    "Cancellable",
+    "ConvertReport",
+    "Progress",
+    "convert",
+    "describe",
+    "requantize",
+    "stored_type",
+    "verify",
+]

@@ -16,7 +16,8 @@ from .recipe import TYPES, stored_bytes
 
 ALIGNMENT = 64
 VERSION = 3
-# (key, type, value); types: u32, i32, f32, bool, str, and [u8] [i32] [f32] [str] for arrays.
+# (key, type, value); types: u32, i32, f32, bool, str, and [u8] [i32] [f32] [str] for arrays; raw is a value's bytes,
+# its type included.
 Entry = tuple[str, str, Any]
 _SCALARS = {"u32": (4, "<I"), "i32": (5, "<i"), "f32": (6, "<f"), "bool": (7, "<?")}
 _ARRAYS = {"[i32]": (5, "i"), "[f32]": (6, "f")}
@@ -69,6 +70,8 @@ def _string(text: str) -> bytes:
 
 
 def _value(kind: str, value: Any) -> bytes:
+    if kind == "raw":
+        return bytes(value)
     if kind in _SCALARS:
         number, form = _SCALARS[kind]
         return struct.pack("<I", number) + struct.pack(form, value)

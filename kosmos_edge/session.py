@@ -147,6 +147,19 @@ class Session:
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
         return ranking
 
+    def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:
+        """The logits that predict each of `ids` after the plan's prompt and the ids before it (teacher forcing).
+
+        -> ((len(ids), vocab) little-endian float32, vocab)
+        """
+        if not ids:
+            return b"", self.engine.tokenizer.size
+        segments = [*self._prompt(plan.segments, _core.CancelToken()).segments]
+        if ids[1:]:
+            segments.append(("ids", list(ids[:-1])))
+        values, rows, vocab = self.engine.logits(segments)
+        return values[(rows - len(ids)) * vocab * 4 :], vocab
+
     # ---- prompt
 
     def _encode(self, image: Any, token: _core.CancelToken, keep: bool = False) -> tuple[EncodedImage, float]:

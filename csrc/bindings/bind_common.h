@@ -61,6 +61,7 @@ void bind_image(nb::module_& m);
 void bind_ops(nb::module_& m);
 void bind_engine(nb::module_& m);
 void bind_batch(nb::module_& m);
+void bind_quality(nb::module_& m);
 void bind_testing(nb::module_& m);
 
 }  // namespace ke

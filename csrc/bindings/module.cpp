@@ -12,5 +12,6 @@ NB_MODULE(_core, m) {
   ke::bind_ops(m);
   ke::bind_engine(m);
   ke::bind_batch(m);
+  ke::bind_quality(m);
   ke::bind_testing(m);
 }

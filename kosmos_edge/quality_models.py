@@ -1,0 +1,98 @@
+"""The files that `bench quality` compares: one model in several storage types, made where they are missing.
+
+A type is a recipe of the converter (f32, f16, q8_0, q6_k, q5_k, q4_k_m, q4_0, bf16), or a recipe with ":float": the
+weights rounded to that type, then kept as float32, so that the engine computes with float activations. The
+difference between q4_k_m and q4_k_m:float is what 8-bit activations alone cost.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kosmos_edge.errors import InvalidRequest, KosmosError
+
+FLOAT = ":float"
+FLOAT_TYPES = ("f32", "f16", "bf16")
+
+
+def _conversion() -> Any:
+    return import_module("kosmos_edge.convert")
+
+
+def parse_types(text: str) -> list[str]:
+    """The types of a comma-separated list, in its order. InvalidRequest for an unknown or repeated one."""
+    known = list(_conversion().RECIPES)
+    types: list[str] = []
+    for word in text.split(","):
+        name = word.strip().lower()
+        base = name.removesuffix(FLOAT)
+        base = "q5_k" if base == "q5_k_m" else base
+        if base not in known or (name.endswith(FLOAT) and base in FLOAT_TYPES):
+            raise InvalidRequest(
+                f"--types: {word.strip()!r} is none of {', '.join(known)}, or a quantized one of them with {FLOAT!r}"
+            )
+        name = base + (FLOAT if name.endswith(FLOAT) else "")
+        if name in types:
+            raise InvalidRequest(f"--types: {name} is given twice")
+        types.append(name)
+    return types
+
+
+class Source:
+    """What the types are made from: a published checkpoint, or a GGUF file of any type."""
+
+    def __init__(self, model: str | None, offline: bool) -> None:
+        """model: a folder or weights file of a checkpoint, or what `load` takes."""
+        from kosmos_edge.model import find_model
+
+        is_path = model is not None and os.path.exists(model)
+        is_checkpoint = is_path and model is not None and (os.path.isdir(model) or not model.lower().endswith(".gguf"))
+        self.path = Path(model) if is_checkpoint and model is not None else find_model(model, offline=offline)
+        self.is_checkpoint = is_checkpoint
+        self.type: str | None = None  # of a GGUF file; None for a checkpoint, and for a file of no recipe
+        if not is_checkpoint:
+            self.type = _conversion().stored_type(self.path)
+
+    @property
+    def label(self) -> str:
+        """The source's type for people."""
+        return "checkpoint" if self.is_checkpoint else self.type or "other"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether float types made from it are the values of rounded weights."""
+        return not self.is_checkpoint and self.type not in FLOAT_TYPES
+
+    @contextmanager
+    def file(self, type: str, folder: str | None, cancel: Any = None) -> Iterator[Path]:
+        """A GGUF file of a type; what had to be made for it is removed afterwards. folder: where it is made."""
+        if type == self.type:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="kosmos-edge-quality-", dir=folder) as name:
+            yield self._make(type, Path(name), cancel)
+
+    def _make(self, type: str, folder: Path, cancel: Any) -> Path:
+        convert = _conversion()
+        base = type.removesuffix(FLOAT)
+        output = folder / f"{base}.gguf"
+        try:
+            if base == self.type:
+                output = self.path
+            elif self.is_checkpoint:
+                convert.convert(self.path, output, type=base, cancel=cancel)
+            else:
+                convert.requantize(self.path, output, type=base, cancel=cancel)
+            if base != type:
+                rounded, output = output, folder / f"{base}-float.gguf"
+                convert.requantize(rounded, output, type="f32", cancel=cancel)
+        except KosmosError as error:
+            error.add_note(f"while storing the model as {type}")
+            raise
+        return output
