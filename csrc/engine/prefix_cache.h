@@ -36,7 +36,8 @@ class PrefixBudget {
 // One sequence from its first position on: the last prompt, perhaps with its answer. Any number of threads may use it.
 class PrefixCache {
  public:
-  explicit PrefixCache(std::shared_ptr<PrefixBudget> budget);
+  enum class Keeps { All, BeforePictures };  // BeforePictures: only what stands before the first picture's rows
+  PrefixCache(std::shared_ptr<PrefixBudget> budget, Keeps keeps);
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
@@ -63,6 +64,7 @@ class PrefixCache {
   size_t common(const Prompt& prompt, std::span<const int32_t> sequence) const;
 
   const std::shared_ptr<PrefixBudget> budget_;
+  const Keeps keeps_;
   PrefixBudget::Places::iterator place_;
   mutable std::shared_mutex mutex_;  // shared while positions are copied out
   std::unique_ptr<KvCache> kv_;
@@ -70,7 +72,7 @@ class PrefixCache {
   std::vector<Picture> pictures_;
 };
 
-// The same for the cache of the prompt's first picture, if it has one: 0 positions, or nothing kept, without.
+// The same with the caches of the prompt's first picture; a prompt without pictures computes and keeps nothing.
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache);
 void keep_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
 

@@ -20,7 +20,9 @@ struct ImageEmbedding {
   int64_t rows = 0, cols = 0;
   std::vector<float> values;  // (rows, cols)
   double encode_ms = 0;
-  std::shared_ptr<PrefixCache> prefix;  // of prompts whose first picture this is; nullptr: nothing is kept
+  // For prompts whose first picture this is; either may be nullptr, then nothing is kept.
+  std::shared_ptr<PrefixCache> prefix;   // its own
+  std::shared_ptr<PrefixCache> opening;  // what stands before the picture, shared by all of an engine
 };
 
 struct Segment {

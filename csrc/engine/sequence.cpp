@@ -33,12 +33,11 @@ void Sequence::start(KvCache& cache) {
   KE_ASSERT(!cache_ && cache.capacity >= capacity());
   started_ = Clock::now();
   cache_ = &cache;
-  out_.reused = restore_prefix(model_, prompt_, cache);
-  fed_ = static_cast<int64_t>(out_.reused);
 }
 
 size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted) {
   KE_ASSERT(cache_ && !done_ && most >= 1 && fed_ < static_cast<int64_t>(ids_.size()));
+  if (fed_ == 0) fed_ = static_cast<int64_t>(out_.reused = restore_prefix(model_, prompt_, *cache_));
   const size_t end = std::min(ids_.size(), static_cast<size_t>(fed_) + most);
   for (size_t i = static_cast<size_t>(fed_); i < end; i++) {
     const float* embedding = i < prompt_.embedding.size() ? prompt_.embedding[i] : nullptr;
