@@ -16,7 +16,7 @@ from api_model import grounded_model, long_file, long_model, picture, tiny_model
 from kosmos_edge import CancelToken, Done, EntityEvent, Model, TextDelta, _core
 from kosmos_edge.errors import Cancelled, ContextTooLong, ImageDecodeError, InvalidRequest
 
-LONG = {"max_tokens": 15000, "choices": ["a dog " * 7000]}  # takes many seconds; never run to its end
+LONG = {"max_tokens": 15000, "choices": ["a dog " * 7000], "logprobs": True}  # takes many seconds; never run to its end
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_the_gil_is_free_while_the_engine_computes(call: str) -> None:
     embedding = engine.encode_image(picture(), 100, 80)
     prompt = [("image", embedding), ("text", "An image of")]
     params = _core.GenerateParams()
-    params.max_tokens, params.choices = 400, ["a dog " * 150]
+    params.max_tokens, params.choices, params.logprobs = 400, ["a dog " * 150], True
     big = np.tile(picture(0, 100, 100), (30, 30, 1))
     calls = {
         "generate": lambda: engine.generate(prompt, params),
@@ -247,6 +247,7 @@ sys.path.insert(0, {tests!r})
 from api_model import picture
 from kosmos_edge import load
 model = load({model!r}, threads=1)
+LONG = {long!r}
 try:
     print("ready", flush=True)
     {call}
@@ -261,13 +262,13 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(
     "call",
     [
-        "model.generate([picture(), 'An image of'], max_tokens=15000, choices=['a dog ' * 7000])",
-        "list(model.generate([picture(), 'An image of'], max_tokens=15000, choices=['a dog ' * 7000], stream=True))",
+        "model.generate([picture(), 'An image of'], **LONG)",
+        "list(model.generate([picture(), 'An image of'], **LONG, stream=True))",
         "model.score(picture(), ['a dog ' * 2000] * 20)",
     ],
 )
 def test_ctrl_c_raises_keyboard_interrupt_in_the_middle_of_a_call(call: str) -> None:
-    program = INTERRUPTED.format(tests=str(Path(__file__).parent), model=str(long_file()), call=call)
+    program = INTERRUPTED.format(tests=str(Path(__file__).parent), model=str(long_file()), call=call, long=LONG)
     process = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True, env=os.environ)
     assert process.stdout is not None
     with process:

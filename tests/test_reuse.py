@@ -1,6 +1,7 @@
 """Keys and values kept with an encoded image: the same bits as without, counted honestly, bounded, safe to share."""
 
 import functools
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -279,3 +280,45 @@ def test_a_batch_profits_within_itself() -> None:
     assert [got[key].token_ids for key in range(3)] == [result.token_ids for result in want]
     assert [got[key].logprobs for key in range(3)] == [result.logprobs for result in want]
     assert [got[key].reused for key in (1, 2)] == [model_prefix(model, shots)] * 2
+
+
+def test_tokens_that_are_forced_need_no_logits(model: Model) -> None:
+    """Without log-probabilities they are taken as they are; the answer, its reason and what follows stay the same."""
+    engine = model._open.engine
+    embedding = engine.encode_image(picture(), 100, 80)
+    prompt = [("image", embedding), ("text", "An image of")]
+    texts = [
+        ["a red circle"],
+        ["a dog", "a dog on a mat", "the cat"],
+        ["a a a a b", "a a a c"],
+        ["is it", "it is", "a"],
+    ]
+    heard: list[int] = []
+    for choices, temperature, limit in itertools.product(texts, (0.0, 5.0), (2, 12)):
+        params, scored = _core.GenerateParams(), _core.GenerateParams()
+        for p in (params, scored):
+            p.choices, p.temperature, p.seed, p.max_tokens, p.no_repeat_ngram_size = choices, temperature, 3, limit, 2
+        scored.logprobs = True
+        heard.clear()
+        got = engine.generate(prompt, params, lambda token, _: heard.append(token))
+        want = engine.generate(prompt, scored)
+        assert got.token_ids == want.token_ids == heard and got.finish_reason == want.finish_reason
+    stopped = engine.generate(prompt, params, lambda token, _: False)
+    assert stopped.finish_reason == ("callback" if len(got.token_ids) > 1 else "choice") and len(stopped.token_ids) == 1
+
+
+def test_a_conversation_goes_on_after_forced_tokens(model: Model) -> None:
+    """Their keys and values were not computed, so they are not kept either."""
+    engine, params, plain = model._open.engine, _core.GenerateParams(), _core.GenerateParams()
+    params.max_tokens, params.choices = 12, ["a red circle on a mat"]
+    plain.max_tokens, plain.logprobs = 6, True
+    embedding = engine.encode_image(picture(), 100, 80, keep=True)
+    prompt = [("image", embedding), ("text", "What is it?")]
+    first = engine.generate(prompt, params)
+    assert embedding.kept_positions == len(first.prompt_ids)
+    rest = [("ids", first.token_ids), ("text", "Is it?")]
+    got = engine.generate(prompt + rest, plain)
+    fresh = ("image", engine.encode_image(picture(), 100, 80))
+    want = engine.generate([fresh, prompt[1], *rest], plain)
+    assert got.reused == len(first.prompt_ids)
+    assert got.token_ids == want.token_ids and got.logprobs == want.logprobs

@@ -73,7 +73,7 @@ void Batch::gather() {
     if (m->cancel && m->cancel->cancelled())
       m->error = std::make_exception_ptr(Error(ErrorCode::Cancelled, "cancelled"));
     else if (!m->sequence->in_prompt())
-      feed(*m, 1);
+      feed(*m, kRowsPerPass);
     else if (!prompt)
       prompt = m.get();
   }

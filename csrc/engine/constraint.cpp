@@ -95,11 +95,22 @@ class OneOf : public Constraint {
     std::vector<std::pair<int32_t, float>> kept;
     for (const auto& c : *choices_) {
       if (!continues(c)) continue;
-      const int32_t next = c.size() == so_far_.size() ? eos_ : c[so_far_.size()];
+      const int32_t next = next_of(c);
       kept.push_back({next, scores[next]});
     }
     std::fill(scores.begin(), scores.end(), kNever);
     for (auto [id, score] : kept) scores[id] = score;
+  }
+
+  int32_t forced() const override {
+    int32_t only = -1;
+    for (const auto& c : *choices_) {
+      if (!continues(c)) continue;
+      const int32_t next = next_of(c);
+      if (only >= 0 && next != only) return -1;
+      only = next;
+    }
+    return only;
   }
 
   bool complete() const override {
@@ -112,6 +123,9 @@ class OneOf : public Constraint {
   }
 
  private:
+  int32_t next_of(const std::vector<int32_t>& choice) const {
+    return choice.size() == so_far_.size() ? eos_ : choice[so_far_.size()];
+  }
   bool continues(const std::vector<int32_t>& choice) const {
     return choice.size() >= so_far_.size() && std::equal(so_far_.begin(), so_far_.end(), choice.begin());
   }

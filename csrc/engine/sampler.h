@@ -32,6 +32,10 @@ class Sampler {
   explicit Sampler(const SamplerParams& params) : params_(params), state_(params.seed) {}
   // scores after apply_rules; may be changed. Order as in transformers: temperature, top-k, top-p.
   int32_t pick(std::span<float> scores);
+  // What pick() does to those that follow, where there is but one token to pick.
+  void skip() {
+    if (params_.temperature != 0) uniform();
+  }
 
  private:
   double uniform();  // [0, 1)

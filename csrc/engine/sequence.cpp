@@ -63,6 +63,17 @@ void Sequence::take_logits(std::span<const float> logits) {
   const bool scored = params_.logprobs || model_.format.is_location(id);
   const float logprob =
       scored ? static_cast<float>(log_probability(logits, id)) : std::numeric_limits<float>::quiet_NaN();
+  add(id, logprob);
+  // Where one token alone may follow, its logits would change nothing; only its log-probability needs them.
+  while (!done_ && constraint_ && !params_.logprobs) {
+    const int32_t forced = constraint_->forced();
+    if (forced < 0 || model_.format.is_location(forced)) break;
+    sampler_.skip();
+    add(forced, std::numeric_limits<float>::quiet_NaN());
+  }
+}
+
+void Sequence::add(int32_t id, float logprob) {
   out_.ids.push_back(id);
   out_.logprobs.push_back(logprob);
   ids_.push_back(id);
@@ -85,7 +96,7 @@ void Sequence::take_logits(std::span<const float> logits) {
 
 void Sequence::finish(FinishReason reason) {
   out_.reason = reason;
-  keep_prefix(model_, prompt_, std::span(ids_).first(ids_.size() - 1), *cache_);  // the last token was not fed
+  keep_prefix(model_, prompt_, std::span(ids_).first(static_cast<size_t>(fed_)), *cache_);
   out_.decode_ms = ms_since(decoding_);
   done_ = true;
 }

@@ -40,6 +40,7 @@ class Sequence {
   Generation& result() { return out_; }
 
  private:
+  void add(int32_t id, float logprob);
   void finish(FinishReason reason);
 
   const Model& model_;
