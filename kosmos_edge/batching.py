@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kosmos_edge.batch_worker import BatchWorker, Job
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError
+from kosmos_edge.images import open_image
+from kosmos_edge.options import check_int
 from kosmos_edge.results import Ranking, Result
 from kosmos_edge.tasks import source_name
 
@@ -14,12 +18,25 @@ if TYPE_CHECKING:
     from kosmos_edge.model import Model
 
 TASKS = ("caption", "ground", "locate", "describe", "ask", "score")
+MAX_BATCH = 256  # csrc/engine/batch.h
+DEFAULT_BATCH = 8  # full size: 1.8 times the images/s of 1; 16 gives 1.9 for twice the memory
 
 
 def run_batch(
-    model: Model, images: Iterable[Any], task: str, on_error: str, arguments: Mapping[str, Any]
-) -> Iterator[Result | Ranking]:
-    """Checks the arguments now; the pictures are taken as the results are asked for."""
+    model: Model,
+    images: Iterable[Any],
+    task: str,
+    on_error: str,
+    batch_size: int,
+    arguments: Mapping[str, Any],
+    *,
+    opener: Callable[[Any], Any] = open_image,
+    namer: Callable[[Any], str | None] = source_name,
+) -> Generator[Result | Ranking, None, None]:
+    """Checks the arguments now; the pictures are taken as the results are asked for.
+
+    opener: entry of `images` -> Picture, called on threads of its own. namer: entry -> Result.source where it failed.
+    """
     if task not in TASKS:
         raise InvalidRequest(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     if on_error not in ("yield", "raise"):
@@ -28,34 +45,57 @@ def run_batch(
         raise InvalidRequest(f"images: expected an iterable of pictures, got {type(images).__name__}")
     if arguments.get("stream"):
         raise InvalidRequest("stream: a batch gives whole results; call the verb itself to stream")
-    check_task(model, task, arguments)
-    return _results(model, images, task, on_error, arguments)
+    size = check_int("batch_size", batch_size, 1, MAX_BATCH)
+    request = model.request(task, bind_task(model, task, arguments))
+    worker = BatchWorker(request, size, opener)
+    return _results(model, worker, images, task, on_error, namer)
 
 
-def check_task(model: Model, task: str, arguments: Mapping[str, Any]) -> None:
-    """Raises what the verb would raise about its arguments, whatever the picture."""
+def bind_task(model: Model, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the verb by name, defaults filled in; the picture is None."""
     try:
         bound = inspect.signature(getattr(model, task)).bind(None, **arguments)
     except TypeError as error:
         raise InvalidRequest(f"{task}: {error}") from None
     bound.apply_defaults()
-    model.check_request(task, bound.arguments)
+    return bound.arguments
 
 
 def _results(
-    model: Model, images: Iterable[Any], task: str, on_error: str, arguments: Mapping[str, Any]
-) -> Iterator[Result | Ranking]:
-    verb = getattr(model, task)
-    for image in images:
-        try:
-            result = verb(image, **arguments)
-        except Cancelled:
-            raise
-        except KosmosError as error:
-            if on_error == "raise":
-                raise
-            result = failed_answer(model, task, source_name(image), error)
-        yield result
+    model: Model,
+    worker: BatchWorker,
+    images: Iterable[Any],
+    task: str,
+    on_error: str,
+    namer: Callable[[Any], str | None],
+) -> Generator[Result | Ranking, None, None]:
+    """Keeps worker.ahead pictures in the worker's hands; a picture that is slow to come delays no result for long."""
+    jobs: deque[Job] = deque()
+    source = iter(images)
+    more = True
+    broken: Exception | None = None
+    with worker:
+        while True:
+            while more and len(jobs) < worker.ahead and not (jobs and jobs[0].done.is_set()):
+                try:
+                    jobs.append(worker.submit(next(source)))
+                except StopIteration:
+                    more = False
+                except Exception as raised:  # of the caller's iterable: passed on behind the results before it
+                    more, broken = False, raised
+            if not jobs:
+                break
+            job = jobs.popleft()
+            error = worker.wait(job)
+            if isinstance(error, KosmosError) and not isinstance(error, Cancelled) and on_error == "yield":
+                yield failed_answer(model, task, namer(job.source), error)
+            elif error is not None:
+                raise error
+            else:
+                assert job.result is not None
+                yield job.result
+    if broken is not None:
+        raise broken
 
 
 def failed_answer(model: Model, task: str, source: str | None, error: KosmosError) -> Result | Ranking:

@@ -25,6 +25,7 @@ COMMANDS = {
     "describe": ("cli_tasks", "Say what is in a box."),
     "ask": ("cli_tasks", "Answer a question about a picture."),
     "score": ("cli_tasks", "Rank texts by their likelihood for a picture."),
+    "batch": ("cli_batch", "Put any of these to folders of pictures."),
     "generate": ("cli_generate", "Go on from pictures, texts and boxes in any order."),
     "models": ("cli_models", "List, pull, remove, verify models; print their paths."),
     "convert": ("cli_models", "Turn a published checkpoint into one GGUF file."),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "json", "jsonl", "csv")
+MAX_BATCH = 256  # kosmos_edge.batching has both; importing it would make --help slow
+DEFAULT_BATCH = 8
 
 
 def option(*declarations: str, **settings: Any) -> Callable[[F], F]:
@@ -62,10 +64,25 @@ generation_options = options(
     option("--grammar/--no-grammar", default=None, help="Keep location tokens well formed."),
 )
 
-output_options = options(
-    option("-f", "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Of stdout."),
-    option("-o", "--output", metavar="FILE", help="Write the results there instead of stdout."),
-    option("--overwrite", is_flag=True, help="Replace files that exist."),
+
+def output_options_with(form: str) -> Callable[[F], F]:
+    """Where the results go, in this format where none is asked for."""
+    choice = click.Choice(FORMATS)
+    return options(
+        option("-f", "--format", "form", type=choice, default=form, show_default=True, help="Of stdout."),
+        option("-o", "--output", metavar="FILE", help="Write the results there instead of stdout."),
+        option("--overwrite", is_flag=True, help="Replace files that exist."),
+    )
+
+
+output_options = output_options_with("text")
+batch_size_option = option(
+    "--batch-size",
+    type=click.IntRange(1, MAX_BATCH),
+    default=DEFAULT_BATCH,
+    show_default=True,
+    metavar="N",
+    help="Pictures that are answered side by side; the answers do not depend on it.",
 )
 
 picture_options = options(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 
 from kosmos_edge.cli_common import (
     Messages,
+    batch_size_option,
     generation_options,
     model_options,
     option,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from kosmos_edge.cli_inputs import Input
     from kosmos_edge.cli_output import Answer
     from kosmos_edge.images import Picture
-    from kosmos_edge.model import Model
 
 pictures = click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
 picture = click.argument("picture", metavar="PICTURE")
@@ -44,6 +44,7 @@ boxes_option = option("--boxes/--no-boxes", default=True, help="Ask for boxes an
 @boxes_option
 @option("--lead-in", is_flag=True, help='Begin with the prompt\'s words ("An image of").')
 @option("--shot", multiple=True, metavar="PICTURE::TEXT", help="An example that goes before; may be given again.")
+@batch_size_option
 @draw_option
 @shared
 def caption(
@@ -62,6 +63,7 @@ def caption(
 @pictures
 @option("-p", "--prompt", metavar="TEXT", help='Words to go on from, such as "Describe this image in detail:".')
 @option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
+@batch_size_option
 @draw_option
 @shared
 def ground(pictures: tuple[str, ...], prompt: str | None, lead_in: bool, **rest: Any) -> int:
@@ -79,7 +81,10 @@ def locate(picture: str, phrase: str, **rest: Any) -> int:
     return answer_all("locate", [picture], {"phrase": phrase}, rest)
 
 
-def _corners(_: click.Context, __: click.Parameter, value: str) -> tuple[float, ...]:
+def corners(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """The four numbers of --box."""
+    if value is None:
+        return None
     try:
         numbers = tuple(float(part) for part in value.split(","))
     except ValueError:
@@ -91,7 +96,7 @@ def _corners(_: click.Context, __: click.Parameter, value: str) -> tuple[float, 
 
 @click.command()
 @picture
-@option("--box", required=True, callback=_corners, metavar="X1,Y1,X2,Y2", help="In pixels of the upright picture.")
+@option("--box", required=True, callback=corners, metavar="X1,Y1,X2,Y2", help="In pixels of the upright picture.")
 @option("--normalized", is_flag=True, help="The box is in fractions of the picture, 0..1.")
 @boxes_option
 @option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
@@ -156,9 +161,10 @@ def answer_all(
     shots: list[tuple[str, ...]] | None = None,
 ) -> int:
     """One verb over all pictures; the exit code. `rest` holds the shared options."""
-    from kosmos_edge.batching import check_task
+    from kosmos_edge.batching import run_batch
     from kosmos_edge.cli_inputs import expand_inputs
     from kosmos_edge.cli_output import Writer, open_output
+    from kosmos_edge.images import open_image
 
     messages = take_messages(rest)
     inputs, several = expand_inputs(given, rest.pop("recursive"))
@@ -167,25 +173,41 @@ def answer_all(
     drawings = Drawings(rest.pop("draw", None), inputs, several, rest["overwrite"])
     with open_output(rest.pop("output"), rest.pop("overwrite")) as out:
         exif, frame, fail_fast, form = (rest.pop(name) for name in ("exif", "frame", "fail_fast", "form"))
+        size = min(rest.pop("batch_size", 1), len(inputs))
         model = take_model(rest, messages)
         assert not rest, rest
         if shots:
             arguments["examples"] = [(model.encode(shot[0]), *shot[1:]) for shot in shots]
-        check_task(model, task, arguments)
+        stdin: list[bytes] = []
+
+        def sources() -> Iterator[str | bytes]:
+            for item in inputs:
+                source = item.source()
+                if isinstance(source, bytes):  # read here, where Ctrl-C is heard; kept, for it cannot be read again
+                    stdin.append(source)
+                yield source
+
+        def opened(source: str | bytes) -> Picture:
+            return open_image(source, exif=exif, frame=frame)
+
+        answers = run_batch(model, sources(), task, "yield", size, arguments, opener=opened, namer=_name)
         writer = Writer(form, several, out, _lines_of(task, arguments))
         failed = 0
         try:
-            for number, item in enumerate(_progress(inputs, messages, to_terminal=out is sys.stdout), 1):
-                opened, answer = _answer(model, task, item, arguments, exif, frame)
-                writer.write(item.name, answer)
-                if answer.error is not None:
-                    failed += 1
-                    messages.error(item.name, str(answer.error))
-                    if fail_fast:
-                        break
-                    continue
-                drawings.draw(opened, answer, item)
-                _report(messages, item, answer, number, len(inputs))
+            with closing(answers):
+                numbered = enumerate(_progress(answers, len(inputs), messages, to_terminal=out is sys.stdout))
+                for number, answer in numbered:
+                    item = inputs[number]
+                    writer.write(item.name, answer)
+                    if answer.error is not None:
+                        failed += 1
+                        messages.error(item.name, str(answer.error))
+                        if fail_fast:
+                            break
+                        continue
+                    if item.name in drawings.targets:
+                        drawings.draw(opened(stdin[0] if item.path is None else item.path), answer, item)
+                    _report(messages, item, answer, number + 1, len(inputs))
         finally:
             writer.close()
     if failed:
@@ -193,24 +215,8 @@ def answer_all(
     return 1 if failed else 0
 
 
-def _answer(
-    model: Model, task: str, item: Input, arguments: dict[str, Any], exif: bool, frame: int | None
-) -> tuple[Picture | None, Answer]:
-    from kosmos_edge.batching import failed_answer
-    from kosmos_edge.errors import Cancelled, KosmosError
-    from kosmos_edge.images import open_image
-
-    opened = None
-    try:
-        opened = open_image(item.source(), exif=exif, frame=frame)
-        answer: Answer = getattr(model, task)(opened, **arguments)
-        spent = opened.decode_ms  # here, before the call
-        answer.timings = replace(answer.timings, decode_image_ms=spent, total_ms=answer.timings.total_ms + spent)
-        return opened, answer
-    except Cancelled:
-        raise
-    except KosmosError as error:
-        return opened, failed_answer(model, task, item.name, error)
+def _name(source: str | bytes) -> str:
+    return source if isinstance(source, str) else "-"
 
 
 def _lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[str]]:
@@ -230,13 +236,13 @@ def _report(messages: Messages, item: Input, answer: Answer, number: int, count:
     )
 
 
-def _progress(inputs: list[Input], messages: Messages, *, to_terminal: bool) -> Iterable[Input]:
-    """The inputs, with a bar on stderr where it disturbs nobody: several pictures, results not on the same terminal."""
-    shown = len(inputs) > 1 and sys.stderr.isatty() and not (to_terminal and sys.stdout.isatty())
+def _progress(answers: Iterator[Answer], count: int, messages: Messages, *, to_terminal: bool) -> Iterator[Answer]:
+    """The answers; with a bar on stderr where it disturbs nobody: many pictures, results not on the same terminal."""
+    shown = count > 1 and sys.stderr.isatty() and not (to_terminal and sys.stdout.isatty())
     if not shown or messages.quiet or messages.verbose:
-        yield from inputs
+        yield from answers
         return
-    with click.progressbar(inputs, label="pictures", file=sys.stderr, show_pos=True) as bar:
+    with click.progressbar(answers, count, label="pictures", file=sys.stderr, show_pos=True) as bar:
         yield from bar
 
 
@@ -246,25 +252,25 @@ class Drawings:
     def __init__(self, target: str | None, inputs: list[Input], several: bool, overwrite: bool) -> None:
         from kosmos_edge.cli_output import check_free
 
-        self._targets: dict[str, Path] = {}
+        self.targets: dict[str, Path] = {}  # by the picture's name
         if target is None:
             return
         for item in inputs:
             stem = Path(item.path).stem if item.path is not None else "stdin"
             path = Path(target) / f"{stem}.boxes.png" if several else Path(target)
-            if path in self._targets.values():
+            if path in self.targets.values():
                 raise click.UsageError(f"--draw: two pictures would be written to {path}")
             if item.path is not None and path.exists() and path.samefile(item.path):
                 raise click.UsageError(f"--draw: {path} is the picture itself")
             check_free(path, overwrite)
-            self._targets[item.name] = path
+            self.targets[item.name] = path
         if several:
             Path(target).mkdir(parents=True, exist_ok=True)
 
-    def draw(self, opened: Picture | None, answer: Answer, item: Input) -> None:
-        """Writes the drawing of one answer."""
+    def draw(self, picture: Picture, answer: Answer, item: Input) -> None:
+        """Writes the drawing of one answer about a picture that is among the targets."""
         from kosmos_edge.draw import draw_boxes, save_drawing
         from kosmos_edge.results import Result
 
-        if item.name in self._targets and opened is not None and isinstance(answer, Result):
-            save_drawing(draw_boxes(opened, answer), self._targets[item.name])
+        if isinstance(answer, Result):
+            save_drawing(draw_boxes(picture, answer), self.targets[item.name])

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack, overload
 
 from kosmos_edge import running, tasks
 from kosmos_edge._native import _core
-from kosmos_edge.batching import run_batch
+from kosmos_edge.batching import DEFAULT_BATCH, run_batch
 from kosmos_edge.errors import InvalidRequest, ModelNotFound
 from kosmos_edge.images import ImageInput, Picture
 from kosmos_edge.options import (
@@ -25,6 +25,7 @@ from kosmos_edge.options import (
     check_texts,
 )
 from kosmos_edge.prompts import prompt_format, split_template
+from kosmos_edge.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.results import Box, Corners, Event, Ranking, Result
 from kosmos_edge.session import EncodedImage, Session
 
@@ -445,27 +446,39 @@ class Model:
         task: Literal["caption", "ground", "locate", "describe", "ask", "score"] = "caption",
         *,
         on_error: Literal["yield", "raise"] = "yield",
+        batch_size: int = DEFAULT_BATCH,
         **arguments: Any,
     ) -> Iterator[Result | Ranking]:
         """One result per image, in order; arguments are those of the verb `task`.
 
+        batch_size: 1..256 answers are computed side by side, which is faster and gives the same answers, bit for bit
+        (beams and rankings are computed one by one). Each takes memory for its positions, 0.2 MB each in KOSMOS-2.
+        Images are decoded on threads of their own, and up to about 2 * batch_size are taken ahead of the results.
+        Results' timings overlap: prefill, decode and total are the time that passed, for all answers side by side.
         on_error "yield": an image that cannot be answered gives a Result with ok False and error set, and the batch
-        goes on. Wrong arguments are raised at once. Pictures are taken one by one.
+        goes on. Wrong arguments are raised at once. Closing the iterator ends the computation.
         """
-        return run_batch(self, images, task, on_error, arguments)
+        return run_batch(self, images, task, on_error, batch_size, arguments)
 
     # ---- inside
 
-    def check_request(self, task: str, arguments: Mapping[str, Any]) -> None:
-        """Raises what the verb would raise about its arguments (all of them, by name), whatever the picture."""
+    def request(self, task: str, arguments: Mapping[str, Any]) -> Request:
+        """The verb with its arguments (all of them, by name) and without its picture.
+
+        Raises what the verb would raise about them, whatever the picture.
+        """
         values = dict(arguments)
         if task == "score":
-            check_cancel(values["cancel"])
-            self._score_request(values["texts"], values["template"], values["normalize"])
-            return
+            cancel = check_cancel(values["cancel"])
+            texts, before, after = self._score_request(values["texts"], values["template"], values["normalize"])
+            return ScoreRequest(self._open, self.name, texts, before, after, values["normalize"], cancel)
         options = values.pop("options")
-        values.pop("stream")
-        self._options(tasks.PLANS[task](self._metadata, **values), options)
+        del values["stream"], values["image"]
+
+        def plan(image: Any) -> tasks.Plan:
+            return tasks.PLANS[task](self._metadata, image, **values)
+
+        return GenerateRequest(self._open, self.name, plan, self._options(plan(None), options))
 
     def _score_request(self, texts: object, template: object, normalize: object) -> tuple[tuple[str, ...], str, str]:
         """The texts and what stands before and behind each."""

@@ -31,7 +31,8 @@ def is_cancelled(cancel: Any) -> bool:
     return bool(cancel.is_set())
 
 
-def _start(work: Callable[[], None], name: str) -> threading.Thread:
+def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
+    """A started thread, or OutOfMemory."""
     thread = threading.Thread(target=work, name=name)
     try:
         thread.start()
@@ -62,7 +63,7 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
         finally:
             done.set()
 
-    _start(work, "kosmos-edge call")
+    start_thread(work, "kosmos-edge call")
     try:
         while not done.wait(POLL_SECONDS):
             if is_cancelled(cancel):
@@ -93,7 +94,7 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
         except BaseException as error:  # handed over to the iterating thread
             events.put(error)
 
-    worker = _start(work, "kosmos-edge stream")
+    worker = start_thread(work, "kosmos-edge stream")
     try:
         while True:
             item: Event | BaseException | None = None

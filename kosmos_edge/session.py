@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kosmos_edge import tasks
 from kosmos_edge._native import _core
-from kosmos_edge.answer import Reader, StreamReader
+from kosmos_edge.answer import Reader
+from kosmos_edge.answering import Answering, Prompt
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import ImageInput, Picture, open_image
 from kosmos_edge.options import Options
 from kosmos_edge.prompts import BoxSegment, PictureSegment
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
-from kosmos_edge.running import is_cancelled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,15 +62,17 @@ class EncodedImage:
         return self.embedding.tobytes()
 
 
-@dataclass(slots=True)
-class _Prompt:
-    """A plan's segments in the engine's form, and what became known on the way."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A picture as Session.prepare leaves it: every verb's plan takes it where it takes a picture."""
 
-    segments: list[tuple[str, Any]]
-    last: EncodedImage | None = None  # the picture that the answer's boxes refer to
-    box: Box | None = None  # the last box given, snapped
-    decode_image_ms: float = 0.0
-    encode_ms: float = 0.0
+    rgb: bytes  # side rows of side pixels of 3 bytes
+    side: int
+    width: int  # of the upright picture
+    height: int
+    name: str | None
+    notes: tuple[str, ...]
+    decode_ms: float
 
 
 class Session:
@@ -78,12 +80,7 @@ class Session:
 
     def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
-        find = engine.tokenizer.find
-        self._image_end = find("</image>")
-        self._phrase_begin, self._phrase_end = find("<phrase>"), find("</phrase>")
-        self._object_begin, self._object_end = find("<object>"), find("</object>")
-        self._delimiter = find("</delimiter_of_multi_objects/>")
-        self._first_location = find("<patch_index_0000>")
+        self._image_size = int(engine.metadata["clip.vision.image_size"])
 
     def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
         """Decodes and encodes one picture, to be used more than once."""
@@ -91,11 +88,37 @@ class Session:
 
     def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
         """The whole answer."""
-        return self._answer(name, plan, options, token, None)
+        return self.begin(name, plan, options, token).run(token)
 
     def stream(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent) -> None:
         """The answer as events, the last of which is Done."""
-        emit(Done(self._answer(name, plan, options, token, emit)))
+        emit(Done(self.begin(name, plan, options, token, emit).run(token)))
+
+    def begin(
+        self,
+        name: str,
+        plan: tasks.Plan,
+        options: Options,
+        token: _core.CancelToken,
+        emit: OnEvent | None = None,
+        known: Mapping[int, EncodedImage] | None = None,
+    ) -> Answering:
+        """What the engine is to answer; the pictures are encoded here, but those in `known`, by id of their source."""
+        start = time.perf_counter()
+        prompt = self._prompt(plan.segments, token, known)
+        return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
+
+    def prepare(self, image: ImageInput) -> Prepared:
+        """The picture decoded and in the encoder's size; encoding it gives the vectors of the picture itself.
+
+        Needs no computing thread, so that it can be done ahead of time, and takes little memory.
+        """
+        start = time.perf_counter()
+        picture = open_image(image)
+        side = self._image_size
+        rgb = _core.resize_bicubic(picture.rgb, picture.width, picture.height, side, side)
+        spent = (time.perf_counter() - start) * 1000 + (picture.decode_ms if picture is image else 0.0)
+        return Prepared(rgb, side, picture.width, picture.height, picture.name, picture.notes, spent)
 
     def score(
         self,
@@ -171,8 +194,9 @@ class Session:
             if image.engine is not self.engine:
                 raise InvalidRequest("an encoded image can be used only with the model that encoded it")
             return image, 0.0
-        picture: Picture = open_image(image)
-        embedding = self.engine.encode_image(picture.rgb, picture.width, picture.height, token, keep)
+        picture: Picture | Prepared = image if isinstance(image, Prepared) else open_image(image)
+        width, height = (picture.side,) * 2 if isinstance(picture, Prepared) else (picture.width, picture.height)
+        embedding = self.engine.encode_image(picture.rgb, width, height, token, keep)
         encoded = EncodedImage(
             picture.width,
             picture.height,
@@ -182,16 +206,19 @@ class Session:
             embedding,
             self.engine,
         )
-        return encoded, picture.decode_ms if image is not picture else 0.0
+        return encoded, 0.0 if isinstance(image, Picture) else picture.decode_ms
 
-    def _prompt(self, segments: Sequence[Any], token: _core.CancelToken) -> _Prompt:
-        out = _Prompt([])
-        seen: dict[int, EncodedImage] = {}  # the same object twice is encoded once (a file can be read only once)
+    def _prompt(
+        self, segments: Sequence[Any], token: _core.CancelToken, known: Mapping[int, EncodedImage] | None = None
+    ) -> Prompt:
+        out = Prompt([])
+        seen = dict(known or {})  # the same object twice is encoded once (a file can be read only once)
         for segment in segments:
             if isinstance(segment, PictureSegment):
                 if id(segment.source) not in seen:
                     encoded, decode_ms = self._encode(segment.source, token)
                     out.decode_image_ms += decode_ms
+                    out.ahead_ms += decode_ms if isinstance(segment.source, Prepared) else 0.0
                     out.encode_ms += 0.0 if encoded is segment.source else encoded.encode_ms
                     seen[id(segment.source)] = encoded
                 encoded = out.last = seen[id(segment.source)]
@@ -217,117 +244,3 @@ class Session:
     def _reader(self, picture: EncodedImage | None) -> Reader:
         size = None if picture is None else (picture.width, picture.height)
         return Reader(self.engine.tokenizer, self.engine.location_bins, size)
-
-    # ---- answer
-
-    def _kept(self, plan: tasks.Plan, prompt_ids: Sequence[int]) -> list[int]:
-        """The prompt's ids that the text begins with: all words where asked for, else those of an unfinished entity.
-
-        That is <phrase> a hat</phrase> at the prompt's end, perhaps with the beginning of its boxes.
-        """
-        if plan.keep_prompt:
-            return self._caption_ids(prompt_ids)
-        ids = list(prompt_ids)
-        begin = len(ids)
-        while begin > 0 and self._is_box_token(ids[begin - 1]):
-            begin -= 1
-        if begin > 0 and ids[begin - 1] == self._phrase_end and self._phrase_begin in ids[:begin]:
-            begin -= 1 + ids[:begin][::-1].index(self._phrase_begin)
-        return ids[begin:]
-
-    def _is_box_token(self, token_id: int) -> bool:
-        """Whether it opens or continues an <object> (not: closes it)."""
-        bins = self.engine.location_bins
-        return (
-            token_id in (self._object_begin, self._delimiter)
-            or self._first_location <= token_id < self._first_location + bins * bins
-        )
-
-    def _caption_ids(self, prompt_ids: Sequence[int]) -> list[int]:
-        """What transformers calls the caption begins after the last picture."""
-        ids = list(prompt_ids)
-        if self._image_end in ids:
-            return ids[len(ids) - list(reversed(ids)).index(self._image_end) :]
-        return ids
-
-    def _answer(
-        self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent | None
-    ) -> Result:
-        start = time.perf_counter()
-        prompt = self._prompt(plan.segments, token)
-        reader = self._reader(prompt.last)
-        events = StreamReader(reader, options.stop) if emit is not None else None
-        kept = self._kept(plan, self.engine.prompt_ids(prompt.segments))
-        ids: list[int] = []
-        logprobs: list[float] = []
-        stopped = False
-
-        def on_token(token_id: int, logprob: float) -> bool:
-            nonlocal stopped
-            if is_cancelled(options.cancel):
-                token.cancel()
-            ids.append(token_id)
-            logprobs.append(logprob)
-            if options.stop and reader.has_stop(kept, ids, options.stop):
-                stopped = True
-                return False
-            if events is not None and emit is not None:
-                for event in events.feed(kept, ids, logprobs):
-                    emit(event)
-            if plan.one_object:
-                return token_id != self._object_end and (len(ids) > 1 or token_id == self._object_begin)
-            return True
-
-        watched = events is not None or plan.one_object or bool(options.stop)
-        generation = self.engine.generate(prompt.segments, _params(options), on_token if watched else None, token)
-        text, entities = reader.read(kept, generation.token_ids, generation.logprobs, options.stop)
-        if plan.one_object and not entities:  # the token that showed that no box begins says nothing more
-            text = reader.read(kept, [], [])[0]
-        if events is not None and emit is not None:
-            for event in events.finish(text, entities):
-                emit(event)
-        reason = "stop_string" if stopped else "stop" if plan.one_object else generation.finish_reason
-        result = Result(
-            text=text,
-            entities=entities,
-            token_ids=list(generation.token_ids),
-            logprobs=list(generation.logprobs) if options.logprobs else None,
-            finish_reason=reason,
-            device=self.engine.device,
-            model=name,
-            box=prompt.box if plan.task == "describe" else None,
-            hf=reader.read_hf([*generation.prompt_ids, *generation.token_ids]),
-            timings=Timings(
-                prompt.decode_image_ms,
-                prompt.encode_ms,
-                generation.prefill_ms,
-                generation.decode_ms,
-                (time.perf_counter() - start) * 1000,
-                len(generation.prompt_ids),
-                len(generation.token_ids),
-                generation.reused,
-            ),
-        )
-        if prompt.last is not None:
-            result.width, result.height = prompt.last.width, prompt.last.height
-            result.notes, result.source = list(prompt.last.notes), prompt.last.source
-        if plan.one_object and not entities:
-            result.notes.append("the model gave no box for the phrase")
-        return result
-
-
-def _params(options: Options) -> _core.GenerateParams:
-    params = _core.GenerateParams()
-    params.max_tokens = options.max_tokens
-    params.temperature = options.temperature
-    params.top_k = options.top_k
-    params.top_p = options.top_p
-    params.seed = options.seed
-    params.num_beams = options.num_beams
-    params.length_penalty = options.length_penalty
-    params.no_repeat_ngram_size = options.no_repeat_ngram_size
-    # options.stop is watched for here, in the text without tags; params.stop would look at the text with them
-    params.choices = list(options.choices)
-    params.grammar = options.grammar
-    params.logprobs = options.logprobs
-    return params

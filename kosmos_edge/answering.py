@@ -1,0 +1,168 @@
+"""One answer in the making: what the engine is asked, what watches its tokens, and how they become a Result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kosmos_edge._native import _core
+from kosmos_edge.answer import Reader, StreamReader
+from kosmos_edge.options import Options
+from kosmos_edge.results import Box, OnEvent, Result, Timings
+from kosmos_edge.running import is_cancelled
+from kosmos_edge.tasks import Plan
+
+if TYPE_CHECKING:
+    from kosmos_edge.session import EncodedImage
+
+
+@dataclass(slots=True)
+class Prompt:
+    """A plan's segments in the engine's form, and what became known on the way."""
+
+    segments: list[tuple[str, Any]]
+    last: EncodedImage | None = None  # the picture that the answer's boxes refer to
+    box: Box | None = None  # the last box given, snapped
+    decode_image_ms: float = 0.0
+    ahead_ms: float = 0.0  # the part of it that was spent before the call
+    encode_ms: float = 0.0
+
+
+class Answering:
+    """The engine takes segments, params and on_token, alone or in a batch; result() makes a Result of what it gave."""
+
+    def __init__(
+        self,
+        engine: _core.Engine,
+        name: str,
+        plan: Plan,
+        options: Options,
+        token: _core.CancelToken,
+        emit: OnEvent | None,
+        prompt: Prompt,
+        reader: Reader,
+        start: float,
+    ) -> None:
+        """emit: where events go. start: when the call began, by time.perf_counter."""
+        self._engine, self._name, self._plan, self._options = engine, name, plan, options
+        self._token, self._emit, self._prompt, self._reader, self._start = token, emit, prompt, reader, start
+        find = engine.tokenizer.find
+        self._phrase_begin, self._phrase_end = find("<phrase>"), find("</phrase>")
+        self._object_begin, self._object_end = find("<object>"), find("</object>")
+        self._delimiter = find("</delimiter_of_multi_objects/>")
+        self._first_location = find("<patch_index_0000>")
+        self._events = StreamReader(reader, options.stop) if emit is not None else None
+        self._kept = self._kept_ids(engine.prompt_ids(prompt.segments))
+        self._ids: list[int] = []
+        self._logprobs: list[float] = []
+        self._stopped = False
+        self.segments = prompt.segments
+        self.params = _params(options)
+        watched = self._events is not None or plan.one_object or bool(options.stop)
+        self.on_token: Callable[[int, float], bool] | None = self._watch if watched else None
+
+    def run(self, token: _core.CancelToken) -> Result:
+        """The answer, computed alone."""
+        return self.result(self._engine.generate(self.segments, self.params, self.on_token, token))
+
+    def _watch(self, token_id: int, logprob: float) -> bool:
+        if is_cancelled(self._options.cancel):
+            self._token.cancel()
+        self._ids.append(token_id)
+        self._logprobs.append(logprob)
+        stop = self._options.stop
+        if stop and self._reader.has_stop(self._kept, self._ids, stop):
+            self._stopped = True
+            return False
+        if self._events is not None and self._emit is not None:
+            for event in self._events.feed(self._kept, self._ids, self._logprobs):
+                self._emit(event)
+        if self._plan.one_object:
+            return token_id != self._object_end and (len(self._ids) > 1 or token_id == self._object_begin)
+        return True
+
+    def result(self, generation: _core.Generation) -> Result:
+        """The Result of the engine's answer; the last events are emitted."""
+        text, entities = self._reader.read(self._kept, generation.token_ids, generation.logprobs, self._options.stop)
+        if self._plan.one_object and not entities:  # the token that showed that no box begins says nothing more
+            text = self._reader.read(self._kept, [], [])[0]
+        if self._events is not None and self._emit is not None:
+            for event in self._events.finish(text, entities):
+                self._emit(event)
+        reason = "stop_string" if self._stopped else "stop" if self._plan.one_object else generation.finish_reason
+        result = Result(
+            text=text,
+            entities=entities,
+            token_ids=list(generation.token_ids),
+            logprobs=list(generation.logprobs) if self._options.logprobs else None,
+            finish_reason=reason,
+            device=self._engine.device,
+            model=self._name,
+            box=self._prompt.box if self._plan.task == "describe" else None,
+            hf=self._reader.read_hf([*generation.prompt_ids, *generation.token_ids]),
+            timings=Timings(
+                self._prompt.decode_image_ms,
+                self._prompt.encode_ms,
+                generation.prefill_ms,
+                generation.decode_ms,
+                (time.perf_counter() - self._start) * 1000 + self._prompt.ahead_ms,
+                len(generation.prompt_ids),
+                len(generation.token_ids),
+                generation.reused,
+            ),
+        )
+        if self._prompt.last is not None:
+            result.width, result.height = self._prompt.last.width, self._prompt.last.height
+            result.notes, result.source = list(self._prompt.last.notes), self._prompt.last.source
+        if self._plan.one_object and not entities:
+            result.notes.append("the model gave no box for the phrase")
+        return result
+
+    def _kept_ids(self, prompt_ids: Sequence[int]) -> list[int]:
+        """The prompt's ids that the text begins with: all words where asked for, else those of an unfinished entity.
+
+        That is <phrase> a hat</phrase> at the prompt's end, perhaps with the beginning of its boxes.
+        """
+        if self._plan.keep_prompt:
+            return self._caption_ids(prompt_ids)
+        ids = list(prompt_ids)
+        begin = len(ids)
+        while begin > 0 and self._is_box_token(ids[begin - 1]):
+            begin -= 1
+        if begin > 0 and ids[begin - 1] == self._phrase_end and self._phrase_begin in ids[:begin]:
+            begin -= 1 + ids[:begin][::-1].index(self._phrase_begin)
+        return ids[begin:]
+
+    def _is_box_token(self, token_id: int) -> bool:
+        """Whether it opens or continues an <object> (not: closes it)."""
+        bins = self._engine.location_bins
+        return (
+            token_id in (self._object_begin, self._delimiter)
+            or self._first_location <= token_id < self._first_location + bins * bins
+        )
+
+    def _caption_ids(self, prompt_ids: Sequence[int]) -> list[int]:
+        """What transformers calls the caption begins after the last picture."""
+        ids, image_end = list(prompt_ids), self._engine.tokenizer.find("</image>")
+        if image_end in ids:
+            return ids[len(ids) - list(reversed(ids)).index(image_end) :]
+        return ids
+
+
+def _params(options: Options) -> _core.GenerateParams:
+    params = _core.GenerateParams()
+    params.max_tokens = options.max_tokens
+    params.temperature = options.temperature
+    params.top_k = options.top_k
+    params.top_p = options.top_p
+    params.seed = options.seed
+    params.num_beams = options.num_beams
+    params.length_penalty = options.length_penalty
+    params.no_repeat_ngram_size = options.no_repeat_ngram_size
+    # options.stop is watched for here, in the text without tags; params.stop would look at the text with them
+    params.choices = list(options.choices)
+    params.grammar = options.grammar
+    params.logprobs = options.logprobs
+    return params

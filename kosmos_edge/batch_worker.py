@@ -1,0 +1,162 @@
+"""The threads behind a batch: one or more decode and resize pictures, one computes.
+
+The computing thread encodes a picture when an answer's place is free, and between pictures lets the native batch make
+one token for every answer that is open. It ends when nothing is left to do and is started again by the next picture,
+so an iterator that its caller forgot keeps no thread waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from kosmos_edge._native import _core
+from kosmos_edge.answering import Answering
+from kosmos_edge.errors import Cancelled
+from kosmos_edge.requests import Request
+from kosmos_edge.results import Ranking, Result
+from kosmos_edge.running import LEAVE_SECONDS, POLL_SECONDS, is_cancelled, start_thread
+from kosmos_edge.session import EncodedImage
+
+MAX_PICTURE_THREADS = 4
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One picture on its way."""
+
+    source: Any  # as the caller gave it
+    picture: Future[Any]  # what Session.prepare makes of it
+    done: threading.Event = field(default_factory=threading.Event)
+    result: Result | Ranking | None = None  # or
+    error: BaseException | None = None
+
+    def end(self, result: Result | Ranking | None, error: BaseException | None = None) -> None:
+        """The worker is through with it."""
+        self.result, self.error = result, error
+        self.done.set()
+
+
+class BatchWorker:
+    """A context manager; leaving it ends what is still being computed."""
+
+    def __init__(self, request: Request, size: int, opener: Callable[[Any], Any]) -> None:
+        self._session, self._request, self._opener = request.session, request, opener
+        self._size = size if request.joins else 1
+        threads = max(1, min(MAX_PICTURE_THREADS, self._session.engine.threads // 4))
+        self.ahead = 2 * self._size + threads  # pictures in the making at a time; bounds memory
+        self._pictures = ThreadPoolExecutor(threads, "kosmos-edge picture")
+        self._one_at_a_time = threading.Lock()  # objects may share what they read from; files do not
+        self._token = _core.CancelToken()
+        self._lock = threading.Lock()  # of the two below
+        self._waiting: deque[Job] = deque()
+        self._thread: threading.Thread | None = None  # None: nothing to do
+        self._batch = _core.Batch(self._session.engine, self._size)
+        self._open: dict[int, tuple[Job, Answering]] = {}  # by the native batch's key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._token.cancel()
+        thread = self._thread
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+            self._pictures.shutdown(wait=not interrupted, cancel_futures=True)
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(LEAVE_SECONDS if interrupted else None)
+
+    # ---- the caller's thread
+
+    def submit(self, source: Any) -> Job:
+        """Takes a picture in; it is decoded as soon as a thread is free."""
+        job = Job(source, self._pictures.submit(self._prepare, source))
+        with self._lock:
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = start_thread(self._work, "kosmos-edge batch")
+        return job
+
+    def wait(self, job: Job) -> BaseException | None:
+        """Returns when the job has its result, or its error, which is returned; passes a cancellation on."""
+        while True:
+            if is_cancelled(self._request.cancel):
+                self._token.cancel()
+                return Cancelled("cancelled by the caller")
+            if job.done.wait(POLL_SECONDS):
+                return job.error
+
+    # ---- a picture's thread
+
+    def _prepare(self, source: Any) -> Any:
+        if isinstance(source, EncodedImage):
+            return source
+        alone = contextlib.nullcontext() if isinstance(source, str | bytes) else self._one_at_a_time
+        with alone:
+            return self._session.prepare(self._opener(source))
+
+    # ---- the computing thread
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting and not self._open:
+                    self._thread = None
+                    return
+            if not threading.main_thread().is_alive():  # the interpreter is about to end: nobody takes results
+                self._token.cancel()
+            try:
+                self._refill()
+                if self._open:
+                    self._step()
+            except BaseException as error:  # what ends the batch ends all that are open; those to come get their turn
+                self._fail(error)
+
+    def _refill(self) -> None:
+        """Begins the next answer where a place is free; waits for its picture only where nothing else is to do."""
+        if len(self._open) == self._size or not self._waiting:
+            return
+        job = self._waiting[0]
+        while not job.picture.done():
+            if self._open:
+                return
+            if self._token.cancelled:
+                break
+            with contextlib.suppress(TimeoutError):
+                job.picture.exception(POLL_SECONDS)
+        self._waiting.popleft()
+        try:
+            if self._token.cancelled:
+                raise Cancelled("cancelled by the caller")
+            begun = self._request.begin(job.picture.result(), self._token)
+            if not isinstance(begun, Answering):
+                job.end(begun)
+            elif self._size == 1:
+                job.end(begun.run(self._token))
+            else:
+                key = self._batch.add(begun.segments, begun.params, begun.on_token, self._token)
+                self._open[key] = job, begun
+        except BaseException as error:
+            job.end(None, error)
+
+    def _step(self) -> None:
+        for finished in self._batch.step(self._token):
+            job, answering = self._open.pop(finished.key)
+            try:
+                job.end(answering.result(finished.result()))
+            except BaseException as error:
+                job.end(None, error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._batch.clear()
+        for job, _ in self._open.values():
+            job.end(None, error)
+        self._open.clear()
