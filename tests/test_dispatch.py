@@ -1,6 +1,7 @@
 """Which kernels run: the best this machine has, or the one asked for; and that none leak into other code."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ from kosmos_edge import _core
 from kosmos_edge.errors import DeviceUnavailable, InvalidRequest
 
 ISAS = _core.available_isas()
-KNOWN = ["avx512vnni", "avxvnni", "avx2", "scalar"]
+ARM = platform.machine().lower() in ("aarch64", "arm64")
+KNOWN = ["neoni8mm", "neondot", "scalar"] if ARM else ["avx512vnni", "avxvnni", "avx2", "scalar"]
 
 
 def python(code: str, **environment) -> subprocess.CompletedProcess:

@@ -2,13 +2,17 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace ke::cpu {
 
-#if defined(__x86_64__) || defined(__i386__)
-
 namespace {
+
+#if defined(__x86_64__) || defined(__i386__)
 
 // The register sets that the operating system saves (XCR0). Asked with the raw opcode: this file has baseline flags.
 uint64_t saved_state() {
@@ -40,17 +44,43 @@ uint32_t detect() {
   return features;
 }
 
+#elif defined(__aarch64__) && defined(__linux__)
+
+// The bits of <asm/hwcap.h>, which older systems' headers lack.
+uint32_t detect() {
+  constexpr unsigned long kAsimdDp = 1ul << 20, kI8mm = 1ul << 13;
+  uint32_t features = 0;
+  if (getauxval(AT_HWCAP) & kAsimdDp) features |= kNeonDot;
+  if ((features & kNeonDot) && (getauxval(AT_HWCAP2) & kI8mm)) features |= kNeonI8mm;
+  return features;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+bool has(const char* name) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value;
+}
+
+uint32_t detect() {
+  uint32_t features = 0;
+  if (has("hw.optional.arm.FEAT_DotProd")) features |= kNeonDot;
+  if ((features & kNeonDot) && has("hw.optional.arm.FEAT_I8MM")) features |= kNeonI8mm;
+  return features;
+}
+
+#else
+
+uint32_t detect() { return 0; }
+
+#endif
+
 }  // namespace
 
 uint32_t cpu_features() {
   static const uint32_t features = detect();
   return features;
 }
-
-#else
-
-uint32_t cpu_features() { return 0; }
-
-#endif
 
 }  // namespace ke::cpu

@@ -9,6 +9,8 @@ enum Feature : uint32_t {
   kAvxVnni = 1 << 1,     // vpdpbusd on 256 bits
   kAvx512 = 1 << 2,      // AVX-512 F, BW, VL, DQ; the system saves 512-bit registers
   kAvx512Vnni = 1 << 3,  // vpdpbusd on 512 bits
+  kNeonDot = 1 << 4,     // NEON with sdot, udot
+  kNeonI8mm = 1 << 5,    // NEON with usdot, smmla
 };
 
 // The features of this machine, found once.

@@ -78,10 +78,10 @@ struct FiveBits {
 
 struct EightBits {
   static constexpr PanelType type = PanelType::Q8_0;
-  static constexpr int sub_blocks = 0, offset = 128;
+  static constexpr int sub_blocks = 0, offset = kEightBitOffset;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p) {
-    return load64(p + L * 64);
+    return eight_bit_codes(load64(p + L * 64));
   }
 };
 

@@ -20,6 +20,13 @@ extern const Kernels kernels;
 namespace avx512vnni {
 extern const Kernels kernels;
 }
+#elif defined(__aarch64__)
+namespace neondot {
+extern const Kernels kernels;
+}
+namespace neoni8mm {
+extern const Kernels kernels;
+}
 #endif
 
 namespace {
@@ -36,6 +43,9 @@ const Isa isas[] = {
     {"avx512vnni", kAvx2 | kAvx512 | kAvx512Vnni, &avx512vnni::kernels},
     {"avxvnni", kAvx2 | kAvxVnni, &avxvnni::kernels},
     {"avx2", kAvx2, &avx2::kernels},
+#elif defined(__aarch64__)
+    {"neoni8mm", kNeonDot | kNeonI8mm, &neoni8mm::kernels},
+    {"neondot", kNeonDot, &neondot::kernels},
 #endif
     {"scalar", 0, &scalar::kernels},
 };

@@ -176,6 +176,8 @@ template <int Bit, int Count>
 inline u8x64 or_high_bits(u8x64 x, u8x64 y) {
   return {or_high_bits<Bit, Count>(x.a, y.a), or_high_bits<Bit, Count>(x.b, y.b)};
 }
+constexpr int kEightBitOffset = 128;
+inline u8x64 eight_bit_codes(u8x64 x) { return x; }
 
 }  // namespace
 }  // namespace ke::cpu::KE_ISA

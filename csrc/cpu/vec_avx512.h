@@ -128,6 +128,8 @@ inline u8x64 or_high_bits(u8x64 a, u8x64 b) {
   const __m512i mask = _mm512_set1_epi8(((1 << Count) - 1) << 4);
   return {_mm512_ternarylogic_epi32(a.v, moved, mask, 0xf8)};  // a | (moved & mask)
 }
+constexpr int kEightBitOffset = 128;
+inline u8x64 eight_bit_codes(u8x64 x) { return x; }
 inline i32x16 scale_lanes(i32x16 a) { return a; }
 inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
   int32_t four;

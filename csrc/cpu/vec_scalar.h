@@ -232,6 +232,9 @@ KE_CALL u8x64 or_high_bits(u8x64 a, u8x64 b) {
   KE_BYTES a.v[i] = static_cast<uint8_t>(a.v[i] | (b.v[i] >> Bit & ((1 << Count) - 1)) << 4);
   return a;
 }
+// Codes of eight bits as dot4 wants them: as stored, 128 too high; or signed, where dot4 is.
+constexpr int kEightBitOffset = 128;
+inline u8x64 eight_bit_codes(u8x64 x) { return x; }
 // The form in which a sub-block's integer scales wait for the tile kernels.
 inline i32x16 scale_lanes(i32x16 a) { return a; }
 // acc[lane] += sum over 4 k of w (unsigned) * x (signed codes of one column, the same for every lane).
