@@ -244,3 +244,18 @@ def test_uploads_check_their_tensors(ops):
         run(ops, [("Q8_0", b"", 4)], x)
     with pytest.raises(InvalidRequest, match="expected 768 bytes, got 5"):
         run(ops, [("F32", b"12345", 4)], x)
+
+
+@pytest.mark.parametrize("dtype", [*FLOAT_TYPES, *BLOCK32_TYPES, *K_TYPES])
+def test_chosen_rows_have_the_bits_of_all(ops, dtype):
+    """Two parts, rows of one group, of neighbouring groups and of the last, partly used one."""
+    rng = np.random.default_rng(5)
+    cols, rows = 256, (150, 70)
+    parts = [(dtype, encode(dtype, rng.standard_normal((r, cols))), r) for r in rows]
+    gamma, beta = f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols))
+    for m, outputs in [(1, [0]), (1, [3, 4, 149, 150, 219]), (3, [63, 64, 65, 127, 128, 151]), (9, list(range(220)))]:
+        x = f32(rng.standard_normal((m, cols)))
+        want = run(ops, parts, x, norm=(gamma, beta, 1e-5))[:, outputs]
+        for composed in (False, True):
+            got = floats(ops.norm_linear_rows(parts, cols, x, m, gamma, beta, 1e-5, outputs, composed), m, len(outputs))
+            np.testing.assert_array_equal(got, want)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from api_model import picture, tiny_file
+from api_model import grounded_file, picture, tiny_file
 
 from kosmos_edge import Cancelled, InvalidRequest, Model, Result, load
 from kosmos_edge._native import _core
@@ -305,6 +305,19 @@ def test_tokens_that_are_forced_need_no_logits(model: Model) -> None:
         assert got.token_ids == want.token_ids == heard and got.finish_reason == want.finish_reason
     stopped = engine.generate(prompt, params, lambda token, _: False)
     assert stopped.finish_reason == ("callback" if len(got.token_ids) > 1 else "choice") and len(stopped.token_ids) == 1
+
+
+def test_the_end_of_a_box_is_decided_by_the_tags_alone() -> None:
+    """With log-probabilities all logits are computed, without them two where a box ends; the answers are the same."""
+    model = load(grounded_file(), threads=2)
+    ends = 0
+    for seed, temperature in itertools.product(range(4), (0.0, 2.0)):
+        options = {"max_tokens": 40, "temperature": temperature, "seed": seed}
+        plain = model.caption(picture(seed), ground=True, **options)
+        scored = model.caption(picture(seed), ground=True, logprobs=True, **options)
+        assert plain.token_ids == scored.token_ids and plain.entities == scored.entities
+        ends += sum(len(entity.boxes) for entity in plain.entities)
+    assert ends > 8
 
 
 def test_a_conversation_goes_on_after_forced_tokens(model: Model) -> None:

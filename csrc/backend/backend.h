@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -107,6 +108,10 @@ class Backend {
   // ---- fused; the defaults (fused.cpp) are layer_norm into scratch, then linear.
   // y = act(LN(x) W^T + b) + residual. scratch (m, in) may be overwritten.
   virtual void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y);
+  // Only some rows of W: y (m, outputs.size()), column i the one that norm_linear gives for row outputs[i], bit for
+  // bit.
+  virtual void norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs, Mat scratch,
+                                Mat y);
 
   virtual void sync() {}  // returns when all work is done
 };

@@ -54,19 +54,12 @@ struct Device {
   }
 };
 
-// Every operation, on one backend. The methods may be called from several threads at once.
-class Ops {
- public:
-  Ops(const std::string& isa, int threads) : backend_(make_backend({"cpu", threads, isa})) {}
-
-  std::string description() const { return backend_->description(); }
-
-  // parts: (dtype, bytes, rows); norm: (gamma, beta, eps) or None; pad: see Device.
-  nb::bytes linear(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle bias,
-                   const std::string& act, nb::handle residual, nb::handle norm, int64_t pad) {
-    std::vector<Tensor> tensors;
-    std::vector<std::unique_ptr<BufferView>> views;
-    int64_t out = 0;
+// Matrices stacked by rows, given as (dtype, bytes, rows).
+struct Parts {
+  std::vector<Tensor> tensors;
+  std::vector<std::unique_ptr<BufferView>> views;
+  int64_t out = 0;
+  Parts(const nb::list& parts, int64_t cols) {
     for (nb::handle h : parts) {
       const auto part = nb::cast<nb::tuple>(h);
       Tensor t;
@@ -79,6 +72,21 @@ class Ops {
       out += t.shape[0];
       tensors.push_back(std::move(t));
     }
+  }
+};
+
+// Every operation, on one backend. The methods may be called from several threads at once.
+class Ops {
+ public:
+  Ops(const std::string& isa, int threads) : backend_(make_backend({"cpu", threads, isa})) {}
+
+  std::string description() const { return backend_->description(); }
+
+  // parts: (dtype, bytes, rows); norm: (gamma, beta, eps) or None; pad: see Device.
+  nb::bytes linear(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle bias,
+                   const std::string& act, nb::handle residual, nb::handle norm, int64_t pad) {
+    const Parts w_parts(parts, cols);
+    const int64_t out = w_parts.out;
     const std::vector<float> hx = floats(x, m * cols, "x"),
                              hb = bias.is_none() ? std::vector<float>() : floats(bias, out, "bias");
     const std::vector<float> hr = residual.is_none() ? std::vector<float>() : floats(residual, m * out, "residual");
@@ -93,7 +101,7 @@ class Ops {
     const Activation a = activation(act);
     {
       nb::gil_scoped_release release;
-      const std::unique_ptr<Linear> w = backend_->upload(tensors, hb.empty() ? nullptr : hb.data());
+      const std::unique_ptr<Linear> w = backend_->upload(w_parts.tensors, hb.empty() ? nullptr : hb.data());
       Device dx(*backend_, hx.data(), m, cols, pad), dy(*backend_, hr.empty() ? nullptr : hr.data(), m, out, pad);
       const Mat r = hr.empty() ? Mat() : dy.mat;  // y += ...
       if (gamma.empty()) {
@@ -106,6 +114,23 @@ class Ops {
       backend_->read(dy.mat, result.data());
     }
     return to_bytes(result);
+  }
+
+  // Some rows of the product alone; composed: by the default body of Backend.
+  nb::bytes norm_linear_rows(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle gamma,
+                             nb::handle beta, float eps, const std::vector<int32_t>& outputs, bool composed) {
+    const Parts w_parts(parts, cols);
+    const std::vector<float> hx = floats(x, m * cols, "x"), hg = floats(gamma, cols, "gamma"),
+                             hb = floats(beta, cols, "beta");
+    const std::unique_ptr<Linear> w = backend_->upload(w_parts.tensors, nullptr);
+    Device dx(*backend_, hx.data(), m, cols, 3), g(*backend_, hg.data(), 1, cols), b(*backend_, hb.data(), 1, cols),
+        s(*backend_, nullptr, m, cols, 3), dy(*backend_, nullptr, m, static_cast<int64_t>(outputs.size()), 5);
+    const Norm norm{g.buffer.get(), b.buffer.get(), eps};
+    if (composed)
+      backend_->Backend::norm_linear_rows(dx.mat, norm, *w, outputs, s.mat, dy.mat);
+    else
+      backend_->norm_linear_rows(dx.mat, norm, *w, outputs, s.mat, dy.mat);
+    return read(dy);
   }
 
   nb::bytes layer_norm(nb::handle x, int64_t rows, int64_t cols, nb::handle gamma, nb::handle beta, float eps) {
@@ -262,6 +287,7 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("description", &Ops::description)
       .def("linear", &Ops::linear, nb::arg("parts"), nb::arg("cols"), nb::arg("x"), nb::arg("m"),
            nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"))
+      .def("norm_linear_rows", &Ops::norm_linear_rows)
       .def("layer_norm", &Ops::layer_norm)
       .def("l2_normalize", &Ops::l2_normalize)
       .def("add", &Ops::add)

@@ -29,6 +29,8 @@ class CpuBackend final : public Backend {
 
   void linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) override;
   void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) override;
+  void norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs, Mat scratch,
+                        Mat y) override;
   void layer_norm(Mat x, const Norm& norm, Mat y) override;
   void l2_normalize(Mat x, float eps) override;
   void add(Mat x, Mat y) override;

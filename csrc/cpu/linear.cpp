@@ -112,6 +112,50 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   });
 }
 
+// The groups of panels that hold the rows asked for, each into memory of its own, from where the columns are picked.
+void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear, std::span<const int32_t> outputs,
+                                  Mat scratch, Mat y) {
+  const auto& w = static_cast<const CpuLinear&>(linear);
+  const int64_t n = static_cast<int64_t>(outputs.size()), group_rows = kernels_.panels * kPanelRows;
+  KE_ASSERT(x.cols == w.in && y.cols == n && y.rows == x.rows && scratch.rows >= x.rows && scratch.cols == x.cols);
+  if (x.rows == 0) return;
+  const int slots = task_slots(pool_, n, 1);
+  const size_t group_bytes = Arena::padded(x.rows * group_rows * sizeof(float));
+  const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes) + group_bytes;
+  ArenaPool::Lease arena(arenas_);
+  const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized);
+  arena->reset(bytes.total() + slots * scratch_bytes);
+  const Packed packed = take_packed(*arena, x.rows, x.cols, x.cols % kBlock == 0 ? kBlock : 32, bytes);
+  uint8_t* memory = arena->take(slots * scratch_bytes);
+  pack(x, &norm, scratch, packed, w.floats, w.quantized);
+
+  const auto group_of = [&](int64_t i) {
+    const CpuLinear::Part* part = w.parts.data();
+    while (outputs[i] >= part->first + part->rows) ++part;
+    return std::pair(part, (outputs[i] - part->first) / group_rows);
+  };
+  run_tasks(pool_, n, 1, [&](int slot, int64_t task) {
+    const auto [part, g] = group_of(task);
+    if (task > 0 && group_of(task - 1) == std::pair(part, g)) return;  // whoever has the group's first output does all
+    float* group = reinterpret_cast<float*>(memory + slot * scratch_bytes);
+    LinearTask t;
+    t.type = part->type;
+    t.group = part->data.data() + g * part->group_bytes;
+    t.output = 0;
+    t.outputs = std::min(group_rows, part->rows - g * group_rows);
+    t.x = &packed;
+    t.tile_begin = 0;
+    t.tile_end = tile_count(x.rows, kernels_.tile_cols);
+    const float* bias = part->bias.floats();
+    t.epilogue = {bias ? bias + g * group_rows : nullptr, Act::None, nullptr, 0, group, group_rows};
+    t.scratch = memory + slot * scratch_bytes + group_bytes;
+    kernels_.linear(&t);
+    for (int64_t i = task; i < n && group_of(i) == std::pair(part, g); ++i)
+      for (int64_t r = 0; r < x.rows; ++r)
+        y.data[r * y.stride + i] = group[r * group_rows + outputs[i] - part->first - g * group_rows];
+  });
+}
+
 void CpuBackend::linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) {
   run_linear(static_cast<const CpuLinear&>(w), x, nullptr, {}, act, residual, y);
 }

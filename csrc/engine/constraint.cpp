@@ -64,6 +64,12 @@ class LocationGrammar : public Constraint {
     }
   }
 
+  void few(std::vector<int32_t>& ids) const override {
+    if (state_ != State::AfterPair) return;
+    ids.push_back(std::min(f_.object_end, f_.delimiter));
+    ids.push_back(std::max(f_.object_end, f_.delimiter));
+  }
+
  private:
   enum class State { Text, PhraseStart, Phrase, AfterPhrase, First, Second, AfterPair };
 
@@ -102,15 +108,11 @@ class OneOf : public Constraint {
     for (auto [id, score] : kept) scores[id] = score;
   }
 
-  int32_t forced() const override {
-    int32_t only = -1;
-    for (const auto& c : *choices_) {
-      if (!continues(c)) continue;
-      const int32_t next = next_of(c);
-      if (only >= 0 && next != only) return -1;
-      only = next;
-    }
-    return only;
+  void few(std::vector<int32_t>& ids) const override {
+    for (const auto& c : *choices_)
+      if (continues(c)) ids.push_back(next_of(c));
+    std::sort(ids.begin(), ids.end());
+    ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   }
 
   bool complete() const override {

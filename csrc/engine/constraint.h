@@ -15,7 +15,8 @@ class Constraint {
   virtual std::unique_ptr<Constraint> clone() const = 0;
   // Sets the scores of tokens that may not come next to -infinity; at least one token stays.
   virtual void restrict(std::span<float> scores) const = 0;
-  virtual int32_t forced() const { return -1; }    // the only token that may come next; -1: there may be several
+  // Adds the tokens that may come next, ascending, where these are few; none: they are many.
+  virtual void few(std::vector<int32_t>&) const {}
   virtual void accept(int32_t id) = 0;             // the next token of prompt or answer
   virtual bool complete() const { return false; }  // the answer is whole: nothing may follow
 };

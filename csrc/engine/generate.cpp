@@ -90,8 +90,9 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
     rows.clear();
     wanted.clear();
     const size_t taken = sequence.next_rows(kRowsPerPass, rows, wanted);
-    model.forward(rows, wanted, logits.data(), cancel);
-    if (taken > 0) sequence.take_logits(logits);
+    const std::span<const int32_t> outputs = sequence.outputs();
+    model.forward(rows, wanted, logits.data(), cancel, outputs);
+    if (taken > 0) sequence.take_logits(std::span(logits).first(outputs.empty() ? logits.size() : outputs.size()));
   }
   return std::move(sequence.result());
 }

@@ -27,6 +27,7 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
   ids_.reserve(static_cast<size_t>(capacity()));
   ids_ = prompt_.ids;
   out_.prompt_ids = prompt_.ids;
+  find_outputs();
 }
 
 void Sequence::start(KvCache& cache) {
@@ -57,7 +58,13 @@ void Sequence::take_logits(std::span<const float> logits) {
     out_.prefill_ms = ms_since(started_);
     decoding_ = Clock::now();
   }
-  scores_.assign(logits.begin(), logits.end());
+  if (logits.size() == static_cast<size_t>(model_.vocab)) {
+    scores_.assign(logits.begin(), logits.end());
+  } else {
+    KE_ASSERT(logits.size() == outputs_.size());
+    scores_.assign(static_cast<size_t>(model_.vocab), -std::numeric_limits<float>::infinity());
+    for (size_t i = 0; i < outputs_.size(); i++) scores_[outputs_[i]] = logits[i];
+  }
   apply_rules(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
   const int32_t id = sampler_.pick(scores_);
   const bool scored = params_.logprobs || model_.format.is_location(id);
@@ -65,12 +72,17 @@ void Sequence::take_logits(std::span<const float> logits) {
       scored ? static_cast<float>(log_probability(logits, id)) : std::numeric_limits<float>::quiet_NaN();
   add(id, logprob);
   // Where one token alone may follow, its logits would change nothing; only its log-probability needs them.
-  while (!done_ && constraint_ && !params_.logprobs) {
-    const int32_t forced = constraint_->forced();
-    if (forced < 0 || model_.format.is_location(forced)) break;
+  for (find_outputs(); !done_ && outputs_.size() == 1; find_outputs()) {
     sampler_.skip();
-    add(forced, std::numeric_limits<float>::quiet_NaN());
+    add(outputs_[0], std::numeric_limits<float>::quiet_NaN());
   }
+}
+
+void Sequence::find_outputs() {
+  outputs_.clear();
+  if (constraint_ && !params_.logprobs) constraint_->few(outputs_);
+  for (int32_t id : outputs_)
+    if (model_.format.is_location(id)) return outputs_.clear();
 }
 
 void Sequence::add(int32_t id, float logprob) {

@@ -32,8 +32,13 @@ class Sequence {
   // logits it takes. Returns how many these are: 0 while prompt rows are left after these.
   size_t next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted);
 
-  // Decides the next token from the logits (wanted rows, vocab); may call on_token, whose exceptions pass through.
-  // Afterwards the sequence is done or has another row. ModelCorrupt where a logit is not finite.
+  // The tokens whose logits alone decide the next one, ascending; empty: all of the vocabulary. Location tokens and,
+  // where they are asked for, the others carry a log-probability over the whole vocabulary: then it is all.
+  std::span<const int32_t> outputs() const { return outputs_; }
+
+  // Decides the next token from the logits (wanted rows, vocab, or where asked for outputs() alone); may call on_token,
+  // whose exceptions pass through. Afterwards the sequence is done or has another row. ModelCorrupt where a logit is
+  // not finite.
   void take_logits(std::span<const float> logits);
 
   // The answer so far; whole when done.
@@ -41,6 +46,7 @@ class Sequence {
 
  private:
   void add(int32_t id, float logprob);
+  void find_outputs();
   void finish(FinishReason reason);
 
   const Model& model_;
@@ -53,7 +59,8 @@ class Sequence {
   KvCache* cache_ = nullptr;
   std::vector<int32_t> ids_;   // prompt and answer
   std::vector<float> scores_;  // (vocab), scratch
-  int64_t fed_ = 0;            // how many of ids_ were handed out as rows
+  std::vector<int32_t> outputs_;
+  int64_t fed_ = 0;  // how many of ids_ were handed out as rows
   bool done_ = false;
   Generation out_;
   std::chrono::steady_clock::time_point started_, decoding_;

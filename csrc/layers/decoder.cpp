@@ -56,7 +56,7 @@ void Decoder::embed(const InputRow& row, float* x) const {
 }
 
 void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-                      float* logits, const CancelToken* cancel) const {
+                      float* logits, const CancelToken* cancel, std::span<const int32_t> outputs) const {
   const int64_t d = shape_.width, ff = shape_.ff_width, n = static_cast<int64_t>(rows.size());
   const int64_t n_wanted = static_cast<int64_t>(wanted.size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim()));
@@ -96,8 +96,11 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
     backend_.norm_linear(x, layer.ffn_norm, *layer.up, Activation::GeluErf, {}, scratch.col_range(0, d), h);
     backend_.norm_linear(h, layer.ffn_sub_norm, *layer.down, Activation::None, x, scratch, x);
   }
-  Mat y = ws.mat(7, n_wanted, shape_.vocab);
-  backend_.norm_linear(x, output_norm_, *output_, Activation::None, {}, scratch.col_range(0, d), y);
+  Mat y = ws.mat(7, n_wanted, outputs.empty() ? shape_.vocab : static_cast<int64_t>(outputs.size()));
+  if (outputs.empty())
+    backend_.norm_linear(x, output_norm_, *output_, Activation::None, {}, scratch.col_range(0, d), y);
+  else
+    backend_.norm_linear_rows(x, output_norm_, *output_, outputs, scratch.col_range(0, d), y);
   backend_.read(y, logits);
 }
 

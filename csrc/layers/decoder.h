@@ -27,9 +27,10 @@ class Decoder {
   Decoder(Backend& backend, Weights& weights, const DecoderShape& shape);
 
   // Computes all rows (of one or several sequences; a sequence's rows in order of position), storing their keys and
-  // values. logits: host (wanted.size(), vocab), for the rows whose indices are in `wanted` (ascending).
+  // values. logits: host (wanted.size(), vocab), for the rows whose indices are in `wanted` (ascending); with outputs
+  // (ascending, in 0..vocab - 1) not empty (wanted.size(), outputs.size()), the logits of these tokens alone.
   void forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-               const CancelToken* cancel) const;
+               const CancelToken* cancel, std::span<const int32_t> outputs) const;
 
   DType kv_type() const { return kv_type_; }
 

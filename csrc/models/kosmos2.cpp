@@ -102,9 +102,9 @@ class Kosmos2 : public Model {
   }
 
   void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-               const CancelToken* cancel) const override {
+               const CancelToken* cancel, std::span<const int32_t> outputs) const override {
     auto lease = decoder_workspaces_.lease();
-    decoder_.forward(*lease, rows, wanted, logits, cancel);
+    decoder_.forward(*lease, rows, wanted, logits, cancel, outputs);
   }
 
  private:

@@ -42,7 +42,7 @@ class Model {
   virtual void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const = 0;
   // See Decoder::forward.
   virtual void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-                       const CancelToken* cancel) const = 0;
+                       const CancelToken* cancel, std::span<const int32_t> outputs = {}) const = 0;
 };
 
 // The model of the file's general.architecture, its weights uploaded to the backend.
