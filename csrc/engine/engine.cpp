@@ -36,8 +36,8 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
   return engine;
 }
 
-std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, bool keep,
-                                                           const CancelToken* cancel) const {
+std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, const CancelToken* cancel,
+                                                           bool keep) const {
   const auto start = std::chrono::steady_clock::now();
   auto e = std::make_shared<ImageEmbedding>();
   e->rows = model_->image_tokens;
