@@ -33,7 +33,7 @@ def _machine() -> dict[str, Any]:
     why = f"{os.cpu_count()} CPUs, {allowed} for this process, container quota {_quota() or 'none'}"
     return {
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "isa": _core.isa(),
         "isas": _core.available_isas(),
         "isa_forced": os.environ.get("KOSMOS_EDGE_ISA") or None,
@@ -43,7 +43,8 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the system calls it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:

@@ -54,6 +54,7 @@ class GgufFile;
 nb::dict metadata_dict(const GgufFile& file, uint64_t skip_longer_than);
 
 void bind_errors(nb::module_& m);
+void bind_bench(nb::module_& m);
 void bind_codec(nb::module_& m);
 void bind_gguf(nb::module_& m);
 void bind_text(nb::module_& m);

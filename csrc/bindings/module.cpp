@@ -13,5 +13,6 @@ NB_MODULE(_core, m) {
   ke::bind_engine(m);
   ke::bind_batch(m);
   ke::bind_quality(m);
+  ke::bind_bench(m);
   ke::bind_testing(m);
 }
