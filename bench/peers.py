@@ -1,0 +1,315 @@
+"""kosmos-edge beside its peers on the same work: KOSMOS-2's sizes, random weights, the same threads, taking turns.
+
+    python bench/peers.py --work DIR --threads 2     # everything: get, build, make, measure, a table
+    python bench/peers.py --work DIR --threads 2 --format json   # the same as JSON on stdout
+    python bench/peers.py --work DIR --prepare                     # get, build and make only
+    python bench/peers.py --work DIR --threads 2 --resume --seconds 60   # measure for a minute, go on where it stopped
+    python bench/peers.py --work DIR --write docs/benchmarks.md    # a page of what has been measured in DIR
+
+Needs a C++ compiler, CMake and Ninja, 25 GB of disk and 16 GB of memory. The first run builds the peers (20 to 60
+minutes on 2 cores) and makes models; they stay in DIR. Measuring takes about 4 minutes per round on 2 cores; --quick
+is two rounds without the slowest peers. What --seconds leaves to do ends with status 75: run it again with --resume.
+The page's figures want an idle machine. A peer that cannot be had is reported with the reason.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import peers_get  # noqa: E402 (these want the path above)
+import peers_models  # noqa: E402
+import peers_page  # noqa: E402
+import peers_report  # noqa: E402
+import peers_run  # noqa: E402
+from peers_get import Unavailable  # noqa: E402
+from peers_run import Peer  # noqa: E402
+
+NOT_DONE = 75
+TOOLS = ("llama.cpp", "ik_llama.cpp", "onnxruntime", "torch-int8", "transformers")
+SLOW = {"transformers bfloat16", "transformers float32"}
+
+
+class Bench:
+    """The work folder and what is wanted of it."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments, self.work, self.threads = arguments, arguments.work, arguments.threads
+        self.avx2 = arguments.avx2
+        self.missing: dict[str, str] = {}
+        self.environment = {"PEERS_CACHE": str(self.work)}
+        if self.avx2:
+            self.environment |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "KOSMOS_EDGE_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2"}
+            self.environment["FBGEMM_NO_AVX512"] = "1"
+        self.log = self.work / f"measured-{self.threads}{'-avx2' if self.avx2 else ''}.jsonl"
+
+    # ---- preparing
+
+    def made(self, name: str, make: Callable[[Path], object]) -> Path:
+        """A file of the work folder, made when it is not there."""
+        path = self.work / name
+        if not path.exists():
+            print("making", name, file=sys.stderr, flush=True)
+            make(path)
+        return path
+
+    def checkpoint(self) -> Path:
+        """A checkpoint of full size in transformers' layout, random weights."""
+        folder = self.work / "hf"
+        if not (folder / "model.safetensors").exists():
+            sys.path.insert(0, str(HERE.parent / "tests"))
+            from full_size import make_own
+
+            print("making hf (6.7 GB)", file=sys.stderr, flush=True)
+            make_own(folder)
+        return folder
+
+    def our_model(self) -> Path:
+        """The checkpoint as our default file."""
+        if self.arguments.model:
+            return self.arguments.model
+        command = [sys.executable, "-m", "kosmos_edge.convert", self.checkpoint(), "--type", "q4_k_m", "-o"]
+        log = self.work / "convert.log"
+        return self.made("kosmos-2-q4_k_m.gguf", lambda path: peers_get.run([*command, path], log))
+
+    def stand_in(self, name: str) -> Path:
+        """One of peers_models' files."""
+        write = next(write for known, _, write in peers_models.files() if known == name)
+        return self.made(name, write)
+
+    def passes(self) -> Iterator[tuple[str, list[Peer]]]:
+        """The passes of a round: name, peers. What cannot be had is noted and left out."""
+        found = {name: self._take(name, make) for name, make in self._makers().items()}
+        yield "language", [*found["llama.cpp"][:3], *found["ik_llama.cpp"]]
+        yield "vision", [*found["llama.cpp"][3:], *found["onnxruntime"]]
+        for peer in [*found["torch-int8"], *found["transformers"]]:
+            if not (self.arguments.quick and peer.name in SLOW):
+                yield peer.name, [peer]
+        yield "folder", []
+
+    def _makers(self) -> dict[str, Callable[[], list[Peer]]]:
+        return {
+            "llama.cpp": self._llama,
+            "ik_llama.cpp": self._ik,
+            "onnxruntime": self._onnx,
+            "torch-int8": lambda: self._torch(("torch-int8",)),
+            "transformers": lambda: self._torch(("torch-bf16", "torch-fp32")),
+        }
+
+    def _take(self, name: str, make: Callable[[], list[Peer]]) -> list[Peer]:
+        if name not in self.arguments.peers:
+            return []
+        try:
+            peers = make()
+        except Unavailable as error:
+            self.missing[name] = str(error)
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            return []
+        for peer in peers:
+            peer.environment |= self.environment
+        return peers
+
+    def _llama(self) -> list[Peer]:
+        binaries = peers_get.build_llama(self.work, self.avx2)
+        bits = {"Q4_0": "4 / 8", "Q4_K_M": "4-6 / 8", "Q8_0": "8 / 8", "F16": "16 / 16"}
+        out = []
+        for kind in ("Q4_0", "Q4_K_M", "Q8_0"):
+            command = peers_run.llama_bench(binaries, self.stand_in(f"decoder-{kind}.gguf"))
+            out.append(
+                Peer(f"llama.cpp {kind}", "llama.cpp", bits[kind], ("prefill", "decode"), command, "llama-bench")
+            )
+        for kind in ("F16", "Q8_0", "Q4_0"):
+            models = [str(self.stand_in("decoder-Q4_0.gguf")), str(self.stand_in(f"vision-{kind}.gguf"))]
+            command = [str(binaries / "mtmd_encode"), *models, "{threads}"]
+            out.append(Peer(f"llama.cpp vision {kind}", "llama.cpp", bits[kind], ("encode",), command, "mtmd"))
+        return out
+
+    def _ik(self) -> list[Peer]:
+        binaries = peers_get.build_ik(self.work, self.avx2)
+        out = []
+        for kind, bits in (("Q4_K_M", "4-6 / 8"), ("Q4_0", "4 / 8")):
+            model = self.stand_in(f"decoder-{kind}-output.gguf")
+            command = peers_run.llama_bench(binaries, model, "-rtr", "1")
+            name = f"ik_llama.cpp {kind} repacked"
+            out.append(Peer(name, "ik_llama.cpp", bits, ("prefill", "decode"), command, "llama-bench"))
+        return out
+
+    def _onnx(self) -> list[Peer]:
+        python = peers_get.find_python(self.work, self.arguments.python)
+        command = [python, HERE / "peers_onnx.py", self.work]
+        log, environment = self.work / "onnx.log", peers_get.clean_environment()
+        self.made("vit-int8.onnx", lambda path: peers_get.run(command, log, env=environment))
+        out = []
+        for kind, bits in (("int8", "8 / 8"), ("fp32", "32 / 32")):
+            command = peers_run.worker(python, "onnxruntime", self.work / f"vit-{kind}.onnx")
+            out.append(Peer(f"onnxruntime {kind} (tower only)", "onnxruntime", bits, ("encode",), command))
+        return out
+
+    def _torch(self, kinds: tuple[str, ...]) -> list[Peer]:
+        python = peers_get.find_python(self.work, self.arguments.python)
+        names = {
+            "torch-int8": ("transformers, torch dynamic int8", "8 / 8"),
+            "torch-bf16": ("transformers bfloat16", "16 / 16"),
+            "torch-fp32": ("transformers float32", "32 / 32"),
+        }
+        out = []
+        for kind in kinds:
+            name, bits = names[kind]
+            phases = ("encode", "prefill", "decode") + (("caption",) if kind == "torch-int8" else ())
+            command = peers_run.worker(python, kind, self.checkpoint())
+            out.append(Peer(name, name, bits, phases, command, slow=kind != "torch-int8"))
+        return out
+
+    # ---- measuring
+
+    def load(self) -> list[dict]:
+        """What has been measured with these threads."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def finished(self) -> list[dict]:
+        """Measurements of passes that came to their end; of one that was cut off and repeated, the repeated ones."""
+        out: list[dict] = []
+        open_pass: list[dict] = []
+        for line in self.load():
+            if "round" not in line:
+                out.append(line)
+            elif line.get("begin"):
+                open_pass = []
+            elif line.get("end"):
+                out += open_pass
+                open_pass = []
+            else:
+                open_pass.append(line)
+        return out
+
+    def note(self, **entry: object) -> None:
+        """Add a line to the measurements."""
+        with self.log.open("a") as file:
+            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}) + "\n")
+
+    def measure(self) -> bool:
+        """All rounds; False if the time was over before. Passes that the log has are not repeated."""
+        if not self.arguments.resume:
+            self.log.unlink(missing_ok=True)
+        start, began = time.monotonic(), False
+        passes = list(self.passes())
+        ended = [m for m in self.load() if m.get("end")]
+        done = {(m["round"], m["pass"]) for m in ended}
+        took = {m["pass"]: m["seconds"] for m in ended}
+        for name, why in self.missing.items():
+            self.note(peer=name, missing=why)
+        for number in range(self.arguments.rounds):
+            for name, peers in passes:
+                if (number, name) in done or (not peers and name != "folder"):
+                    continue
+                now = time.monotonic()
+                expected = took.get(name, max(took.values(), default=0.0))
+                if self.arguments.seconds and began and now - start + expected > self.arguments.seconds:
+                    return False
+                self.run_pass(number, name, peers)
+                took[name], began = time.monotonic() - now, True
+        return True
+
+    def run_pass(self, number: int, name: str, peers: list[Peer]) -> None:
+        """Ours, then the peers, one process at a time."""
+        start = time.monotonic()
+        self.note(round=number, **{"pass": name}, begin=True)
+        ours = peers_run.ours(self.our_model())
+        ours.environment |= self.environment
+        wanted = {phase for peer in peers for phase in peer.phases}
+        if name == "folder":
+            wanted = {"caption", "folder:1", "folder:8"}
+            self.note(round=number, **{"pass": name}, roof=self.roof())
+        for peer in [ours, *peers]:
+            phases = tuple(p for p in peer.phases if p in wanted)
+            print(f"round {number + 1}, {name}: {peer.name}", file=sys.stderr, flush=True)
+            about = {"round": number, "pass": name, "peer": peer.name}
+            try:
+                values, facts = peers_run.measure(peer, self.threads, phases)
+            except Unavailable as error:
+                self.note(**about, missing=str(error))
+                print(error, file=sys.stderr, flush=True)
+                continue
+            for phase, found in values.items():
+                self.note(**about, tool=peer.tool, bits=peer.bits, phase=phase, values=found, about=facts)
+        self.note(round=number, **{"pass": name}, end=True, seconds=time.monotonic() - start)
+
+    def roof(self) -> dict[str, float]:
+        """What the machine can do, in a process of its own: KOSMOS_EDGE_ISA is read when the module is loaded."""
+        code = "import json; from kosmos_edge import _core, bench; "
+        code += f"print(json.dumps(bench.measure_roof(_core.isa(), {self.threads}, 5)))"
+        environment = os.environ | self.environment
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, check=True, text=True
+        )
+        return json.loads(done.stdout)
+
+    def report(self) -> dict:
+        """The report on what has been measured with these threads."""
+        from kosmos_edge.bench_cost import Cost
+
+        machine = peers_page.machine() | {"threads": self.threads, "isa": "avx2" if self.avx2 else "native"}
+        return peers_report.report(self.finished(), machine, Cost.of(str(self.our_model())))
+
+
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kosmos-edge" / "peers"
+    parser.add_argument("--work", type=Path, default=cache, help=f"folder for everything (default: {cache})")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+    parser.add_argument("--peers", default=",".join(TOOLS), help=f"some of {','.join(TOOLS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="two rounds, without transformers bfloat16 and float32")
+    parser.add_argument("--avx2", action="store_true", help="hold everybody to AVX2 (builds llama.cpp and ik again)")
+    parser.add_argument("--seconds", type=float, help="begin no pass that would end later than this")
+    parser.add_argument("--resume", action="store_true", help="go on with the measurements in the folder")
+    parser.add_argument("--prepare", action="store_true", help="measure nothing")
+    parser.add_argument("--report", action="store_true", help="measure nothing, report what is there")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="measure nothing, write the markdown page")
+    parser.add_argument("--model", type=Path, help="our GGUF file of full size (default: made)")
+    parser.add_argument(
+        "--python", help="interpreter with torch, transformers, onnxruntime, onnx (default: found or made)"
+    )
+    arguments = parser.parse_args(given)
+    arguments.peers = arguments.peers.split(",")
+    if unknown := set(arguments.peers) - set(TOOLS):
+        parser.error(f"unknown peers: {', '.join(sorted(unknown))}")
+    if arguments.threads < 1 or arguments.rounds < 1:
+        parser.error("--threads and --rounds must be at least 1")
+    if arguments.quick:
+        arguments.rounds = min(arguments.rounds, 2)
+    arguments.work = arguments.work.resolve()
+    return arguments
+
+
+def main() -> int:
+    """Command line."""
+    arguments = parse()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(arguments)
+    if arguments.write:
+        peers_page.write(arguments.write, arguments.work, bench)
+        return 0
+    if arguments.prepare:
+        bench.our_model()
+        print("ready:", ", ".join(p.name for _, peers in bench.passes() for p in peers), file=sys.stderr)
+        return 1 if bench.missing else 0
+    if not arguments.report and not bench.measure():
+        print("time is over; run again with --resume", file=sys.stderr)
+        return NOT_DONE
+    result = bench.report()
+    print(json.dumps(result, indent=1) if arguments.format == "json" else peers_report.tables(result), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
