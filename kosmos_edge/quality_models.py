@@ -15,7 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.errors import InvalidRequest, KosmosError, KosmosIOError
+from kosmos_edge.hub import split_tag
 
 FLOAT = ":float"
 FLOAT_TYPES = ("f32", "f16", "bf16")
@@ -44,6 +45,19 @@ def parse_types(text: str) -> list[str]:
     return types
 
 
+def _is_checkpoint(model: str) -> bool:
+    """Whether it is a path of something else than a GGUF file; the name of a model is no path, whatever lies there."""
+    if split_tag(model) is not None or not os.path.exists(model):
+        return False
+    if os.path.isdir(model):
+        return True
+    try:
+        with open(model, "rb") as file:
+            return file.read(4) != b"GGUF"
+    except OSError as error:
+        raise KosmosIOError(f"cannot read {model}: {error.strerror}") from error
+
+
 class Source:
     """What the types are made from: a published checkpoint, or a GGUF file of any type."""
 
@@ -51,12 +65,10 @@ class Source:
         """model: a folder or weights file of a checkpoint, or what `load` takes."""
         from kosmos_edge.model import find_model
 
-        is_path = model is not None and os.path.exists(model)
-        is_checkpoint = is_path and model is not None and (os.path.isdir(model) or not model.lower().endswith(".gguf"))
-        self.path = Path(model) if is_checkpoint and model is not None else find_model(model, offline=offline)
-        self.is_checkpoint = is_checkpoint
+        self.is_checkpoint = model is not None and _is_checkpoint(model)
+        self.path = Path(model) if model is not None and self.is_checkpoint else find_model(model, offline=offline)
         self.type: str | None = None  # of a GGUF file; None for a checkpoint, and for a file of no recipe
-        if not is_checkpoint:
+        if not self.is_checkpoint:
             self.type = _conversion().stored_type(self.path)
 
     @property

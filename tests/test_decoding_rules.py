@@ -4,6 +4,7 @@ import math
 import random
 import re
 
+import numpy as np
 import pytest
 
 from kosmos_edge import _core
@@ -136,3 +137,42 @@ def test_log_probability():
     scores = [0.3, -2.0, 5.0, 4.0]
     expected = scores[1] - math.log(sum(math.exp(s) for s in scores))
     assert T.log_probability(scores, 1) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 31, 511, 512, 513, 65037])
+def test_passes_over_a_vocabulary_of_any_size(size):
+    """Highest score, its first place and ln p against float64, wherever the highest is and however far the others."""
+    rng = np.random.default_rng(size)
+    for width in (0.01, 3, 200):
+        scores = (rng.standard_normal(size) * width).astype(np.float32)
+        for place in {0, size // 2, size - 1}:
+            scores[place] = np.abs(scores).max() + 1
+            again = np.append(scores, scores[place])  # an equal one behind it
+            assert T.sample(again.tolist(), 0.0, 0, 1.0, 0, 1) == [int(np.argmax(scores))]
+            exact = scores.astype(np.float64)
+            low = int(exact.argmin())
+            for token in (place, low):
+                want = exact[token] - exact.max() - np.log(np.sum(np.exp(exact - exact.max())))
+                assert T.log_probability(scores.tolist(), token) == pytest.approx(want, abs=2e-6, rel=1e-6)
+            scores[place] = 0
+
+
+@pytest.mark.parametrize(("width", "temperature"), [(3, 1.0), (8, 0.7), (1, 2.0)])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("top_k", [0, 40])
+def test_sampling_keeps_the_tokens_of_the_definition(width, temperature, top_p, top_k):
+    """Peaked and flat scores of 3000 tokens, some of which may not come at all."""
+    rng = np.random.default_rng(7)
+    scores = (rng.standard_normal(3000) * width).astype(np.float32)
+    scores[rng.permutation(3000)[:100]] = NEG
+    order = np.argsort(-scores, kind="stable")[: top_k or None]
+    p = np.exp((scores[order].astype(np.float64) - scores.max()) / temperature)
+    p /= p.sum()
+    kept = int(np.searchsorted(np.cumsum(p), top_p)) + 1
+    ids = T.sample(scores.tolist(), temperature, top_k, top_p, 5, 400)
+    assert set(ids) <= set(order[: kept + 1].tolist())  # one more where the sum falls on the border
+    mean = np.mean([np.flatnonzero(order == i)[0] for i in ids])
+    q = p[:kept] / p[:kept].sum()
+    places = np.arange(kept)
+    expected, deviation = q @ places, np.sqrt(max(q @ places**2 - (q @ places) ** 2, 0) / len(ids))
+    assert abs(mean - expected) <= 5 * deviation + 1e-6

@@ -177,7 +177,7 @@ def test_requantize_refuses(whole: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sources(checkpoint: Path, whole: Path, tmp_path: Path) -> None:
+def test_sources(checkpoint: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Source(str(checkpoint), True).label == "checkpoint" and not Source(str(checkpoint), True).is_quantized
     source = Source(str(whole), True)
     assert source.label == "f32" and not source.is_quantized
@@ -186,6 +186,11 @@ def test_sources(checkpoint: Path, whole: Path, tmp_path: Path) -> None:
     with source.file("q8_0:float", str(tmp_path)) as path:
         assert stored_type(path) == "f32" and verify(path) == []
     assert list(tmp_path.iterdir()) == []
+    other = tmp_path / "a model"
+    other.symlink_to(whole)
+    assert Source(str(other), True).label == "f32"  # by what is in the file, not by its name
+    (tmp_path / "nano").mkdir()
+    monkeypatch.chdir(tmp_path)
     nano = Source("nano", True)
     assert nano.label == "q4_k_m" and nano.is_quantized
 

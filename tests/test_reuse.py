@@ -335,3 +335,17 @@ def test_a_conversation_goes_on_after_forced_tokens(model: Model) -> None:
     want = engine.generate([fresh, prompt[1], *rest], plain)
     assert got.reused == len(first.prompt_ids)
     assert got.token_ids == want.token_ids and got.logprobs == want.logprobs
+
+
+def test_texts_scored_together_have_the_numbers_of_each_alone(model: Model) -> None:
+    """More than fit one pass, long and short, some of one token; the same text twice."""
+    texts = ["a", "a dog", "the cat " * 30, "two cats and a dog " * 9, "a dog", "is it", "cat", "a b c d e f g " * 7]
+    texts = texts + texts[::-1]
+    together = model.score(picture(), texts)
+    assert [row.text for row in sorted(together.ranking, key=lambda r: texts.index(r.text))] == sorted(
+        texts, key=texts.index
+    )
+    for row in together.ranking:
+        (alone,) = model.score(picture(), [row.text]).ranking
+        assert row.token_ids == alone.token_ids and row.logprobs == alone.logprobs
+        assert len(row.logprobs) == len(row.token_ids)

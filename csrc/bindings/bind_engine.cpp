@@ -92,7 +92,7 @@ std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, in
   const BufferView buffer(rgb);
   const ImageView view = image_view(buffer, width, height);
   nb::gil_scoped_release release;
-  return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, keep, cancel));
+  return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, cancel, keep));
 }
 
 Generation run_generate(const Engine& e, const nb::sequence& segments, const GenerateParams& params,

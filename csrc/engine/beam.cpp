@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "engine/generate.h"
+#include "engine/vocabulary.h"
 
 namespace ke {
 namespace {
@@ -97,10 +98,8 @@ class BeamSearch {
       std::vector<int32_t> sequence = prompt_.ids;
       sequence.insert(sequence.end(), beam.ids.begin(), beam.ids.end());
       scores_ = beam.logits;
-      const float top = *std::max_element(scores_.begin(), scores_.end());
-      double sum = 0;
-      for (float s : scores_) sum += std::exp(s - top);
-      const float log_sum = top + static_cast<float>(std::log(sum));
+      const float top = scores_[argmax(scores_)];
+      const float log_sum = top + static_cast<float>(std::log(sum_exp(scores_, top)));
       for (float& s : scores_) s = s - log_sum;
       apply_rules(scores_, sequence, params_.sampler.no_repeat_ngram_size, beam.constraint.get());
       for (size_t i = 0; i < scores_.size(); i++) {

@@ -36,8 +36,8 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
   return engine;
 }
 
-std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, bool keep,
-                                                           const CancelToken* cancel) const {
+std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, const CancelToken* cancel,
+                                                           bool keep) const {
   const auto start = std::chrono::steady_clock::now();
   auto e = std::make_shared<ImageEmbedding>();
   e->rows = model_->image_tokens;
@@ -56,46 +56,6 @@ Generation Engine::generate(const std::vector<Segment>& segments, const Generate
 
 std::vector<int32_t> Engine::prompt_ids(const std::vector<Segment>& segments) const {
   return build_prompt(*model_, *tokenizer_, segments).ids;
-}
-
-Scoring Engine::score(const std::vector<Segment>& segments, const std::vector<std::vector<Segment>>& continuations,
-                      const CancelToken* cancel) const {
-  KE_CHECK(!continuations.empty(), InvalidRequest, "there is nothing to score: expected at least one continuation");
-  const Prompt prompt = build_prompt(*model_, *tokenizer_, segments);
-  const size_t n = prompt.ids.size();
-  Scoring out;
-  size_t longest = 0;
-  for (size_t i = 0; i < continuations.size(); i++) {
-    Scored s;
-    for (const Segment& segment : continuations[i])
-      KE_CHECK(segment.kind != Segment::Kind::Image, InvalidRequest, "continuation ", i, " holds a picture");
-    s.ids = continuations[i].empty() ? std::vector<int32_t>{} : prompt_ids(continuations[i]);
-    KE_CHECK(s.ids.size() > 1, InvalidRequest, "continuation ", i, " has no tokens");
-    s.ids.erase(s.ids.begin());  // the <s> that starts every prompt
-    longest = std::max(longest, s.ids.size());
-    out.continuations.push_back(std::move(s));
-  }
-  check_context(*model_, n, static_cast<int64_t>(longest));
-
-  const std::unique_ptr<KvCache> cache = model_->new_cache(static_cast<int64_t>(n + longest));
-  const std::vector<float> first = prefill(*model_, prompt, *cache, cancel, &out.reused);
-  for (Scored& s : out.continuations) {  // each overwrites the positions after the prompt
-    s.logprobs.push_back(static_cast<float>(log_probability(first, s.ids[0])));
-    std::vector<InputRow> rows;
-    std::vector<int32_t> wanted;
-    for (size_t i = 0; i + 1 < s.ids.size(); i++) {
-      rows.push_back({s.ids[i], nullptr, {cache.get(), static_cast<int32_t>(n + i)}});
-      wanted.push_back(static_cast<int32_t>(i));
-    }
-    if (rows.empty()) continue;
-    std::vector<float> logits(rows.size() * model_->vocab);
-    model_->forward(rows, wanted, logits.data(), cancel);
-    check_finite(logits);
-    for (size_t i = 0; i < rows.size(); i++)
-      s.logprobs.push_back(static_cast<float>(
-          log_probability(std::span(logits).subspan(i * model_->vocab, model_->vocab), s.ids[i + 1])));
-  }
-  return out;
 }
 
 std::vector<float> Engine::logits(const std::vector<Segment>& segments, const CancelToken* cancel) const {

@@ -36,8 +36,8 @@ class Engine {
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
 
   // keep: what prompts that begin with the picture have in common is computed once and stays with it.
-  std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, bool keep,
-                                                     const CancelToken* cancel) const;
+  std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, const CancelToken* cancel,
+                                                     bool keep = false) const;
   Generation generate(const std::vector<Segment>& segments, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without pictures.

@@ -2,23 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "base/error.h"
+#include "engine/vocabulary.h"
 
 namespace ke {
 
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
 double log_probability(std::span<const float> logits, int32_t id) {
-  const float top = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (float l : logits) sum += std::exp(l - top);
-  return static_cast<double>(logits[id]) - top - std::log(sum);
+  const float top = logits[argmax(logits)];
+  return static_cast<double>(logits[id]) - top - std::log(sum_exp(logits, top));
 }
 
 void check_finite(std::span<const float> logits) {
-  float sum = 0;  // 0 * x is NaN exactly for the non-finite
-  for (float l : logits) sum += 0.0f * l;
-  KE_CHECK(sum == 0, ModelCorrupt, "the model's weights gave a logit that is not a finite number");
+  KE_CHECK(all_finite(logits), ModelCorrupt, "the model's weights gave a logit that is not a finite number");
 }
 
 void apply_rules(std::span<float> scores, const std::vector<int32_t>& sequence, int32_t n,
@@ -47,36 +47,54 @@ double Sampler::uniform() {
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-int32_t Sampler::pick(std::span<float> scores) {
-  const int32_t best = static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+// Those that may come at all and score at least `threshold`, best first, the lower id among equals.
+void Sampler::list_from(std::span<const float> scores, float threshold) {
+  order_.clear();
+  for (size_t i = 0; i < scores.size(); i++)
+    if (scores[i] >= threshold && scores[i] > kNever) order_.push_back(static_cast<int32_t>(i));
+  std::sort(order_.begin(), order_.end(),
+            [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+}
+
+int32_t Sampler::pick(std::span<const float> scores) {
+  const int32_t best = argmax(scores);
   if (params_.temperature == 0) return best;
 
-  std::vector<int32_t> order;
-  for (size_t i = 0; i < scores.size(); i++)
-    if (scores[i] > -std::numeric_limits<float>::infinity()) order.push_back(static_cast<int32_t>(i));
-  const auto higher = [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; };
-  if (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < order.size()) {
-    std::nth_element(order.begin(), order.begin() + params_.top_k, order.end(), higher);
-    order.resize(params_.top_k);
+  weights_.resize(scores.size());
+  double total = exp_weights(scores, scores[best], 1 / params_.temperature, weights_);
+  if (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < scores.size()) {
+    sorted_.assign(scores.begin(), scores.end());
+    std::nth_element(sorted_.begin(), sorted_.begin() + (params_.top_k - 1), sorted_.end(), std::greater<>());
+    list_from(scores, sorted_[params_.top_k - 1]);
+    order_.resize(std::min(order_.size(), static_cast<size_t>(params_.top_k)));
+    total = 0;
+    for (int32_t id : order_) total += weights_[id];
+  } else if (params_.top_p < 1) {
+    // As a rule it keeps few tokens: those within e^-8 of the best, else within e^-16, are sorted before all are.
+    double listed = 0;
+    for (float depth : {8.0f, 16.0f, std::numeric_limits<float>::infinity()}) {
+      if (listed >= params_.top_p * total) break;
+      list_from(scores, scores[best] - depth * params_.temperature);
+      listed = 0;
+      for (int32_t id : order_) listed += weights_[id];
+    }
+  } else {
+    double u = uniform() * total;
+    for (size_t i = 0; i < scores.size(); i++)
+      if ((u -= weights_[i]) < 0) return static_cast<int32_t>(i);
+    return best;
   }
-  std::sort(order.begin(), order.end(), higher);
-  std::vector<double> p;
-  double total = 0;
-  for (int32_t id : order) {
-    p.push_back(std::exp((static_cast<double>(scores[id]) - scores[best]) / params_.temperature));
-    total += p.back();
-  }
+  size_t n = order_.size();
   if (params_.top_p < 1) {  // the fewest tokens whose probability reaches top_p
     double kept = 0;
-    size_t n = 0;
-    while (n < p.size() && kept < params_.top_p * total) kept += p[n++];
-    p.resize(n);
+    n = 0;
+    while (n < order_.size() && kept < params_.top_p * total) kept += weights_[order_[n++]];
     total = kept;
   }
   double u = uniform() * total;
-  for (size_t i = 0; i < p.size(); i++)
-    if ((u -= p[i]) < 0) return order[i];
-  return order[p.size() - 1];
+  for (size_t i = 0; i < n; i++)
+    if ((u -= weights_[order_[i]]) < 0) return order_[i];
+  return order_[n - 1];
 }
 
 }  // namespace ke

@@ -16,7 +16,7 @@ struct SamplerParams {
   int32_t no_repeat_ngram_size = 0;  // 0: off
 };
 
-// ln softmax(logits)[id], over the whole vocabulary, summed in double.
+// ln softmax(logits)[id], over the whole vocabulary, summed in double; right to about 1e-6.
 double log_probability(std::span<const float> logits, int32_t id);
 
 // ModelCorrupt unless every logit is finite.
@@ -30,8 +30,8 @@ void apply_rules(std::span<float> scores, const std::vector<int32_t>& sequence, 
 class Sampler {
  public:
   explicit Sampler(const SamplerParams& params) : params_(params), state_(params.seed) {}
-  // scores after apply_rules; may be changed. Order as in transformers: temperature, top-k, top-p.
-  int32_t pick(std::span<float> scores);
+  // scores after apply_rules. Order as in transformers: temperature, top-k, top-p.
+  int32_t pick(std::span<const float> scores);
   // What pick() does to those that follow, where there is but one token to pick.
   void skip() {
     if (params_.temperature != 0) uniform();
@@ -39,8 +39,11 @@ class Sampler {
 
  private:
   double uniform();  // [0, 1)
+  void list_from(std::span<const float> scores, float threshold);
   SamplerParams params_;
   uint64_t state_;
+  std::vector<float> weights_, sorted_;  // (vocab), scratch
+  std::vector<int32_t> order_;           // candidates, best first
 };
 
 }  // namespace ke

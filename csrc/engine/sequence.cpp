@@ -25,6 +25,9 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
   check_context(model_, prompt_.ids.size(), params_.max_tokens);
   constraint_ = make_constraint(model_, tokenizer_, prompt_, params_);
   ids_.reserve(static_cast<size_t>(capacity()));
+  out_.ids.reserve(static_cast<size_t>(params_.max_tokens));
+  out_.logprobs.reserve(static_cast<size_t>(params_.max_tokens));
+  outputs_.reserve(16);
   ids_ = prompt_.ids;
   out_.prompt_ids = prompt_.ids;
   find_outputs();

@@ -60,37 +60,38 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
   const int64_t d = shape_.width, ff = shape_.ff_width, n = static_cast<int64_t>(rows.size());
   const int64_t n_wanted = static_cast<int64_t>(wanted.size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim()));
-  std::vector<Slot> slots;
-  std::vector<float> host(n * d);
+  ws.embedded.resize(n * d);
+  ws.slots.clear();
   for (int64_t r = 0; r < n; r++) {
-    embed(rows[r], host.data() + r * d);
-    slots.push_back(rows[r].slot);
+    embed(rows[r], ws.embedded.data() + r * d);
+    ws.slots.push_back(rows[r].slot);
   }
+  const std::vector<Slot>* slots = &ws.slots;
   Mat x = ws.mat(0, n, d), scratch = ws.mat(1, n, ff), qkv = ws.mat(2, n, 3 * d), a = ws.mat(3, n, d),
       h = ws.mat(4, n, ff);
-  backend_.write(host.data(), x);
+  backend_.write(ws.embedded.data(), x);
 
   for (size_t i = 0; i < layers_.size(); i++) {  // Kosmos2TextBlock.forward
     if (cancel) cancel->check();
     const Layer& layer = layers_[i];
     const int l = static_cast<int>(i);
     backend_.norm_linear(x, layer.attn_norm, *layer.qkv, Activation::None, {}, scratch.col_range(0, d), qkv);
-    backend_.kv_write(qkv.col_range(d, 2 * d), qkv.col_range(2 * d, 3 * d), l, slots);
+    backend_.kv_write(qkv.col_range(d, 2 * d), qkv.col_range(2 * d, 3 * d), l, *slots);
     Mat q = qkv.col_range(0, d);
     if (i + 1 == layers_.size() && n_wanted < n) {
       // Nobody reads the last layer's output of the other rows: go on with the wanted ones alone.
       if (n_wanted == 0) return;
       Mat q2 = ws.mat(5, n_wanted, d), x2 = ws.mat(6, n_wanted, d);
-      std::vector<Slot> slots2;
+      ws.last_slots.clear();
       for (int64_t r = 0; r < n_wanted; r++) {
         backend_.copy(q.row_range(wanted[r], wanted[r] + 1), q2.row_range(r, r + 1));
         backend_.copy(x.row_range(wanted[r], wanted[r] + 1), x2.row_range(r, r + 1));
-        slots2.push_back(slots[wanted[r]]);
+        ws.last_slots.push_back(ws.slots[wanted[r]]);
       }
-      q = q2, x = x2, slots = std::move(slots2);
+      q = q2, x = x2, slots = &ws.last_slots;
       scratch = scratch.row_range(0, n_wanted), a = a.row_range(0, n_wanted), h = h.row_range(0, n_wanted);
     }
-    backend_.kv_attention(q, l, shape_.heads, scale, slots, a);
+    backend_.kv_attention(q, l, shape_.heads, scale, *slots, a);
     // The norm over all heads comes before the output projection.
     backend_.norm_linear(a, layer.attn_sub_norm, *layer.attn_output, Activation::None, x, scratch.col_range(0, d), x);
     backend_.norm_linear(x, layer.ffn_norm, *layer.up, Activation::GeluErf, {}, scratch.col_range(0, d), h);

@@ -1,5 +1,5 @@
-// Reusable activation memory of one running call: numbered matrices that only grow, so that a steady state allocates
-// nothing.
+// Reusable memory of one running call: numbered activation matrices and lists that only grow, so that a steady state
+// allocates nothing (tests/native/allocations.cpp).
 #pragma once
 #include <memory>
 #include <vector>
@@ -22,6 +22,10 @@ class Workspace {
     }
     return Mat(*b, rows, cols);
   }
+
+  // On the host; void at the beginning of a call.
+  std::vector<float> embedded;          // (rows, width)
+  std::vector<Slot> slots, last_slots;  // of all rows; of those that go through the last layer
 
  private:
   Backend& backend_;
