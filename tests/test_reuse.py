@@ -161,6 +161,8 @@ def test_threads_share_an_encoded_image(model: Model) -> None:
             same(model.ask(encoded, QUESTIONS[at], **SHORT), want[at])
             if number == 0 and step % 8 == 0:
                 encoded.forget()
+            if number == 1 and step % 4 == 0:  # others join and leave the budget meanwhile
+                same(model.ask(model.encode(picture()), QUESTIONS[at], **SHORT), want[at])
 
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(work, number) for number in range(8)]:

@@ -35,7 +35,9 @@ void PrefixBudget::used(Places::iterator place) {
 // ---- cache
 
 PrefixCache::PrefixCache(std::shared_ptr<PrefixBudget> budget, Keeps keeps)
-    : budget_(std::move(budget)), keeps_(keeps), place_(budget_->join(this)) {}
+    : budget_(std::move(budget)), keeps_(keeps) {
+  place_ = budget_->join(this);  // last: from now on other threads may look at it
+}
 
 PrefixCache::~PrefixCache() { budget_->leave(place_); }
 
