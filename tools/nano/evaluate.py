@@ -20,9 +20,7 @@ from collections import Counter
 
 import numpy as np
 import texts
-import torch
-from data import box_indices, indices_box, iou, normalise
-from generate import write
+from boxes import box_indices, indices_box, iou
 from PIL import Image, ImageDraw
 from world import BACKGROUNDS, COLOR_NAMES, HELD_OUT_SEED, SHAPES, TONES, TRAIN_SEED, render, sample_scene, squash
 
@@ -68,12 +66,17 @@ class TorchNano:
     """The torch model. Each method takes one list per argument and gives one list."""
 
     def __init__(self, model, vocabulary, images):
+        import torch
+        from data import normalise
+
         self.model, self.vocabulary = model, vocabulary
         with torch.no_grad():
             parts = [np.stack([np.array(squash(i)) for i in images[s : s + 100]]) for s in range(0, len(images), 100)]
             self.tokens = torch.cat([model.image_tokens(model.features(normalise(p))) for p in parts])
 
     def _answer(self, which, prompts):
+        from generate import write
+
         ids = write(self.model, self.tokens[which], [self.vocabulary.encode(p) for p in prompts])
         return [self.vocabulary.decode(i) for i in ids]
 
@@ -347,14 +350,15 @@ def main():
     ap.add_argument("--json")
     ap.add_argument("--sheet", help="PNG of the first 16 scenes with boxes")
     a = ap.parse_args()
-    torch.set_num_threads(int(os.environ.get("NANO_THREADS", "1")))
     cases = cases_from_folder(a.folder)[: a.count] if a.folder else cases_from_seeds(a.seed, a.count)
     images = [c.image for c in cases]
     if a.engine:
         nano = EngineNano(a.model, images)
     else:
+        import torch
         from export import read
 
+        torch.set_num_threads(int(os.environ.get("NANO_THREADS", "1")))
         nano = TorchNano(*read(a.model), images)
     result = evaluate(nano, cases)
     print(table(result))

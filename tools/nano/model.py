@@ -16,7 +16,7 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from data import BINS
+from boxes import BINS
 from world import BACKGROUNDS, COLORS, MAX_OBJECTS, SHAPES, TONES
 
 CONFIG = {
@@ -28,13 +28,23 @@ CONFIG = {
     "latents": 64,
     "vision_layers": 4,
     "text_layers": 3,
-}
+}  # the ViT has the same widths unless vision_dim, vision_heads, vision_ffn say otherwise
 POSITIONS = 2048
+
+
+def vision_config(c):
+    """The ViT's own configuration: dim, heads, ffn, layers, image, patch"""
+    own = {k: c.get("vision_" + k, c[k]) for k in ("dim", "heads", "ffn")}
+    return {**own, "layers": c["vision_layers"], "image": c["image"], "patch": c["patch"]}
 
 
 def attention(q, k, v, heads, mask=None):
     """q (B, n, D), k and v (B, m, D) -> (B, n, D)"""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    if q.is_cuda:  # the fused one; None and a mask alike
+        mask = None if mask is None else mask.to(q.dtype)
+        o = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), mask)
+        return o.transpose(1, 2).flatten(2)
     score = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # written out: its backward pass is the faster on a CPU
     if mask is not None:
         score = score + mask
@@ -106,7 +116,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.embeddings = VisionEmbeddings(c)
         self.pre_layrnorm = nn.LayerNorm(c["dim"])  # the published spelling
-        self.encoder = Encoder(VisionLayer(c) for _ in range(c["vision_layers"]))
+        self.encoder = Encoder(VisionLayer(c) for _ in range(c["layers"]))
         self.post_layernorm = nn.LayerNorm(c["dim"])
 
     def forward(self, pixels):
@@ -122,7 +132,7 @@ class Resampler(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.latent_query = nn.Parameter(torch.randn(c["latents"], c["dim"]))
-        self.dense = nn.Linear(c["dim"], c["dim"])
+        self.dense = nn.Linear(vision_config(c)["dim"], c["dim"])
         self.x_attn = Attention(c["dim"], c["heads"])
 
     def memory(self, features):
@@ -196,7 +206,7 @@ class Nano(nn.Module):
         super().__init__()
         self.config = dict(config)
         self.text_model = Wrapped(TextTransformer(config, vocabulary))
-        self.vision_model = Wrapped(VisionTransformer(config))
+        self.vision_model = Wrapped(VisionTransformer(vision_config(config)))
         self.image_to_text_projection = Resampler(config)
         self.image_tags = (image_open, image_close)
         initialise(self)
@@ -218,11 +228,17 @@ class Nano(nn.Module):
         e = t.embed_tokens
         b = len(ids)
         opening, closing = self.image_tags
-        before = e(torch.tensor([0, opening])).expand(b, -1, -1)
-        after = e(torch.tensor([closing])).expand(b, -1, -1)
+        before = e(torch.tensor([0, opening], device=ids.device)).expand(b, -1, -1)
+        after = e(torch.tensor([closing], device=ids.device)).expand(b, -1, -1)
         x = torch.cat([before, image_tokens.float(), after, e(ids)], 1)
         mask, position = layout
         return t(x, position, mask, self.prefix)
+
+    def read(self, parts, position, mask):
+        """Any interleaving: a list of token ids (B, n) and image tokens (B, L, D) -> hidden states of all rows"""
+        e = self.text_model.model.embed_tokens
+        x = [p.float() if p.is_floating_point() else e(p) for p in parts]
+        return self.text_model.model(torch.cat(x, 1), position, mask)
 
     def logits(self, hidden):
         return hidden @ self.text_model.model.embed_tokens.weight.T
@@ -249,6 +265,7 @@ def initialise(m):
     """Xavier everywhere, then two starts that know the plane: patch positions as smooth bumps over x and y, and
     early heads whose keys equal their queries, so that near patches attend to each other from the first step."""
     dim = m.config["dim"]
+    v = vision_config(m.config)
     for module in m.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -258,12 +275,12 @@ def initialise(m):
     e.patch_embedding.weight.normal_(0, e.patch_embedding.weight[0].numel() ** -0.5)
     e.class_embedding.normal_(0, 0.3)
     rows = m.config["image"] // m.config["patch"]
-    plane = plane_code(rows, 10, (-0.5, rows - 0.5), 1.1, dim)
+    plane = plane_code(rows, rows + 2, (-0.5, rows - 0.5), 1.1, v["dim"])
     e.position_embedding.weight.normal_(0, 0.3)[1:] = plane * (0.35 / plane.pow(2).mean().sqrt())
     for i, layer in enumerate(m.vision_model.model.encoder.layers):
         a = layer.self_attn
         a.k_proj.weight.mul_(0.7)
-        shared = dim // a.heads * (a.heads - 1 if i < 2 else 1)
+        shared = v["dim"] // a.heads * (a.heads - 1 if i < 2 else 1)
         a.k_proj.weight[:shared] = a.q_proj.weight[:shared]
 
 

@@ -12,9 +12,10 @@ import time
 
 import numpy as np
 import torch
+from boxes import BINS, iou
 from common import Log, batch_at, load, one_thread, save
-from data import Batch, Pool, iou, normalise
-from model import BINS, DenseHeads, Nano
+from data import Batch, Pool, normalise
+from model import DenseHeads, Nano
 from optimiser import Optimiser, schedule
 
 

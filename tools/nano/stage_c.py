@@ -20,8 +20,9 @@ import numpy as np
 import texts
 import torch
 import torch.nn.functional as F
+from boxes import BINS
 from common import Log, batch_at, load, one_thread, save
-from data import BINS, Batch, Pool, normalise
+from data import Batch, Pool, normalise
 from evaluate import TorchNano, cases_from_seeds, evaluate
 from model import DenseHeads, initialise_locations, packed_layout, soft_bins
 from optimiser import Optimiser, schedule

@@ -12,7 +12,7 @@ An object is (shape, colour, box); objects come ordered by centre, left to right
 Every function returns (prompt, target), both as text with tags.
 """
 
-from data import BINS, box_indices
+from boxes import BINS, box_indices
 from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES
 
 from kosmos_edge import nano_questions as questions

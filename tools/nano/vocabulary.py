@@ -17,7 +17,7 @@ import string
 
 import sentencepiece
 import texts
-from data import BINS
+from boxes import BINS
 from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES, sample_scene
 
 MODEL_FILE = "sentencepiece.bpe.model"
@@ -66,16 +66,22 @@ def corpus(count=30_000, seed=11):
             words.update(re.findall(r"[A-Za-z]+", line))
             yield line
     plurals = [texts.plural(s) for s in SHAPES]
-    for word in sorted({*words, *EVERYDAY, *SHAPES, *plurals, *COLOR_NAMES, *BACKGROUNDS, *TONES, *texts.NUMBERS}):
+    yield from repeated({*words, *EVERYDAY, *SHAPES, *plurals, *COLOR_NAMES, *BACKGROUNDS, *TONES, *texts.NUMBERS})
+
+
+def repeated(words):
+    """Every word with several marks behind it (see `corpus`)"""
+    for word in sorted(words):
         for form in (word, word.capitalize()):
             for _ in range(6):
                 yield f"{form} {form}, {form}. {form}? {form}:"
 
 
-def train(path, pieces=1100):
+def train(path, pieces=1100, sentences=None):
+    """`sentences`: of another world than v0's"""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()),
+        sentence_iterator=iter(corpus() if sentences is None else sentences),
         model_writer=model,
         model_type="unigram",
         vocab_size=pieces,

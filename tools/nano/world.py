@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # an installed kosmos_edge comes first
+from kosmos_edge import nano_world as definition
 from kosmos_edge.nano_world import (
     BACKGROUNDS,
     COLOR_NAMES,
@@ -43,6 +44,7 @@ __all__ = [
     "SHAPES",
     "TONES",
     "TRAIN_SEED",
+    "definition",
     "owner_map",
     "render",
     "sample_scene",
