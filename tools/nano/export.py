@@ -18,7 +18,7 @@ import struct
 import torch
 from common import load
 from data import MEAN, STD
-from model import POSITIONS, Nano
+from model import POSITIONS, Nano, vision_config
 from vocabulary import BOS, EOS, MODEL_FILE, PAD, UNK, Vocabulary
 
 CARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "nano.md")
@@ -120,6 +120,7 @@ TOKENIZER_CONFIG = {
 
 # ------------------------------------------------------------------------------------------ configuration
 def config_json(c, vocabulary):
+    vision = vision_config(c)
     return {
         "architectures": ["Kosmos2ForConditionalGeneration"],
         "dtype": "float32",
@@ -153,10 +154,10 @@ def config_json(c, vocabulary):
         },
         "vision_config": {
             "model_type": "kosmos_2_vision_model",
-            "hidden_size": c["dim"],
-            "intermediate_size": c["ffn"],
-            "num_hidden_layers": c["vision_layers"],
-            "num_attention_heads": c["heads"],
+            "hidden_size": vision["dim"],
+            "intermediate_size": vision["ffn"],
+            "num_hidden_layers": vision["layers"],
+            "num_attention_heads": vision["heads"],
             "num_channels": 3,
             "image_size": c["image"],
             "patch_size": c["patch"],
@@ -212,7 +213,7 @@ def write_safetensors(path, tensors):
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(head)) + head)
         for t in tensors.values():
-            f.write(t.detach().to(torch.float32).contiguous().numpy().tobytes())
+            f.write(t.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
 
 
 def read_safetensors(path):
@@ -282,6 +283,9 @@ def read(folder):
             "heads": t["attention_heads"],
             "ffn": t["ffn_dim"],
             "latents": c["latent_query_num"],
+            "vision_dim": i["hidden_size"],
+            "vision_heads": i["num_attention_heads"],
+            "vision_ffn": i["intermediate_size"],
             "vision_layers": i["num_hidden_layers"],
             "text_layers": t["layers"],
         },

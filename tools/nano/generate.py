@@ -11,7 +11,7 @@ def _advance(text, x, position, cache):
     """Rows x (B, n, D) at `position` (n,) behind what `cache` holds -> hidden (B, n, D); the cache grows by n"""
     x = x * math.sqrt(x.shape[-1]) + text.positions[position]
     n = len(position)
-    mask = torch.full((n, n), float("-inf")).triu(1) if n > 1 else None
+    mask = torch.full((n, n), float("-inf"), device=x.device).triu(1) if n > 1 else None
     for layer, seen in zip(text.layers, cache, strict=True):
         a = layer.self_attn
         h = layer.self_attn_layer_norm(x)
@@ -27,14 +27,17 @@ def _advance(text, x, position, cache):
 @torch.no_grad()
 def _write(model, image_tokens, prompts, limit):
     text = model.text_model.model
-    b = len(prompts)
-    opening, closing = (
-        text.embed_tokens(torch.tensor(i)).expand(b, -1, -1) for i in ([0, model.image_tags[0]], [model.image_tags[1]])
-    )
-    x = torch.cat([opening, image_tokens, closing, text.embed_tokens(torch.tensor(prompts))], 1)
+    b, device = len(prompts), image_tokens.device
+
+    def embedded(ids):
+        return text.embed_tokens(torch.tensor(ids, device=device))
+
+    opening = embedded([0, model.image_tags[0]]).expand(b, -1, -1)
+    closing = embedded([model.image_tags[1]]).expand(b, -1, -1)
+    x = torch.cat([opening, image_tokens, closing, embedded(prompts)], 1)
     cache = [[] for _ in text.layers]
-    hidden = _advance(text, x, torch.arange(2, 2 + x.shape[1]), cache)
-    at, out, done = 2 + x.shape[1], [], torch.zeros(b, dtype=torch.bool)
+    hidden = _advance(text, x, torch.arange(2, 2 + x.shape[1], device=device), cache)
+    at, out, done = 2 + x.shape[1], [], torch.zeros(b, dtype=torch.bool, device=device)
     for _ in range(limit):
         token = model.logits(hidden[:, -1]).argmax(-1)
         token[done] = EOS
@@ -42,7 +45,7 @@ def _write(model, image_tokens, prompts, limit):
         done |= token == EOS
         if done.all():
             break
-        hidden = _advance(text, text.embed_tokens(token[:, None]), torch.tensor([at]), cache)
+        hidden = _advance(text, text.embed_tokens(token[:, None]), torch.tensor([at], device=device), cache)
         at += 1
     return [row[: row.index(EOS)] if EOS in row else row for row in torch.stack(out, 1).tolist()]
 

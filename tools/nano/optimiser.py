@@ -16,25 +16,32 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            alike = {}
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                m = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                m.lerp_(p.grad, 1 - group["momentum"])
-                step = orthogonal(p.grad.lerp(m, group["momentum"]))
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(step, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+                if p.grad is not None:
+                    m = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    m.lerp_(p.grad, 1 - group["momentum"])
+                    # on a GPU matrices of one shape go through the iteration together: few large kernels
+                    key = tuple(p.shape) if p.is_cuda else p
+                    alike.setdefault(key, []).append((p, p.grad.lerp(m, group["momentum"])))
+            for same in alike.values():
+                steps = orthogonal(torch.stack([g for _, g in same])) if len(same) > 1 else [orthogonal(same[0][1])]
+                for (p, _), step in zip(same, steps, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(step, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
 
 
 def orthogonal(g, steps=5):
-    """The matrix with g's singular vectors and singular values near one; bfloat16 is exact enough for a direction"""
-    tall = g.shape[0] > g.shape[1]
-    x = g.T if tall else g
-    x = (x / (x.norm() + 1e-7)).bfloat16()
+    """The matrix (or matrices, along a first axis) with g's singular vectors and singular values near one; bfloat16
+    is exact enough for a direction"""
+    tall = g.shape[-2] > g.shape[-1]
+    x = g.mT if tall else g
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm
     for _ in range(steps):
-        a = x @ x.T
-        x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    return (x.T if tall else x).to(g.dtype)
+        a = x @ x.mT
+        x = multiply_add(x, multiply_add(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.mT if tall else x).to(g.dtype)
 
 
 def hidden_matrices(named):
