@@ -3,8 +3,10 @@
 // sub-block's integer scale (or by 1) and adds pairs into int32. The result is the arithmetic of quant_dot4.inl, bit
 // for bit, because nothing saturates: activation codes lie in -127 .. 127, so one pmaddubsw is at most
 //   2 * 15 * 127 = 3810 (4 bits),  2 * 31 * 127 = 7874 (5 bits),  2 * 63 * 127 = 16002 (6 bits)
-// in magnitude, and the int16 limit of 32767 holds 8, 4 and 2 of them. 8-bit codes (up to 255: 64770) do not fit;
-// they are taken as two 4-bit planes, 16 * high + low. The int32 sums: see quant_dot4.inl.
+// in magnitude, and the int16 limit of 32767 holds 8, 4 and 2 of them. 8-bit codes (up to 255: 64770) do not fit; both
+// factors are widened to int16 and pmaddwd adds 2 * 255 * 127 into int32; for one row, which widening does not pay for,
+// magnitudes of the signed codes meet activations that took the signs: 2 * 128 * 127 = 32512. The int32 sums: see
+// quant_dot4.inl.
 
 // Both 16-bit halves of a lane hold the scale: pmaddwd multiplies pairs of 16-bit sums and adds them in one step.
 inline i32x16 scale_lanes(i32x16 x) {
@@ -19,174 +21,244 @@ using Sums = __m256i[C][2];
 // Keeps GCC from reordering the additions, which costs it registers.
 inline void pin(__m256i& v) { asm volatile("" : "+x"(v)); }
 
-inline __m256i broadcast_codes(const int8_t* x) {
-  int32_t four;
-  memcpy(&four, x, 4);
-  return _mm256_set1_epi32(four);
+template <class T>
+inline __m256i broadcast_dword(const T* p) {
+  int32_t dword;
+  memcpy(&dword, p, 4);
+  return _mm256_set1_epi32(dword);
 }
 
-// Which 4 bits of a stored byte are multiplied.
-enum class Plane { All, Low, High };
+// The bytes of a lane as int16: 0 and 2, or 1 and 3.
+inline __m256i even_bytes(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi16(255)); }
+inline __m256i odd_bytes(__m256i v) { return _mm256_srli_epi16(v, 8); }
 
-template <Plane P>
-inline __m256i plane(__m256i w) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  if constexpr (P == Plane::Low) return _mm256_and_si256(w, mask);
-  if constexpr (P == Plane::High) return _mm256_and_si256(_mm256_srli_epi16(w, 4), mask);
-  return w;
+// sum += a * b, pairs of int16 into int32.
+inline void add_products(__m256i& sum, __m256i a, __m256i b) {
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  pin(sum);
+}
+
+// Calls f<first column, columns>() for a tile of C columns in one or two parts of up to three: then the int16 sums and
+// the int32 totals (2 x 6), 2 weights, a broadcast and a product fit the 16 registers.
+template <int C, class F>
+KE_INLINE void column_parts(const F& f) {
+  constexpr int first = C <= 3 ? C : (C + 1) / 2;
+  f.template operator()<0, first>();
+  if constexpr (C > first) f.template operator()<first, C - first>();
 }
 
 // s = the int16 sums over lines [Begin, End) of the N lines of sub-block (or block of 32) i.
-template <int C, int N, int Begin, int End, Plane P = Plane::All, class W, class I>
+template <int C, int N, int Begin, int End, class W, class I>
 KE_INLINE void madd_lines(Sums<C>& s, const W& w, I i, const int8_t* x) {
   each<C, 2>([&]<int c, int h>() KE_LAMBDA { s[c][h] = _mm256_setzero_si256(); });
   each<End - Begin>([&]<int n>() KE_LAMBDA {
     constexpr int g = Begin + n;
     const u8x64 v = w.codes(0, i, Const<N>(), Const<g>());
-    const __m256i w0 = plane<P>(v.a), w1 = plane<P>(v.b);
     each<C>([&]<int c>() KE_LAMBDA {
-      const __m256i b = broadcast_codes(x + c * kBlock + g * 4);
-      s[c][0] = _mm256_add_epi16(s[c][0], _mm256_maddubs_epi16(w0, b));
+      const __m256i b = broadcast_dword(x + c * kBlock + g * 4);
+      s[c][0] = _mm256_add_epi16(s[c][0], _mm256_maddubs_epi16(v.a, b));
       pin(s[c][0]);
-      s[c][1] = _mm256_add_epi16(s[c][1], _mm256_maddubs_epi16(w1, b));
+      s[c][1] = _mm256_add_epi16(s[c][1], _mm256_maddubs_epi16(v.b, b));
       pin(s[c][1]);
+    });
+  });
+  asm volatile("" ::: "memory");  // or GCC keeps lines for a later use of the same bytes, on the stack
+}
+
+// total += the products with sub-block (or block of 32) i of N lines, `Fit` of which fit an int16.
+template <int C, int N, int Fit, class W, class I>
+KE_INLINE void add_lines(Sums<C>& total, const W& w, I i, const int8_t* x, i32x16 scale) {
+  each<N / Fit>([&]<int part>() KE_LAMBDA {
+    Sums<C> s;
+    madd_lines<C, N, part * Fit, (part + 1) * Fit>(s, w, i, x);
+    each<C>([&]<int c>() KE_LAMBDA {
+      add_products(total[c][0], s[c][0], scale.a);
+      add_products(total[c][1], s[c][1], scale.b);
     });
   });
 }
 
-// total += s * scale, pairs of int16 into int32.
-template <int C>
-KE_INLINE void close(int32_t (&total)[C][16], const Sums<C>& s, i32x16 scale) {
-  asm volatile("" ::: "memory");  // or GCC keeps lines for a later use of the same bytes, on the stack
-  each<C>([&]<int c>() KE_LAMBDA {
-    store_si(total[c], _mm256_add_epi32(load_si(total[c]), _mm256_madd_epi16(s[c][0], scale.a)));
-    store_si(total[c] + 8, _mm256_add_epi32(load_si(total[c] + 8), _mm256_madd_epi16(s[c][1], scale.b)));
-  });
-}
-
-template <int C>
-inline void add_block(float* acc, int64_t stride, const float (&v)[C][16], const float* scale, bool first) {
-  for (int c = 0; c < C; ++c) {
-    float* a = acc + c * stride;
-    const f32x16 t = mul(load(v[c]), set1(scale[c]));
-    store(a, first ? t : add(load(a), t));
-  }
+// acc (+)= v * scale, one row.
+inline void add_block(float* acc, f32x16 v, float scale, bool first) {
+  const f32x16 t = mul(v, set1(scale));
+  store(acc, first ? t : add(load(acc), t));
 }
 
 // Q4_K (8 lines fit an int16) and Q5_K (4 do): sub-blocks of 32 with integer scales and mins.
 template <int Bits>
 struct SubBlocks32 {
-  static constexpr int Lines = Bits == 4 ? 8 : 4;
-
-  // sum over 8 sub-blocks of min * sum, with the sums split as 64 * high + low: 2 * 2 * 63 * 64 = 16128 fits int16.
-  static inline __m256i mins(__m256i m0, __m256i m1, const int8_t* sums) {
-    const __m256i high = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(sums)),
-                                          _mm256_maddubs_epi16(m1, broadcast_codes(sums + 8)));
-    const __m256i low = _mm256_add_epi16(_mm256_maddubs_epi16(m0, broadcast_codes(sums + 4)),
-                                         _mm256_maddubs_epi16(m1, broadcast_codes(sums + 12)));
-    return _mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(64)),
-                            _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
+  // Sums of 8 sub-blocks (at most 32 * 127) as int16 pairs in the order of even_bytes and odd_bytes of a line of mins:
+  // dwords 0, 1 = sub-blocks (0, 2), (1, 3); 4, 5 = (4, 6), (5, 7).
+  static inline void pair_sums(const int32_t* sums, int32_t* pairs) {
+    const __m256i v = load_si(sums);
+    store_si(pairs, _mm256_blend_epi16(v, _mm256_slli_epi32(_mm256_srli_si256(v, 8), 16), 0xaa));
+  }
+  // sum over sub-blocks of min * sum.
+  static inline __m256i mins(__m256i m0, __m256i m1, const int32_t* pairs) {
+    const __m256i low = _mm256_add_epi32(_mm256_madd_epi16(even_bytes(m0), broadcast_dword(pairs)),
+                                         _mm256_madd_epi16(odd_bytes(m0), broadcast_dword(pairs + 1)));
+    const __m256i high = _mm256_add_epi32(_mm256_madd_epi16(even_bytes(m1), broadcast_dword(pairs + 4)),
+                                          _mm256_madd_epi16(odd_bytes(m1), broadcast_dword(pairs + 5)));
+    return _mm256_add_epi32(low, high);
   }
 
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     static_assert(P == 1);
-    alignas(32) int32_t total[C][16];
-    memset(total, 0, sizeof total);
-    w.each_sub_block([&](auto i) KE_LAMBDA {
-      const i32x16 scale = w.scale(0, i);
-      each<8 / Lines>([&]<int part>() KE_LAMBDA {
-        Sums<C> sums;
-        madd_lines<C, 8, part * Lines, (part + 1) * Lines>(sums, w, i, x.codes + i * 32);
-        close<C>(total, sums, scale);
+    alignas(32) int32_t totals[C][16], pairs[C][8];
+    for (int c = 0; c < C; ++c) pair_sums(x.sum32 + c * 8, pairs[c]);
+    column_parts<C>([&]<int c0, int n>() KE_LAMBDA {
+      Sums<n> total;
+      each<n, 2>([&]<int c, int h>() KE_LAMBDA { total[c][h] = _mm256_setzero_si256(); });
+      w.each_sub_block([&](auto i) KE_LAMBDA {
+        add_lines<n, 8, Bits == 4 ? 8 : 4>(total, w, i, x.codes + c0 * kBlock + i * 32, w.scale(0, i));
       });
+      each<n>([&]<int c>() KE_LAMBDA { store(totals[c0 + c], i32x16{total[c][0], total[c][1]}); });
     });
-    alignas(32) float v[C][16];
     const f32x16 d = w.d(0, 0), dmin = w.m(0, 0);
     const u8x64 m0 = w.mins(0, 0), m1 = w.mins(0, 1);
     for (int c = 0; c < C; ++c) {
-      const i32x16 m = {mins(m0.a, m1.a, x.mins + c * 16), mins(m0.b, m1.b, x.mins + c * 16)};
-      store(v[c], sub(mul(to_float(load(total[c])), d), mul(to_float(m), dmin)));
+      const i32x16 m = {mins(m0.a, m1.a, pairs[c]), mins(m0.b, m1.b, pairs[c])};
+      add_block(acc + c * stride, sub(mul(to_float(load(totals[c])), d), mul(to_float(m), dmin)), x.scale[c], first);
     }
-    add_block<C>(acc, stride, v, x.scale, first);
   }
 };
 
 // Q6_K (2 lines fit): sub-blocks of 16 with integer scales; codes are 32 too high.
 struct SubBlocks16 {
-  // sum over pairs of sub-blocks of scale * sum, for one column: 32 times this was counted too much.
-  template <class W>
-  static inline i32x16 excess(const W& w, const TileX& x, int c) {
-    i32x16 s = set1(0);
-    for (int i = 0; i < 16; i += 2) {
-      const i32x16 even = w.scale(0, i), odd = w.scale(0, i + 1);
-      const int32_t sums =
-          (x.sum16[c * 16 + i] & 0xffff) | static_cast<int32_t>(static_cast<uint32_t>(x.sum16[c * 16 + i + 1]) << 16);
-      const __m256i pair = _mm256_set1_epi32(sums);
-      s.a = _mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_blend_epi16(even.a, odd.a, 0xaa), pair));
-      s.b = _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_blend_epi16(even.b, odd.b, 0xaa), pair));
+  // Sums of 16 sub-blocks (at most 16 * 127) as int16 pairs (0, 1), (2, 3) ... in the even dwords.
+  static inline void pair_sums(const int32_t* sums, int32_t* pairs) {
+    for (int i = 0; i < 16; i += 8) {
+      const __m256i v = load_si(sums + i);
+      store_si(pairs + i, _mm256_blend_epi16(v, _mm256_srli_epi64(v, 16), 0x22));
     }
-    return s;
   }
 
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
     static_assert(P == 1);
-    alignas(32) int32_t total[C][16];
-    for (int c = 0; c < C; ++c) store(total[c], shift_left<5>(sub(set1(0), excess(w, x, c))));
-    w.each_sub_block([&](auto i) KE_LAMBDA {
-      const i32x16 scale = w.scale(0, i);
-      each<2>([&]<int part>() KE_LAMBDA {
-        Sums<C> sums;
-        madd_lines<C, 4, part * 2, part * 2 + 2>(sums, w, i, x.codes + i * 16);
-        close<C>(total, sums, scale);
+    alignas(32) int32_t pairs[C][16];
+    for (int c = 0; c < C; ++c) pair_sums(x.sum16 + c * 16, pairs[c]);
+    column_parts<C>([&]<int c0, int n>() KE_LAMBDA {
+      Sums<n> total;
+      // The sum over sub-blocks of scale * sum; 32 times this is counted too much.
+      each<n, 2>([&]<int c, int h>() KE_LAMBDA { total[c][h] = _mm256_setzero_si256(); });
+      for (int i = 0; i < 16; i += 2) {
+        const i32x16 even = w.scale(0, i), odd = w.scale(0, i + 1);
+        const __m256i a = _mm256_blend_epi16(even.a, odd.a, 0xaa), b = _mm256_blend_epi16(even.b, odd.b, 0xaa);
+        each<n>([&]<int c>() KE_LAMBDA {
+          const __m256i sums = broadcast_dword(pairs[c0 + c] + i);
+          add_products(total[c][0], a, sums);
+          add_products(total[c][1], b, sums);
+        });
+      }
+      each<n, 2>([&]<int c, int h>() KE_LAMBDA {
+        total[c][h] = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_setzero_si256(), total[c][h]), 5);
+      });
+      w.each_sub_block(
+          [&](auto i) KE_LAMBDA { add_lines<n, 4, 2>(total, w, i, x.codes + c0 * kBlock + i * 16, w.scale(0, i)); });
+      const f32x16 d = w.d(0, 0);
+      each<n>([&]<int c>() KE_LAMBDA {
+        const f32x16 v = mul(to_float(i32x16{total[c][0], total[c][1]}), d);
+        add_block(acc + (c0 + c) * stride, v, x.scale[c0 + c], first);
       });
     });
-    alignas(32) float v[C][16];
-    const f32x16 d = w.d(0, 0);
-    for (int c = 0; c < C; ++c) store(v[c], mul(to_float(load(total[c])), d));
-    add_block<C>(acc, stride, v, x.scale, first);
   }
 };
 
 // Blocks of 32 with a float scale, and an offset m where Affine.
 template <int Bits, bool Affine>
 struct Blocks32 {
-  template <int C, class W>
-  static KE_INLINE void block(int32_t (&total)[C][16], const W& w, int b, const int8_t* x) {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
+    static_assert(P == 1);
     const i32x16 one = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
-    Sums<C> sums;
-    if constexpr (Bits == 8) {
-      madd_lines<C, 8, 0, 8, Plane::Low>(sums, w, b, x);
-      close<C>(total, sums, one);
-      madd_lines<C, 8, 0, 8, Plane::High>(sums, w, b, x);
-      close<C>(total, sums, {_mm256_set1_epi16(16), _mm256_set1_epi16(16)});
-    } else {
-      constexpr int lines = Bits == 4 ? 8 : 4;
-      each<8 / lines>([&]<int part>() KE_LAMBDA {
-        madd_lines<C, 8, part * lines, (part + 1) * lines>(sums, w, b, x);
-        close<C>(total, sums, one);
+    column_parts<C>([&]<int c0, int n>() KE_LAMBDA {
+      f32x16 v[n];
+      each<n>([&]<int c>() KE_LAMBDA { v[c] = zero(); });
+      for (int b = 0; b < values / 32; ++b) {
+        w.start_block(b);
+        Sums<n> total;
+        each<n>([&]<int c>() KE_LAMBDA {
+          total[c][0] = total[c][1] = _mm256_set1_epi32(Affine ? 0 : -w.offset() * x.sum32[(c0 + c) * 8 + b]);
+        });
+        add_lines<n, 8, Bits == 4 ? 8 : 4>(total, w, b, x.codes + c0 * kBlock + b * 32, one);
+        const f32x16 d = w.d(0, b);
+        each<n>([&]<int c>() KE_LAMBDA {
+          f32x16 t = mul(to_float(i32x16{total[c][0], total[c][1]}), d);
+          if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[(c0 + c) * 8 + b])), w.m(0, b)));
+          v[c] = add(v[c], t);
+        });
+      }
+      each<n>([&]<int c>() KE_LAMBDA { add_block(acc + (c0 + c) * stride, v[c], x.scale[c0 + c], first); });
+    });
+  }
+};
+
+// Q8_0: both factors as int16, in the order of even_bytes and odd_bytes.
+template <>
+struct Blocks32<8, false> {
+  // 32 codes: bytes 0 and 2 of every four, then bytes 1 and 3.
+  static inline void widen(const int8_t* codes, int32_t* pairs) {
+    const __m256i v = load_si(codes);
+    store_si(pairs, _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8));
+    store_si(pairs + 8, _mm256_srai_epi16(v, 8));
+  }
+
+  // s += |q| * (x with the sign of q) for signed codes q.
+  static inline void add_signed(__m256i& s, __m256i codes, __m256i x) {
+    const __m256i q = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    const __m256i products = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
+    add_products(s, products, _mm256_set1_epi16(1));
+  }
+
+  template <class W>
+  static inline void one_row(const W& w, const TileX& x, int values, float* acc, bool first) {
+    f32x16 v = zero();
+    for (int b = 0; b < values / 32; ++b) {
+      w.start_block(b);
+      i32x16 s = set1(0);
+      each<8>([&]<int g>() KE_LAMBDA {
+        const u8x64 codes = w.codes(0, b, Const<8>(), Const<g>());
+        const __m256i four = broadcast_dword(x.codes + b * 32 + g * 4);
+        add_signed(s.a, codes.a, four);
+        add_signed(s.b, codes.b, four);
       });
+      v = add(v, mul(to_float(s), w.d(0, b)));
     }
+    add_block(acc, v, *x.scale, first);
   }
 
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
     static_assert(P == 1);
+    if constexpr (C == 1) return one_row(w, x, values, acc, first);
+    alignas(32) int32_t pairs[C][kBlock / 2];
     alignas(32) float v[C][16];
-    memset(v, 0, sizeof v);
+    for (int c = 0; c < C; ++c) {
+      for (int b = 0; b < values / 32; ++b) widen(x.codes + c * kBlock + b * 32, pairs[c] + b * 16);
+      store(v[c], zero());
+    }
     for (int b = 0; b < values / 32; ++b) {
       w.start_block(b);
-      alignas(32) int32_t total[C][16];
-      for (int c = 0; c < C; ++c) store(total[c], set1(Affine ? 0 : -w.offset() * x.sum32[c * 8 + b]));
-      block<C>(total, w, b, x.codes + b * 32);
+      Sums<C> s;
+      each<C>([&]<int c>() KE_LAMBDA { s[c][0] = s[c][1] = _mm256_set1_epi32(-w.offset() * x.sum32[c * 8 + b]); });
+      each<8>([&]<int g>() KE_LAMBDA {
+        each<2>([&]<int odd>() KE_LAMBDA {
+          asm volatile("" ::: "memory");  // or GCC keeps the codes for the other half, on the stack
+          const u8x64 codes = w.codes(0, b, Const<8>(), Const<g>());
+          const __m256i w0 = odd ? odd_bytes(codes.a) : even_bytes(codes.a);
+          const __m256i w1 = odd ? odd_bytes(codes.b) : even_bytes(codes.b);
+          each<C>([&]<int c>() KE_LAMBDA {
+            const __m256i two = broadcast_dword(pairs[c] + b * 16 + odd * 8 + g);
+            add_products(s[c][0], w0, two);
+            add_products(s[c][1], w1, two);
+          });
+        });
+      });
       const f32x16 d = w.d(0, b);
-      for (int c = 0; c < C; ++c) {
-        f32x16 t = mul(to_float(load(total[c])), d);
-        if constexpr (Affine) t = add(t, mul(to_float(set1(x.sum32[c * 8 + b])), w.m(0, b)));
-        store(v[c], add(load(v[c]), t));
-      }
+      each<C>([&]<int c>() KE_LAMBDA { store(v[c], add(load(v[c]), mul(to_float(i32x16{s[c][0], s[c][1]}), d))); });
     }
-    add_block<C>(acc, stride, v, x.scale, first);
+    for (int c = 0; c < C; ++c) add_block(acc + c * stride, load(v[c]), x.scale[c], first);
   }
 };

@@ -10,7 +10,9 @@ inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
   int32_t four;
   memcpy(&four, x, 4);
   const __m256i b = _mm256_set1_epi32(four);
-  return {_mm256_dpbusd_avx_epi32(acc.a, w.a, b), _mm256_dpbusd_avx_epi32(acc.b, w.b, b)};
+  acc = {_mm256_dpbusd_avx_epi32(acc.a, w.a, b), _mm256_dpbusd_avx_epi32(acc.b, w.b, b)};
+  asm volatile("" : "+x"(acc.a), "+x"(acc.b));  // keeps GCC from loading many lines ahead, which costs it registers
+  return acc;
 }
 
 }  // namespace
