@@ -1,5 +1,6 @@
 """Trains the wider nano on one GPU or on a CPU, in chunks that resume where the last one ended.
 
+    python -m wide.train vocabulary --world world.zip --run RUN           # once; a run without one makes its own
     python -m wide.train a --world world.zip --run RUN --budget 9 --minutes 8.5
     python -m wide.train c --world world.zip --run RUN --budget 14 --minutes 8.5      # stage B comes first by itself
 
@@ -11,6 +12,7 @@ curves.png, and carry-0.pt, carry-1.pt ...: float16 weights with vocabulary and 
 import argparse
 import json
 import os
+import shutil
 import time
 
 import export
@@ -41,6 +43,18 @@ PIECES = 1600
 FALL = 0.4  # the last share of a stage's budget over which the rates fall
 
 
+def vocabulary_of(a, opened):
+    """The run's vocabulary: what lies there, else the one given, else trained on the world's sentences. -> its path"""
+    os.makedirs(a.run, exist_ok=True)
+    path = os.path.join(a.run, MODEL_FILE)
+    if not os.path.exists(path):
+        if a.vocabulary:
+            shutil.copyfile(a.vocabulary, path)
+        else:
+            train_vocabulary(path, PIECES, batches.sentences(opened, a.sentences))
+    return path
+
+
 class Run:
     """One stage of one run: model, data, optimiser, clock, log."""
 
@@ -52,13 +66,9 @@ class Run:
         else:
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(a.seed)
-        os.makedirs(a.run, exist_ok=True)
         self.world = World(a.world)
         self.config = PRESETS[a.preset]
-        path = os.path.join(a.run, MODEL_FILE)
-        if not os.path.exists(path):
-            train_vocabulary(path, PIECES, batches.sentences(self.world, a.sentences))
-        self.vocabulary = Vocabulary(path)
+        self.vocabulary = Vocabulary(vocabulary_of(a, self.world))
         self.composer = Composer(self.world, self.device, self.config["image"], a.supersample, compiled=a.compile)
         self.model = export.new_model(self.vocabulary, config=self.config).to(self.device)
         initialise_locations(self.model, self.vocabulary.first_location)
@@ -85,6 +95,7 @@ class Run:
         """Batches from `self.step` on, made by worker processes where there are any"""
         world = self.world.without_pixels()
         maker = batches.Maker(world, self.vocabulary.path, self.a.batch, self.composer.size, seed, texts)
+        torch.multiprocessing.set_sharing_strategy("file_system")  # many small tensors: no open file for each
         if not self.a.workers:
             return (maker[i] for i in range(self.step, 1 << 40))
         return iter(
@@ -232,11 +243,11 @@ class Run:
 
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("stage", choices=("a", "c"))
+    ap.add_argument("stage", choices=("vocabulary", "a", "c"))
     ap.add_argument("--world", required=True)
     ap.add_argument("--run", required=True)
     ap.add_argument("--preset", choices=PRESETS, default="deep")
-    ap.add_argument("--budget", type=float, required=True, help="minutes of training in this stage, over all calls")
+    ap.add_argument("--budget", type=float, default=60.0, help="minutes of training in this stage, over all calls")
     ap.add_argument("--minutes", type=float, default=1e9, help="minutes that this call may take, from its start")
     ap.add_argument("--steps", type=int, default=0, help="end after so many steps (0: by time alone)")
     ap.add_argument("--batch", type=int, default=512)
@@ -249,6 +260,7 @@ def parser():
     ap.add_argument("--vision-rate", type=float, default=0.3, help="factor on the ViT's rates in stage C")
     ap.add_argument("--heads-weight", type=float, default=0.5)
     ap.add_argument("--warm-steps", type=int, default=400)
+    ap.add_argument("--vocabulary", default="", help="a sentencepiece model to take instead of training one")
     ap.add_argument("--sentences", type=int, default=30_000, help="that the vocabulary is trained on")
     ap.add_argument("--log-every", type=int, default=100, help="steps")
     ap.add_argument("--look-every", type=float, default=2.0, help="minutes between validations and checkpoints")
@@ -258,6 +270,8 @@ def parser():
 
 def main():
     a = parser().parse_args()
+    if a.stage == "vocabulary":
+        return print(vocabulary_of(a, World(a.world, pixels=False)))
     done = Run(a).train(a.stage)
     print(f"stage {a.stage}: " + ("done" if done else "to be continued with the same --budget"))
 
