@@ -24,8 +24,9 @@ kosmos-edge is faster.
 
 What is measured: one 224 x 224 picture through the vision encoder; a prompt of 74 tokens, 64 of which stand for the
 picture; 31 tokens after the first; a JPEG of 640 x 480 to 32 tokens; 16 such files through `Model.batch`, one or
-eight at a time. Every picture is a new one, so nothing kept of an earlier one helps. Ours is a full-size KOSMOS-2
-with random weights in the default `q4_k_m` file (4 to 6 bits, int8 activations), encoding with the resampler.
+eight at a time. Every picture is a new one, so nothing kept of an earlier one helps, and every token but those of the
+folder is computed in full: forced tokens of boxes are not skipped. Ours is a full-size KOSMOS-2 with random weights
+in the default `q4_k_m` file (4 to 6 bits, int8 activations), encoding with the resampler.
 
 No peer but transformers knows KOSMOS-2, so the others run stand-ins of the same matrix sizes with random weights, and
 what the stand-ins leave out is mostly to the peers' advantage: in llama.cpp and ik_llama.cpp the decoder is a GPT-2

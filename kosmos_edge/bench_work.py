@@ -78,6 +78,9 @@ class Work:
 
     image: a picture file to use instead of synthetic ones. words: how many ordinary tokens stand in the prompt behind
     the picture; None: the words of the model's own grounded caption.
+
+    Every token is computed in full: without the grammar of boxes, whose forced tokens cost next to nothing and would
+    make decoding look faster than it is. Only `folder`, which is the public verb, has it.
     """
 
     def __init__(
@@ -153,7 +156,7 @@ class Work:
 
     def _generate(self, embedding: _core.ImageEmbedding) -> _core.Generation:
         params = _core.GenerateParams()
-        params.max_tokens = self.tokens
+        params.max_tokens, params.grammar = self.tokens, False
         params.no_repeat_ngram_size = int(self.model.metadata.get("kosmos2.generation.no_repeat_ngram_size", 3))
         return self.engine.generate([("image", embedding), *self._segments], params)
 
