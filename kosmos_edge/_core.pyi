@@ -109,6 +109,7 @@ class GenerateParams:
     choices: list[str]
     grammar: bool
     logprobs: bool
+    draft: bool
     def __init__(self) -> None: ...
 
 class Generation:
@@ -122,6 +123,8 @@ class Generation:
     def finish_reason(self) -> str: ...
     @property
     def stop_string(self) -> str: ...
+    @property
+    def passes(self) -> int: ...
     @property
     def reused(self) -> int: ...
     @property

@@ -70,6 +70,13 @@ class LocationGrammar : public Constraint {
     ids.push_back(std::max(f_.object_end, f_.delimiter));
   }
 
+  // What a model that was trained on such text all but always says (docs/batching.md has how often nano does).
+  void likely(std::vector<int32_t>& ids, size_t most) const override {
+    if (most == 0) return;
+    if (state_ == State::AfterPhrase) ids.push_back(f_.object_begin);
+    if (state_ == State::AfterPair) ids.push_back(f_.object_end);
+  }
+
  private:
   enum class State { Text, PhraseStart, Phrase, AfterPhrase, First, Second, AfterPair };
 
@@ -113,6 +120,17 @@ class OneOf : public Constraint {
       if (continues(c)) ids.push_back(next_of(c));
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  }
+
+  // The rest of the only choice that is left, but for the token that makes it whole.
+  void likely(std::vector<int32_t>& ids, size_t most) const override {
+    const std::vector<int32_t>* only = nullptr;
+    for (const auto& c : *choices_) {
+      if (!continues(c)) continue;
+      if (only) return;
+      only = &c;
+    }
+    for (size_t i = so_far_.size(); only && i + 1 < only->size() && most > 0; i++, most--) ids.push_back((*only)[i]);
   }
 
   bool complete() const override {

@@ -83,16 +83,20 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   Sequence sequence(model, tokenizer, prompt, params, on_token);
   const std::unique_ptr<KvCache> cache = model.new_cache(sequence.capacity());
   sequence.start(*cache);
-  std::vector<float> logits(model.vocab);
+  // As large as a pass with the draft of a tag needs, so that decoding allocates nothing.
+  std::vector<float> logits(static_cast<size_t>(model.vocab) * (params.grammar && params.draft ? 2 : 1));
   std::vector<InputRow> rows;
   std::vector<int32_t> wanted;
+  wanted.reserve(2);
   while (!sequence.done()) {
     rows.clear();
     wanted.clear();
     const size_t taken = sequence.next_rows(kRowsPerPass, rows, wanted);
     const std::span<const int32_t> outputs = sequence.outputs();
+    const size_t count = taken * (outputs.empty() ? static_cast<size_t>(model.vocab) : outputs.size());
+    if (logits.size() < count) logits.resize(count);
     model.forward(rows, wanted, logits.data(), cancel, outputs);
-    if (taken > 0) sequence.take_logits(std::span(logits).first(outputs.empty() ? logits.size() : outputs.size()));
+    if (taken > 0) sequence.take_logits(std::span(logits).first(count));
   }
   return std::move(sequence.result());
 }

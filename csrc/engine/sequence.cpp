@@ -8,6 +8,8 @@
 
 namespace ke {
 
+constexpr size_t kMostDrafts = 7;  // with the row before them 8, a number of rows that is cheap
+
 using Clock = std::chrono::steady_clock;
 static double ms_since(Clock::time_point t) {
   return std::chrono::duration<double, std::milli>(Clock::now() - t).count();
@@ -28,6 +30,7 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
   out_.ids.reserve(static_cast<size_t>(params_.max_tokens));
   out_.logprobs.reserve(static_cast<size_t>(params_.max_tokens));
   outputs_.reserve(16);
+  drafts_.reserve(kMostDrafts);
   ids_ = prompt_.ids;
   out_.prompt_ids = prompt_.ids;
   find_outputs();
@@ -47,14 +50,40 @@ size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector
     const float* embedding = i < prompt_.embedding.size() ? prompt_.embedding[i] : nullptr;
     rows.push_back({ids_[i], embedding, {cache_, static_cast<int32_t>(i)}});
   }
+  most -= end - static_cast<size_t>(fed_);
   fed_ = static_cast<int64_t>(end);
   if (end < ids_.size()) return 0;
   wanted.push_back(static_cast<int32_t>(rows.size()) - 1);
-  return 1;
+  draft(most);
+  for (size_t i = 0; i < drafts_.size(); i++) {
+    wanted.push_back(static_cast<int32_t>(rows.size()));
+    rows.push_back({drafts_[i], nullptr, {cache_, static_cast<int32_t>(end + i)}});
+  }
+  return 1 + drafts_.size();
+}
+
+void Sequence::draft(size_t most) {
+  drafts_.clear();
+  if (!constraint_ || !params_.draft) return;
+  const size_t left = static_cast<size_t>(params_.max_tokens) - out_.ids.size() - 1;  // behind the next token
+  constraint_->likely(drafts_, std::min({most, kMostDrafts, left}));
+  if (!drafts_.empty()) outputs_.clear();  // the rows of drafts need the whole vocabulary
 }
 
 void Sequence::take_logits(std::span<const float> logits) {
   KE_ASSERT(!done_ && fed_ == static_cast<int64_t>(ids_.size()));
+  const size_t each = logits.size() / (1 + drafts_.size());
+  KE_ASSERT(logits.size() == each * (1 + drafts_.size()));
+  out_.passes++;
+  for (size_t i = 0;; i++) {
+    decide(logits.subspan(i * each, each));
+    const bool right = !done_ && i < drafts_.size() && ids_[static_cast<size_t>(fed_)] == drafts_[i];
+    if (!right || fed_ + 1 < static_cast<int64_t>(ids_.size())) return;
+    fed_++;  // the draft's row is the row of this token
+  }
+}
+
+void Sequence::decide(std::span<const float> logits) {
   check_finite(logits);
   if (out_.ids.empty()) {
     keep_prefix(model_, prompt_, prompt_.ids, *cache_);

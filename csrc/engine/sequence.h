@@ -1,5 +1,9 @@
 // One answer in the making: which rows the model is to compute next, and what follows from their logits.
 // A sequence computes nothing itself, so that one pass may hold the rows of any number of them.
+//
+// Drafts: where the grammar makes a token likely, its row goes into the pass that decides whether it comes. If it does,
+// the pass has given two tokens; if not, the row is forgotten and its position is written again. A row's bits do not
+// depend on the rows beside it, so ids and log-probabilities are those of one token at a time.
 #pragma once
 #include <chrono>
 #include <span>
@@ -33,18 +37,21 @@ class Sequence {
   size_t next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted);
 
   // The tokens whose logits alone decide the next one, ascending; empty: all of the vocabulary. Location tokens and,
-  // where they are asked for, the others carry a log-probability over the whole vocabulary: then it is all.
+  // where they are asked for, the others carry a log-probability over the whole vocabulary: then it is all. So it is
+  // where more than one row is wanted.
   std::span<const int32_t> outputs() const { return outputs_; }
 
-  // Decides the next token from the logits (wanted rows, vocab, or where asked for outputs() alone); may call on_token,
-  // whose exceptions pass through. Afterwards the sequence is done or has another row. ModelCorrupt where a logit is
-  // not finite.
+  // Decides the next token, or several, from the logits (wanted rows, vocab, or where asked for outputs() alone); may
+  // call on_token, whose exceptions pass through. Afterwards the sequence is done or has another row. ModelCorrupt
+  // where a logit is not finite.
   void take_logits(std::span<const float> logits);
 
   // The answer so far; whole when done.
   Generation& result() { return out_; }
 
  private:
+  void draft(size_t most);
+  void decide(std::span<const float> logits);
   void add(int32_t id, float logprob);
   void find_outputs();
   void finish(FinishReason reason);
@@ -60,7 +67,8 @@ class Sequence {
   std::vector<int32_t> ids_;   // prompt and answer
   std::vector<float> scores_;  // (vocab), scratch
   std::vector<int32_t> outputs_;
-  int64_t fed_ = 0;  // how many of ids_ were handed out as rows
+  int64_t fed_ = 0;              // how many of ids_ were handed out as rows
+  std::vector<int32_t> drafts_;  // handed out behind them
   bool done_ = false;
   Generation out_;
   std::chrono::steady_clock::time_point started_, decoding_;
