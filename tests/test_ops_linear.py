@@ -27,6 +27,8 @@ SHAPES = [
     (7, 70, 1024),
     (13, 100, 544),
     (97, 48, 256),
+    (71, 130, 512),
+    (257, 20, 256),
 ]
 
 
@@ -105,8 +107,9 @@ def extreme_blocks(dtype, rows, cols):
 
 @pytest.mark.parametrize("dtype", BLOCK32_TYPES + K_TYPES)
 @pytest.mark.parametrize("sign", [1, -1])
-def test_nothing_saturates(ops, dtype, sign):
-    m, rows, cols = 7, 16, 8192
+@pytest.mark.parametrize("m", [7, 31])  # unpacked in registers, and once for all tiles
+def test_nothing_saturates(ops, dtype, sign, m):
+    rows, cols = 80, 8192
     data = extreme_blocks(dtype, rows, cols)
     x = np.full((m, cols), 127.0 * sign, np.float32)
     x[0, 1::2] *= -1
@@ -118,14 +121,14 @@ def test_nothing_saturates(ops, dtype, sign):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [*FLOAT_TYPES, *BLOCK32_TYPES, *K_TYPES])
 def test_a_row_gives_the_same_bits_in_any_batch_and_with_any_threads(isa, dtype):
-    rows, cols, most = 150, 768, 110
+    rows, cols, most = 150, 768, 257
     rng = np.random.default_rng(1)
     parts = [(dtype, encode(dtype, rng.standard_normal((rows, cols))), rows)]
     x, bias = heavy(rng, most, cols), f32(rng.standard_normal(rows))
     norm = (f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols)), 1e-5)
     one = _core.testing.Ops(isa, 1)
     whole = run(one, parts, x, bias, "gelu_erf", None, norm)
-    for m in (*range(1, 15), 23, 64):
+    for m in (*range(1, 18), 23, 31, 32, 33, 64, 71):
         first = (m * 7) % (most - m + 1)
         part = run(one, parts, x[first : first + m], bias, "gelu_erf", None, norm, pad=m % 3)
         np.testing.assert_array_equal(part, whole[first : first + m])

@@ -85,50 +85,65 @@ struct EightBits {
   }
 };
 
-// The weights of P panels and one activation block (256 values of k: one block of a K type or eight of 32; or one of
-// 32), as stored. In the members below p is the panel, i the sub-block or block of 32, N the lines of a sub-block.
+// The weights of P panels of a group, from panel `first` on, and one activation block (256 values of k: one block of a
+// K type or eight of 32; or one of 32), as stored. In the members below p is the panel, counted from `first`, i the
+// sub-block or block of 32, N the lines of a sub-block. With `ahead`, what comes later is asked for on the way.
 template <class Format, int P>
 struct FromPanels {
   static constexpr PanelLayout layout = panel_layout(Format::type);
-  static constexpr int step = P * (layout.lines + layout.scales);
-  const uint8_t* block;
+  static constexpr int step = kPanels * (layout.lines + layout.scales);  // from block to block
+  static constexpr int share = P * (layout.lines + layout.scales);       // of these panels
+  const uint8_t *lines, *scales, *later;
+  bool ahead;
 
-  FromPanels(const uint8_t* group, int64_t index, int values)
-      : block(group + index * (values / layout.values) * static_cast<int64_t>(step)) {}
+  FromPanels(const uint8_t* group, int64_t index, int values, int first, bool asks_ahead) : ahead(asks_ahead) {
+    const uint8_t* block = group + index * (values / layout.values) * static_cast<int64_t>(step);
+    lines = block + first * layout.lines;
+    scales = block + kPanels * layout.lines + first * layout.scales;
+    later = block + first * (layout.lines + layout.scales);
+  }
 
   template <int I, int N, int G>
   KE_INLINE u8x64 codes(int p, SubBlock<I> i, Const<N>, Const<G>) const {
     constexpr int each_time = Format::sub_blocks / Format::repeats;
-    return Format::template line<I * N + G>(block + p * layout.lines, i.first / each_time);
+    return Format::template line<I * N + G>(lines + p * layout.lines, i.first / each_time);
   }
   template <int N, int G>
   KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
-    return Format::template line<G>(block + i * step + p * layout.lines);
+    return Format::template line<G>(lines + i * step + p * layout.lines);
   }
-  static constexpr int offset() { return Format::offset; }
+  // Minus what codes that are too high add to block i's products with column c. The loads of `starts` cost no
+  // arithmetic.
+  static KE_INLINE i32x16 start(const TileX& x, int c, int i, int values) {
+    if constexpr (Format::offset == 0) return set1(0);
+    if (Format::offset == 128 && values == kBlock) return set1(x.starts[c * kStarts + 16 + i]);
+    return set1(-Format::offset * x.sum32[c * 8 + i]);
+  }
   KE_INLINE i32x16 scale(int p, int i) const {
-    const uint8_t* at = block + p * layout.lines + Format::scales + i * 16;
+    const uint8_t* at = lines + p * layout.lines + Format::scales + i * 16;
     return scale_lanes(load_bytes(reinterpret_cast<const typename Format::Scale*>(at)));
   }
-  KE_INLINE u8x64 mins(int p, int half) const { return load64(block + p * layout.lines + Format::mins + half * 64); }
+  KE_INLINE u8x64 mins(int p, int half) const { return load64(lines + p * layout.lines + Format::mins + half * 64); }
   KE_INLINE f32x16 d(int p, int i) const { return load_half(halves(p, i)); }
   KE_INLINE f32x16 m(int p, int i) const { return load_half(halves(p, i) + 16); }
   // Calls f(i) for every sub-block.
   template <class F>
   KE_INLINE void each_sub_block(F f) const {
     constexpr int n = Format::sub_blocks, each_time = n / Format::repeats;
-    for (int first = 0; first < n; first += each_time)
+    for (int base = 0; base < n; base += each_time)
       each<each_time>([&]<int i>() KE_LAMBDA {
-        prefetch(block, (first + i) * (step / n), (first + i + 1) * (step / n));
-        f(SubBlock<i>{first});
+        if (ahead) prefetch(later, (base + i) * (share / n), (base + i + 1) * (share / n));
+        f(SubBlock<i>{base});
         asm volatile("" ::: "memory");  // or GCC keeps lines for the sub-block that shares them, on the stack
       });
   }
-  KE_INLINE void start_block(int i) const { prefetch(block, i * step, (i + 1) * step); }
+  KE_INLINE void start_block(int i) const {
+    if (ahead) prefetch(later, i * step, i * step + share);
+  }
 
  private:
   KE_INLINE const uint16_t* halves(int p, int i) const {
-    return reinterpret_cast<const uint16_t*>(block + i * step + P * layout.lines + p * layout.scales);
+    return reinterpret_cast<const uint16_t*>(scales + i * step + p * layout.scales);
   }
 };
 
@@ -148,7 +163,7 @@ struct FromScratch {
   KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
     return load64(w[p].codes[i * N + G]);
   }
-  KE_INLINE int offset() const { return code_offset; }
+  KE_INLINE i32x16 start(const TileX& x, int c, int i, int) const { return set1(-code_offset * x.sum32[c * 8 + i]); }
   KE_INLINE i32x16 scale(int p, int i) const { return load(w[p].scale[i]); }
   KE_INLINE u8x64 mins(int p, int half) const { return load64(w[p].mins[half]); }
   KE_INLINE f32x16 d(int p, int i) const { return load(w[p].d[i]); }
@@ -165,9 +180,9 @@ inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) 
   constexpr int S = Format::sub_blocks;
   for (int p = 0; p < P; ++p) {
     Unpacked& u = to[p];
-    constexpr int share = FromPanels<Format, P>::step / P;
+    constexpr int share = FromPanels<Format, P>::share / P;
     if constexpr (S > 0) {
-      prefetch(from.block, p * share, (p + 1) * share);
+      prefetch(from.later, p * share, (p + 1) * share);
       constexpr int lines = 64 / S;
       each<S / Format::repeats>([&]<int i>() KE_LAMBDA {
         for (int r = 0; r < Format::repeats; ++r) {
@@ -186,7 +201,7 @@ inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) 
       }
     } else {
       for (int b = 0; b < values / 32; ++b) {
-        prefetch(from.block, b * FromPanels<Format, P>::step + p * share,
+        prefetch(from.later, b * FromPanels<Format, P>::step + p * share,
                  b * FromPanels<Format, P>::step + (p + 1) * share);
         each<8>([&]<int g>() KE_LAMBDA { store64(u.codes[b * 8 + g], from.codes(p, b, Const<8>(), Const<g>())); });
         store(u.d[b], from.d(p, b));

@@ -16,6 +16,7 @@ constexpr int kPanelRows = 16;    // output rows per panel = lanes of a vector
 constexpr int kMaxTile = 8;       // no ISA uses wider tiles of columns
 constexpr int kFloatChunk = 128;  // float products are summed in chunks of this many k, chunk sums are added in order
 constexpr int kBlock = 256;       // k per activation block where the row length allows it, else 32
+constexpr int kStarts = 24;       // of a block of kBlock
 
 constexpr int kMaxHeadDim = 256;
 
@@ -27,9 +28,11 @@ enum class Act : int { None, GeluErf, QuickGelu };
 // Rows of activations, repacked for the linear kernels so that a tile's rows lie close together:
 // float:     values[chunk of kFloatChunk k][row][kFloatChunk]
 // quantized: codes[kBlock k][row][kBlock], sum32[kBlock k][row][8], sum16[kBlock k][row][16], mins[kBlock k][row][16],
+//            starts[kBlock k][row][kStarts],
 //            scale[block][row], a block being kBlock k, or 32 where the row length is no multiple of that
 // A quantized value is scale * code; sums are of 32 or 16 codes. `mins` has the sums of 32 split as 64 * high + low:
-// bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16 and mins are void where a block is 32.
+// bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16, mins and `starts` are void where a block is 32.
+// `starts`: where sums of products with weight codes that are too high begin: -32 sum16 (Q6_K), then -128 sum32 (Q8_0).
 struct Packed {
   int64_t rows, cols;  // of x
   int block;           // quantized: k per block, kBlock or 32
@@ -39,6 +42,7 @@ struct Packed {
   int32_t* sum16;
   int32_t* sum32;
   int8_t* mins;
+  int32_t* starts;
 };
 
 // y = act(acc + bias) + residual for 16 outputs of one row.

@@ -18,10 +18,10 @@ Act act_of(Activation a) {
 }
 
 struct PackedBytes {
-  size_t values, codes, scale, sum16, sum32, mins;
+  size_t values, codes, scale, sum16, sum32, mins, starts;
   size_t total() const {
     return Arena::padded(values) + Arena::padded(codes) + Arena::padded(scale) + Arena::padded(sum16) +
-           Arena::padded(sum32) + Arena::padded(mins);
+           Arena::padded(sum32) + Arena::padded(mins) + Arena::padded(starts);
   }
 };
 
@@ -35,18 +35,20 @@ PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized
     b.sum16 = n * blocks * 16 * sizeof(int32_t);
     b.sum32 = n * blocks * 8 * sizeof(int32_t);
     b.mins = n * blocks * 16;
+    b.starts = n * blocks * kStarts * sizeof(int32_t);
   }
   return b;
 }
 
 Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const PackedBytes& b) {
-  Packed p{rows, cols, block, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  Packed p{rows, cols, block, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   p.values = reinterpret_cast<float*>(arena.take(b.values));
   p.codes = reinterpret_cast<int8_t*>(arena.take(b.codes));
   p.scale = reinterpret_cast<float*>(arena.take(b.scale));
   p.sum16 = reinterpret_cast<int32_t*>(arena.take(b.sum16));
   p.sum32 = reinterpret_cast<int32_t*>(arena.take(b.sum32));
   p.mins = reinterpret_cast<int8_t*>(arena.take(b.mins));
+  p.starts = reinterpret_cast<int32_t*>(arena.take(b.starts));
   return p;
 }
 

@@ -1,13 +1,14 @@
 // Matrix products with quantized weights and activations quantized per row and block: integer sums, exact; one
 // floating-point combination per block in a fixed order (quant_dot4.inl has the definition).
 
-// A tile's activations of one block: column c's codes at codes + c * kBlock, its sums and mins at c * 16 or c * 8.
+// A tile's activations of one block: column c's codes at codes + c * kBlock, its sums, mins and starts likewise.
 struct TileX {
   int8_t* codes;
   float* scale;
   int32_t* sum16;
   int32_t* sum32;
   int8_t* mins;
+  int32_t* starts;
 };
 
 #include "cpu/formats.inl"
@@ -20,8 +21,12 @@ struct TileX {
 // Where row `row` of a block begins.
 inline TileX tile_x(const Packed& x, int64_t block, int64_t row) {
   const int64_t per = kBlock / x.block, at = block / per * x.rows + row, part = block % per;
-  return {x.codes + at * kBlock + part * x.block, x.scale + block * x.rows + row, x.sum16 + at * 16,
-          x.sum32 + at * 8 + part, x.mins + at * 16};
+  return {x.codes + at * kBlock + part * x.block,
+          x.scale + block * x.rows + row,
+          x.sum16 + at * 16,
+          x.sum32 + at * 8 + part,
+          x.mins + at * 16,
+          x.starts + at * kStarts};
 }
 
 // One block of one row: scale = amax / 127, code = nearest(x * (127 / amax)), ties to even, so |code| <= 127.
@@ -49,6 +54,8 @@ void pack_quantized(const float* x, const Packed* out, int64_t row) {
     }
     if (out->block != kBlock) continue;
     __builtin_memcpy(to.sum16, sums, sizeof sums);
+    store(to.starts, sub(set1(0), shift_left<5>(load(sums))));
+    for (int i = 0; i < 8; ++i) to.starts[16 + i] = -128 * to.sum32[i];
     for (int i = 0; i < 8; ++i) {
       const int32_t both = to.sum32[i], high = (both + 32) >> 6;  // |high| <= 64, |both - 64 high| <= 32
       to.mins[i / 4 * 8 + i % 4] = static_cast<int8_t>(high);
@@ -57,36 +64,60 @@ void pack_quantized(const float* x, const Packed* out, int64_t row) {
   }
 }
 
+// Panels that a tile of `cols` columns takes at once: as many as leave its sums in registers.
+static constexpr int tile_panels(int cols) {
+  int panels = kPanels;
+  while (panels > 1 && panels * cols > kQuantSums) panels /= 2;
+  return panels;
+}
+
+// acc (rows, 16 kPanels) += one block of the group times rows row0 .. row1 - 1 of x. weights(P, first, t) gives the
+// weights of P panels from `first` on for tile t, of up to Cols rows.
+template <class Tiles, int Cols, class Weights>
+KE_INLINE void tiles_of_block(const Packed& x, int64_t b, int64_t row0, int64_t row1, float* acc, Weights weights) {
+  const int64_t n = row1 - row0, tiles = tile_count(n, Cols);
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t at = tile_start(n, Cols, t);
+    for_columns<Cols>(static_cast<int>(tile_start(n, Cols, t + 1) - at), [&]<int C>() {
+      constexpr int P = tile_panels(C);
+      for (int first = 0; first < kPanels; first += P)
+        Tiles::template tile<P, C>(weights(Const<P>(), first, t), tile_x(x, b, row0 + at), x.block,
+                                   acc + at * 16 * kPanels + 16 * first, 16 * kPanels);
+    });
+  }
+}
+
+// Rows of x up to which unpacking in registers beats unpacking once.
+static constexpr int direct_rows(PanelType type) {
+  if (type == PanelType::Q8_0) return kDirectRows;
+  const bool four_bits = type == PanelType::Q4_K || type == PanelType::Q4_0 || type == PanelType::Q4_1;
+  return four_bits ? kDirectRows4 : kDirectRows6;
+}
+
 template <class Format, class Tiles>
 void linear_quantized_as(const LinearTask& task) {
-  constexpr int P = kPanels;
   const Packed& x = *task.x;
   auto* w = reinterpret_cast<Unpacked*>(task.scratch);
-  float* acc = reinterpret_cast<float*>(task.scratch + sizeof(Unpacked) * P);
+  float* acc = reinterpret_cast<float*>(task.scratch + sizeof(Unpacked) * kPanels);
   const int64_t blocks = x.cols / x.block;
   for (int64_t t0 = task.tile_begin; t0 < task.tile_end; t0 += kTilesAtOnce) {
     const int64_t t1 = t0 + kTilesAtOnce < task.tile_end ? t0 + kTilesAtOnce : task.tile_end;
     const int64_t row0 = tile_start(x.rows, kTileCols, t0), row1 = tile_start(x.rows, kTileCols, t1);
-    if (row1 - row0 <= kDirectRows && t1 - t0 == 1) {
-      if constexpr (kDirectRows > 0)
-        for_columns<kDirectRows>(static_cast<int>(row1 - row0), [&]<int C>() {
-          for (int64_t b = 0; b < blocks; ++b)
-            Tiles::template tile<P, C>(FromPanels<Format, P>(task.group, b, x.block), tile_x(x, b, row0), x.block, acc,
-                                       16 * P, b == 0);
+    for (int64_t i = 0; i < (row1 - row0) * 16 * kPanels; i += 16) store(acc + i, set1(-0.0f));  // -0 + x is x
+    constexpr int direct = direct_rows(Format::type), direct_cols = direct < kQuantCols ? direct : kQuantCols;
+    for (int64_t b = 0; b < blocks; ++b)
+      if (row1 - row0 <= direct) {
+        if constexpr (direct > 0)
+          tiles_of_block<Tiles, direct_cols>(x, b, row0, row1, acc,
+                                             [&]<int P>(Const<P>, int first, int64_t t) KE_LAMBDA {
+                                               return FromPanels<Format, P>(task.group, b, x.block, first, t == 0);
+                                             });
+      } else {
+        unpack(FromPanels<Format, kPanels>(task.group, b, x.block, 0, true), x.block, w);
+        tiles_of_block<Tiles, kQuantCols>(x, b, row0, row1, acc, [&]<int P>(Const<P>, int first, int64_t) KE_LAMBDA {
+          return FromScratch{w + first, Format::sub_blocks, Format::offset};
         });
-    } else {
-      for (int64_t b = 0; b < blocks; ++b) {
-        unpack(FromPanels<Format, P>(task.group, b, x.block), x.block, w);
-        for (int64_t t = t0; t < t1; ++t) {
-          const int64_t row = tile_start(x.rows, kTileCols, t);
-          const int cols = static_cast<int>(tile_start(x.rows, kTileCols, t + 1) - row);
-          for_columns<kTileCols>(cols, [&]<int C>() {
-            Tiles::template tile<P, C>(FromScratch{w, Format::sub_blocks, Format::offset}, tile_x(x, b, row), x.block,
-                                       acc + (row - row0) * 16 * P, 16 * P, b == 0);
-          });
-        }
       }
-    }
     finish_rows(task, acc, row0, row1);
   }
 }

@@ -4,17 +4,18 @@
 //   Q6_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 32) x
 //   Q*_0         v = sum over blocks of 32 in order of d_b * float(sum (q - offset) x)
 //   Q*_1         v = ... of (d_b * float(sum q x) + m_b * float(sum x))
-// and the row's sum takes acc += v * dx, block by block in order. I and M are exact: |I| < 2^28. No step of the
-// floating-point part is fused, so every instruction set gives the same bits.
+// and the row's sum takes acc += v * dx, block by block in order. No step of the floating-point part is fused, so every
+// instruction set gives the same bits. I and M are exact, as no int32 overflows: |x| <= 127, so one dot4 is at most
+// 4 * 255 * 127 < 2^17; a sub-block's sum, which may begin at -32 sum16 or -128 sum32 (|sum32| <= 4064), stays below
+// 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28; |M| <= 8 * 63 * 4064 < 2^21.
 
 template <int P, int C>
-KE_INLINE void add_block(float* acc, int64_t stride, const f32x16 (&v)[C][P], const float* scale, bool first) {
+KE_INLINE void add_block(float* acc, int64_t stride, const f32x16 (&v)[C][P], const float* scale) {
   each<C>([&]<int c>() KE_LAMBDA {
     const f32x16 dx = set1(scale[c]);
     each<P>([&]<int p>() KE_LAMBDA {
       float* a = acc + c * stride + 16 * p;
-      const f32x16 t = mul(v[c][p], dx);
-      store(a, first ? t : add(load(a), t));
+      store(a, add(load(a), mul(v[c][p], dx)));
     });
   });
 }
@@ -43,7 +44,7 @@ KE_INLINE void add_scaled(i32x16 (&total)[C][P], const i32x16 (&s)[C][P], const 
 // Q4_K, Q5_K: sub-blocks of 32 with integer scales and mins.
 struct AffineSubBlocks {
   template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     i32x16 total[C][P];
     each<C, P>([&]<int c, int p>() KE_LAMBDA { total[c][p] = set1(0); });
     w.each_sub_block([&](auto i) KE_LAMBDA {
@@ -59,25 +60,24 @@ struct AffineSubBlocks {
       each<C>([&]<int c>() KE_LAMBDA {
         const int8_t* sums = x.mins + c * 16;
         const i32x16 high = dot4(dot4(set1(0), m0, sums), m1, sums + 8);
-        const i32x16 low = dot4(dot4(set1(0), m0, sums + 4), m1, sums + 12);
-        const i32x16 mins = add(shift_left<6>(high), low);
+        const i32x16 mins = dot4(dot4(shift_left<6>(high), m0, sums + 4), m1, sums + 12);
         v[c][p] = sub(mul(to_float(total[c][p]), d), mul(to_float(mins), dmin));
       });
     });
-    add_block(acc, stride, v, x.scale, first);
+    add_block(acc, stride, v, x.scale);
   }
 };
 
 // Q6_K: sub-blocks of 16 with integer scales; codes are 32 too high.
 struct SubBlocks16 {
   template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     i32x16 total[C][P];
     each<C, P>([&]<int c, int p>() KE_LAMBDA { total[c][p] = set1(0); });
     w.each_sub_block([&](auto i) KE_LAMBDA {
       i32x16 s[C][P];
       each<C>([&]<int c>() KE_LAMBDA {
-        const i32x16 start = set1(-32 * x.sum16[c * 16 + i]);
+        const i32x16 start = set1(x.starts[c * kStarts + i]);
         each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
       dot_lines<4>(s, w, i, x.codes + i * 16);
@@ -88,7 +88,7 @@ struct SubBlocks16 {
       const f32x16 d = w.d(p, 0);
       each<C>([&]<int c>() KE_LAMBDA { v[c][p] = mul(to_float(total[c][p]), d); });
     });
-    add_block(acc, stride, v, x.scale, first);
+    add_block(acc, stride, v, x.scale);
   }
 };
 
@@ -96,14 +96,14 @@ struct SubBlocks16 {
 template <bool Affine>
 struct FloatBlocks {
   template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride) {
     f32x16 v[C][P];
     each<C, P>([&]<int c, int p>() KE_LAMBDA { v[c][p] = zero(); });
     for (int b = 0; b < values / 32; ++b) {
       w.start_block(b);
       i32x16 s[C][P];
       each<C>([&]<int c>() KE_LAMBDA {
-        const i32x16 start = set1(Affine ? 0 : -w.offset() * x.sum32[c * 8 + b]);
+        const i32x16 start = w.start(x, c, b, values);
         each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
       });
       dot_lines<8>(s, w, b, x.codes + b * 32);
@@ -116,7 +116,7 @@ struct FloatBlocks {
         });
       });
     }
-    add_block(acc, stride, v, x.scale, first);
+    add_block(acc, stride, v, x.scale);
   }
 };
 

@@ -78,11 +78,8 @@ KE_INLINE void add_lines(Sums<C>& total, const W& w, I i, const int8_t* x, i32x1
   });
 }
 
-// acc (+)= v * scale, one row.
-inline void add_block(float* acc, f32x16 v, float scale, bool first) {
-  const f32x16 t = mul(v, set1(scale));
-  store(acc, first ? t : add(load(acc), t));
-}
+// acc += v * scale, one row.
+inline void add_block(float* acc, f32x16 v, float scale) { store(acc, add(load(acc), mul(v, set1(scale)))); }
 
 // Q4_K (8 lines fit an int16) and Q5_K (4 do): sub-blocks of 32 with integer scales and mins.
 template <int Bits>
@@ -103,7 +100,7 @@ struct SubBlocks32 {
   }
 
   template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     static_assert(P == 1);
     alignas(32) int32_t totals[C][16], pairs[C][8];
     for (int c = 0; c < C; ++c) pair_sums(x.sum32 + c * 8, pairs[c]);
@@ -119,7 +116,7 @@ struct SubBlocks32 {
     const u8x64 m0 = w.mins(0, 0), m1 = w.mins(0, 1);
     for (int c = 0; c < C; ++c) {
       const i32x16 m = {mins(m0.a, m1.a, pairs[c]), mins(m0.b, m1.b, pairs[c])};
-      add_block(acc + c * stride, sub(mul(to_float(load(totals[c])), d), mul(to_float(m), dmin)), x.scale[c], first);
+      add_block(acc + c * stride, sub(mul(to_float(load(totals[c])), d), mul(to_float(m), dmin)), x.scale[c]);
     }
   }
 };
@@ -135,7 +132,7 @@ struct SubBlocks16 {
   }
 
   template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride, bool first) {
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     static_assert(P == 1);
     alignas(32) int32_t pairs[C][16];
     for (int c = 0; c < C; ++c) pair_sums(x.sum16 + c * 16, pairs[c]);
@@ -160,7 +157,7 @@ struct SubBlocks16 {
       const f32x16 d = w.d(0, 0);
       each<n>([&]<int c>() KE_LAMBDA {
         const f32x16 v = mul(to_float(i32x16{total[c][0], total[c][1]}), d);
-        add_block(acc + (c0 + c) * stride, v, x.scale[c0 + c], first);
+        add_block(acc + (c0 + c) * stride, v, x.scale[c0 + c]);
       });
     });
   }
@@ -170,7 +167,7 @@ struct SubBlocks16 {
 template <int Bits, bool Affine>
 struct Blocks32 {
   template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride) {
     static_assert(P == 1);
     const i32x16 one = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
     column_parts<C>([&]<int c0, int n>() KE_LAMBDA {
@@ -180,7 +177,8 @@ struct Blocks32 {
         w.start_block(b);
         Sums<n> total;
         each<n>([&]<int c>() KE_LAMBDA {
-          total[c][0] = total[c][1] = _mm256_set1_epi32(Affine ? 0 : -w.offset() * x.sum32[(c0 + c) * 8 + b]);
+          const i32x16 start = w.start(x, c0 + c, b, values);
+          total[c][0] = start.a, total[c][1] = start.b;
         });
         add_lines<n, 8, Bits == 4 ? 8 : 4>(total, w, b, x.codes + c0 * kBlock + b * 32, one);
         const f32x16 d = w.d(0, b);
@@ -190,7 +188,7 @@ struct Blocks32 {
           v[c] = add(v[c], t);
         });
       }
-      each<n>([&]<int c>() KE_LAMBDA { add_block(acc + (c0 + c) * stride, v[c], x.scale[c0 + c], first); });
+      each<n>([&]<int c>() KE_LAMBDA { add_block(acc + (c0 + c) * stride, v[c], x.scale[c0 + c]); });
     });
   }
 };
@@ -213,7 +211,7 @@ struct Blocks32<8, false> {
   }
 
   template <class W>
-  static inline void one_row(const W& w, const TileX& x, int values, float* acc, bool first) {
+  static inline void one_row(const W& w, const TileX& x, int values, float* acc) {
     f32x16 v = zero();
     for (int b = 0; b < values / 32; ++b) {
       w.start_block(b);
@@ -226,13 +224,13 @@ struct Blocks32<8, false> {
       });
       v = add(v, mul(to_float(s), w.d(0, b)));
     }
-    add_block(acc, v, *x.scale, first);
+    add_block(acc, v, *x.scale);
   }
 
   template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride, bool first) {
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride) {
     static_assert(P == 1);
-    if constexpr (C == 1) return one_row(w, x, values, acc, first);
+    if constexpr (C == 1) return one_row(w, x, values, acc);
     alignas(32) int32_t pairs[C][kBlock / 2];
     alignas(32) float v[C][16];
     for (int c = 0; c < C; ++c) {
@@ -242,7 +240,10 @@ struct Blocks32<8, false> {
     for (int b = 0; b < values / 32; ++b) {
       w.start_block(b);
       Sums<C> s;
-      each<C>([&]<int c>() KE_LAMBDA { s[c][0] = s[c][1] = _mm256_set1_epi32(-w.offset() * x.sum32[c * 8 + b]); });
+      each<C>([&]<int c>() KE_LAMBDA {
+        const i32x16 start = w.start(x, c, b, values);
+        s[c][0] = start.a, s[c][1] = start.b;
+      });
       each<8>([&]<int g>() KE_LAMBDA {
         each<2>([&]<int odd>() KE_LAMBDA {
           asm volatile("" ::: "memory");  // or GCC keeps the codes for the other half, on the stack
@@ -259,6 +260,6 @@ struct Blocks32<8, false> {
       const f32x16 d = w.d(0, b);
       each<C>([&]<int c>() KE_LAMBDA { store(v[c], add(load(v[c]), mul(to_float(i32x16{s[c][0], s[c][1]}), d))); });
     }
-    for (int c = 0; c < C; ++c) add_block(acc + c * stride, load(v[c]), x.scale[c], first);
+    for (int c = 0; c < C; ++c) add_block(acc + c * stride, load(v[c]), x.scale[c]);
   }
 };

@@ -10,7 +10,9 @@ namespace {
 
 constexpr int kTileCols = 6;  // 2 x 6 accumulators + 2 weights + 1 broadcast of 16 registers
 constexpr int kPanels = 1;
-constexpr int kDirectRows = 2;
+constexpr int kQuantCols = kTileCols;
+constexpr int kQuantSums = kTileCols;
+constexpr int kDirectRows = 2, kDirectRows4 = 2, kDirectRows6 = 2;
 
 struct f32x16 {
   __m256 a, b;

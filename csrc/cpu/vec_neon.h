@@ -11,7 +11,9 @@ namespace {
 
 constexpr int kTileCols = 6;  // 4 x 6 accumulators + 4 weights + 1 broadcast of 32 registers
 constexpr int kPanels = 1;
-constexpr int kDirectRows = 2;
+constexpr int kQuantCols = kTileCols;
+constexpr int kQuantSums = kTileCols;
+constexpr int kDirectRows = 2, kDirectRows4 = 2, kDirectRows6 = 2;
 
 struct f32x16 {
   float32x4_t a, b, c, d;
