@@ -136,7 +136,9 @@ inline i32x16 scale_lanes(i32x16 a) { return a; }
 inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
   int32_t four;
   memcpy(&four, x, 4);
-  return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(four))};
+  __m512i sum = _mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(four));
+  asm volatile("" : "+v"(sum));  // or GCC moves loads and products apart and keeps sums on the stack
+  return {sum};
 }
 
 }  // namespace
