@@ -19,6 +19,8 @@ BELOW = {
     "layers": {"base", "quant", "format", "backend"},
     "models": {"base", "quant", "format", "backend", "layers", "image"},
     "engine": {"base", "quant", "format", "backend", "layers", "models", "image", "text"},
+    "tasks": {"base", "format", "models", "engine", "text"},
+    "capi": {"base", "engine", "image", "text", "tasks"},
     "bindings": {"base", "quant", "format", "backend", "cpu", "layers", "models", "engine", "image", "text"},
 }
 # An ISA object must not share inline functions with the rest: its sources see plain C headers and these files only.

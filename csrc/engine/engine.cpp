@@ -26,6 +26,15 @@ static std::shared_ptr<const Tokenizer> load_tokenizer(const GgufFile& file) {
 std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions& options) {
   auto engine = std::make_shared<Engine>();
   engine->file_ = GgufFile::open(path, options.mode);
+  if (options.on_progress) {
+    uint64_t total = 0;
+    for (const Tensor& t : engine->file_->tensors()) total += t.bytes;
+    options.on_progress(0, total);
+    engine->file_->watch_release([&options, total, done = uint64_t{0}](const Tensor& t) mutable {
+      done = std::min<uint64_t>(total, done + t.bytes);
+      options.on_progress(done, total);
+    });
+  }
   engine->backend_ = make_backend(options.backend);
   engine->model_ = load_model(engine->file_, engine->backend_);
   engine->tokenizer_ = load_tokenizer(*engine->file_);
@@ -33,6 +42,7 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
   if (options.prefix_bytes > 0)
     engine->opening_ = std::make_shared<PrefixCache>(std::make_shared<PrefixBudget>(kOpeningBytes),
                                                      PrefixCache::Keeps::BeforePictures);
+  engine->file_->watch_release({});
   return engine;
 }
 

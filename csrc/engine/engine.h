@@ -1,5 +1,6 @@
 // The runtime behind every binding: a model file on a device. Const after loading; any number of threads may call it.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@ struct LoadOptions {
   BackendOptions backend;
   LoadMode mode = LoadMode::Mmap;
   size_t prefix_bytes = 128u << 20;  // for keys and values kept with encoded pictures, see prefix_cache.h; 0: none
+  // How many bytes of weights are loaded, on the loading thread, after each tensor; may throw to end the load.
+  std::function<void(uint64_t done, uint64_t total)> on_progress;
 };
 
 struct Scored {

@@ -56,6 +56,7 @@ struct GgufFile::State {
   std::vector<Tensor> tensors;
   std::map<std::string_view, size_t> names;  // into tensors
   uint64_t alignment = default_alignment;
+  std::function<void(const Tensor&)> watcher;  // of releases
 
   State(const std::string& name, LoadMode mode)
       : path(name), file(name, mode == LoadMode::Mmap ? MapMode::Map : MapMode::Copy) {}
@@ -310,6 +311,9 @@ const std::vector<std::pair<std::string, MetaValue>>& GgufFile::metadata() const
 
 void GgufFile::release(const Tensor& tensor) const {
   state_->file.release(static_cast<size_t>(tensor_offset(tensor)), tensor.bytes);
+  if (state_->watcher) state_->watcher(tensor);
 }
+
+void GgufFile::watch_release(std::function<void(const Tensor&)> watcher) { state_->watcher = std::move(watcher); }
 
 }  // namespace ke

@@ -17,6 +17,7 @@
 //   tensor type                     the types of quant/dtype.h
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -86,6 +87,9 @@ class GgufFile {
 
   // The tensor's pages will not be needed soon: lets the system take them back (no-op in copy mode).
   void release(const Tensor& tensor) const;
+  // Called by release, which is how far a load is; may throw to end it. An empty one ends the watching. Not while
+  // another thread releases.
+  void watch_release(std::function<void(const Tensor&)> watcher);
 
  private:
   struct State;

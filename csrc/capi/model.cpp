@@ -1,0 +1,106 @@
+// Models and cancel flags of the C interface.
+#include "capi/objects.h"
+
+namespace ke::capi {
+namespace {
+
+std::string text_value(const GgufFile& file, const char* key) {
+  return file.has(key) ? well_formed(file.string(key)) : std::string();
+}
+
+std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o) {
+  KE_CHECK(path != nullptr, InvalidRequest, "path: expected the path of a model file, got NULL");
+  KE_CHECK(o.threads >= 0 && o.threads <= 1024, InvalidRequest, "threads: expected 0..1024, got ", o.threads);
+  KE_CHECK(o.copy == 0 || o.copy == 1, InvalidRequest, "copy: expected 0 or 1, got ", o.copy);
+  const std::shared_ptr<CancelObject> flag = o.cancel ? object_of<CancelObject>(o.cancel, "cancel") : nullptr;
+  LoadOptions options;
+  options.backend.device = o.device ? o.device : "auto";
+  options.backend.isa = o.isa ? o.isa : "";
+  options.backend.threads = o.threads;
+  options.mode = o.copy ? LoadMode::Copy : LoadMode::Mmap;
+  options.on_progress = [&](uint64_t done, uint64_t total) {
+    if (flag) flag->token.check();
+    KE_CHECK(!o.on_progress || o.on_progress(done, total, o.user) == 0, Cancelled,
+             "the load was ended by the progress callback");
+  };
+
+  auto model = std::make_shared<ModelObject>();
+  const std::shared_ptr<Engine> engine = Engine::load(path, options);
+  const GgufFile& file = engine->file();
+  const Backend& backend = engine->backend();
+  model->engine = engine;
+  model->formats = read_prompt_formats(file);
+  model->name = text_value(file, "general.name");
+  model->notice = text_value(file, "kosmos2.notice");
+  model->device = backend.name();
+  model->description = backend.description();
+  model->isa = backend.isa();
+  kosmos_model_info& info = model->info;
+  info.name = model->name.c_str();
+  info.notice = model->notice.c_str();
+  info.device = model->device.c_str();
+  info.description = model->description.c_str();
+  info.isa = model->isa.c_str();
+  info.threads = backend.threads();
+  info.context_length = static_cast<int32_t>(engine->model().context);
+  info.image_tokens = static_cast<int32_t>(engine->model().image_tokens);
+  info.location_bins = static_cast<int32_t>(engine->model().format.location_bins);
+  info.vocabulary = static_cast<int32_t>(engine->model().vocab);
+  info.max_tokens = static_cast<int32_t>(file.u32("kosmos2.generation.max_new_tokens"));
+  info.no_repeat_ngram_size = static_cast<int32_t>(file.u32("kosmos2.generation.no_repeat_ngram_size"));
+  info.file_bytes = file.file_bytes();
+  model->on_log = o.on_log;
+  model->user = o.user;
+  model->log(KOSMOS_LOG_INFO, "loaded ", path, ": ", model->name, " on ", model->description);
+  if (options.backend.device == "auto")
+    for (const auto& [name, reason] : list_devices())
+      if (!reason.empty()) model->log(KOSMOS_LOG_DEBUG, "device ", name, " is not used: ", reason);
+  return model;
+}
+
+}  // namespace
+
+// In a forked child the worker threads are not there, and waiting for them would not end: the engine is left alone.
+ModelObject::~ModelObject() {
+  if (process != process_number()) new (std::nothrow) std::shared_ptr<const Engine>(std::move(engine));
+}
+
+std::shared_ptr<ModelObject> model_of(const kosmos_model* handle) {
+  std::shared_ptr<ModelObject> model = object_of<ModelObject>(handle, "model");
+  if (model->process != process_number())
+    throw StatusError(KOSMOS_ERROR_FORKED, "the model was loaded by the parent process: load it again in this one");
+  return model;
+}
+
+CallCancel::CallCancel(kosmos_cancel* handle, kosmos_abort_callback on_abort, void* user)
+    : flag(handle ? object_of<CancelObject>(handle, "cancel") : nullptr),
+      token([f = flag, on_abort, user] { return (f && f->token.cancelled()) || (on_abort && on_abort(user) != 0); }) {}
+
+}  // namespace ke::capi
+
+using namespace ke;
+using namespace ke::capi;
+
+kosmos_status kosmos_cancel_create(kosmos_cancel** cancel, kosmos_error** error) noexcept {
+  return guarded_new(cancel, error, "cancel",
+                     [] { return insert_handle(Kind::Cancel, std::make_shared<CancelObject>()); });
+}
+
+kosmos_status kosmos_cancel_set(kosmos_cancel* cancel, kosmos_error** error) noexcept {
+  return guarded(error, [&] { object_of<CancelObject>(cancel, "cancel")->token.cancel(); });
+}
+
+void kosmos_cancel_free(kosmos_cancel* cancel) noexcept { take_handle(cancel, Kind::Cancel); }
+
+kosmos_status kosmos_model_load(const char* path, const kosmos_load_options* options, kosmos_model** model,
+                                kosmos_error** error) noexcept {
+  return guarded_new(model, error, "model", [&] {
+    return insert_handle(Kind::Model, load(path, read_struct(options, "kosmos_load_options")));
+  });
+}
+
+kosmos_status kosmos_model_get(const kosmos_model* model, kosmos_model_info* info, kosmos_error** error) noexcept {
+  return guarded(error, [&] { write_struct(object_of<ModelObject>(model, "model")->info, info, "kosmos_model_info"); });
+}
+
+void kosmos_model_free(kosmos_model* model) noexcept { take_handle(model, Kind::Model); }

@@ -1,0 +1,95 @@
+#include "capi/options.h"
+
+#include <cmath>
+
+#include "text/utf8.h"
+
+namespace ke::capi {
+namespace {
+
+template <class Number>
+void check_range(const char* name, Number value, Number low, Number high, const char* unset) {
+  KE_CHECK(value >= low && value <= high, InvalidRequest, name, ": expected ", low, "..", high, unset, ", got ", value);
+}
+
+std::vector<std::string> check_texts(const char* name, const char* const* texts, size_t count, size_t most,
+                                     bool blank_allowed) {
+  KE_CHECK(count <= most, InvalidRequest, name, ": expected at most ", most, " texts, got ", count);
+  KE_CHECK(count == 0 || texts != nullptr, InvalidRequest, name, ": expected ", count, " texts, got NULL");
+  std::vector<std::string> out;
+  for (size_t i = 0; i < count; i++) {
+    const std::string label = concat(name, "[", i, "]");
+    KE_CHECK(texts[i] != nullptr, InvalidRequest, label, ": expected a text, got NULL");
+    if (blank_allowed) {
+      KE_CHECK(texts[i][0] != 0, InvalidRequest, label, ": an empty text would end every answer at once");
+      KE_CHECK(utf8::first_ill_formed(texts[i]) == std::string_view::npos, InvalidRequest, label,
+               ": not well-formed UTF-8");
+    } else {
+      check_words(label, texts[i]);
+    }
+    out.emplace_back(texts[i]);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string_view given_text(const char* name, const char* text) {
+  KE_CHECK(text != nullptr, InvalidRequest, name, ": expected a text, got NULL");
+  check_words(name, text);
+  return text;
+}
+
+CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const kosmos_model_info& model) {
+  CheckedOptions out{};
+  GenerateParams& p = out.request.params;
+  const int32_t context = model.context_length;
+  check_range("max_tokens", o.max_tokens, 0, context, " (0: the model's default)");
+  check_range("num_beams", o.num_beams, 0, 8, " (0: 1)");
+  check_range("temperature", o.temperature, 0.0, 100.0, "");
+  check_range("top_p", o.top_p, 0.0, 1.0, " (0: off)");
+  check_range("top_k", o.top_k, 0, model.vocabulary, " (0: off)");
+  check_range("no_repeat_ngram_size", o.no_repeat_ngram_size, -1, context, " (0: the model's default, -1: off)");
+  p.max_tokens = o.max_tokens ? o.max_tokens : model.max_tokens;
+  p.num_beams = o.num_beams ? o.num_beams : 1;
+  p.sampler.temperature = static_cast<float>(o.temperature);
+  p.sampler.top_k = o.top_k;
+  p.sampler.top_p = o.top_p == 0 ? 1 : static_cast<float>(o.top_p);
+  p.sampler.seed = o.seed;
+  p.sampler.no_repeat_ngram_size = o.no_repeat_ngram_size == 0    ? model.no_repeat_ngram_size
+                                   : o.no_repeat_ngram_size == -1 ? 0
+                                                                  : o.no_repeat_ngram_size;
+  KE_CHECK(o.temperature > 0 || (o.top_k == 0 && o.top_p == 0), InvalidRequest,
+           "top_k and top_p need temperature > 0, got temperature 0 (the likeliest token)");
+  const bool has_penalty = switched("use_length_penalty", o.use_length_penalty, false);
+  if (has_penalty) {
+    check_range("length_penalty", o.length_penalty, -10.0, 10.0, "");
+    KE_CHECK(p.num_beams > 1, InvalidRequest, "length_penalty needs num_beams > 1, got num_beams 1");
+    p.length_penalty = static_cast<float>(o.length_penalty);
+  } else {
+    KE_CHECK(o.length_penalty == 0, InvalidRequest, "length_penalty ", o.length_penalty,
+             " needs use_length_penalty KOSMOS_ON");
+  }
+  p.logprobs = switched("logprobs", o.logprobs, false);
+  p.choices = check_texts("choices", o.choices, o.choice_count, 1000, false);
+  KE_CHECK(verb.takes_choices || p.choices.empty(), InvalidRequest, "choices: only ask and generate take them");
+  p.grammar = switched("grammar", o.grammar, verb.grammar && p.choices.empty());
+  KE_CHECK(p.choices.empty() || !p.grammar, InvalidRequest, "choices and grammar contradict each other");
+
+  out.request.stop = check_texts("stop", o.stop, o.stop_count, 32, true);
+  out.request.keep_prompt = switched("lead_in", o.lead_in, false);
+  if (p.num_beams > 1) {
+    KE_CHECK(o.temperature == 0, InvalidRequest, "num_beams ", p.num_beams, " needs temperature 0, got ",
+             o.temperature);
+    KE_CHECK(out.request.stop.empty(), InvalidRequest, "stop needs num_beams 1, got ", p.num_beams);
+  }
+  KE_CHECK(verb.takes_ground || o.ground == 0, InvalidRequest, "ground: this function does not take it, leave it 0");
+  KE_CHECK(verb.takes_detailed || o.detailed == 0, InvalidRequest, "detailed: only caption takes it, leave it 0");
+  out.ground = switched("ground", o.ground, verb.ground);
+  out.detailed = switched("detailed", o.detailed, false);
+  KE_CHECK(p.choices.empty() || !out.ground, InvalidRequest,
+           "choices and ground contradict each other: an answer from a list has no boxes");
+  return out;
+}
+
+}  // namespace ke::capi

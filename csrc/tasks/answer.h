@@ -1,0 +1,84 @@
+// Token ids of an answer -> text, entities with scores, and stream events. The parsing itself is parse_grounded.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "models/model.h"
+#include "text/grounding.h"
+#include "text/tokenizer.h"
+
+namespace ke {
+
+struct AnswerBox {
+  Box box;  // fractions of the picture
+  std::pair<int32_t, int32_t> cells;
+  double score;  // exp(mean ln p) of its two location tokens, at most 1; NaN where one of them is not of the answer
+};
+
+struct AnswerEntity {
+  std::string phrase;           // empty where the model wrote a box without a phrase
+  int64_t start, end;           // code points of Answer::text, as parse_grounded gives them
+  size_t begin_byte, end_byte;  // the same in bytes, inside the text and in order
+  std::vector<AnswerBox> boxes;
+  double score;  // of all its location tokens
+};
+
+struct Answer {
+  std::string text;
+  std::vector<AnswerEntity> entities;
+};
+
+// What is needed to read answers of one model; a view, the tokenizer must outlive it.
+class AnswerReader {
+ public:
+  AnswerReader(const Tokenizer& tokenizer, int64_t bins) : tokenizer_(tokenizer), bins_(bins) {}
+
+  // Text and entities of the answer's ids behind those prompt ids that the text is to begin with. logprobs: ln p of the
+  // answer's tokens, NaN where unknown. stop: the text ends before the first of these that follows the prompt's words.
+  Answer read(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer, const std::vector<float>& logprobs,
+              const std::vector<std::string>& stop = {}) const;
+  // Whether the answer's text contains one of these.
+  bool has_stop(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
+                const std::vector<std::string>& stop) const;
+
+ private:
+  size_t stop_at(const std::string& text, const std::vector<int32_t>& kept,
+                 const std::vector<std::string>& stop) const;  // byte, npos where there is none
+
+  const Tokenizer& tokenizer_;
+  int64_t bins_;
+};
+
+// The prompt's ids that the text begins with. keep_prompt: all that follow the last picture. Else those of an entity
+// that the prompt left unfinished: <phrase> a hat</phrase> at its end, perhaps with the beginning of its boxes.
+std::vector<int32_t> kept_ids(const PromptFormat& format, const std::vector<int32_t>& prompt, bool keep_prompt);
+
+using AnswerEvent = std::variant<std::string, AnswerEntity>;  // a stretch of text, or an entity that got its boxes
+
+// Turns a growing answer into events whose texts add up to the final text. Three things hold text back: the last word
+// (a later token may close up the blank before it, or lengthen it), what a stop text might still cut off (entities
+// too), and everything from a literal '<' on (a later '>' would remove it).
+class AnswerStream {
+ public:
+  AnswerStream(const AnswerReader& reader, const std::vector<std::string>& stop);
+  // The events that the newest token brings about.
+  std::vector<AnswerEvent> feed(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
+                                const std::vector<float>& logprobs);
+  // The rest, now that the answer is whole.
+  std::vector<AnswerEvent> finish(const Answer& answer);
+
+ private:
+  void entity(const std::string& text, const AnswerEntity& entity, std::vector<AnswerEvent>& out);
+  void advance(const std::string& text, size_t limit, std::vector<AnswerEvent>& out);
+
+  const AnswerReader& reader_;
+  size_t hold_ = 0;  // bytes
+  std::string given_;
+  size_t entities_ = 0;
+};
+
+}  // namespace ke

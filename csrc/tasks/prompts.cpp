@@ -1,0 +1,148 @@
+#include "tasks/prompts.h"
+
+#include "base/error.h"
+#include "text/utf8.h"
+
+namespace ke {
+namespace {
+
+bool is_blank(std::string_view text) {
+  for (size_t at = 0, length = 0; at < text.size(); at += length) {
+    length = utf8::character_length(text, at);
+    if (length == 0 || !utf8::is_blank(utf8::code_point(text, at, length))) return false;
+  }
+  return true;
+}
+
+// Bytes of the tag <...> that begins at text[at]: no blank and no '<' inside, not empty; 0 when there is none.
+size_t tag_length(std::string_view text, size_t at) {
+  for (size_t i = at + 1, length = 0; i < text.size(); i += length) {
+    if (text[i] == '>') return i > at + 1 ? i + 1 - at : 0;
+    length = utf8::character_length(text, i);
+    if (length == 0 || text[i] == '<' || utf8::is_blank(utf8::code_point(text, i, length))) return 0;
+  }
+  return 0;
+}
+
+Segment text_segment(Segment::Kind kind, std::string text) {
+  Segment s;
+  s.kind = kind;
+  s.text = std::move(text);
+  return s;
+}
+
+Segment image_segment(EncodedPicture image) {
+  Segment s;
+  s.kind = Segment::Kind::Image;
+  s.image = std::move(image);
+  return s;
+}
+
+std::vector<Segment> begin(const PromptFormats& f, EncodedPicture image, bool ground) {
+  std::vector<Segment> out{image_segment(std::move(image))};
+  if (ground) append_format(f.grounding, {}, out);
+  return out;
+}
+
+}  // namespace
+
+PromptFormats read_prompt_formats(const GgufFile& file) {
+  PromptFormats f;
+  const auto read = [&](const char* name, std::string& format) {
+    const std::string key = std::string("kosmos2.prompt.") + name;
+    if (file.has(key)) format = file.string(key);
+  };
+  read("caption", f.caption);
+  read("caption_detailed", f.caption_detailed);
+  read("question", f.question);
+  read("locate", f.locate);
+  read("describe", f.describe);
+  read("grounding", f.grounding);
+  return f;
+}
+
+void append_format(std::string_view format, const PromptValues& values, std::vector<Segment>& out) {
+  const size_t first = out.size();
+  std::string run;
+  const auto flush = [&] {
+    if (!is_blank(run)) out.push_back(text_segment(Segment::Kind::Text, run));
+    run.clear();
+  };
+  const auto is_place = [&](size_t at, std::string_view name) { return format.substr(at, name.size()) == name; };
+  constexpr std::string_view kQuestion = "{question}", kPhrase = "{phrase}", kBoxes = "{boxes}";
+  for (size_t at = 0; at < format.size();) {
+    if (const size_t tag = format[at] == '<' ? tag_length(format, at) : 0; tag > 0) {
+      flush();
+      if (out.size() > first && out.back().kind == Segment::Kind::Tags) {
+        out.back().text += format.substr(at, tag);
+      } else {
+        out.push_back(text_segment(Segment::Kind::Tags, std::string(format.substr(at, tag))));
+      }
+      at += tag;
+    } else if (is_place(at, kQuestion)) {
+      run += values.question;
+      at += kQuestion.size();
+    } else if (is_place(at, kPhrase)) {
+      run += values.phrase;
+      at += kPhrase.size();
+    } else if (is_place(at, kBoxes)) {
+      flush();
+      Segment s;
+      s.kind = Segment::Kind::Boxes;
+      s.cells = values.cells;
+      out.push_back(std::move(s));
+      at += kBoxes.size();
+    } else {
+      run += format[at++];
+    }
+  }
+  flush();
+}
+
+std::vector<Segment> caption_prompt(const PromptFormats& f, EncodedPicture image, bool detailed, bool ground) {
+  std::vector<Segment> out = begin(f, std::move(image), ground);
+  out.push_back(text_segment(Segment::Kind::Text, detailed ? f.caption_detailed : f.caption));
+  return out;
+}
+
+std::vector<Segment> ground_prompt(const PromptFormats& f, EncodedPicture image, std::string_view words) {
+  std::vector<Segment> out = begin(f, std::move(image), true);
+  out.push_back(text_segment(Segment::Kind::Text, words.empty() ? f.caption : std::string(words)));
+  return out;
+}
+
+std::vector<Segment> locate_prompt(const PromptFormats& f, EncodedPicture image, std::string_view phrase) {
+  std::vector<Segment> out = begin(f, std::move(image), true);
+  append_format(f.locate, {.question = {}, .phrase = phrase, .cells = {}}, out);
+  return out;
+}
+
+std::vector<Segment> describe_prompt(const PromptFormats& f, EncodedPicture image, std::pair<int32_t, int32_t> cells,
+                                     bool ground) {
+  std::vector<Segment> out = begin(f, std::move(image), ground);
+  append_format(f.describe, {.question = {}, .phrase = {}, .cells = {cells}}, out);
+  return out;
+}
+
+std::vector<Segment> ask_prompt(const PromptFormats& f, EncodedPicture image, std::string_view question, bool ground) {
+  std::vector<Segment> out = begin(f, std::move(image), ground);
+  append_format(f.question, {.question = question, .phrase = {}, .cells = {}}, out);
+  return out;
+}
+
+void check_words(std::string_view name, std::string_view text) {
+  const size_t bad = utf8::first_ill_formed(text);
+  KE_CHECK(bad == std::string_view::npos, InvalidRequest, name, ": not well-formed UTF-8 at byte ", bad);
+  KE_CHECK(!is_blank(text), InvalidRequest, name, ": expected some text, got ", text.empty() ? "none" : "only blanks");
+}
+
+std::pair<std::string, std::string> split_template(std::string_view text) {
+  constexpr std::string_view kPlace = "{text}";
+  check_words("template", text);
+  const size_t at = text.find(kPlace);
+  KE_CHECK(at != std::string_view::npos && text.find(kPlace, at + 1) == std::string_view::npos, InvalidRequest,
+           "template: expected exactly one {text}, got '", text, "'");
+  return {std::string(text.substr(0, at)), std::string(text.substr(at + kPlace.size()))};
+}
+
+}  // namespace ke

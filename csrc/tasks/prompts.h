@@ -1,0 +1,52 @@
+// The verbs as prompts: which segments in which order. The words come from the model file (keys kosmos2.prompt.*), else
+// from the published model. What a caller types is data: it never becomes a tag.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace ke {
+
+// Formats with their places {question}, {phrase}, {boxes}; tag strings in them are tags.
+struct PromptFormats {
+  std::string caption = "An image of";
+  std::string caption_detailed = "Describe this image in detail:";
+  std::string question = "Question: {question} Answer:";
+  std::string locate = "<phrase> {phrase}</phrase>";
+  std::string describe = "<phrase> It</phrase>{boxes} is";
+  std::string grounding = "<grounding>";
+};
+
+PromptFormats read_prompt_formats(const GgufFile& file);
+
+// What fills the places of a format.
+struct PromptValues {
+  std::string_view question, phrase;
+  std::vector<std::pair<int32_t, int32_t>> cells;
+};
+
+// Appends a format's segments: its tags are tags, its words and the values are plain text, joined where they touch
+// (the tokenizer starts every segment with a fresh word mark); stretches of blanks alone are left out.
+void append_format(std::string_view format, const PromptValues& values, std::vector<Segment>& out);
+
+using EncodedPicture = std::shared_ptr<const ImageEmbedding>;
+
+std::vector<Segment> caption_prompt(const PromptFormats& f, EncodedPicture image, bool detailed, bool ground);
+// words empty: the caption's.
+std::vector<Segment> ground_prompt(const PromptFormats& f, EncodedPicture image, std::string_view words);
+std::vector<Segment> locate_prompt(const PromptFormats& f, EncodedPicture image, std::string_view phrase);
+std::vector<Segment> describe_prompt(const PromptFormats& f, EncodedPicture image, std::pair<int32_t, int32_t> cells,
+                                     bool ground);
+std::vector<Segment> ask_prompt(const PromptFormats& f, EncodedPicture image, std::string_view question, bool ground);
+
+// InvalidRequest unless the text is well-formed UTF-8 and not blank; name says in the message which text it is.
+void check_words(std::string_view name, std::string_view text);
+
+// What stands before and behind the one {text} of a scoring template; InvalidRequest unless there is exactly one.
+std::pair<std::string, std::string> split_template(std::string_view text);
+
+}  // namespace ke

@@ -1,0 +1,36 @@
+// Running a prompt and reading its answer, whole or while it grows.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "tasks/answer.h"
+
+namespace ke {
+
+struct AnswerRequest {
+  std::vector<Segment> segments;
+  GenerateParams params;          // its own stop texts, which look at the text with tags, stay empty
+  std::vector<std::string> stop;  // watched for in the text without tags
+  bool keep_prompt = false;       // the text begins with the prompt's words
+  bool one_object = false;        // the answer is over when the first box list closes, or when none begins
+};
+
+struct AnswerReply {
+  Generation generation;
+  Answer answer;
+  FinishReason reason = FinishReason::Length;
+};
+
+// Called on the calling thread; returning false ends the answer, which is then read as it is (FinishReason::Callback).
+struct AnswerWatcher {
+  std::function<bool(int32_t id, float logprob)> on_token;
+  std::function<bool(const AnswerEvent&)> on_event;
+};
+
+// InvalidRequest, ModelCorrupt, ContextTooLong, Cancelled.
+AnswerReply run_answer(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher,
+                       const CancelToken* cancel);
+
+}  // namespace ke

@@ -1,0 +1,52 @@
+"""Random call sequences against the C interface (tests/native/capi_fuzz.c); long runs: capi_fuzz.sh there."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import capi
+import pytest
+from api_model import grounded_file
+
+SOURCE = Path(__file__).parent / "native" / "capi_fuzz.c"
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here"),
+    pytest.mark.skipif(sys.platform != "linux", reason="links with Linux's linker flags"),
+]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("fuzz") / "capi_fuzz"
+    library = capi.library_path().resolve()
+    command = ["cc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", SOURCE]
+    command += [f"-I{capi.ROOT / 'include'}", library, f"-Wl,-rpath,{library.parent}", "-pthread", "-o", out]
+    made = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return out
+
+
+def fuzz(program: Path, seed: int, sequences: int, threads: int) -> str:
+    command = [str(program), str(grounded_file()), str(seed), str(sequences), str(threads)]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert out.returncode == 0, f"{' '.join(command)}: {out.returncode}\n{out.stdout}\n{out.stderr}"
+    return out.stdout
+
+
+def test_random_call_sequences(program):
+    out = fuzz(program, seed=1, sequences=2000, threads=1)
+    counts = dict(line.split(": ") for line in out.splitlines() if line.startswith("KOSMOS"))
+    for status in ("OK", "ERROR_INVALID_REQUEST", "ERROR_MODEL_NOT_FOUND", "ERROR_CANCELLED"):
+        assert int(counts[f"KOSMOS_{status}"]) > 0, out
+    lines = [line for line in out.splitlines() if line.startswith("call ")]
+    assert len(lines) == 19 and all(int(line.split()[-1]) > 10 for line in lines), out  # every function did its work
+
+
+def test_random_call_sequences_in_four_threads(program):
+    fuzz(program, seed=2, sequences=1000, threads=4)
+
+
+def test_the_same_seed_repeats_a_run(program):
+    assert fuzz(program, 3, 100, 1) == fuzz(program, 3, 100, 1) != fuzz(program, 4, 100, 1)
