@@ -63,6 +63,37 @@ def parse_grounded(tokenizer: Tokenizer, ids: Sequence[int], bins: int = 32) -> 
 def parse_grounded_text(text: str | bytes, bins: int = 32) -> tuple[str, _Entities]: ...
 def clean_up_tokenization(text: str | bytes) -> str: ...
 
+# ---- tasks
+
+_Answer: TypeAlias = tuple[
+    str,
+    list[
+        tuple[
+            str,
+            int,
+            int,
+            float | None,
+            list[tuple[float, float, float, float]],
+            list[tuple[int, int]],
+            list[float | None],
+        ]
+    ],
+]  # text; phrase, start, end, score; per box: corners, cells, score
+
+def expand_format(format: str, question: str = "", phrase: str = "") -> list[tuple[str, str]]: ...
+def kept_ids(engine: Engine, prompt_ids: Sequence[int], keep_prompt: bool) -> list[int]: ...
+def read_answer(
+    tokenizer: Tokenizer,
+    kept: Sequence[int],
+    answer: Sequence[int],
+    logprobs: Sequence[float],
+    stop: Sequence[str],
+    bins: int,
+) -> _Answer: ...
+def answer_has_stop(
+    tokenizer: Tokenizer, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str], bins: int
+) -> bool: ...
+
 # ---- image
 
 def resize_bicubic(rgb: Buffer, width: int, height: int, out_width: int, out_height: int) -> bytes: ...

@@ -1,16 +1,12 @@
-"""Token ids of an answer -> text, entities and stream events. The parsing itself is the native parse_grounded."""
+"""Token ids of an answer -> text, entities and stream events. The reading itself is the native read_answer."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kosmos_edge._native import _core
 from kosmos_edge.results import Box, Corners, Entity, EntityEvent, Event, HfEntity, TextDelta
-
-_NAMELESS = re.compile(r"<patch_index_\d+><patch_index_\d+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +40,16 @@ class Reader:
 
         logprobs: ln p of the answer's tokens, NaN where unknown. stop: the text ends before the first of these.
         """
-        text, found = _core.parse_grounded(self.tokenizer, [*kept, *answer], self.bins)
+        text, found = _core.read_answer(self.tokenizer, kept, answer, logprobs, stop, self.bins)
         entities = []
-        for phrase, start, end, boxes, cells, tokens in found:
-            known = [_of_answer(pair, len(kept), logprobs) for pair in tokens]
-            out = tuple(
-                self.box(box, cell, _probability(values)) for box, cell, values in zip(boxes, cells, known, strict=True)
-            )
-            name = "" if _NAMELESS.fullmatch(phrase) else phrase
-            score = _probability([value for values in known for value in values])
-            entities.append(Entity(name, (start, end), out, score))
-        cut = self._stop_at(text, kept, stop)
-        if cut >= 0:
-            text = text[:cut].rstrip()
-            entities = [entity for entity in entities if entity.span[1] <= len(text)]
+        for phrase, start, end, score, boxes, cells, scores in found:
+            out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
+            entities.append(Entity(phrase, (start, end), out, score))
         return text, entities
 
     def has_stop(self, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str]) -> bool:
         """Whether the answer's text contains one of these."""
-        text, _ = _core.parse_grounded(self.tokenizer, [*kept, *answer], self.bins)
-        return self._stop_at(text, kept, stop) >= 0
-
-    def _stop_at(self, text: str, kept: Sequence[int], stop: Sequence[str]) -> int:
-        """Where the first stop text begins behind the prompt's words, -1 where there is none."""
-        if not stop:
-            return -1
-        begin = len(_core.parse_grounded(self.tokenizer, list(kept), self.bins)[0]) if kept else 0
-        return min((at for at in (text.find(word, begin) for word in stop) if at >= 0), default=-1)
+        return _core.answer_has_stop(self.tokenizer, kept, answer, stop, self.bins)
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
         """transformers' tuple for a whole sequence: blanks cleaned up, the caption behind the last </image>."""
@@ -80,16 +59,6 @@ class Reader:
         cleaned = _core.clean_up_tokenization(self.tokenizer.decode(caption))
         text, found = _core.parse_grounded_text(cleaned, self.bins)
         return text, [(phrase, (start, end), list(boxes)) for phrase, start, end, boxes, _, _ in found]
-
-
-def _of_answer(pair: tuple[int, int], offset: int, logprobs: Sequence[float]) -> list[float]:
-    return [logprobs[index - offset] if index >= offset else math.nan for index in pair]
-
-
-def _probability(logprobs: Sequence[float]) -> float | None:
-    if not logprobs or any(math.isnan(value) for value in logprobs):
-        return None
-    return min(1.0, math.exp(sum(logprobs) / len(logprobs)))
 
 
 class StreamReader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +49,9 @@ class Answering:
         self._engine, self._name, self._plan, self._options = engine, name, plan, options
         self._token, self._emit, self._prompt, self._reader, self._start = token, emit, prompt, reader, start
         find = engine.tokenizer.find
-        self._phrase_begin, self._phrase_end = find("<phrase>"), find("</phrase>")
         self._object_begin, self._object_end = find("<object>"), find("</object>")
-        self._delimiter = find("</delimiter_of_multi_objects/>")
-        self._first_location = find("<patch_index_0000>")
         self._events = StreamReader(reader, options.stop) if emit is not None else None
-        self._kept = self._kept_ids(engine.prompt_ids(prompt.segments))
+        self._kept = _core.kept_ids(engine, engine.prompt_ids(prompt.segments), plan.keep_prompt)
         self._ids: list[int] = []
         self._logprobs: list[float] = []
         self._stopped = False
@@ -119,36 +116,6 @@ class Answering:
         if self._plan.one_object and not entities:
             result.notes.append("the model gave no box for the phrase")
         return result
-
-    def _kept_ids(self, prompt_ids: Sequence[int]) -> list[int]:
-        """The prompt's ids that the text begins with: all words where asked for, else those of an unfinished entity.
-
-        That is <phrase> a hat</phrase> at the prompt's end, perhaps with the beginning of its boxes.
-        """
-        if self._plan.keep_prompt:
-            return self._caption_ids(prompt_ids)
-        ids = list(prompt_ids)
-        begin = len(ids)
-        while begin > 0 and self._is_box_token(ids[begin - 1]):
-            begin -= 1
-        if begin > 0 and ids[begin - 1] == self._phrase_end and self._phrase_begin in ids[:begin]:
-            begin -= 1 + ids[:begin][::-1].index(self._phrase_begin)
-        return ids[begin:]
-
-    def _is_box_token(self, token_id: int) -> bool:
-        """Whether it opens or continues an <object> (not: closes it)."""
-        bins = self._engine.location_bins
-        return (
-            token_id in (self._object_begin, self._delimiter)
-            or self._first_location <= token_id < self._first_location + bins * bins
-        )
-
-    def _caption_ids(self, prompt_ids: Sequence[int]) -> list[int]:
-        """What transformers calls the caption begins after the last picture."""
-        ids, image_end = list(prompt_ids), self._engine.tokenizer.find("</image>")
-        if image_end in ids:
-            return ids[len(ids) - list(reversed(ids)).index(image_end) :]
-        return ids
 
 
 def _params(options: Options) -> _core.GenerateParams:

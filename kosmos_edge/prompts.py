@@ -5,11 +5,11 @@ The formats come from the model file (keys kosmos2.prompt.*); where a file has n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.options import check_text
 from kosmos_edge.results import Box, Corners, check_corners
@@ -22,7 +22,6 @@ PUBLISHED = {
     "describe": "<phrase> It</phrase>{boxes} is",
     "grounding": "<grounding>",
 }
-_PARTS = re.compile(r"(\{(?:question|phrase|boxes)\}|<[^<>\s]+>)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +54,11 @@ def expand(template: str, **values: str | BoxSegment) -> list[PlanSegment]:
 
     Joining matters: the tokenizer starts every segment with a fresh word mark.
     """
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
     out: list[PlanSegment] = []
-    run = ""
-
-    def flush() -> None:
-        nonlocal run
-        if run.strip():
-            out.append(("text", run))
-        run = ""
-
-    for part in _PARTS.split(template):
-        if part.startswith("{") and part.endswith("}"):
-            value = values[part[1:-1]]
-            if isinstance(value, str):
-                run += value
-            else:
-                flush()
-                out.append(value)
-        elif part.startswith("<"):
-            flush()
-            last = out[-1] if out else None
-            if isinstance(last, tuple) and last[0] == "tags":
-                out[-1] = ("tags", last[1] + part)
-            else:
-                out.append(("tags", part))
-        else:
-            run += part
-    flush()
+    for kind, text in _core.expand_format(template, **texts):
+        boxes = values.get("boxes")
+        out.append(boxes if kind == "boxes" and isinstance(boxes, BoxSegment) else (kind, text))
     return out
 
 

@@ -61,6 +61,7 @@ void bind_text(nb::module_& m);
 void bind_image(nb::module_& m);
 void bind_ops(nb::module_& m);
 void bind_engine(nb::module_& m);
+void bind_tasks(nb::module_& m);
 void bind_batch(nb::module_& m);
 void bind_quality(nb::module_& m);
 void bind_testing(nb::module_& m);
