@@ -137,7 +137,7 @@ inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
   int32_t four;
   memcpy(&four, x, 4);
   __m512i sum = _mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(four));
-  asm volatile("" : "+v"(sum));  // or GCC moves loads and products apart and keeps sums on the stack
+  asm volatile("" : "+v"(sum));  // or GCC keeps sums of wide tiles on the stack
   return {sum};
 }
 
