@@ -22,7 +22,10 @@ set_target_properties(kosmos_edge PROPERTIES SOVERSION ${KE_ABI})
 if(UNIX AND NOT APPLE)
   # nodelete: worker threads must not lose their code to a dlclose.
   target_link_options(kosmos_edge PRIVATE LINKER:--version-script=${CMAKE_CURRENT_SOURCE_DIR}/cmake/kosmos.map
-                                          LINKER:-z,nodelete LINKER:-z,defs)
+                                          LINKER:-z,nodelete)
+  if(NOT KOSMOS_EDGE_SANITIZE)  # the sanitizers' run time comes with the program
+    target_link_options(kosmos_edge PRIVATE LINKER:-z,defs)
+  endif()
   set_target_properties(kosmos_edge PROPERTIES LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cmake/kosmos.map)
 endif()
 

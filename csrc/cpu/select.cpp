@@ -7,27 +7,18 @@
 
 namespace ke::cpu {
 
-namespace scalar {
-extern const Kernels kernels;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-extern const Kernels kernels;
-}
-namespace avxvnni {
-extern const Kernels kernels;
-}
-namespace avx512vnni {
-extern const Kernels kernels;
-}
-#elif defined(__aarch64__)
-namespace neondot {
-extern const Kernels kernels;
-}
-namespace neoni8mm {
-extern const Kernels kernels;
-}
-#endif
+// KE_ISA_X: CMakeLists.txt builds the kernels of X.
+#define KE_DECLARE_KERNELS(isa) \
+  namespace isa {               \
+  extern const Kernels kernels; \
+  }
+KE_DECLARE_KERNELS(avx512vnni)
+KE_DECLARE_KERNELS(avxvnni)
+KE_DECLARE_KERNELS(avx2)
+KE_DECLARE_KERNELS(neoni8mm)
+KE_DECLARE_KERNELS(neondot)
+KE_DECLARE_KERNELS(scalar)
+#undef KE_DECLARE_KERNELS
 
 namespace {
 
@@ -39,12 +30,19 @@ struct Isa {
 
 const Isa isas[] = {
 // best first
-#if defined(__x86_64__)
+#ifdef KE_ISA_AVX512VNNI
     {"avx512vnni", kAvx2 | kAvx512 | kAvx512Vnni, &avx512vnni::kernels},
+#endif
+#ifdef KE_ISA_AVXVNNI
     {"avxvnni", kAvx2 | kAvxVnni, &avxvnni::kernels},
+#endif
+#ifdef KE_ISA_AVX2
     {"avx2", kAvx2, &avx2::kernels},
-#elif defined(__aarch64__)
+#endif
+#ifdef KE_ISA_NEONI8MM
     {"neoni8mm", kNeonDot | kNeonI8mm, &neoni8mm::kernels},
+#endif
+#ifdef KE_ISA_NEONDOT
     {"neondot", kNeonDot, &neondot::kernels},
 #endif
     {"scalar", 0, &scalar::kernels},
