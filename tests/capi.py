@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -243,6 +244,28 @@ def lib() -> ctypes.CDLL:
         free = getattr(library, f"kosmos_{kind}_free")
         free.argtypes, free.restype = [c_void_p], None
     return library
+
+
+def compile_program(source: Path, out: Path, *flags: str) -> Path:
+    """A C or C++ program that uses the library. KOSMOS_EDGE_SANITIZE: the sanitizers that the library was built with."""
+    library = library_path().resolve()
+    compiler = ["c++", "-std=c++20"] if source.suffix == ".cpp" else ["cc", "-std=c99", "-D_POSIX_C_SOURCE=200809L"]
+    command = [*compiler, "-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", "-g1", *flags, str(source)]
+    if sanitizers := os.environ.get("KOSMOS_EDGE_SANITIZE"):
+        command += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+    command += [f"-I{ROOT / 'include'}", str(library), f"-Wl,-rpath,{library.parent}", "-pthread", "-o", str(out)]
+    made = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"LD_PRELOAD": ""})
+    assert made.returncode == 0, made.stderr
+    return out
+
+
+def run_program(program: Path, *arguments: object) -> str:
+    """What it prints; it must succeed. It brings the sanitizers' run time itself, and has no leaks."""
+    environment = os.environ | {"LD_PRELOAD": "", "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1"}
+    command = [str(program), *map(str, arguments)]
+    out = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert out.returncode == 0, f"{' '.join(command)}: {out.returncode}\n{out.stdout}\n{out.stderr}"
+    return out.stdout
 
 
 class CError(Exception):

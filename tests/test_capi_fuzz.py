@@ -1,7 +1,6 @@
 """Random call sequences against the C interface (tests/native/capi_fuzz.c); long runs: capi_fuzz.sh there."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,20 +18,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("fuzz") / "capi_fuzz"
-    library = capi.library_path().resolve()
-    command = ["cc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", SOURCE]
-    command += [f"-I{capi.ROOT / 'include'}", library, f"-Wl,-rpath,{library.parent}", "-pthread", "-o", out]
-    made = subprocess.run([str(c) for c in command], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    return out
+    return capi.compile_program(SOURCE, tmp_path_factory.mktemp("fuzz") / "capi_fuzz")
 
 
 def fuzz(program: Path, seed: int, sequences: int, threads: int) -> str:
-    command = [str(program), str(grounded_file()), str(seed), str(sequences), str(threads)]
-    out = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert out.returncode == 0, f"{' '.join(command)}: {out.returncode}\n{out.stdout}\n{out.stderr}"
-    return out.stdout
+    return capi.run_program(program, grounded_file(), seed, sequences, threads)
 
 
 def test_random_call_sequences(program):

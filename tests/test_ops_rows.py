@@ -7,7 +7,7 @@ import pytest
 from ops_reference import U, f32, floats, heavy
 
 from kosmos_edge import _core
-from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.errors import InvalidRequest, OutOfMemory
 
 ISAS = _core.available_isas()
 WIDTHS = [1, 5, 16, 33, 63, 64, 200, 1024, 8192]
@@ -154,6 +154,21 @@ def test_nan_in_a_query_stays_in_its_row(ops):
 def test_head_width_is_checked(ops):
     with pytest.raises(InvalidRequest, match="head width 12"):
         ops.attention(np.zeros((1, 12), np.float32), np.zeros((1, 24), np.float32), 1, 1, 1, 12, 1.0)
+
+
+@pytest.mark.parametrize("count", [2**45, 2**62, -1])
+def test_memory_that_the_system_refuses_is_a_typed_error(ops, count):
+    with pytest.raises(OutOfMemory, match="not enough memory"):
+        ops.alloc(count)
+
+
+def test_kv_caches_check_their_arguments(ops):
+    with pytest.raises(InvalidRequest, match="holds F32 or F16 values, not Q8_0"):
+        ops.alloc_kv(1, 1, 64, 16, "Q8_0")
+    with pytest.raises(InvalidRequest, match="heads of 300"):
+        ops.alloc_kv(1, 1, 300, 16, "F16")
+    with pytest.raises(OutOfMemory):
+        ops.alloc_kv(1000, 1000, 256, 2**30, "F32")
 
 
 def test_one_backend_serves_several_threads(ops):

@@ -81,6 +81,10 @@ class Ops {
   Ops(const std::string& isa, int threads) : backend_(make_backend({"cpu", threads, isa})) {}
 
   std::string description() const { return backend_->description(); }
+  void alloc(int64_t floats) { backend_->alloc(floats); }
+  void alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, const std::string& type) {
+    backend_->alloc_kv(layers, heads, head_dim, capacity, dtype(type));
+  }
 
   // parts: (dtype, bytes, rows); norm: (gamma, beta, eps) or None; pad: see Device.
   nb::bytes linear(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle bias,
@@ -288,6 +292,8 @@ void bind_ops(nb::module_& m) {
       .def("linear", &Ops::linear, nb::arg("parts"), nb::arg("cols"), nb::arg("x"), nb::arg("m"),
            nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"))
       .def("norm_linear_rows", &Ops::norm_linear_rows)
+      .def("alloc", &Ops::alloc)
+      .def("alloc_kv", &Ops::alloc_kv)
       .def("layer_norm", &Ops::layer_norm)
       .def("l2_normalize", &Ops::l2_normalize)
       .def("add", &Ops::add)
