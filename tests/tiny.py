@@ -266,7 +266,10 @@ def make_tiny(seed: int = 0, config: TinyConfig | None = None, file_type: int = 
 
 # ------------------------------------------------------------------------------------------------- GGUF, version 3
 
-_SCALARS = {"u8": (0, "B"), "i32": (5, "i"), "u32": (4, "I"), "f32": (6, "f"), "bool": (7, "?"), "u64": (10, "Q")}
+_SCALARS = {
+    "u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"), "f32": (6, "f"),
+    "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d"),
+}  # fmt: skip
 # name -> (GGUF tensor type, elements per block, bytes per block, llama.cpp file type)
 TENSOR_TYPES = {
     "F32": (0, 1, 4, 0), "F16": (1, 1, 2, 1), "Q4_0": (2, 32, 18, 2), "Q4_1": (3, 32, 20, 3), "Q5_0": (6, 32, 22, 8),
@@ -309,9 +312,10 @@ def _value(kind: str, value: object) -> bytes:
     return struct.pack(f"<I{letter}", code, value)
 
 
-def write_gguf(path: Path | str, content: GgufContent) -> None:
-    """Write a GGUF file: header, keys, tensor table, then the tensors, each at a multiple of general.alignment."""
-    alignment = int(content.metadata.get("general.alignment", ("u32", 32))[1])
+def write_gguf(path: Path | str, content: GgufContent, alignment: int = 0) -> None:
+    """Write a GGUF file: header, keys, tensor table, then the tensors, each at a multiple of the alignment (0: of
+    general.alignment)."""
+    alignment = alignment or int(content.metadata.get("general.alignment", ("u32", 32))[1])
     out = [b"GGUF", struct.pack("<IQQ", 3, len(content.tensors), len(content.metadata))]
     out += [_string(key) + _value(kind, value) for key, (kind, value) in content.metadata.items()]
     body, offset = [], 0

@@ -9,6 +9,7 @@
 #include "format/utf8.h"
 #include "format/weights.h"
 #include "models/kosmos2_config.h"
+#include "models/kosmos2_schema.h"
 
 namespace ke {
 
@@ -143,6 +144,27 @@ static nb::dict read_config(const std::string& path) {
   return out;
 }
 
+// The schema's rows, for the test that tries every key.
+static nb::list model_schema() {
+  Kosmos2Config config{};
+  int64_t projection = 0;
+  nb::list out;
+  for (const SchemaRow& row : kosmos2_schema(config, projection)) {
+    nb::dict d;
+    d["key"] = row.key;
+    d["type"] = meta_type_name(row.type);
+    d["array"] = row.array;
+    d["required"] = row.required;
+    d["min"] = row.min;
+    d["max"] = row.max;
+    d["count"] = row.count;
+    d["only"] = row.only ? nb::cast(row.only) : nb::none();
+    d["rule"] = row.rule ? nb::cast(row.rule) : nb::none();
+    out.append(d);
+  }
+  return out;
+}
+
 // What a model does when it loads: asks for each tensor by name and shape, decodes it, and finishes.
 static nb::list claim_tensors(const std::string& path,
                               const std::vector<std::pair<std::string, std::vector<int64_t>>>& wanted) {
@@ -175,6 +197,7 @@ void bind_gguf(nb::module_& m) {
   nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));
   testing.def("claim_tensors", &claim_tensors, nb::arg("path"), nb::arg("wanted"),
               "Load as a model does: [(name, shape)] -> the values of each; an error if a tensor is left over.");
+  testing.def("model_schema", &model_schema, "The schema of KOSMOS-2 files: a dict for each metadata key.");
   testing.def("release_tensor", [](const GgufFile& file, const std::string& name) { file.release(find(file, name)); });
 }
 

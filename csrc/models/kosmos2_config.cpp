@@ -1,44 +1,19 @@
-// The schema table of KOSMOS-2 files, and the checks between its numbers.
+// The checks between the values of a KOSMOS-2 file; what holds of each on its own is in kosmos2_schema.cpp.
 #include "models/kosmos2_config.h"
 
 #include <cmath>
 #include <cstdio>
 #include <map>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "base/error.h"
 #include "format/utf8.h"
+#include "models/kosmos2_schema.h"
 
 namespace ke {
 
 namespace {
-
-// A number of the file: its GGUF type follows from where it goes (int64 and int32: uint32; float: float32).
-struct Number {
-  const char* key;
-  std::variant<int64_t*, int32_t*, float*> out;
-  double min, max;
-};
-
-struct Text {
-  const char* key;
-  const char* value;  // what it must be; nullptr: any text of at most 4096 bytes
-};
-
-constexpr Text texts[] = {
-    {"general.architecture", "kosmos2"},  {"clip.projector_type", "kosmos2"},
-    {"tokenizer.ggml.model", "t5"},  // llama.cpp's name of sentencepiece unigram
-    {"kosmos2.prompt.caption", nullptr},  {"kosmos2.prompt.caption_detailed", nullptr},
-    {"kosmos2.prompt.question", nullptr}, {"kosmos2.prompt.locate", nullptr},
-    {"kosmos2.prompt.describe", nullptr}, {"kosmos2.prompt.grounding", nullptr},
-};
-
-// Whole numbers in full, others in six digits.
-std::string number_text(double v) {
-  return std::fabs(v) < 1e15 && v == std::floor(v) ? concat(static_cast<int64_t>(v)) : concat(v);
-}
 
 enum PieceTypeId : int32_t { unknown_piece = 2, control_piece = 3, tag_piece = 4, last_piece_type = 5 };
 
@@ -47,16 +22,9 @@ class Reader {
   Reader(const GgufFile& file, Kosmos2Config& config) : file_(file), c_(config) {}
 
   void read() {
-    for (const Text& t : texts) check_text(t);
-    check_flag("clip.has_vision_encoder", true);
-    check_flag("clip.use_gelu", false);  // false: quick gelu
-    if (file_.has("general.quantization_version")) {
-      const uint32_t version = file_.u32("general.quantization_version");
-      check(version == 2, "general.quantization_version is ", version, "; expected 2");
-    }
-    read_numbers();
-    c_.vision.mean = triple("clip.vision.image_mean", -1, 2);
-    c_.vision.std = triple("clip.vision.image_std", 1e-3, 1e3);
+    read_by_schema(file_, kosmos2_schema(c_, projection_));
+    check_prompts();
+    check_checksums();
     check_sizes();
     check_vocabulary();
   }
@@ -67,66 +35,23 @@ class Reader {
     KE_CHECK(ok, ModelCorrupt, file_.path(), ": ", what...);
   }
 
-  void check_text(const Text& t) const {
-    const std::string found = file_.string(t.key);
-    const bool clean = found.size() <= 4096 && is_utf8(found);
-    check(clean, t.key, " has ", found.size(), " bytes; expected at most 4096 of valid UTF-8");
-    check(!t.value || found == t.value, t.key, " is \"", found, "\"; expected \"", t.value ? t.value : "", '"');
-  }
-
-  void check_flag(const char* key, bool expected) const {
-    check(file_.boolean(key) == expected, key, " is ", expected ? "false" : "true", "; only ",
-          expected ? "true" : "false", " is supported");
-  }
-
-  void read_numbers() {
-    // The first column of bounds keeps later sizes positive; the second keeps every product of two within 64 bits
-    // and every table within what a machine of today holds.
-    const Number numbers[] = {
-        {"kosmos2.context_length", &c_.decoder.context, 8, 131072},
-        {"kosmos2.embedding_length", &c_.decoder.width, 8, 65536},
-        {"kosmos2.block_count", &c_.decoder.layers, 1, 512},
-        {"kosmos2.feed_forward_length", &c_.decoder.ff_width, 8, 262144},
-        {"kosmos2.attention.head_count", &c_.decoder.heads, 1, 1024},
-        {"kosmos2.attention.layer_norm_epsilon", &c_.decoder.eps, 1e-12, 0.1},
-        {"kosmos2.vocab_size", &c_.decoder.vocab, 16, 1 << 20},
-        {"kosmos2.image_token_count", &c_.latents, 1, 4096},
-        {"kosmos2.location_bins", &c_.location_bins, 2, 100},
-        {"kosmos2.first_slot_token_id", &c_.first_slot, 0, 1 << 20},
-        {"kosmos2.generation.max_new_tokens", &c_.max_new_tokens, 1, 131072},
-        {"kosmos2.generation.no_repeat_ngram_size", &c_.no_repeat_ngram_size, 0, 131072},
-        {"clip.vision.image_size", &c_.vision.image_size, 1, 4096},
-        {"clip.vision.patch_size", &c_.vision.patch_size, 1, 256},
-        {"clip.vision.embedding_length", &c_.vision.width, 8, 65536},
-        {"clip.vision.feed_forward_length", &c_.vision.ff_width, 8, 262144},
-        {"clip.vision.block_count", &c_.vision.layers, 1, 512},
-        {"clip.vision.projection_dim", &projection_, 8, 65536},
-        {"clip.vision.attention.head_count", &c_.vision.heads, 1, 1024},
-        {"clip.vision.attention.layer_norm_epsilon", &c_.vision.eps, 1e-12, 0.1},
-        {"tokenizer.ggml.bos_token_id", &c_.bos, 0, 1 << 20},
-        {"tokenizer.ggml.eos_token_id", &c_.eos, 0, 1 << 20},
-        {"tokenizer.ggml.unknown_token_id", &c_.unk, 0, 1 << 20},
-        {"tokenizer.ggml.padding_token_id", &c_.pad, 0, 1 << 20},
-    };
-    for (const Number& n : numbers) {
-      const bool real = std::holds_alternative<float*>(n.out);
-      const double value = real ? file_.f32(n.key) : static_cast<double>(file_.u32(n.key));
-      check(value >= n.min && value <= n.max, n.key, " is ", number_text(value), "; expected ", number_text(n.min),
-            "..", number_text(n.max));  // NaN is not in any range
-      if (real)
-        *std::get<float*>(n.out) = static_cast<float>(value);
-      else if (std::holds_alternative<int32_t*>(n.out))
-        *std::get<int32_t*>(n.out) = static_cast<int32_t>(value);
-      else
-        *std::get<int64_t*>(n.out) = static_cast<int64_t>(value);
+  // A format without its place would drop what the user asks.
+  void check_prompts() const {
+    for (const auto& [name, place] :
+         {std::pair("question", "{question}"), {"locate", "{phrase}"}, {"describe", "{boxes}"}}) {
+      const std::string key = concat("kosmos2.prompt.", name), format = file_.string(key);
+      check(format.find(place) != std::string::npos, key, " is ", quoted(format), "; expected ", place, " in it");
     }
   }
 
-  std::array<float, 3> triple(const char* key, double min, double max) const {
-    const std::vector<float> v = file_.floats(key);
-    check(v.size() == 3, key, " has ", v.size(), " values; expected 3, for red, green and blue");
-    for (float x : v) check(x >= min && x <= max, key, " has ", x, "; expected values in ", min, "..", max);
-    return {v[0], v[1], v[2]};
+  void check_checksums() const {
+    constexpr const char* key = "kosmos2.checksum.sha256";
+    if (!file_.has(key)) return;
+    const std::vector<std::string> sums = file_.strings(key);
+    check_count(key, sums.size(), file_.tensors().size(), "one for each tensor");
+    for (size_t i = 0; i < sums.size(); ++i)
+      check(sums[i].size() == 64 && sums[i].find_first_not_of("0123456789abcdef") == std::string::npos, key, "[", i,
+            "] is ", quoted(sums[i]), "; expected 64 hexadecimal digits");
   }
 
   void check_heads(const char* part, int64_t width, int64_t heads) const {
@@ -159,28 +84,28 @@ class Reader {
     types_ = file_.ints("tokenizer.ggml.token_type");
     const std::vector<float> scores = file_.floats("tokenizer.ggml.scores");
     const uint64_t vocab = static_cast<uint64_t>(c_.decoder.vocab);
-    check_count("tokenizer.ggml.tokens", pieces_.size(), vocab);
-    check_count("tokenizer.ggml.token_type", types_.size(), vocab);
-    check_count("tokenizer.ggml.scores", scores.size(), vocab);
-    (void)file_.bytes("tokenizer.ggml.precompiled_charsmap");
-    (void)file_.boolean("tokenizer.ggml.add_space_prefix");
-    (void)file_.boolean("tokenizer.ggml.remove_extra_whitespaces");
+    check_count("tokenizer.ggml.tokens", pieces_.size(), vocab, "kosmos2.vocab_size");
+    check_count("tokenizer.ggml.token_type", types_.size(), vocab, "kosmos2.vocab_size");
+    check_count("tokenizer.ggml.scores", scores.size(), vocab, "kosmos2.vocab_size");
 
     for (uint64_t i = 0; i < vocab; ++i) {
-      check(!pieces_[i].empty() && pieces_[i].size() <= 1024 && is_utf8(pieces_[i]), "token ", i, " has ",
-            pieces_[i].size(), " bytes; expected 1..1024 of valid UTF-8");
+      check(!pieces_[i].empty() && pieces_[i].size() <= 1024 && is_utf8(pieces_[i]), "tokenizer.ggml.tokens: token ", i,
+            " has ", pieces_[i].size(), " bytes; expected 1..1024 of valid UTF-8");
       const auto [at, fresh] = ids_.emplace(pieces_[i], static_cast<int32_t>(i));
-      check(fresh, "token ", i, " is \"", pieces_[i], "\", as is token ", at->second);
-      check(types_[i] >= 1 && types_[i] <= last_piece_type, "token ", i, " has type ", types_[i], "; expected 1..",
-            static_cast<int>(last_piece_type));
-      check(std::isfinite(scores[i]), "token ", i, " has score ", scores[i], "; expected a finite number");
+      check(fresh, "tokenizer.ggml.tokens: token ", i, " is ", quoted(pieces_[i]), ", as is token ", at->second,
+            "; expected all different");
+      check(types_[i] >= 1 && types_[i] <= last_piece_type, "tokenizer.ggml.token_type: token ", i, " has type ",
+            types_[i], "; expected 1..", static_cast<int>(last_piece_type));
+      check(std::fabs(scores[i]) <= 1e30f, "tokenizer.ggml.scores: token ", i, " has score ", scores[i],
+            "; expected a finite number of at most 1e30");
     }
     check_special("tokenizer.ggml.bos_token_id", c_.bos, control_piece);
     check_special("tokenizer.ggml.eos_token_id", c_.eos, control_piece);
     check_special("tokenizer.ggml.padding_token_id", c_.pad, control_piece);
     check_special("tokenizer.ggml.unknown_token_id", c_.unk, unknown_piece);
-    check(c_.bos != c_.eos && c_.bos != c_.pad && c_.eos != c_.pad, "begin, end and padding share a token id: ", c_.bos,
-          ", ", c_.eos, ", ", c_.pad);
+    check(c_.bos != c_.eos && c_.bos != c_.pad && c_.eos != c_.pad,
+          "tokenizer.ggml.{bos,eos,padding}_token_id: begin, end and padding share a token id: ", c_.bos, ", ", c_.eos,
+          ", ", c_.pad, "; expected three");
 
     c_.image_begin = tag("<image>");
     c_.image_end = tag("</image>");
@@ -200,8 +125,8 @@ class Reader {
     }
   }
 
-  void check_count(const char* key, uint64_t found, uint64_t vocab) const {
-    check(found == vocab, key, " has ", found, " elements; expected kosmos2.vocab_size, ", vocab);
+  void check_count(const char* key, uint64_t found, uint64_t expected, const char* what) const {
+    check(found == expected, key, " has ", found, " elements; expected ", what, ", ", expected);
   }
 
   void check_special(const char* key, int32_t id, PieceTypeId type) const {

@@ -1,4 +1,5 @@
 // general.architecture -> model: one line each.
+#include "format/utf8.h"
 #include "models/kosmos2.h"
 
 namespace ke {
@@ -20,7 +21,8 @@ std::unique_ptr<Model> load_model(std::shared_ptr<GgufFile> file, std::shared_pt
     if (name == a.name) return a.load(std::move(file), std::move(backend));
     known += concat(known.empty() ? "" : ", ", a.name);
   }
-  fail(ErrorCode::ModelCorrupt, file->path(), ": general.architecture is '", name, "'; this build runs: ", known);
+  fail(ErrorCode::ModelCorrupt, file->path(), ": general.architecture is ", quoted(name),
+       "; expected one that this build runs: ", known);
 }
 
 }  // namespace ke

@@ -38,7 +38,8 @@ Normalizer::Normalizer(const std::string& charsmap) {
   KE_CHECK(charsmap.size() > 4, ModelCorrupt, "charsmap: ", charsmap.size(), " bytes, too short for its header");
   const uint32_t trie_bytes = little_endian(charsmap.data());
   KE_CHECK(trie_bytes >= 4 && trie_bytes % 4 == 0 && trie_bytes < charsmap.size() - 4, ModelCorrupt,
-           "charsmap: the header says ", trie_bytes, " bytes of trie in a blob of ", charsmap.size());
+           "charsmap: the header says ", trie_bytes, " bytes of trie in a blob of ", charsmap.size(),
+           "; expected a multiple of 4 before the replacements");
   units_.resize(trie_bytes / 4);
   for (size_t i = 0; i < units_.size(); ++i) units_[i] = little_endian(charsmap.data() + 4 + 4 * i);
   replacements_ = charsmap.substr(4 + size_t{trie_bytes});
