@@ -16,6 +16,7 @@ from kosmos_edge.errors import (
     Cancelled,
     ContextTooLong,
     DeviceUnavailable,
+    Forked,
     ImageDecodeError,
     InvalidRequest,
     KosmosError,
@@ -23,6 +24,7 @@ from kosmos_edge.errors import (
     ModelCorrupt,
     ModelNotFound,
     OutOfMemory,
+    WorkerDied,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ __all__ = [
     "EntityEvent",
     "Event",
     "EventStream",
+    "Forked",
     "GenerationOptions",
     "ImageDecodeError",
     "InvalidRequest",
@@ -84,6 +87,7 @@ __all__ = [
     "Score",
     "TextDelta",
     "Timings",
+    "WorkerDied",
     "__version__",
     "draw_boxes",
     "load",

@@ -96,7 +96,9 @@ def answer_has_stop(
 
 # ---- image
 
-def resize_bicubic(rgb: Buffer, width: int, height: int, out_width: int, out_height: int) -> bytes: ...
+def resize_bicubic(
+    rgb: Buffer, width: int, height: int, out_width: int, out_height: int, cancel: CancelToken | None = None
+) -> bytes: ...
 def to_patches(rgb: Buffer, size: int, patch: int, mean: Sequence[float], std: Sequence[float]) -> bytes: ...
 
 # ---- machine
@@ -184,6 +186,7 @@ class Engine:
         mode: str = "mmap",
         isa: str = "",
         prefix_bytes: int = 134217728,
+        cancel: CancelToken | None = None,
     ) -> None: ...
     @property
     def metadata(self) -> dict[str, Any]: ...
@@ -206,6 +209,7 @@ class Engine:
     def encode_image(
         self, rgb: Buffer, width: int, height: int, cancel: CancelToken | None = None, keep: bool = False
     ) -> ImageEmbedding: ...
+    def restore_image(self, values: Buffer, keep: bool = False) -> ImageEmbedding: ...
     def generate(
         self,
         segments: Sequence[tuple[str, Any]],

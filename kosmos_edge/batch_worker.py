@@ -8,6 +8,7 @@ so an iterator that its caller forgot keeps no thread waiting.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,10 +22,15 @@ from kosmos_edge.answering import Answering
 from kosmos_edge.errors import Cancelled
 from kosmos_edge.requests import Request
 from kosmos_edge.results import Ranking, Result
-from kosmos_edge.running import LEAVE_SECONDS, POLL_SECONDS, is_cancelled, start_thread
+from kosmos_edge.running import LEAVE_SECONDS, POLL_SECONDS, check_process, is_cancelled, start_thread
 from kosmos_edge.session import EncodedImage
 
 MAX_PICTURE_THREADS = 4
+
+
+def picture_threads(threads: int) -> int:
+    """How many threads decode pictures beside so many that compute."""
+    return max(1, min(MAX_PICTURE_THREADS, threads // 4))
 
 
 @dataclass(slots=True, eq=False)
@@ -49,10 +55,11 @@ class BatchWorker:
     def __init__(self, request: Request, size: int, opener: Callable[[Any], Any]) -> None:
         self._session, self._request, self._opener = request.session, request, opener
         self._size = size if request.joins else 1
-        threads = max(1, min(MAX_PICTURE_THREADS, self._session.engine.threads // 4))
+        threads = picture_threads(self._session.engine.threads)
         self.ahead = 2 * self._size + threads  # pictures in the making at a time; bounds memory
         self._pictures = ThreadPoolExecutor(threads, "kosmos-edge picture")
         self._one_at_a_time = threading.Lock()  # objects may share what they read from; files do not
+        self._process = os.getpid()
         self._token = _core.CancelToken()
         self._lock = threading.Lock()  # of the two below
         self._waiting: deque[Job] = deque()
@@ -91,6 +98,7 @@ class BatchWorker:
             if is_cancelled(self._request.cancel):
                 self._token.cancel()
                 return Cancelled("cancelled by the caller")
+            check_process(self._process)
             if job.done.wait(POLL_SECONDS):
                 return job.error
 

@@ -35,7 +35,8 @@ def run_batch(
 ) -> Generator[Result | Ranking, None, None]:
     """Checks the arguments now; the pictures are taken as the results are asked for.
 
-    opener: entry of `images` -> Picture, called on threads of its own. namer: entry -> Result.source where it failed.
+    opener: open_image, perhaps with keywords by functools.partial; called on threads of its own. namer: entry ->
+    Result.source where it failed.
     """
     if task not in TASKS:
         raise InvalidRequest(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
@@ -47,7 +48,7 @@ def run_batch(
         raise InvalidRequest("stream: a batch gives whole results; call the verb itself to stream")
     size = check_int("batch_size", batch_size, 1, MAX_BATCH)
     request = model.request(task, bind_task(model, task, arguments))
-    worker = BatchWorker(request, size, opener)
+    worker = request.session.batch_worker(request, size, opener)
     return _results(model, worker, images, task, on_error, namer)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -47,6 +47,7 @@ model_options = options(
     option("-t", "--threads", type=int, metavar="N", help="Threads; as many as this process may use."),
     option("--copy", is_flag=True, help="Read the file into memory instead of mapping it."),
     option("--offline", is_flag=True, help="Open no socket."),
+    option("--isolation", type=click.Choice(["none", "process"]), default="none", help="process: a worker of its own."),
     message_options,
 )
 
@@ -145,14 +146,15 @@ def take_model(values: dict[str, Any], messages: Messages) -> Model:
     from kosmos_edge.model import load
 
     spec, device, threads = values.pop("model"), values.pop("device"), values.pop("threads")
-    copy, offline = values.pop("copy"), values.pop("offline")
+    copy, offline, isolation = values.pop("copy"), values.pop("offline"), values.pop("isolation")
     start = time.perf_counter()
     if spec is None:
         from kosmos_edge import hub
 
         spec, why = hub.default_model()
         messages.detail(f"model {spec}: {why}")
-    model = load(spec, device=device, threads=threads, mode="copy" if copy else "mmap", offline=offline)
+    mode: Literal["mmap", "copy"] = "copy" if copy else "mmap"
+    model = load(spec, device=device, threads=threads, mode=mode, offline=offline, isolation=isolation)
     elapsed_ms = (time.perf_counter() - start) * 1000
     messages.detail(f"{model.name} from {model.path} on {model.description}, loaded in {elapsed_ms:.0f} ms")
     if model.notice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +188,7 @@ def answer_all(
                     stdin.append(source)
                 yield source
 
-        def opened(source: str | bytes) -> Picture:
-            return open_image(source, exif=exif, frame=frame)
+        opened: Callable[[str | bytes], Picture] = partial(open_image, exif=exif, frame=frame)
 
         answers = run_batch(model, sources(), task, "yield", size, arguments, opener=opened, namer=_name)
         writer = Writer(form, several, out, _lines_of(task, arguments))

@@ -39,3 +39,11 @@ class Cancelled(KosmosError):
 
 class KosmosIOError(KosmosError, OSError):
     """The operating system refused a read or a write."""
+
+
+class WorkerDied(KosmosError):
+    """isolation="process": the worker process ended in the middle of the call; the next call starts another one."""
+
+
+class Forked(KosmosError):
+    """The model was loaded by the parent process; a forked child must load it again."""

@@ -157,6 +157,11 @@ def _read_all(file: BinaryIO, name: str) -> bytes:
     raise ImageDecodeError(f"{name}: more than {MAX_STREAM_BYTES} bytes, which is the limit for a stream")
 
 
+def read_stream(file: BinaryIO) -> bytes:
+    """The rest of a file object, which open_image would decode."""
+    return _read_all(file, "the given file object")
+
+
 def allowed_formats() -> tuple[str, ...]:
     """Pillow's names of the formats that are decoded here; includes HEIF where pi-heif is installed."""
     global _formats

@@ -45,6 +45,8 @@ def load(
     mode: Literal["mmap", "copy"] = "mmap",
     offline: bool = False,
     prefix_cache_mb: int = PREFIX_CACHE_MB,
+    isolation: Literal["none", "process"] = "none",
+    cancel: Any = None,
 ) -> Model:
     """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
 
@@ -54,10 +56,15 @@ def load(
     reads it into memory, for files that may change underneath. offline: no socket is opened.
     prefix_cache_mb: 0..1048576 MB for keys and values that the encoded images of Model.encode keep (see EncodedImage);
     the image used longest ago gives its memory up first. 0: nothing is kept.
-    Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest.
+    isolation: "process" runs the model in a worker process: whatever becomes of that one, this one lives, running calls
+    raise WorkerDied, and the next call starts another (docs/isolation.md). cancel: as in GenerationOptions.
+    Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest, Cancelled,
+    WorkerDied.
     """
     if not isinstance(device, str) or not device:
         raise InvalidRequest(f"device: expected a name such as 'auto' or 'cpu', got {device!r}")
+    if isolation not in ("none", "process"):
+        raise InvalidRequest(f"isolation: expected 'none' or 'process', got {isolation!r}")
     if mode not in ("mmap", "copy"):
         raise InvalidRequest(f"mode: expected 'mmap' or 'copy', got {mode!r}")
     count = 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS)
@@ -68,8 +75,18 @@ def load(
         name.encode()
     except UnicodeEncodeError:
         raise ModelNotFound(f"{name!r}: the path of a model file must be valid Unicode; rename or link it") from None
-    engine = running.run(lambda _: _core.Engine(name, device=device, threads=count, mode=mode, prefix_bytes=kept))
-    return Model(engine, path)
+    check_cancel(cancel)
+    if isolation == "process":
+        from kosmos_edge.isolation import RemoteSession
+        from kosmos_edge.isolation_process import Settings
+
+        settings = Settings(os.path.abspath(name), device, count, mode, kept)
+        return Model(running.run(lambda token: RemoteSession(settings, token), cancel), path)
+
+    def load_engine(token: _core.CancelToken) -> _core.Engine:
+        return _core.Engine(name, device=device, threads=count, mode=mode, prefix_bytes=kept, cancel=token)
+
+    return Model(running.run(load_engine, cancel), path)
 
 
 def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:
@@ -93,13 +110,15 @@ class Model:
     of TextDelta, EntityEvent and at last Done instead of the Result; closing the iterator ends the computation.
     An image is a path, bytes, a binary file object, a PIL image, an HxWx3 uint8 buffer (a numpy array), a Picture
     from open_image, or an EncodedImage from encode. Ctrl-C raises KeyboardInterrupt within about 0.2 s.
-    Raises InvalidRequest, ImageDecodeError, ContextTooLong, OutOfMemory, Cancelled, KosmosIOError.
+    Raises InvalidRequest, ImageDecodeError, ContextTooLong, OutOfMemory, Cancelled, KosmosIOError; Forked in a forked
+    child of the process that loaded it, WorkerDied with isolation="process".
     """
 
-    def __init__(self, engine: _core.Engine, path: str | os.PathLike[str] = "") -> None:
-        self._session: Session | None = Session(engine)
+    def __init__(self, engine: _core.Engine | Session, path: str | os.PathLike[str] = "") -> None:
+        self._session: Session | None = engine if isinstance(engine, Session) else Session(engine)
+        self._process = os.getpid()
         self._path = Path(path)
-        self._metadata: dict[str, Any] = dict(engine.metadata)
+        self._metadata: dict[str, Any] = dict(self._session.engine.metadata)
 
     # ---- life
 
@@ -126,6 +145,7 @@ class Model:
 
     @property
     def _open(self) -> Session:
+        running.check_process(self._process)
         if self._session is None:
             raise InvalidRequest("the model is closed")
         return self._session

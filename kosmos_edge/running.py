@@ -8,18 +8,25 @@ short steps.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from kosmos_edge._native import _core
-from kosmos_edge.errors import Cancelled, OutOfMemory
+from kosmos_edge.errors import Cancelled, Forked, OutOfMemory
 from kosmos_edge.results import Event, OnEvent
 
 T = TypeVar("T")
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 0.15  # after Ctrl-C: how long to wait for the helper before going on without it
+
+
+def check_process(process: int) -> None:
+    """Forked unless this is the process of that number: threads do not outlive a fork, and locks may stay locked."""
+    if os.getpid() != process:
+        raise Forked("the model was loaded by the parent process: load it again in this one")
 
 
 def is_cancelled(cancel: Any) -> bool:
@@ -73,7 +80,11 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
         done.wait(LEAVE_SECONDS)
         raise
     if errors:
-        raise errors[0]
+        error = errors.pop()
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame: without the knot both, and the engine, go at once
     return results[0]
 
 
@@ -84,7 +95,7 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
     """
     if is_cancelled(cancel):
         raise Cancelled("cancelled before it began")
-    token = _core.CancelToken()
+    process, token = os.getpid(), _core.CancelToken()
     events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
@@ -97,12 +108,13 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
     worker = start_thread(work, "kosmos-edge stream")
     try:
         while True:
+            check_process(process)
+            if is_cancelled(cancel):
+                token.cancel()
             item: Event | BaseException | None = None
             try:
                 item = events.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                if is_cancelled(cancel):
-                    token.cancel()
                 continue
             if item is None:
                 return
@@ -110,6 +122,7 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
                 raise item
             yield item
     finally:
+        item = None  # as above
         token.cancel()
         if worker is not threading.current_thread():
             with contextlib.suppress(KeyboardInterrupt):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kosmos_edge import tasks
 from kosmos_edge._native import _core
@@ -17,6 +17,10 @@ from kosmos_edge.images import ImageInput, Picture, open_image
 from kosmos_edge.options import Options
 from kosmos_edge.prompts import BoxSegment, PictureSegment
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
+
+if TYPE_CHECKING:
+    from kosmos_edge.batch_worker import BatchWorker
+    from kosmos_edge.requests import Request
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,6 +173,12 @@ class Session:
             ranking.width, ranking.height = prompt.last.width, prompt.last.height
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
         return ranking
+
+    def batch_worker(self, request: Request, size: int, opener: Callable[[Any], Any]) -> BatchWorker:
+        """The threads that answer the request about many pictures."""
+        from kosmos_edge.batch_worker import BatchWorker
+
+        return BatchWorker(request, size, opener)
 
     def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:
         """The logits that predict each of `ids` after the plan's prompt and the ids before it (teacher forcing).

@@ -2,6 +2,8 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 
+#include <cstring>
+
 #include "bindings/bind_engine.h"
 
 namespace ke {
@@ -77,8 +79,9 @@ const char* reason_name(FinishReason r) {
 }
 
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
-                             const std::string& isa, size_t prefix_bytes) {
+                             const std::string& isa, size_t prefix_bytes, const CancelToken* cancel) {
   LoadOptions o;
+  if (cancel) o.on_progress = [cancel](uint64_t, uint64_t) { cancel->check(); };
   o.backend = {device, threads, isa};
   KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode must be 'mmap' or 'copy', got '", mode, "'");
   o.prefix_bytes = prefix_bytes;
@@ -93,6 +96,16 @@ std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, in
   const ImageView view = image_view(buffer, width, height);
   nb::gil_scoped_release release;
   return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, cancel, keep));
+}
+
+std::shared_ptr<ImageEmbedding> restore_image(const Engine& e, nb::object values, bool keep) {
+  const BufferView buffer(values);
+  const std::span<const uint8_t> bytes = buffer.bytes();
+  KE_CHECK(bytes.size() % sizeof(float) == 0, InvalidRequest, "float32 values are wanted, got ", bytes.size(),
+           " bytes");
+  std::vector<float> floats(bytes.size() / sizeof(float));
+  if (!floats.empty()) std::memcpy(floats.data(), bytes.data(), bytes.size());
+  return std::const_pointer_cast<ImageEmbedding>(e.restore_image(std::move(floats), keep));
 }
 
 Generation run_generate(const Engine& e, const nb::sequence& segments, const GenerateParams& params,
@@ -182,7 +195,8 @@ void bind_engine(nb::module_& m) {
 
   nb::class_<Engine>(m, "Engine", "A model file on a device.")
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
-           nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes)
+           nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
+           nb::arg("cancel").none() = nb::none())
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
       .def_prop_ro("description", [](const Engine& e) { return e.backend().description(); })
@@ -194,6 +208,7 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("tokenizer", [](const Engine& e) { return std::const_pointer_cast<Tokenizer>(e.tokenizer()); })
       .def("encode_image", &encode_image, nb::arg("rgb"), nb::arg("width"), nb::arg("height"),
            nb::arg("cancel").none() = nb::none(), nb::arg("keep") = false)
+      .def("restore_image", &restore_image, nb::arg("values"), nb::arg("keep") = false)
       .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
            nb::arg("cancel").none() = nb::none())
       .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())

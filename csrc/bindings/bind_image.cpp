@@ -6,7 +6,8 @@
 
 namespace ke {
 
-static nb::bytes resize_bytes(nb::handle rgb, int64_t width, int64_t height, int64_t out_width, int64_t out_height) {
+static nb::bytes resize_bytes(nb::handle rgb, int64_t width, int64_t height, int64_t out_width, int64_t out_height,
+                              const CancelToken* cancel) {
   const BufferView view(rgb);
   check_image_size(width, height, "a picture");
   const size_t expected = static_cast<size_t>(width * height * 3);
@@ -15,7 +16,7 @@ static nb::bytes resize_bytes(nb::handle rgb, int64_t width, int64_t height, int
   std::vector<uint8_t> out;
   {
     nb::gil_scoped_release release;
-    out = resize_bicubic({view.bytes().data(), width, height}, out_width, out_height);
+    out = resize_bicubic({view.bytes().data(), width, height}, out_width, out_height, cancel);
   }
   return nb::bytes(out.data(), out.size());
 }
@@ -30,10 +31,10 @@ static nb::bytes patch_bytes(nb::handle rgb, int64_t size, int64_t patch, const 
 
 void bind_image(nb::module_& m) {
   m.def("resize_bicubic", &resize_bytes, nb::arg("rgb"), nb::arg("width"), nb::arg("height"), nb::arg("out_width"),
-        nb::arg("out_height"),
+        nb::arg("out_height"), nb::arg("cancel").none() = nb::none(),
         "PIL's antialiased bicubic resize of packed RGB bytes (height * width * 3), bit for bit; both sides 1..65535, "
         "at\n"
-        "most 2**28 pixels. Returns out_height * out_width * 3 bytes. Raises InvalidRequest.");
+        "most 2**28 pixels. Returns out_height * out_width * 3 bytes. Raises InvalidRequest, Cancelled.");
   m.def("to_patches", &patch_bytes, nb::arg("rgb"), nb::arg("size"), nb::arg("patch"), nb::arg("mean"), nb::arg("std"),
         "size * size * 3 RGB bytes -> float32 bytes of shape ((size // patch)**2, 3 * patch * patch), columns in the "
         "order\n"

@@ -1,11 +1,20 @@
 // kosmos_edge._core.testing: decoding rules on their own, for tests against plain Python definitions.
 #include <nanobind/stl/unique_ptr.h>
 
+#include <atomic>
+
+#include "base/cancel.h"
 #include "bindings/bind_common.h"
 #include "engine/sampler.h"
 
 namespace ke {
 namespace {
+
+// A CancelToken that allows `allowed` polls and cancels at the next.
+struct CountedCancel : CancelToken {
+  explicit CountedCancel(int64_t allowed) : CancelToken([this, allowed] { return ++polls > allowed; }) {}
+  std::atomic<int64_t> polls{0};
+};
 
 std::vector<float> rules(std::vector<float> scores, const std::vector<int32_t>& sequence, int32_t n,
                          const Constraint* constraint) {
@@ -37,6 +46,9 @@ std::vector<int32_t> sample(std::vector<float> scores, float temperature, int32_
 
 void bind_testing(nb::module_& m) {
   nb::module_ t = nb::cast<nb::module_>(m.attr("testing"));
+  nb::class_<CountedCancel, CancelToken>(t, "CountedCancel")
+      .def(nb::init<int64_t>(), nb::arg("allowed"))
+      .def_prop_ro("polls", [](const CountedCancel& c) { return c.polls.load(); });
   nb::class_<Constraint>(t, "Constraint")
       .def("accept", &Constraint::accept)
       .def_prop_ro("complete", &Constraint::complete)

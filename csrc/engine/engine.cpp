@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "engine/vocabulary.h"
 
 namespace ke {
 
@@ -50,13 +51,26 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
 std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, const CancelToken* cancel,
                                                            bool keep) const {
   const auto start = std::chrono::steady_clock::now();
+  const std::shared_ptr<ImageEmbedding> e = make_embedding(model_->encode_image(image, cancel), keep);
+  e->encode_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return e;
+}
+
+std::shared_ptr<const ImageEmbedding> Engine::restore_image(std::vector<float> values, bool keep) const {
+  const size_t expected = static_cast<size_t>(model_->image_tokens) * static_cast<size_t>(model_->width);
+  KE_CHECK(values.size() == expected, InvalidRequest, "an encoded picture has ", model_->image_tokens, " x ",
+           model_->width, " values, got ", values.size());
+  KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");
+  return make_embedding(std::move(values), keep);
+}
+
+std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::vector<float> values, bool keep) const {
   auto e = std::make_shared<ImageEmbedding>();
   e->rows = model_->image_tokens;
   e->cols = model_->width;
-  e->values = model_->encode_image(image, cancel);
+  e->values = std::move(values);
   e->opening = opening_;
   if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Keeps::All);
-  e->encode_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return e;
 }
 

@@ -41,6 +41,9 @@ class Engine {
   // keep: what prompts that begin with the picture have in common is computed once and stays with it.
   std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, const CancelToken* cancel,
                                                      bool keep = false) const;
+  // An embedding again from its vectors, (image_tokens, width); InvalidRequest where these are not as many, or not
+  // finite.
+  std::shared_ptr<const ImageEmbedding> restore_image(std::vector<float> values, bool keep) const;
   Generation generate(const std::vector<Segment>& segments, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without pictures.
@@ -52,6 +55,8 @@ class Engine {
   std::vector<float> logits(const std::vector<Segment>& segments, const CancelToken* cancel) const;
 
  private:
+  std::shared_ptr<ImageEmbedding> make_embedding(std::vector<float> values, bool keep) const;
+
   std::shared_ptr<GgufFile> file_;
   std::shared_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;

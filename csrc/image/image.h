@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/cancel.h"
+
 namespace ke {
 
 struct ImageView {
@@ -18,8 +20,10 @@ void check_image_size(int64_t width, int64_t height, const char* what);
 // intermediate, coefficients scaled by 2^22). Returns out_height * out_width * 3 bytes. Memory beyond input and output:
 // at most the larger of the two. The order of the passes changes single levels; it is that of Pillow 13: horizontal
 // first, but vertical first where height - out_height > 2 * max(0, width - out_width) and the height shrinks. Older
-// releases go horizontal first always (12.2 and 12.3: unless height > 100 * width).
-std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height);
+// releases go horizontal first always (12.2 and 12.3: unless height > 100 * width). Cancelled, soon after `cancel` is
+// set.
+std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height,
+                                    const CancelToken* cancel = nullptr);
 
 // size x size RGB bytes -> ((size/patch)^2, 3*patch*patch) float32, rows row-major over the picture, columns in the
 // order of a convolution kernel (channel, y, x); value = (byte / 255 - mean) / std, rounded once.

@@ -14,6 +14,7 @@ namespace {
 constexpr int kWeightBits = 32 - 8 - 2;  // an int32 sum of byte * weight with room for the negative lobes
 constexpr int32_t kHalf = 1 << (kWeightBits - 1);
 constexpr int64_t kChannels = 3;
+constexpr int64_t kRowsPerPoll = 16;  // of the horizontal pass: at most 65535 pixels wide, some milliseconds
 
 // The cubic convolution kernel with a = -0.5 (Keys 1981), in Pillow's order of operations.
 double bicubic(double x) {
@@ -68,9 +69,11 @@ Taps make_taps(int64_t in, int64_t out) {
 uint8_t to_byte(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kWeightBits, 0, 255)); }
 
 // in: rows x in_width pixels -> out: rows x out_width pixels
-void resize_rows(const uint8_t* in, int64_t rows, int64_t in_width, uint8_t* out, int64_t out_width) {
+void resize_rows(const uint8_t* in, int64_t rows, int64_t in_width, uint8_t* out, int64_t out_width,
+                 const CancelToken* cancel) {
   const Taps taps = make_taps(in_width, out_width);
   for (int64_t y = 0; y < rows; ++y) {
+    if (cancel && y % kRowsPerPoll == 0) cancel->check();
     const uint8_t* line = in + y * in_width * kChannels;
     for (int64_t x = 0; x < out_width; ++x) {
       const int32_t* weights = taps.weights.data() + x * taps.stride;
@@ -90,10 +93,11 @@ void resize_rows(const uint8_t* in, int64_t rows, int64_t in_width, uint8_t* out
 
 // in: the rows from first_row on of a picture of in_height rows of `width` pixels -> out: out_height x width pixels
 void resize_columns(const uint8_t* in, int64_t first_row, const Taps& taps, int64_t width, uint8_t* out,
-                    int64_t out_height) {
+                    int64_t out_height, const CancelToken* cancel) {
   const int64_t row_bytes = width * kChannels;
   std::vector<int32_t> sums(static_cast<size_t>(row_bytes));
   for (int64_t y = 0; y < out_height; ++y) {
+    if (cancel) cancel->check();
     const int32_t* weights = taps.weights.data() + y * taps.stride;
     const uint8_t* row = in + (taps.first[static_cast<size_t>(y)] - first_row) * row_bytes;
     std::fill(sums.begin(), sums.end(), kHalf);
@@ -114,7 +118,8 @@ void check_image_size(int64_t width, int64_t height, const char* what) {
            " and the area at most ", kMaxPixels);
 }
 
-std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height) {
+std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height,
+                                    const CancelToken* cancel) {
   const int64_t width = image.width, height = image.height;
   check_image_size(width, height, "a picture");
   check_image_size(out_width, out_height, "a resized picture");
@@ -125,21 +130,21 @@ std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, i
   if (width == out_width && height == out_height) {
     std::memcpy(out.data(), image.rgb, out.size());
   } else if (width == out_width) {
-    resize_columns(image.rgb, 0, make_taps(height, out_height), width, out.data(), out_height);
+    resize_columns(image.rgb, 0, make_taps(height, out_height), width, out.data(), out_height, cancel);
   } else if (height == out_height) {
-    resize_rows(image.rgb, height, width, out.data(), out_width);
+    resize_rows(image.rgb, height, width, out.data(), out_width, cancel);
   } else if (vertical_first) {
     std::vector<uint8_t> between(bytes(width, out_height));
-    resize_columns(image.rgb, 0, make_taps(height, out_height), width, between.data(), out_height);
-    resize_rows(between.data(), out_height, width, out.data(), out_width);
+    resize_columns(image.rgb, 0, make_taps(height, out_height), width, between.data(), out_height, cancel);
+    resize_rows(between.data(), out_height, width, out.data(), out_width, cancel);
   } else {
     // The vertical pass may leave rows at both ends unread.
     const Taps taps = make_taps(height, out_height);
     const int64_t first_row = taps.first.front();
     const int64_t rows = taps.first.back() + taps.count.back() - first_row;
     std::vector<uint8_t> between(bytes(out_width, rows));
-    resize_rows(image.rgb + first_row * width * kChannels, rows, width, between.data(), out_width);
-    resize_columns(between.data(), first_row, taps, out_width, out.data(), out_height);
+    resize_rows(image.rgb + first_row * width * kChannels, rows, width, between.data(), out_width, cancel);
+    resize_columns(between.data(), first_row, taps, out_width, out.data(), out_height, cancel);
   }
   return out;
 }

@@ -94,6 +94,7 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
     backend_.kv_attention(q, l, shape_.heads, scale, *slots, a);
     // The norm over all heads comes before the output projection.
     backend_.norm_linear(a, layer.attn_sub_norm, *layer.attn_output, Activation::None, x, scratch.col_range(0, d), x);
+    if (cancel) cancel->check();
     backend_.norm_linear(x, layer.ffn_norm, *layer.up, Activation::GeluErf, {}, scratch.col_range(0, d), h);
     backend_.norm_linear(h, layer.ffn_sub_norm, *layer.down, Activation::None, x, scratch, x);
   }

@@ -47,7 +47,8 @@ Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel)
     backend_.norm_linear(x, layer.ln1, *layer.qkv, Activation::None, {}, scratch, qkv);
     backend_.attention(qkv.col_range(0, d), qkv.col_range(d, 2 * d), qkv.col_range(2 * d, 3 * d), shape_.heads, scale,
                        a);
-    backend_.linear(*layer.out, a, Activation::None, x, x);                                // x += Wo MHA(LN1 x)
+    backend_.linear(*layer.out, a, Activation::None, x, x);  // x += Wo MHA(LN1 x)
+    if (cancel) cancel->check();
     backend_.norm_linear(x, layer.ln2, *layer.up, Activation::QuickGelu, {}, scratch, h);  // fc1
     backend_.linear(*layer.down, h, Activation::None, x, x);                               // x += fc2
   }

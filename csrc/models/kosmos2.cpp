@@ -81,7 +81,8 @@ class Kosmos2 : public Model {
 
   std::vector<float> encode_image(const ImageView& image, const CancelToken* cancel) const override {
     const VisionConfig& v = config_.vision;
-    const std::vector<uint8_t> square = resize_bicubic(image, v.image_size, v.image_size);  // squashed, aspect not kept
+    const std::vector<uint8_t> square =
+        resize_bicubic(image, v.image_size, v.image_size, cancel);  // squashed, aspect not kept
     const std::vector<float> patches = to_patches(square, v.image_size, v.patch_size, v.mean, v.std);
     auto lease = vision_workspaces_.lease();
     const Mat features = vit_.forward(*lease, patches.data(), cancel);
