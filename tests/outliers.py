@@ -61,7 +61,16 @@ class EngineArithmetic(Recorder):
         bias = self.weights[name + ".bias"]
         rows, cols = x.shape
         out = self.ops.linear(
-            [(dtype, data, bias.size)], cols, np.ascontiguousarray(x), rows, bias, "none", None, None, 0
+            [(dtype, data, bias.size)],
+            cols,
+            np.ascontiguousarray(x),
+            rows,
+            bias,
+            "none",
+            None,
+            None,
+            0,
+            name[:2] == "v.",
         )
         return np.frombuffer(out, np.float32).reshape(rows, bias.size)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ops_reference import (
     BLOCK32_TYPES,
+    COARSE,
     FLOAT_TYPES,
     K_TYPES,
     U,
@@ -13,6 +14,7 @@ from ops_reference import (
     heavy,
     quantize_activations,
     quantized_linear,
+    split_blocks,
 )
 
 from kosmos_edge import _core
@@ -32,17 +34,27 @@ SHAPES = [
 ]
 
 
+def stored(dtype):
+    """The file's type."""
+    return "Q6_K" if dtype == COARSE else dtype
+
+
 def encode(dtype, w):
-    return _core.quantize(dtype, f32(w), row_length=w.shape[1])
+    return _core.quantize(stored(dtype), f32(w), row_length=w.shape[1])
 
 
 def decode(dtype, data, rows, cols):
+    if dtype == COARSE:
+        w = split_blocks(dtype, data, rows, cols)
+        return w["q"] * np.repeat(w["d"].astype(np.float64), 256, axis=1)
     return floats(_core.dequantize(dtype, data, rows * cols), rows, cols).astype(np.float64)
 
 
 def run(ops, parts, x, bias=None, act="none", residual=None, norm=None, pad=0):
     m, cols = x.shape
-    out = ops.linear(parts, cols, x, m, bias, act, residual, norm, pad)
+    many_rows = parts[0][0] == COARSE
+    parts = [(stored(dtype), data, rows) for dtype, data, rows in parts]
+    out = ops.linear(parts, cols, x, m, bias, act, residual, norm, pad, many_rows)
     return floats(out, m, sum(p[2] for p in parts))
 
 
@@ -67,7 +79,7 @@ def test_float_weights_are_exact_to_rounding(ops, dtype, m, rows, cols):
 @pytest.mark.parametrize(
     "dtype,m,rows,cols",
     [(t, *s) for t in BLOCK32_TYPES for s in SHAPES if s[2] % 32 == 0]
-    + [(t, *s) for t in K_TYPES for s in SHAPES if s[2] % 256 == 0],
+    + [(t, *s) for t in [*K_TYPES, COARSE] for s in SHAPES if s[2] % 256 == 0],
 )
 def test_quantized_weights_follow_the_definition_bit_for_bit(ops, dtype, m, rows, cols):
     rng = np.random.default_rng(m * rows + cols)
@@ -76,7 +88,7 @@ def test_quantized_weights_follow_the_definition_bit_for_bit(ops, dtype, m, rows
     np.testing.assert_array_equal(run(ops, [(dtype, data, rows)], x, pad=1), quantized_linear(dtype, data, rows, x))
 
 
-@pytest.mark.parametrize("dtype", BLOCK32_TYPES + K_TYPES)
+@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, COARSE])
 def test_quantized_weights_approximate_the_product(ops, dtype):
     """Off by no more than half a code per activation (plus float32 rounding of a few steps per block)."""
     m, rows, cols = 9, 40, 512
@@ -92,6 +104,7 @@ def test_quantized_weights_approximate_the_product(ops, dtype):
 
 def extreme_blocks(dtype, rows, cols):
     """Every code at its largest: what int16 and int32 sums must hold."""
+    dtype = stored(dtype)
     _, elems, size = _core.dtypes()[dtype]
     block = np.full(size, 0xFF, np.uint8)
     one = np.frombuffer(np.float16(1.0).tobytes(), np.uint8)
@@ -105,7 +118,7 @@ def extreme_blocks(dtype, rows, cols):
     return np.tile(block, rows * cols // elems).tobytes()
 
 
-@pytest.mark.parametrize("dtype", BLOCK32_TYPES + K_TYPES)
+@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, COARSE])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("m", [7, 31])  # unpacked in registers, and once for all tiles
 def test_nothing_saturates(ops, dtype, sign, m):
@@ -119,7 +132,7 @@ def test_nothing_saturates(ops, dtype, sign, m):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("dtype", [*FLOAT_TYPES, *BLOCK32_TYPES, *K_TYPES])
+@pytest.mark.parametrize("dtype", [*FLOAT_TYPES, *BLOCK32_TYPES, *K_TYPES, COARSE])
 def test_a_row_gives_the_same_bits_in_any_batch_and_with_any_threads(isa, dtype):
     rows, cols, most = 150, 768, 257
     rng = np.random.default_rng(1)
@@ -138,7 +151,7 @@ def test_a_row_gives_the_same_bits_in_any_batch_and_with_any_threads(isa, dtype)
         )
 
 
-@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES])
+@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, COARSE])
 def test_instruction_sets_agree_bit_for_bit_on_quantized_weights(dtype):
     rng = np.random.default_rng(3)
     m, rows, cols = 11, 80, 1280
@@ -262,3 +275,21 @@ def test_chosen_rows_have_the_bits_of_all(ops, dtype):
         for composed in (False, True):
             got = floats(ops.norm_linear_rows(parts, cols, x, m, gamma, beta, 1e-5, outputs, composed), m, len(outputs))
             np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("scale", [1.0, -3e-4, 2e-7])
+def test_coarse_codes_are_within_half_a_step(scale):
+    """Seen through an identity of activations: every weight off by at most 1/254 of its block's largest."""
+    rng = np.random.default_rng(11)
+    rows, cols = 48, 512
+    data = bytearray(encode("Q6_K", rng.standard_normal((rows, cols)) * scale))
+    data[:210] = bytes(210)  # a block of zeros
+    exact = decode("Q6_K", bytes(data), rows, cols)
+    blocks = exact.reshape(rows, -1, 256)
+    bound = np.abs(blocks).max(axis=2, keepdims=True) / 254 * (1 + 1e-5)
+    coarse = decode(COARSE, bytes(data), rows, cols).reshape(blocks.shape)
+    assert (np.abs(coarse - blocks) <= bound).all() and not coarse[0, 0].any()
+    one = _core.testing.Ops("scalar", 1)
+    eye = f32(np.eye(cols) * 127)  # its codes are 127 and 0, exactly
+    y = run(one, [(COARSE, bytes(data), rows)], eye)
+    np.testing.assert_allclose(y.T / 127, coarse.reshape(rows, cols), rtol=1e-6, atol=0)

@@ -66,6 +66,10 @@ struct Norm {
 
 enum class Activation { None, GeluErf, QuickGelu };
 
+// What an uploaded matrix is for. ManyRows: it always meets hundreds of rows at once, so that arithmetic decides and
+// not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's type has.
+enum class Use { Any, ManyRows };
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -80,7 +84,7 @@ class Backend {
   virtual void write(const float* host, Mat dst) = 0;  // host rows are contiguous (dst.cols apart)
   virtual void read(Mat src, float* host) = 0;
   // parts: matrices (out_i, in) stacked by rows; bias: sum(out_i) floats or nullptr. Reads each part once, in order.
-  virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias) = 0;
+  virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use = Use::Any) = 0;
   virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
                                             DType type) = 0;   // type: F32 or F16
   virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored

@@ -86,9 +86,9 @@ class Ops {
     backend_->alloc_kv(layers, heads, head_dim, capacity, dtype(type));
   }
 
-  // parts: (dtype, bytes, rows); norm: (gamma, beta, eps) or None; pad: see Device.
+  // parts: (dtype, bytes, rows); norm: (gamma, beta, eps) or None; pad: see Device; many_rows: Use::ManyRows.
   nb::bytes linear(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle bias,
-                   const std::string& act, nb::handle residual, nb::handle norm, int64_t pad) {
+                   const std::string& act, nb::handle residual, nb::handle norm, int64_t pad, bool many_rows) {
     const Parts w_parts(parts, cols);
     const int64_t out = w_parts.out;
     const std::vector<float> hx = floats(x, m * cols, "x"),
@@ -105,7 +105,8 @@ class Ops {
     const Activation a = activation(act);
     {
       nb::gil_scoped_release release;
-      const std::unique_ptr<Linear> w = backend_->upload(w_parts.tensors, hb.empty() ? nullptr : hb.data());
+      const std::unique_ptr<Linear> w =
+          backend_->upload(w_parts.tensors, hb.empty() ? nullptr : hb.data(), many_rows ? Use::ManyRows : Use::Any);
       Device dx(*backend_, hx.data(), m, cols, pad), dy(*backend_, hr.empty() ? nullptr : hr.data(), m, out, pad);
       const Mat r = hr.empty() ? Mat() : dy.mat;  // y += ...
       if (gamma.empty()) {
@@ -290,7 +291,8 @@ void bind_ops(nb::module_& m) {
       .def(nb::init<const std::string&, int>(), nb::arg("isa"), nb::arg("threads"))
       .def_prop_ro("description", &Ops::description)
       .def("linear", &Ops::linear, nb::arg("parts"), nb::arg("cols"), nb::arg("x"), nb::arg("m"),
-           nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"))
+           nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"),
+           nb::arg("many_rows") = false)
       .def("norm_linear_rows", &Ops::norm_linear_rows)
       .def("alloc", &Ops::alloc)
       .def("alloc_kv", &Ops::alloc_kv)
@@ -307,8 +309,9 @@ void bind_ops(nb::module_& m) {
   t.def("make_backend", [](const std::string& device, int threads, const std::string& isa) {
     return make_backend({device, threads, isa})->description();
   });
-  t.def("panel_bytes",
-        [](const std::string& name, int64_t cols) { return cpu::panel_bytes(cpu::panel_type(dtype(name)), cols); });
+  t.def("panel_bytes", [](const std::string& name, int64_t cols) {
+    return cpu::panel_bytes(cpu::panel_type(dtype(name), Use::Any), cols);
+  });
 }
 
 }  // namespace ke

@@ -58,8 +58,8 @@ void CpuBackend::read(Mat src, float* host) {
     std::memcpy(host + r * src.cols, src.data + r * src.stride, src.cols * sizeof(float));
 }
 
-std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, const float* bias) {
-  return upload_linear(pool_, kernels_.panels, parts, bias);
+std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, const float* bias, Use use) {
+  return upload_linear(pool_, kernels_.panels, parts, bias, use);
 }
 
 std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,

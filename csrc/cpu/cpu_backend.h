@@ -22,7 +22,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Buffer> alloc(int64_t floats) override;
   void write(const float* host, Mat dst) override;
   void read(Mat src, float* host) override;
-  std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias) override;
+  std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use) override;
   std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type) override;
   void reserve(KvCache& cache, int64_t capacity) override;
   void kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) override;

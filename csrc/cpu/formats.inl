@@ -85,6 +85,16 @@ struct EightBits {
   }
 };
 
+// Eight sub-blocks without scales of their own.
+struct CoarseEightBits {
+  static constexpr PanelType type = PanelType::I8;
+  static constexpr int sub_blocks = 8, repeats = 8, offset = kEightBitOffset;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p, int sub_block) {
+    return eight_bit_codes(load64(p + (sub_block * 8 + L) * 64));
+  }
+};
+
 // The weights of P panels of a group, from panel `first` on, and one activation block (256 values of k: one block of a
 // K type or eight of 32; or one of 32), as stored. In the members below p is the panel, counted from `first`, i the
 // sub-block or block of 32, N the lines of a sub-block. With `ahead`, what comes later is asked for on the way.
@@ -124,7 +134,10 @@ struct FromPanels {
     return scale_lanes(load_bytes(reinterpret_cast<const typename Format::Scale*>(at)));
   }
   KE_INLINE u8x64 mins(int p, int half) const { return load64(lines + p * layout.lines + Format::mins + half * 64); }
-  KE_INLINE f32x16 d(int p, int i) const { return load_half(halves(p, i)); }
+  KE_INLINE f32x16 d(int p, int i) const {
+    if constexpr (Format::type == PanelType::I8) return load(reinterpret_cast<const float*>(halves(p, i)));
+    return load_half(halves(p, i));
+  }
   KE_INLINE f32x16 m(int p, int i) const { return load_half(halves(p, i) + 16); }
   // Calls f(i) for every sub-block.
   template <class F>

@@ -16,12 +16,12 @@ constexpr int kPanelRows = 16;    // output rows per panel = lanes of a vector
 constexpr int kMaxTile = 8;       // no ISA uses wider tiles of columns
 constexpr int kFloatChunk = 128;  // float products are summed in chunks of this many k, chunk sums are added in order
 constexpr int kBlock = 256;       // k per activation block where the row length allows it, else 32
-constexpr int kStarts = 24;       // of a block of kBlock
+constexpr int kStarts = 25;       // of a block of kBlock
 
 constexpr int kMaxHeadDim = 256;
 
-// How a weight matrix is stored in panels. Layouts: panels.h.
-enum class PanelType : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
+// How a weight matrix is stored in panels. Layouts: panels.h. I8 is no file's type: see coarse.cpp.
+enum class PanelType : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, I8 };
 
 enum class Act : int { None, GeluErf, QuickGelu };
 
@@ -32,7 +32,8 @@ enum class Act : int { None, GeluErf, QuickGelu };
 //            scale[block][row], a block being kBlock k, or 32 where the row length is no multiple of that
 // A quantized value is scale * code; sums are of 32 or 16 codes. `mins` has the sums of 32 split as 64 * high + low:
 // bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16, mins and `starts` are void where a block is 32.
-// `starts`: where sums of products with weight codes that are too high begin: -32 sum16 (Q6_K), then -128 sum32 (Q8_0).
+// `starts`: where sums of products with weight codes that are too high begin: -32 sum16 (Q6_K), -128 sum32
+// (Q8_0), -128 times the sum of all (I8).
 struct Packed {
   int64_t rows, cols;  // of x
   int block;           // quantized: k per block, kBlock or 32

@@ -55,7 +55,8 @@ void pack_quantized(const float* x, const Packed* out, int64_t row) {
     if (out->block != kBlock) continue;
     __builtin_memcpy(to.sum16, sums, sizeof sums);
     store(to.starts, sub(set1(0), shift_left<5>(load(sums))));
-    for (int i = 0; i < 8; ++i) to.starts[16 + i] = -128 * to.sum32[i];
+    to.starts[24] = 0;
+    for (int i = 0; i < 8; ++i) to.starts[24] += to.starts[16 + i] = -128 * to.sum32[i];
     for (int i = 0; i < 8; ++i) {
       const int32_t both = to.sum32[i], high = (both + 32) >> 6;  // |high| <= 64, |both - 64 high| <= 32
       to.mins[i / 4 * 8 + i % 4] = static_cast<int8_t>(high);
@@ -89,6 +90,7 @@ KE_INLINE void tiles_of_block(const Packed& x, int64_t b, int64_t row0, int64_t 
 
 // Rows of x up to which unpacking in registers beats unpacking once.
 static constexpr int direct_rows(PanelType type) {
+  if (type == PanelType::I8) return INT32_MAX;  // there is nothing to unpack
   if (type == PanelType::Q8_0) return kDirectRows;
   const bool four_bits = type == PanelType::Q4_K || type == PanelType::Q4_0 || type == PanelType::Q4_1;
   return four_bits ? kDirectRows4 : kDirectRows6;
@@ -112,7 +114,7 @@ void linear_quantized_as(const LinearTask& task) {
                                              [&]<int P>(Const<P>, int first, int64_t t) KE_LAMBDA {
                                                return FromPanels<Format, P>(task.group, b, x.block, first, t == 0);
                                              });
-      } else {
+      } else if constexpr (direct < INT32_MAX) {
         unpack(FromPanels<Format, kPanels>(task.group, b, x.block, 0, true), x.block, w);
         tiles_of_block<Tiles, kQuantCols>(x, b, row0, row1, acc, [&]<int P>(Const<P>, int first, int64_t) KE_LAMBDA {
           return FromScratch{w + first, Format::sub_blocks, Format::offset};
@@ -140,6 +142,8 @@ void linear_quantized(const LinearTask& task) {
       return linear_quantized_as<Q5_K, SubBlocks32<5>>(task);
     case PanelType::Q6_K:
       return linear_quantized_as<Q6_K, SubBlocks16>(task);
+    case PanelType::I8:
+      return linear_quantized_as<CoarseEightBits, WholeBlocks>(task);
     default:
       return;
   }

@@ -9,7 +9,7 @@
 
 namespace ke::cpu {
 
-PanelType panel_type(DType dtype) {
+PanelType panel_type(DType dtype, Use use) {
   switch (dtype) {
     case DType::F32:
       return PanelType::F32;
@@ -32,7 +32,7 @@ PanelType panel_type(DType dtype) {
     case DType::Q5_K:
       return PanelType::Q5_K;
     case DType::Q6_K:
-      return PanelType::Q6_K;
+      return use == Use::ManyRows ? PanelType::I8 : PanelType::Q6_K;
   }
   return PanelType::F32;
 }
@@ -161,6 +161,8 @@ void lay_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
       return lay_affine<BlockQ5_K>(s, panel);
     case PanelType::Q6_K:
       return lay_q6_k(s, panel);
+    case PanelType::I8:
+      return lay_coarse(s, panel);
   }
 }
 

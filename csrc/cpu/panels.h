@@ -15,6 +15,7 @@
 //   Q5_K      256   32 as Q4_K; 8 of fifth bits (bit s: sub-block s); 2 + 2 as Q4_K   d, dmin
 //   Q6_K      256   32: low halves [half][run % 2][8]; 16: upper bits [half][8]       d
 //                   (bits 2 r: run r); 4: integer scales [16][16]
+//   I8        256   64: codes + 128 as Q8_0                                           d as float32
 #pragma once
 #include <stdint.h>
 
@@ -53,6 +54,8 @@ static constexpr PanelLayout panel_layout(PanelType type) {
       return {256, 44 * kLine, 64};
     case PanelType::Q6_K:
       return {256, 52 * kLine, 32};
+    case PanelType::I8:
+      return {256, 64 * kLine, 64};
   }
   return {1, 0, 0};
 }

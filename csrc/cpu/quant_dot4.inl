@@ -2,6 +2,7 @@
 // arithmetic. For one block of activations (scale dx, codes x) and one output row:
 //   Q4_K, Q5_K   v = d * float(I) - dmin * float(M),  I = sum_s scale_s * sum q x,  M = sum_s min_s * sum_s x
 //   Q6_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 32) x
+//   I8           v = d * float(I),                    I = sum over 256 of (q - 128) x, |I| < 2^23
 //   Q*_0         v = sum over blocks of 32 in order of d_b * float(sum (q - offset) x)
 //   Q*_1         v = ... of (d_b * float(sum q x) + m_b * float(sum x))
 // and the row's sum takes acc += v * dx, block by block in order. No step of the floating-point part is fused, so every
@@ -116,6 +117,25 @@ struct FloatBlocks {
         });
       });
     }
+    add_block(acc, stride, v, x.scale);
+  }
+};
+
+// I8: nothing but products between the float scales of two blocks.
+struct WholeBlocks {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
+    i32x16 s[C][P];
+    each<C>([&]<int c>() KE_LAMBDA {
+      const i32x16 start = set1(kEightBitOffset ? x.starts[c * kStarts + 24] : 0);
+      each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
+    });
+    w.each_sub_block([&](auto i) KE_LAMBDA { dot_lines<8>(s, w, i, x.codes + i * 32); });
+    f32x16 v[C][P];
+    each<P>([&]<int p>() KE_LAMBDA {
+      const f32x16 d = w.d(p, 0);
+      each<C>([&]<int c>() KE_LAMBDA { v[c][p] = mul(to_float(s[c][p]), d); });
+    });
     add_block(acc, stride, v, x.scale);
   }
 };

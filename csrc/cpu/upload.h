@@ -11,7 +11,7 @@
 
 namespace ke::cpu {
 
-PanelType panel_type(DType dtype);
+PanelType panel_type(DType dtype, Use use);
 
 // Up to 16 rows of a stored matrix.
 struct PanelSource {
@@ -23,6 +23,8 @@ struct PanelSource {
 
 // Writes one panel of zero-filled memory; rows it does not have stay zero, and so do their products.
 void lay_panel(PanelType type, const PanelSource& source, const PanelView& panel);
+// The same for I8, from Q6_K (coarse.cpp).
+void lay_coarse(const PanelSource& source, const PanelView& panel);
 
 class CpuLinear final : public Linear {
  public:
@@ -42,6 +44,6 @@ class CpuLinear final : public Linear {
 
 // group: panels that the kernels take at once (Kernels::panels).
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
-                                         const float* bias);
+                                         const float* bias, Use use);
 
 }  // namespace ke::cpu

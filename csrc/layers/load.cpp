@@ -18,7 +18,7 @@ LayerNorm load_norm(Backend& backend, Weights& weights, const std::string& name,
 }
 
 std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names,
-                                    int64_t out, int64_t in) {
+                                    int64_t out, int64_t in, Use use) {
   std::vector<Tensor> parts;
   std::vector<float> bias;
   for (const std::string& name : names) {
@@ -26,7 +26,7 @@ std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const st
     const std::vector<float> b = weights.vector(name + ".bias", out);
     bias.insert(bias.end(), b.begin(), b.end());
   }
-  std::unique_ptr<Linear> linear = backend.upload(parts, bias.data());
+  std::unique_ptr<Linear> linear = backend.upload(parts, bias.data(), use);
   for (const Tensor& part : parts) weights.release(part);
   return linear;
 }

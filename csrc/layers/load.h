@@ -22,6 +22,6 @@ std::unique_ptr<Buffer> load_floats(Backend& backend, const std::vector<float>& 
 LayerNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, float eps);
 // One product from several matrices (out, in) with biases (out), stacked by rows: names[i].weight, names[i].bias.
 std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names,
-                                    int64_t out, int64_t in);
+                                    int64_t out, int64_t in, Use use = Use::Any);
 
 }  // namespace ke

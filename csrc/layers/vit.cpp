@@ -19,11 +19,11 @@ Vit::Vit(Backend& backend, Weights& weights, const VitShape& shape) : backend_(b
     const std::string n = concat("v.blk.", i, ".");
     Layer layer;
     layer.ln1 = load_norm(backend, weights, n + "ln1", d, shape.eps);
-    layer.qkv = load_linear(backend, weights, {n + "attn_q", n + "attn_k", n + "attn_v"}, d, d);
-    layer.out = load_linear(backend, weights, {n + "attn_out"}, d, d);
+    layer.qkv = load_linear(backend, weights, {n + "attn_q", n + "attn_k", n + "attn_v"}, d, d, Use::ManyRows);
+    layer.out = load_linear(backend, weights, {n + "attn_out"}, d, d, Use::ManyRows);
     layer.ln2 = load_norm(backend, weights, n + "ln2", d, shape.eps);
-    layer.up = load_linear(backend, weights, {n + "ffn_up"}, ff, d);
-    layer.down = load_linear(backend, weights, {n + "ffn_down"}, d, ff);
+    layer.up = load_linear(backend, weights, {n + "ffn_up"}, ff, d, Use::ManyRows);
+    layer.down = load_linear(backend, weights, {n + "ffn_down"}, d, ff, Use::ManyRows);
     layers_.push_back(std::move(layer));
   }
   post_ln_ = load_norm(backend, weights, "v.post_ln", d, shape.eps);
