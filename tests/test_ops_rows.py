@@ -89,6 +89,60 @@ def test_attention(ops, m, n, heads, d):
         assert (np.abs(out[:, at] - exact) <= bound).all()
 
 
+def round_rows(x):
+    """Every row as codes of 8 bits: scale = amax / 127."""
+    step = np.abs(x).max(axis=-1, keepdims=True) / 127
+    return np.rint(x / np.where(step > 0, step, 1)) * step
+
+
+@pytest.mark.parametrize(
+    "m,n,heads,d", [(13, 257, 2, 64), (1, 1, 1, 16), (7, 33, 3, 80), (64, 321, 2, 128), (5, 40, 1, 256)]
+)
+def test_rounded_attention_is_that_of_rounded_queries_and_keys(ops, m, n, heads, d):
+    """Keys are rounded less their mean, which no softmax sees: a bias of all keys costs no bits."""
+    rng = np.random.default_rng(m + n)
+    q, kv = f32(rng.standard_normal((m, heads * d)) * 2), f32(rng.standard_normal((n, 2 * heads * d)))
+    kv[:, : heads * d] += f32(rng.standard_normal(heads * d) * 20)
+    scale = d**-0.5
+    out = floats(ops.attention(q, kv, m, n, heads, d, scale, rounded=True), m, heads * d)
+    plain = floats(ops.attention(q, kv, m, n, heads, d, scale), m, heads * d)
+    for h in range(heads):
+        at, wide = slice(h * d, h * d + d), heads * d
+        queries, keys, values = (a.astype(np.float64) for a in (q[:, at], kv[:, :wide][:, at], kv[:, wide:][:, at]))
+        exact, _ = attend(round_rows(queries), round_rows(keys - keys.mean(axis=0)), values, scale)
+        # The float32 mean may move a key across the border between two codes: one code of 127, in few keys.
+        assert np.abs(out[:, at] - exact).max() <= 0.02 * np.abs(values).max()
+        assert np.sqrt(((out[:, at] - exact) ** 2).mean()) <= 1e-3 * np.sqrt((values**2).mean())
+        assert np.sqrt(((out[:, at] - plain[:, at]) ** 2).mean()) <= 0.05 * np.sqrt((values**2).mean())
+
+
+def test_rounded_attention_does_not_depend_on_tiles_threads_or_instruction_set():
+    rng = np.random.default_rng(4)
+    heads, d, n, scale = 3, 64, 257, 0.125
+    q, kv = f32(rng.standard_normal((n, heads * d))), f32(rng.standard_normal((n, 2 * heads * d)))
+    results = [
+        floats(_core.testing.Ops(isa, 1).attention(q, kv, n, n, heads, d, scale, rounded=True), n, heads * d)
+        for isa in ISAS
+    ]
+    for isa, whole in zip(ISAS, results, strict=True):
+        np.testing.assert_allclose(whole, results[0], rtol=0, atol=2e-6)
+        for threads, first, count in [(1, 7, 1), (2, 10, 4), (5, 100, 45)]:
+            rows = q[first : first + count]
+            part = _core.testing.Ops(isa, threads).attention(rows, kv, count, n, heads, d, scale, rounded=True)
+            np.testing.assert_array_equal(floats(part, count, heads * d), whole[first : first + count])
+
+
+def test_rounded_attention_of_equal_keys_and_of_nan(ops):
+    rng = np.random.default_rng(6)
+    q, v = f32(rng.standard_normal((5, 16))), f32(rng.standard_normal((20, 16)))
+    kv = np.concatenate([np.full((20, 16), 3, np.float32), v], axis=1)
+    out = floats(ops.attention(q, kv, 5, 20, 1, 16, 1.0, rounded=True), 5, 16)
+    np.testing.assert_allclose(out, np.repeat(v.mean(axis=0, keepdims=True), 5, axis=0), atol=1e-6)
+    q[2, 3] = np.nan
+    out = floats(ops.attention(q, kv, 5, 20, 1, 16, 1.0, rounded=True), 5, 16)
+    assert np.isnan(out[2]).all() and np.isfinite(out[[0, 1, 3, 4]]).all()
+
+
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("heads,d,n,batch", [(2, 64, 130, 130), (3, 8, 40, 7), (1, 256, 17, 1), (2, 40, 16, 16)])
 def test_kv_attention(ops, half, heads, d, n, batch):

@@ -70,6 +70,10 @@ enum class Activation { None, GeluErf, QuickGelu };
 // not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's type has.
 enum class Use { Any, ManyRows };
 
+// Rounded: a device may compute scores from queries and keys of 8 bits; for models whose products are rounded like
+// that.
+enum class Precision { Float, Rounded };
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -103,7 +107,8 @@ class Backend {
   virtual void add(Mat x, Mat y) = 0;
   virtual void copy(Mat x, Mat y) = 0;
   // softmax(q k^T * scale) v per head, no mask. q (m, heads*d), k and v (n, heads*d), out (m, heads*d).
-  virtual void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out) = 0;
+  virtual void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out,
+                         Precision precision = Precision::Float) = 0;
   // Stores row r of k and v (m, width) at slots[r] of one layer.
   virtual void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) = 0;
   // Row r of q attends to positions 0..slots[r].pos of its own cache (causal; kv_write comes first).

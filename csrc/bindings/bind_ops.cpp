@@ -168,7 +168,8 @@ class Ops {
   }
 
   // q (m, width), kv (n, 2 width): keys and values side by side, as a projection leaves them.
-  nb::bytes attention(nb::handle q, nb::handle kv, int64_t m, int64_t n, int64_t heads, int64_t head_dim, float scale) {
+  nb::bytes attention(nb::handle q, nb::handle kv, int64_t m, int64_t n, int64_t heads, int64_t head_dim, float scale,
+                      bool rounded) {
     const int64_t width = heads * head_dim;
     const std::vector<float> hq = floats(q, m * width, "q"), hkv = floats(kv, n * 2 * width, "kv");
     Device dq(*backend_, hq.data(), m, width, 3), dkv(*backend_, hkv.data(), n, 2 * width),
@@ -176,7 +177,7 @@ class Ops {
     {
       nb::gil_scoped_release release;
       backend_->attention(dq.mat, dkv.mat.col_range(0, width), dkv.mat.col_range(width, 2 * width), heads, scale,
-                          out.mat);
+                          out.mat, rounded ? Precision::Rounded : Precision::Float);
     }
     return read(out);
   }
@@ -300,7 +301,8 @@ void bind_ops(nb::module_& m) {
       .def("l2_normalize", &Ops::l2_normalize)
       .def("add", &Ops::add)
       .def("copy", &Ops::copy)
-      .def("attention", &Ops::attention)
+      .def("attention", &Ops::attention, nb::arg("q"), nb::arg("kv"), nb::arg("m"), nb::arg("n"), nb::arg("heads"),
+           nb::arg("head_dim"), nb::arg("scale"), nb::arg("rounded") = false)
       .def("kv_attention", &Ops::kv_attention);
   t.def("quantize_activations", &quantize_activations);
   t.def("visits", &visits, nb::call_guard<nb::gil_scoped_release>());

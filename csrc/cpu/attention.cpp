@@ -24,7 +24,7 @@ int64_t head_dim_of(Mat q, int64_t heads) {
 
 }  // namespace
 
-void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out) {
+void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) {
   const int64_t d = head_dim_of(q, heads), dims = (d + 15) / 16 * 16, n = k.rows;
   KE_ASSERT(k.cols == q.cols && v.cols == q.cols && v.rows == n && out.rows == q.rows && out.cols == q.cols && n > 0);
   if (q.rows == 0) return;
@@ -37,19 +37,26 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   // Each task lays its head's keys and values into panels of its own, then goes through its tiles of queries.
   const int64_t positions = (n + 15) / 16 * 16;
   const int slots = task_slots(pool_, heads * splits, grain);
-  const size_t key_bytes = Arena::padded(positions * d * sizeof(float));
+  const bool codes = precision == Precision::Rounded && d % 16 == 0;
+  const size_t key_bytes = Arena::padded(positions * d * (codes ? 1 : sizeof(float)));
+  const size_t scale_bytes = codes ? Arena::padded(positions * sizeof(float)) : 0;
   const size_t value_bytes = Arena::padded(n * dims * sizeof(float));
   const size_t scratch_bytes = Arena::padded(attention_scratch_floats(n) * sizeof(float));
   ArenaPool::Lease arena(arenas_);
-  arena->reset(slots * (key_bytes + value_bytes + scratch_bytes));
-  uint8_t* memory = arena->take(slots * (key_bytes + value_bytes + scratch_bytes));
+  const size_t own_bytes = key_bytes + scale_bytes + value_bytes + scratch_bytes;
+  arena->reset(slots * own_bytes);
+  uint8_t* memory = arena->take(slots * own_bytes);
 
   run_tasks(pool_, heads * splits, grain, [&](int slot, int64_t task) {
     const int64_t head = task / splits, split = task % splits, first = head * d;
-    uint8_t* own = memory + slot * (key_bytes + value_bytes + scratch_bytes);
-    float* keys = reinterpret_cast<float*>(own);
-    float* values = reinterpret_cast<float*>(own + key_bytes);
-    kernels_.lay_kv(k.data + first, k.stride, v.data + first, v.stride, n, d, keys, values);
+    uint8_t* keys = memory + slot * own_bytes;
+    float* scales = codes ? reinterpret_cast<float*>(keys + key_bytes) : nullptr;
+    float* values = reinterpret_cast<float*>(keys + key_bytes + scale_bytes);
+    if (codes)
+      kernels_.lay_key_codes(k.data + first, k.stride, n, d, keys, scales);
+    else
+      kernels_.lay_keys(k.data + first, k.stride, n, d, reinterpret_cast<float*>(keys));
+    kernels_.lay_values(v.data + first, v.stride, n, d, values);
     for (int64_t tile = tiles * split / splits; tile < tiles * (split + 1) / splits; ++tile) {
       const int64_t row = tile_start(q.rows, tile_cols, tile);
       AttentionTask t;
@@ -61,11 +68,12 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
       t.scale = scale;
       t.half = false;
       t.keys = keys;
+      t.key_scales = scales;
       t.values = values;
       t.value_panel = n;
       t.out = out.data + row * out.stride + first;
       t.out_stride = out.stride;
-      t.scratch = reinterpret_cast<float*>(own + key_bytes + value_bytes);
+      t.scratch = reinterpret_cast<float*>(keys + key_bytes + scale_bytes + value_bytes);
       kernels_.attention(&t);
     }
   });
@@ -131,6 +139,7 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
     t.scale = scale;
     t.half = cache.half();
     t.keys = cache.keys(layer, head);
+    t.key_scales = nullptr;
     t.values = cache.values(layer, head);
     t.value_panel = cache.capacity;
     t.out = out.data + row * out.stride + head * d;

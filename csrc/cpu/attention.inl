@@ -28,6 +28,66 @@ inline int64_t float_panels(const typename W::Stored* w, int64_t panel, int64_t 
   return done;
 }
 
+// scores[c][stride] of C queries and all keys, as stored. q: scratch of kMaxHeadDim * C floats.
+template <class W, int C>
+inline void float_scores(const AttentionTask& task, int64_t panels, float* q, float* scores, int64_t stride) {
+  const int64_t d = task.head_dim;
+  for (int c = 0; c < C; ++c)
+    for (int64_t i = 0; i < d; ++i) q[i * C + c] = task.q[c * task.q_stride + i] * task.scale;
+  const auto* keys = static_cast<const typename W::Stored*>(task.keys);
+  const PackedTile<C> queries{q};
+  const int64_t done = float_panels<W, kPanels, C>(keys, d * 16, panels, d, queries, scores, stride);
+  if constexpr (kPanels > 1) float_panels<W, 1, C>(keys, d * 16, panels, d, queries, scores, stride, done);
+}
+
+// The queries of a tile as codes. float(sum of products) * scale[c] * the key's scale is a score.
+template <int C>
+struct QueryCodes {
+  alignas(64) int8_t codes[C][kMaxHeadDim];
+  float scale[C];
+  int32_t start[C];  // of a sum: what codes that are too high add
+
+  explicit QueryCodes(const AttentionTask& task) {
+    for (int c = 0; c < C; ++c) {
+      scale[c] = quantize_block(task.q + c * task.q_stride, static_cast<int>(task.head_dim), codes[c]) * task.scale;
+      int32_t sum = 0;
+      for (int64_t i = 0; i < task.head_dim; ++i) sum += codes[c][i];
+      start[c] = -CodeProducts::offset * sum;
+    }
+  }
+};
+
+// The scores of P panels of keys from `first` on.
+template <int P, int C>
+inline void code_panels(const AttentionTask& task, const QueryCodes<C>& q, int64_t first, float* scores,
+                        int64_t stride) {
+  const int64_t d = task.head_dim;
+  const uint8_t* keys = static_cast<const uint8_t*>(task.keys) + first * d * 16;
+  i32x16 s[C][P];
+  each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = set1(q.start[c]); });
+  for (int64_t g = 0; g < d / 4; ++g) {
+    u8x64 v[P];
+    each<P>([&]<int p>() KE_LAMBDA { v[p] = CodeProducts::weights(load64(keys + p * d * 16 + g * 64)); });
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = CodeProducts::add(s[c][p], v[p], q.codes[c] + g * 4); });
+  }
+  each<P>([&]<int p>() KE_LAMBDA {
+    const int64_t at = (first + p) * 16;
+    const f32x16 key_scale = load(task.key_scales + at);
+    each<C>([&]<int c>() KE_LAMBDA {
+      store(scores + c * stride + at, mul(mul(to_float(s[c][p]), set1(q.scale[c])), key_scale));
+    });
+  });
+}
+
+template <int C>
+inline void code_scores(const AttentionTask& task, int64_t panels, float* scores, int64_t stride) {
+  constexpr int P = tile_panels(C);
+  const QueryCodes<C> q(task);
+  int64_t done = 0;
+  for (; done + P <= panels; done += P) code_panels<P, C>(task, q, done, scores, stride);
+  for (; done < panels; ++done) code_panels<1, C>(task, q, done, scores, stride);
+}
+
 template <class W, int C>
 void attention_tile(const AttentionTask& task) {
   const int64_t d = task.head_dim, dims = (d + 15) / 16 * 16;
@@ -37,14 +97,10 @@ void attention_tile(const AttentionTask& task) {
   float* q = task.scratch;                // [head_dim][C], scaled
   float* out = q + kMaxHeadDim * C;       // [C][dims]
   float* scores = out + kMaxHeadDim * C;  // [C][stride]
-  for (int c = 0; c < C; ++c)
-    for (int64_t i = 0; i < d; ++i) q[i * C + c] = task.q[c * task.q_stride + i] * task.scale;
-
-  const auto* keys = static_cast<const typename W::Stored*>(task.keys);
-  const auto* values = static_cast<const typename W::Stored*>(task.values);
-  const PackedTile<C> queries{q};
-  int64_t done = float_panels<W, kPanels, C>(keys, d * 16, positions / 16, d, queries, scores, stride);
-  if constexpr (kPanels > 1) float_panels<W, 1, C>(keys, d * 16, positions / 16, d, queries, scores, stride, done);
+  if (task.key_scales)
+    code_scores<C>(task, positions / 16, scores, stride);
+  else
+    float_scores<W, C>(task, positions / 16, q, scores, stride);
 
   f32x16 inverse[C];
   for (int c = 0; c < C; ++c) {
@@ -54,8 +110,9 @@ void attention_tile(const AttentionTask& task) {
   }
 
   const RowTile weights{scores, stride};
+  const auto* values = static_cast<const typename W::Stored*>(task.values);
   const int64_t value_panel = task.value_panel * 16;
-  done = float_panels<W, kPanels, C>(values, value_panel, dims / 16, longest, weights, out, kMaxHeadDim);
+  const int64_t done = float_panels<W, kPanels, C>(values, value_panel, dims / 16, longest, weights, out, kMaxHeadDim);
   if constexpr (kPanels > 1)
     float_panels<W, 1, C>(values, value_panel, dims / 16, longest, weights, out, kMaxHeadDim, done);
 
@@ -99,8 +156,7 @@ void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_pa
   }
 }
 
-void lay_kv(const float* k, int64_t k_stride, const float* v, int64_t v_stride, int64_t n, int64_t head_dim,
-            float* keys, float* values) {
+void lay_keys(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, float* keys) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16)
     for (int64_t dim = 0; dim < head_dim; dim += 16) {
@@ -115,8 +171,30 @@ void lay_kv(const float* k, int64_t k_stride, const float* v, int64_t v_stride, 
       }
     }
   for (; i < n; ++i) scatter(k + i * k_stride, static_cast<int>(head_dim), keys + i / 16 * 16 * head_dim + i % 16, 16);
+}
+
+void lay_key_codes(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, uint8_t* keys, float* scales) {
+  const int d = static_cast<int>(head_dim);
+  alignas(64) float mean[kMaxHeadDim], row[kMaxHeadDim];
+  alignas(64) uint8_t codes[kMaxHeadDim];
+  for (int i = 0; i < d; i += 16) store(mean + i, zero());
+  for (int64_t r = 0; r < n; ++r)
+    for (int i = 0; i < d; i += 16) store(mean + i, add(load(mean + i), load(k + r * k_stride + i)));
+  const f32x16 share = set1(1.0f / static_cast<float>(n));
+  for (int i = 0; i < d; i += 16) store(mean + i, mul(load(mean + i), share));
+  for (int64_t r = 0; r < (n + 15) / 16 * 16; ++r) {
+    for (int i = 0; i < d; i += 16) store(row + i, r < n ? sub(load(k + r * k_stride + i), load(mean + i)) : zero());
+    scales[r] = quantize_block(row, d, reinterpret_cast<int8_t*>(codes));
+    for (int i = 0; i < d; ++i) codes[i] ^= 0x80;  // + 128
+    uint32_t dwords[kMaxHeadDim / 4];
+    __builtin_memcpy(dwords, codes, d);
+    scatter(dwords, d / 4, reinterpret_cast<uint32_t*>(keys + r / 16 * 16 * d) + r % 16, 16);
+  }
+}
+
+void lay_values(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* values) {
   for (int64_t dim = 0; dim < head_dim; dim += 16) {
     const int count = head_dim - dim < 16 ? static_cast<int>(head_dim - dim) : 16;
-    for (i = 0; i < n; ++i) store(values + dim * n + i * 16, load_n(v + i * v_stride + dim, count));
+    for (int64_t i = 0; i < n; ++i) store(values + dim * n + i * 16, load_n(v + i * v_stride + dim, count));
   }
 }

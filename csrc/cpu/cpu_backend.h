@@ -35,7 +35,7 @@ class CpuBackend final : public Backend {
   void l2_normalize(Mat x, float eps) override;
   void add(Mat x, Mat y) override;
   void copy(Mat x, Mat y) override;
-  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out) override;
+  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) override;
   void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
   void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
 

@@ -35,8 +35,8 @@ inline void for_columns(int cols, const F& f) {
 
 #include "cpu/elementwise.inl"
 #include "cpu/linear_float.inl"
-#include "cpu/attention.inl"
 #include "cpu/linear_quantized.inl"
+#include "cpu/attention.inl"
 
 void linear(const LinearTask* task) {
   switch (task->type) {
@@ -54,7 +54,8 @@ void linear(const LinearTask* task) {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {KE_NAME,    kTileCols,    kPanels,  kLinearScratch, pack_floats, pack_quantized, linear,
-                         layer_norm, l2_normalize, add_rows, attention,      store_kv,    lay_kv};
+const Kernels kernels = {KE_NAME,        kTileCols, kPanels,    kLinearScratch, pack_floats,
+                         pack_quantized, linear,    layer_norm, l2_normalize,   add_rows,
+                         attention,      store_kv,  lay_keys,   lay_values,     lay_key_codes};
 
 }  // namespace ke::cpu::KE_ISA

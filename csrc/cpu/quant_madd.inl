@@ -193,6 +193,24 @@ struct Blocks32 {
   }
 };
 
+// Products of signed codes, stored 128 too high, with codes of x.
+struct CodeProducts {
+  static constexpr int offset = 0;
+  static KE_INLINE u8x64 weights(u8x64 stored) { return stored; }
+  // s += |q| * (x with the sign of q).
+  static KE_INLINE void add(__m256i& s, __m256i stored, __m256i x) {
+    const __m256i q = _mm256_xor_si256(stored, _mm256_set1_epi8(-128));
+    const __m256i products = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
+    add_products(s, products, _mm256_set1_epi16(1));
+  }
+  static KE_INLINE i32x16 add(i32x16 sum, u8x64 w, const int8_t* x) {
+    const __m256i four = broadcast_dword(x);
+    add(sum.a, w.a, four);
+    add(sum.b, w.b, four);
+    return sum;
+  }
+};
+
 // Q8_0: both factors as int16, in the order of even_bytes and odd_bytes.
 template <>
 struct Blocks32<8, false> {
@@ -203,21 +221,14 @@ struct Blocks32<8, false> {
     store_si(pairs + 8, _mm256_srai_epi16(v, 8));
   }
 
-  // s += |q| * (x with the sign of q) for signed codes q.
-  static inline void add_signed(__m256i& s, __m256i codes, __m256i x) {
-    const __m256i q = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-    const __m256i products = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
-    add_products(s, products, _mm256_set1_epi16(1));
-  }
-
   // The same of the 8 lines of block i.
   template <class W, class I>
   static KE_INLINE void add_signed_lines(__m256i (&s)[2], const W& w, I i, const int8_t* x) {
     each<8>([&]<int g>() KE_LAMBDA {
       const u8x64 codes = w.codes(0, i, Const<8>(), Const<g>());
       const __m256i four = broadcast_dword(x + g * 4);
-      add_signed(s[0], codes.a, four);
-      add_signed(s[1], codes.b, four);
+      CodeProducts::add(s[0], codes.a, four);
+      CodeProducts::add(s[1], codes.b, four);
     });
   }
 

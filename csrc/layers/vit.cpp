@@ -27,6 +27,9 @@ Vit::Vit(Backend& backend, Weights& weights, const VitShape& shape) : backend_(b
     layers_.push_back(std::move(layer));
   }
   post_ln_ = load_norm(backend, weights, "v.post_ln", d, shape.eps);
+
+  const DType stored = weights.matrix("v.blk.0.attn_k.weight", d, d).dtype;
+  if (dtype_info(stored).block_elems > 1) precision_ = Precision::Rounded;
 }
 
 Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel) const {
@@ -46,7 +49,7 @@ Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel)
     if (cancel) cancel->check();
     backend_.norm_linear(x, layer.ln1, *layer.qkv, Activation::None, {}, scratch, qkv);
     backend_.attention(qkv.col_range(0, d), qkv.col_range(d, 2 * d), qkv.col_range(2 * d, 3 * d), shape_.heads, scale,
-                       a);
+                       a, precision_);
     backend_.linear(*layer.out, a, Activation::None, x, x);  // x += Wo MHA(LN1 x)
     if (cancel) cancel->check();
     backend_.norm_linear(x, layer.ln2, *layer.up, Activation::QuickGelu, {}, scratch, h);  // fc1

@@ -37,6 +37,7 @@ class Vit {
   std::unique_ptr<Buffer> class_embd_;     // (width)
   std::unique_ptr<Buffer> position_embd_;  // (tokens, width)
   LayerNorm pre_ln_, post_ln_;
+  Precision precision_ = Precision::Float;  // of the attention: Rounded where the products are
   std::vector<Layer> layers_;
 };
 
