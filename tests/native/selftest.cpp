@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/error.h"
 #include "cpu/select.h"
 #include "quant/codec.h"
 
@@ -171,10 +172,10 @@ Floats activations(int64_t rows, int64_t cols) {
   return x;
 }
 
-void test_products(const std::string& isa, Runner& run, Runner& scalar, DType type) {
+void test_products(const std::string& isa, Runner& run, Runner& scalar, DType type, Use use) {
   const bool floats = dtype_info(type).block_elems == 1;
   const bool blocks_of_256 = dtype_info(type).block_elems == 256;
-  Report report(isa, std::string("linear ") + dtype_info(type).name);
+  Report report(isa, concat(use == Use::ManyRows ? "linear, for many rows, " : "linear ", dtype_info(type).name));
   std::vector<Stored> matrices;
   matrices.push_back(encoded(type, 150, 256));
   matrices.push_back(encoded(type, 70, 768));
@@ -190,8 +191,8 @@ void test_products(const std::string& isa, Runner& run, Runner& scalar, DType ty
   for (const Stored& m : matrices) {
     const int64_t most = m.cols > 1000 ? 8 : kMostRows;
     const Floats x = activations(most, m.cols), bias = normals(m.rows), residual = normals(most * m.rows);
-    const auto w = run.backend().upload({m.tensor()}, bias.data()),
-               ws = scalar.backend().upload({m.tensor()}, bias.data());
+    const auto w = run.backend().upload({m.tensor()}, bias.data(), use),
+               ws = scalar.backend().upload({m.tensor()}, bias.data(), use);
     const Floats want = scalar.linear(*ws, x.data(), most, Activation::None, residual.data());
     const Floats whole = run.linear(*w, x.data(), most, Activation::None, residual.data());
     if (floats) {  // both within n + 2 roundings of the sum of magnitudes
@@ -267,15 +268,18 @@ void test_attention(const std::string& isa, Runner& run, Runner& scalar) {
     const int64_t width = s.heads * s.dim;
     const Floats q = normals(s.m * width), k = normals(s.n * width), v = normals(s.n * width);
     const float scale = 1 / std::sqrt(static_cast<float>(s.dim));
-    const auto plain = [&](Runner& r, int64_t rows) {
+    const auto plain = [&](Runner& r, int64_t rows, Precision precision) {
       auto bq = r.put(q), bk = r.put(k), bv = r.put(v), out = r.put(Floats(s.m * width));
       const Mat to(*out, rows, width);
-      r.backend().attention(Mat(*bq, rows, width), Mat(*bk, s.n, width), Mat(*bv, s.n, width), s.heads, scale, to);
+      r.backend().attention(Mat(*bq, rows, width), Mat(*bk, s.n, width), Mat(*bv, s.n, width), s.heads, scale, to,
+                            precision);
       return r.get(to);
     };
-    const Floats whole = plain(run, s.m);
-    report.near(whole, plain(scalar, s.m), 2e-6, "plain");
-    report.same_bits(plain(run, 1), Floats(whole.begin(), whole.begin() + width), "one row against the batch");
+    for (Precision p : {Precision::Float, Precision::Rounded}) {
+      const Floats whole = plain(run, s.m, p);
+      report.near(whole, plain(scalar, s.m, p), 2e-6, p == Precision::Float ? "plain" : "rounded");
+      report.same_bits(plain(run, 1, p), Floats(whole.begin(), whole.begin() + width), "one row against the batch");
+    }
 
     for (DType type : {DType::F32, DType::F16}) {
       const auto cached = [&](Runner& r) {
@@ -307,7 +311,8 @@ int main(int argc, char** argv) {
   Runner scalar("scalar");
   for (const std::string& isa : isas) {
     Runner run(isa);
-    for (DType type : kTypes) test_products(isa, run, scalar, type);
+    for (DType type : kTypes) test_products(isa, run, scalar, type, Use::Any);
+    test_products(isa, run, scalar, DType::Q6_K, Use::ManyRows);
     test_activations(isa, run, scalar);
     test_rows(isa, run, scalar);
     test_attention(isa, run, scalar);
