@@ -247,7 +247,7 @@ def lib() -> ctypes.CDLL:
 
 
 def compile_program(source: Path, out: Path, *flags: str) -> Path:
-    """A C or C++ program that uses the library. KOSMOS_EDGE_SANITIZE: the sanitizers that the library was built with."""
+    """A C or C++ program that uses the library. KOSMOS_EDGE_SANITIZE: what the library was built with."""
     library = library_path().resolve()
     compiler = ["c++", "-std=c++20"] if source.suffix == ".cpp" else ["cc", "-std=c99", "-D_POSIX_C_SOURCE=200809L"]
     command = [*compiler, "-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", "-g1", *flags, str(source)]

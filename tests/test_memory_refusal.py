@@ -1,6 +1,7 @@
-"""Memory that the system refuses, at every request from open to close: tests/native/refusals.cpp, and in Python.
+"""Memory that the system refuses, at every request from open to close: tests/native/refusals.cpp.
 
-All requests of the tiny model, one thread and two (minutes): KOSMOS_EDGE_EVERY_REQUEST=1 pytest tests/test_memory_refusal.py
+All requests of the tiny model, with one thread and with two (minutes):
+KOSMOS_EDGE_EVERY_REQUEST=1 pytest tests/test_memory_refusal.py
 """
 
 import os
