@@ -22,7 +22,7 @@ from kosmos_edge.answering import Answering
 from kosmos_edge.errors import Cancelled
 from kosmos_edge.requests import Request
 from kosmos_edge.results import Ranking, Result
-from kosmos_edge.running import LEAVE_SECONDS, POLL_SECONDS, check_process, is_cancelled, start_thread
+from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, check_process, is_cancelled, start_thread
 from kosmos_edge.session import EncodedImage
 
 MAX_PICTURE_THREADS = 4
@@ -76,10 +76,10 @@ class BatchWorker:
         self._token.cancel()
         thread = self._thread
         with contextlib.suppress(KeyboardInterrupt):
-            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-            self._pictures.shutdown(wait=not interrupted, cancel_futures=True)
+            at_once = kind is not None and issubclass(kind, KeyboardInterrupt | Cancelled)
+            self._pictures.shutdown(wait=not at_once, cancel_futures=True)
             if thread is not None and thread is not threading.current_thread():
-                thread.join(LEAVE_SECONDS if interrupted else None)
+                thread.join(CANCEL_SECONDS if at_once else None)
 
     # ---- the caller's thread
 

@@ -33,7 +33,7 @@ from kosmos_edge.options import Options
 from kosmos_edge.prompts import PictureSegment
 from kosmos_edge.requests import GenerateRequest, Request
 from kosmos_edge.results import Done, OnEvent, Ranking, Result
-from kosmos_edge.running import LEAVE_SECONDS, POLL_SECONDS, is_cancelled
+from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, is_cancelled
 from kosmos_edge.session import EncodedImage, Session
 
 _keys = itertools.count(1)  # of encoded pictures and batches
@@ -325,7 +325,7 @@ class RemoteBatch:
         inbox = RemoteJob(None)
         with contextlib.suppress(KosmosError, KeyboardInterrupt):
             worker.call("close_batch", [self._key], inbox)
-            inbox.done.wait(LEAVE_SECONDS)
+            inbox.done.wait(CANCEL_SECONDS)
 
     def submit(self, source: Any) -> RemoteJob:
         """Sends a picture; it is decoded over there."""

@@ -21,6 +21,7 @@ from kosmos_edge.results import Event, OnEvent
 T = TypeVar("T")
 POLL_SECONDS = 0.02
 LEAVE_SECONDS = 0.15  # after Ctrl-C: how long to wait for the helper before going on without it
+CANCEL_SECONDS = 0.04  # the same after a cancel: a library that decodes a big picture cannot be told to stop
 
 
 def check_process(process: int) -> None:
@@ -51,7 +52,8 @@ def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
 def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
     """call(token) here or in a helper thread; its result or exception.
 
-    Raises Cancelled when `cancel` is set, KeyboardInterrupt within about 0.2 s of Ctrl-C.
+    Raises Cancelled within about 0.06 s of `cancel` being set, KeyboardInterrupt within about 0.2 s of Ctrl-C; a helper
+    that has not heard of it by then ends by itself.
     """
     if is_cancelled(cancel):
         raise Cancelled("cancelled before it began")
@@ -75,6 +77,10 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
         while not done.wait(POLL_SECONDS):
             if is_cancelled(cancel):
                 token.cancel()
+                if not done.wait(CANCEL_SECONDS):
+                    raise Cancelled("cancelled by the caller")
+    except Cancelled:
+        raise
     except BaseException:
         token.cancel()
         done.wait(LEAVE_SECONDS)

@@ -171,7 +171,8 @@ def test_cancel_ends_a_batch(scenes: list[Path]) -> None:
     threading.Timer(0.3, cancel.set).start()
     with pytest.raises(Cancelled):
         list(answers)
-    assert batch_threads() == []
+    while batch_threads():  # not waited for by the cancelled caller
+        threading.Event().wait(0.01)
     assert next(model.batch(scenes, max_tokens=1)).ok
 
 
