@@ -193,9 +193,7 @@ inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) 
   constexpr int S = Format::sub_blocks;
   for (int p = 0; p < P; ++p) {
     Unpacked& u = to[p];
-    constexpr int share = FromPanels<Format, P>::share / P;
     if constexpr (S > 0) {
-      prefetch(from.later, p * share, (p + 1) * share);
       constexpr int lines = 64 / S;
       each<S / Format::repeats>([&]<int i>() KE_LAMBDA {
         for (int r = 0; r < Format::repeats; ++r) {
@@ -214,8 +212,6 @@ inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) 
       }
     } else {
       for (int b = 0; b < values / 32; ++b) {
-        prefetch(from.later, b * FromPanels<Format, P>::step + p * share,
-                 b * FromPanels<Format, P>::step + (p + 1) * share);
         each<8>([&]<int g>() KE_LAMBDA { store64(u.codes[b * 8 + g], from.codes(p, b, Const<8>(), Const<g>())); });
         store(u.d[b], from.d(p, b));
         if constexpr (FromPanels<Format, P>::layout.scales == 64) store(u.m[b], from.m(p, b));

@@ -115,8 +115,13 @@ void linear_quantized_as(const LinearTask& task) {
                                                return FromPanels<Format, P>(task.group, b, x.block, first, t == 0);
                                              });
       } else if constexpr (direct < INT32_MAX) {
-        unpack(FromPanels<Format, kPanels>(task.group, b, x.block, 0, true), x.block, w);
-        tiles_of_block<Tiles, kQuantCols>(x, b, row0, row1, acc, [&]<int P>(Const<P>, int first, int64_t) KE_LAMBDA {
+        const FromPanels<Format, kPanels> from(task.group, b, x.block, 0, false);
+        const int bytes = x.block / panel_layout(Format::type).values * from.step;
+        const int64_t tiles = tile_count(row1 - row0, kQuantCols);
+        unpack(from, x.block, w);
+        tiles_of_block<Tiles, kQuantCols>(x, b, row0, row1, acc, [&]<int P>(Const<P>, int first, int64_t t) KE_LAMBDA {
+          if (first == 0)
+            prefetch(from.later, static_cast<int>(bytes * t / tiles), static_cast<int>(bytes * (t + 1) / tiles));
           return FromScratch{w + first, Format::sub_blocks, Format::offset};
         });
       }
