@@ -79,8 +79,6 @@ for isa in _core.available_isas():
         parts = [(dtype, _core.quantize(dtype, w, row_length=512), 40)]
         y = _core.testing.Ops(isa, 1).linear(parts, 512, x, 13, None, "none", None, None, 0)
         print(isa, dtype, hashlib.sha256(y).hexdigest())
-    y = _core.testing.Ops(isa, 1).linear(parts, 512, x, 13, None, "none", None, None, 0, many_rows=True)
-    print(isa, "many_rows", hashlib.sha256(y).hexdigest())
 """
 
 

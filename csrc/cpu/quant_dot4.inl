@@ -10,6 +10,8 @@
 // 4 * 255 * 127 < 2^17; a sub-block's sum, which may begin at -32 sum16 or -128 sum32 (|sum32| <= 4064), stays below
 // 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28; |M| <= 8 * 63 * 4064 < 2^21.
 
+constexpr bool kCoarse = true;
+
 // Products of codes that are stored 128 too high with codes of x: what is `offset` times x too much.
 struct CodeProducts {
   static constexpr int offset = kEightBitOffset;

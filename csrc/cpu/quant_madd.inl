@@ -15,6 +15,8 @@ inline i32x16 scale_lanes(i32x16 x) {
           _mm256_or_si256(_mm256_and_si256(x.b, mask), _mm256_slli_epi32(x.b, 16))};
 }
 
+constexpr bool kCoarse = false;  // I8 would run like Q8_0, at 20 products a cycle where Q6_K reaches 32
+
 template <int C>
 using Sums = __m256i[C][2];
 
@@ -197,17 +199,19 @@ struct Blocks32 {
 struct CodeProducts {
   static constexpr int offset = 0;
   static KE_INLINE u8x64 weights(u8x64 stored) { return stored; }
+  static KE_INLINE i32x16 add(i32x16 sum, u8x64 w, const int8_t* x) {
+    const __m256i four = broadcast_dword(x);
+    add_half(sum.a, w.a, four);
+    add_half(sum.b, w.b, four);
+    return sum;
+  }
+
+ private:
   // s += |q| * (x with the sign of q).
-  static KE_INLINE void add(__m256i& s, __m256i stored, __m256i x) {
+  static KE_INLINE void add_half(__m256i& s, __m256i stored, __m256i x) {
     const __m256i q = _mm256_xor_si256(stored, _mm256_set1_epi8(-128));
     const __m256i products = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
     add_products(s, products, _mm256_set1_epi16(1));
-  }
-  static KE_INLINE i32x16 add(i32x16 sum, u8x64 w, const int8_t* x) {
-    const __m256i four = broadcast_dword(x);
-    add(sum.a, w.a, four);
-    add(sum.b, w.b, four);
-    return sum;
   }
 };
 
@@ -221,45 +225,19 @@ struct Blocks32<8, false> {
     store_si(pairs + 8, _mm256_srai_epi16(v, 8));
   }
 
-  // The same of the 8 lines of block i.
-  template <class W, class I>
-  static KE_INLINE void add_signed_lines(__m256i (&s)[2], const W& w, I i, const int8_t* x) {
-    each<8>([&]<int g>() KE_LAMBDA {
-      const u8x64 codes = w.codes(0, i, Const<8>(), Const<g>());
-      const __m256i four = broadcast_dword(x + g * 4);
-      CodeProducts::add(s[0], codes.a, four);
-      CodeProducts::add(s[1], codes.b, four);
-    });
-  }
-
   template <class W>
   static inline void one_row(const W& w, const TileX& x, int values, float* acc) {
     f32x16 v = zero();
     for (int b = 0; b < values / 32; ++b) {
       w.start_block(b);
-      __m256i s[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-      add_signed_lines(s, w, b, x.codes + b * 32);
-      v = add(v, mul(to_float(i32x16{s[0], s[1]}), w.d(0, b)));
+      i32x16 s = set1(0);
+      each<8>([&]<int g>() KE_LAMBDA {
+        const u8x64 codes = w.codes(0, b, Const<8>(), Const<g>());
+        s = CodeProducts::add(s, codes, x.codes + b * 32 + g * 4);
+      });
+      v = add(v, mul(to_float(s), w.d(0, b)));
     }
     add_block(acc, v, *x.scale);
-  }
-
-  // s += the products of the 8 lines of block i with C columns; pairs: of the columns, `column` int32 apart.
-  template <int C, class W, class I>
-  static KE_INLINE void add_lines(Sums<C>& s, const W& w, I i, const int32_t* pairs, int column) {
-    each<8>([&]<int g>() KE_LAMBDA {
-      each<2>([&]<int odd>() KE_LAMBDA {
-        asm volatile("" ::: "memory");  // or GCC keeps the codes for the other half, on the stack
-        const u8x64 codes = w.codes(0, i, Const<8>(), Const<g>());
-        const __m256i w0 = odd ? odd_bytes(codes.a) : even_bytes(codes.a);
-        const __m256i w1 = odd ? odd_bytes(codes.b) : even_bytes(codes.b);
-        each<C>([&]<int c>() KE_LAMBDA {
-          const __m256i two = broadcast_dword(pairs + c * column + odd * 8 + g);
-          add_products(s[c][0], w0, two);
-          add_products(s[c][1], w1, two);
-        });
-      });
-    });
   }
 
   template <int P, int C, class W>
@@ -279,32 +257,22 @@ struct Blocks32<8, false> {
         const i32x16 start = w.start(x, c, b, values);
         s[c][0] = start.a, s[c][1] = start.b;
       });
-      add_lines<C>(s, w, b, pairs[0] + b * 16, kBlock / 2);
+      each<8>([&]<int g>() KE_LAMBDA {
+        each<2>([&]<int odd>() KE_LAMBDA {
+          asm volatile("" ::: "memory");  // or GCC keeps the codes for the other half, on the stack
+          const u8x64 codes = w.codes(0, b, Const<8>(), Const<g>());
+          const __m256i w0 = odd ? odd_bytes(codes.a) : even_bytes(codes.a);
+          const __m256i w1 = odd ? odd_bytes(codes.b) : even_bytes(codes.b);
+          each<C>([&]<int c>() KE_LAMBDA {
+            const __m256i two = broadcast_dword(pairs[c] + b * 16 + odd * 8 + g);
+            add_products(s[c][0], w0, two);
+            add_products(s[c][1], w1, two);
+          });
+        });
+      });
       const f32x16 d = w.d(0, b);
       each<C>([&]<int c>() KE_LAMBDA { store(v[c], add(load(v[c]), mul(to_float(i32x16{s[c][0], s[c][1]}), d))); });
     }
     for (int c = 0; c < C; ++c) add_block(acc + c * stride, load(v[c]), x.scale[c]);
-  }
-};
-
-// I8, as 8-bit codes everywhere.
-struct WholeBlocks : Blocks32<8, false> {
-  template <int P, int C, class W>
-  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
-    static_assert(P == 1);
-    Sums<C> s;
-    if constexpr (C == 1) {
-      s[0][0] = s[0][1] = _mm256_setzero_si256();
-      w.each_sub_block([&](auto i) KE_LAMBDA { add_signed_lines(s[0], w, i, x.codes + i * 32); });
-    } else {
-      alignas(32) int32_t pairs[C][kBlock / 2];
-      for (int c = 0; c < C; ++c)
-        for (int b = 0; b < kBlock / 32; ++b) widen(x.codes + c * kBlock + b * 32, pairs[c] + b * 16);
-      each<C>([&]<int c>() KE_LAMBDA { s[c][0] = s[c][1] = _mm256_set1_epi32(x.starts[c * kStarts + 24]); });
-      w.each_sub_block([&](auto i) KE_LAMBDA { add_lines<C>(s, w, i, pairs[0] + i * 16, kBlock / 2); });
-    }
-    const f32x16 d = w.d(0, 0);
-    each<C>([&]<int c>()
-                KE_LAMBDA { add_block(acc + c * stride, mul(to_float(i32x16{s[c][0], s[c][1]}), d), x.scale[c]); });
   }
 };

@@ -11,7 +11,8 @@
 
 namespace ke::cpu {
 
-PanelType panel_type(DType dtype, Use use);
+// coarse: I8 for types that have a coarser form of more bits.
+PanelType panel_type(DType dtype, bool coarse);
 
 // Up to 16 rows of a stored matrix.
 struct PanelSource {
@@ -44,6 +45,6 @@ class CpuLinear final : public Linear {
 
 // group: panels that the kernels take at once (Kernels::panels).
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
-                                         const float* bias, Use use);
+                                         const float* bias, bool coarse);
 
 }  // namespace ke::cpu
