@@ -67,7 +67,7 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
     ws.slots.push_back(rows[r].slot);
   }
   const std::vector<Slot>* slots = &ws.slots;
-  Mat x = ws.mat(0, n, d), scratch = ws.mat(1, n, ff), qkv = ws.mat(2, n, 3 * d), a = ws.mat(3, n, d),
+  Mat x = ws.mat(0, n, d), scratch = ws.mat(1, n, std::max(d, ff)), qkv = ws.mat(2, n, 3 * d), a = ws.mat(3, n, d),
       h = ws.mat(4, n, ff);
   backend_.write(ws.embedded.data(), x);
 
@@ -96,7 +96,7 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
     backend_.norm_linear(a, layer.attn_sub_norm, *layer.attn_output, Activation::None, x, scratch.col_range(0, d), x);
     if (cancel) cancel->check();
     backend_.norm_linear(x, layer.ffn_norm, *layer.up, Activation::GeluErf, {}, scratch.col_range(0, d), h);
-    backend_.norm_linear(h, layer.ffn_sub_norm, *layer.down, Activation::None, x, scratch, x);
+    backend_.norm_linear(h, layer.ffn_sub_norm, *layer.down, Activation::None, x, scratch.col_range(0, ff), x);
   }
   Mat y = ws.mat(7, n_wanted, outputs.empty() ? shape_.vocab : static_cast<int64_t>(outputs.size()));
   if (outputs.empty())
