@@ -44,7 +44,8 @@ class Recorder(Reference):
 
 
 class EngineArithmetic(Recorder):
-    """The same with the engine's kernels for every matrix that it computes with 8-bit activations."""
+    """The same with the engine's kernels for every matrix that it computes with 8-bit activations, and the tower's
+    attention with its rounded scores."""
 
     def __init__(self, path: str, isa: str = "") -> None:
         plain = Recorder.from_gguf(path)
@@ -73,6 +74,13 @@ class EngineArithmetic(Recorder):
             name[:2] == "v.",
         )
         return np.frombuffer(out, np.float32).reshape(rows, bias.size)
+
+    def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> np.ndarray:
+        rows, width = q.shape
+        both = np.concatenate([k, v], axis=1).astype(np.float32)
+        each = width // heads
+        out = self.ops.attention(np.ascontiguousarray(q), both, rows, len(k), heads, each, each**-0.5, rounded=True)
+        return np.frombuffer(out, np.float32).reshape(rows, width)
 
 
 # ---------------------------------------------------------------------------------------------------------- planting

@@ -176,6 +176,10 @@ class Reference:
         """Layer norm with the parameters of that name."""
         return layer_norm(x, self.weights[name + ".weight"], self.weights[name + ".bias"], eps or self.eps)
 
+    def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> np.ndarray:
+        """The tower's attention: every token sees every token."""
+        return attention(q, k, v, heads)
+
     def vision(self, pixels: np.ndarray) -> np.ndarray:
         """(3, size, size) -> (patches + 1, vision width), each row of length 1.
 
@@ -194,7 +198,7 @@ class Reference:
             b = f"v.blk.{i}."
             h = self.norm(x, b + "ln1", eps)
             q, k, v = (self.linear(h, b + "attn_" + n) for n in "qkv")
-            x = x + self.linear(attention(q, k, v, heads), b + "attn_out")
+            x = x + self.linear(self.attend(q, k, v, heads), b + "attn_out")
             x = x + self.linear(quick_gelu(self.linear(self.norm(x, b + "ln2", eps), b + "ffn_up")), b + "ffn_down")
         x = self.norm(x, "v.post_ln", eps)
         return x / np.maximum(np.sqrt((x * x).sum(-1, keepdims=True)), self.dtype(1e-12))
