@@ -142,6 +142,7 @@ class GenerateParams:
     choices: list[str]
     grammar: bool
     logprobs: bool
+    hash_logits: bool
     draft: bool
     def __init__(self) -> None: ...
 
@@ -158,6 +159,8 @@ class Generation:
     def stop_string(self) -> str: ...
     @property
     def passes(self) -> int: ...
+    @property
+    def logits_hash(self) -> int: ...
     @property
     def reused(self) -> int: ...
     @property

@@ -197,6 +197,7 @@ class RemoteSession(Session):
             self._close()
             raise
         vocabulary = facts.pop("vocabulary")
+        del facts["library"]
         self.engine = cast(Any, RemoteEngine(**facts, tokenizer=SimpleNamespace(size=vocabulary)))
 
     @property

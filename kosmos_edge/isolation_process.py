@@ -350,7 +350,10 @@ class Workers:
         with self._lock:
             self._facts = self._facts or worker.facts
         if worker.facts != self._facts:
-            error = ModelCorrupt(f"{self._settings.path}: another model than before is in this file: load it again")
+            path, before = self._settings.path, self._facts
+            error: KosmosError = ModelCorrupt(f"{path}: another model than before is in this file: load it again")
+            if worker.facts["library"] != before["library"]:
+                error = KosmosError("another build of kosmos-edge was installed meanwhile: load the model again")
             worker.kill(error)
             raise error
         return worker

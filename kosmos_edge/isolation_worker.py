@@ -133,6 +133,7 @@ class Server:
         return {name: getattr(engine, name) for name in names} | {
             "metadata": dict(engine.metadata),
             "vocabulary": engine.tokenizer.size,
+            "library": _library(),
         }
 
     def _do_encode(self, number: int, token: _core.CancelToken, key: int, picture: list[Any]) -> list[Any]:
@@ -238,6 +239,12 @@ class Server:
         name, plan, pictures, options = rest
         template = self._plan(plan, pictures)
         return GenerateRequest(self._model, name, partial(_about, template), options)
+
+
+def _library() -> tuple[int, int]:
+    """Tells the native module from another build of it: its bytes and its date."""
+    status = os.stat(str(_core.__file__))
+    return status.st_size, status.st_mtime_ns
 
 
 def _about(template: Plan, image: Any) -> Plan:

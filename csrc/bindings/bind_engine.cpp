@@ -165,6 +165,7 @@ void bind_engine(nb::module_& m) {
       .def_rw("choices", &GenerateParams::choices)
       .def_rw("grammar", &GenerateParams::grammar)
       .def_rw("logprobs", &GenerateParams::logprobs)
+      .def_rw("hash_logits", &GenerateParams::hash_logits)
       .def_rw("draft", &GenerateParams::draft)
 #define KE_SAMPLER_FIELD(type, field)                                  \
   .def_prop_rw(                                                        \
@@ -181,6 +182,7 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("finish_reason", [](const Generation& g) { return reason_name(g.reason); })
       .def_ro("stop_string", &Generation::stop_string)
       .def_ro("passes", &Generation::passes)
+      .def_ro("logits_hash", &Generation::logits_hash)
       .def_ro("reused", &Generation::reused)
       .def_ro("prefill_ms", &Generation::prefill_ms)
       .def_ro("decode_ms", &Generation::decode_ms);

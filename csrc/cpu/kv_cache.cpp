@@ -15,8 +15,6 @@ CpuKvCache::CpuKvCache(int n_layers, int64_t heads, int64_t head_dim, int64_t po
            "KV cache of ", n_layers, " layers, ", heads, " heads of ", head_dim, ", ", positions, " positions");
   layers = n_layers;
   width = heads * head_dim;
-  keys_.resize(n_layers);
-  values_.resize(n_layers);
   reserve(positions);
 }
 
@@ -24,15 +22,11 @@ void CpuKvCache::reserve(int64_t positions) {
   if (positions <= capacity) return;
   KE_CHECK(positions <= int64_t{1} << 31, OutOfMemory, "a KV cache of ", positions, " positions");
   const int64_t grown = (positions + kPanelRows - 1) / kPanelRows * kPanelRows;
-  const size_t row = static_cast<size_t>(heads_ * value_bytes());
-  std::vector<Memory> keys, values;  // all allocated before anything is replaced: a failure leaves the cache as it was
-  for (int l = 0; l < layers; ++l) {
-    keys.emplace_back(row * head_dim_ * grown);
-    values.emplace_back(row * padded_dim() * grown);
-  }
+  const size_t position = static_cast<size_t>(heads_ * (head_dim_ + padded_dim()) * value_bytes());
+  // Before anything is replaced: a failure leaves the cache as it was.
+  Memory memory(position * static_cast<size_t>(grown) * static_cast<size_t>(layers));
   const CpuKvCache old(std::move(*this));
-  keys_ = std::move(keys);
-  values_ = std::move(values);
+  memory_ = std::move(memory);
   capacity = grown;
   for (int l = 0; l < layers; ++l) copy_layer(old, l, 0, old.capacity);
 }
@@ -41,11 +35,7 @@ bool CpuKvCache::same_shape(const CpuKvCache& other) const {
   return layers == other.layers && heads_ == other.heads_ && head_dim_ == other.head_dim_ && half_ == other.half_;
 }
 
-size_t CpuKvCache::bytes() const {
-  size_t total = 0;
-  for (int l = 0; l < layers; ++l) total += keys_[l].size() + values_[l].size();
-  return total;
-}
+size_t CpuKvCache::bytes() const { return memory_.size(); }
 
 void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
   if (begin == end) return;

@@ -1,7 +1,5 @@
 // Keys and values of one sequence, laid out for the attention kernels.
 #pragma once
-#include <vector>
-
 #include "backend/backend.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
@@ -25,19 +23,22 @@ class CpuKvCache final : public KvCache {
   // Where one head's panels begin; `position` selects the lane (keys) or vector (values).
   uint8_t* keys(int layer, int64_t head, int64_t position = 0) const {
     const int64_t value = (head * capacity + position / kPanelRows * kPanelRows) * head_dim_ + position % kPanelRows;
-    return keys_[layer].data() + value * value_bytes();
+    return memory_.data() + layer * layer_bytes() + value * value_bytes();
   }
   uint8_t* values(int layer, int64_t head, int64_t position = 0) const {
-    return values_[layer].data() + (head * capacity * padded_dim() + position * kPanelRows) * value_bytes();
+    return memory_.data() + layer * layer_bytes() + key_bytes() +
+           (head * capacity * padded_dim() + position * kPanelRows) * value_bytes();
   }
 
  private:
   CpuKvCache(CpuKvCache&& other) = default;  // leaves `other` without memory
   int64_t value_bytes() const { return half_ ? 2 : 4; }
   int64_t padded_dim() const { return (head_dim_ + kPanelRows - 1) / kPanelRows * kPanelRows; }
+  int64_t key_bytes() const { return heads_ * capacity * head_dim_ * value_bytes(); }  // of a layer
+  int64_t layer_bytes() const { return key_bytes() + heads_ * capacity * padded_dim() * value_bytes(); }
   int64_t heads_, head_dim_;
   bool half_;
-  std::vector<Memory> keys_, values_;  // per layer
+  Memory memory_;  // layer by layer keys, then values; in one piece, so that the system has it back when it is freed
 };
 
 }  // namespace ke::cpu

@@ -20,6 +20,7 @@ struct GenerateParams {
   std::vector<std::string> choices;  // the answer is exactly one of these
   bool grammar = false;              // keep location tags well formed
   bool logprobs = false;             // of every token; without it only location tokens have one
+  bool hash_logits = false;          // fill Generation::logits_hash (not with beams)
   bool draft = true;                 // try likely tokens ahead of their turn; the answer does not depend on it
 };
 
@@ -30,9 +31,10 @@ struct Generation {
   std::vector<int32_t> ids;     // the answer, </s> included when it came
   std::vector<float> logprobs;  // per id: ln softmax over the whole vocabulary before any rule; NaN where not asked for
   FinishReason reason = FinishReason::Length;
-  std::string stop_string;  // the one that was met
-  int32_t passes = 0;       // of the model that gave a token or several (beams: not counted)
-  size_t reused = 0;        // positions of the prompt that were not computed again
+  std::string stop_string;   // the one that was met
+  int32_t passes = 0;        // of the model that gave a token or several (beams: not counted)
+  uint64_t logits_hash = 0;  // of the bits of all logits that decided a token, in order
+  size_t reused = 0;         // positions of the prompt that were not computed again
   double prefill_ms = 0, decode_ms = 0;
 };
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "engine/prefix_cache.h"
+#include "engine/vocabulary.h"
 
 namespace ke {
 
@@ -90,6 +91,7 @@ void Sequence::decide(std::span<const float> logits) {
     out_.prefill_ms = ms_since(started_);
     decoding_ = Clock::now();
   }
+  if (params_.hash_logits) out_.logits_hash = hash_bits(logits, out_.logits_hash);
   if (logits.size() == static_cast<size_t>(model_.vocab)) {
     scores_.assign(logits.begin(), logits.end());
   } else {
@@ -112,7 +114,7 @@ void Sequence::decide(std::span<const float> logits) {
 
 void Sequence::find_outputs() {
   outputs_.clear();
-  if (constraint_ && !params_.logprobs) constraint_->few(outputs_);
+  if (constraint_ && !params_.logprobs && !params_.hash_logits) constraint_->few(outputs_);
   for (int32_t id : outputs_)
     if (model_.format.is_location(id)) return outputs_.clear();
 }

@@ -47,6 +47,12 @@ double sum_of(const float* x, size_t n) {
 
 }  // namespace
 
+uint64_t hash_bits(std::span<const float> scores, uint64_t before) {
+  uint64_t h = before ^ 0xcbf29ce484222325u;  // FNV-1a over words of 32 bits
+  for (float s : scores) h = (h ^ std::bit_cast<uint32_t>(s)) * 0x100000001b3u;
+  return h;
+}
+
 bool all_finite(std::span<const float> scores) {
   float lanes[4 * kLanes] = {};  // 0 * x is NaN exactly for the non-finite
   size_t i = 0;

@@ -9,6 +9,9 @@ namespace ke {
 // Whether no score is infinite or NaN.
 bool all_finite(std::span<const float> scores);
 
+// A hash of the scores' bits that goes on from an earlier one: for comparing runs, no defence against anybody.
+uint64_t hash_bits(std::span<const float> scores, uint64_t before);
+
 // The first index of the highest score; scores is not empty and holds no NaN.
 int32_t argmax(std::span<const float> scores);
 
