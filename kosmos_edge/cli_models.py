@@ -76,8 +76,9 @@ def path_command(tag: str) -> int:
 @option("--type", "type_", metavar="TYPE", help="How the weights are stored, such as q4_k_m or q8_0.")
 @option("--to", metavar="FOLDER", help="Write the model there instead of the cache.")
 @option("--offline", is_flag=True, help="Open no socket: convert what the cache has.")
+@option("--keep-source", is_flag=True, help="Keep the downloaded checkpoint (6.7 GB for kosmos-2) for other types.")
 @message_options
-def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, **rest: Any) -> int:
+def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, keep_source: bool, **rest: Any) -> int:
     """Download the published checkpoint of TAG (kosmos-2, kosmos-2:q8_0, user/repo:TYPE) and convert it.
 
     Sizes are said before anything is fetched; the path of the finished file is printed.
@@ -88,7 +89,7 @@ def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, **r
     for line in hub.describe_plan(hub.plan(tag, type=type_, offline=offline, to=to)):
         messages.say(line)
     with progress_bar("pull", messages) as progress:
-        path = hub.pull(tag, type=type_, progress=progress, offline=offline, to=to)
+        path = hub.pull(tag, type=type_, progress=progress, offline=offline, to=to, keep_source=keep_source)
     click.echo(str(path))
     return 0
 

@@ -142,6 +142,15 @@ def test_kept_source_serves_other_types(server, place, checkpoint):
     assert hub.resolve("kosmos-2").name.endswith("Q8_0.gguf")
 
 
+@pytest.mark.parametrize("options", [(), ("--keep-source",)])
+def test_the_command_keeps_the_checkpoint_when_asked_to(server, place, checkpoint, capsys, options):
+    from kosmos_edge.cli import run
+
+    assert run(["models", "pull", "kosmos-2:q8_0", *options]) == 0
+    assert Path(capsys.readouterr().out.strip()).name.endswith("Q8_0.gguf")
+    assert (place.snapshot / "model.safetensors").exists() == bool(options)
+
+
 def test_the_library_finds_what_was_pulled(server, place, checkpoint):
     """What lies in its cache is what it would have put there itself: it downloads nothing again."""
     import huggingface_hub
