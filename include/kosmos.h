@@ -396,6 +396,48 @@ KOSMOS_API kosmos_status kosmos_result_get_entity(const kosmos_result *result, s
                                                   kosmos_error **error) KOSMOS_NOEXCEPT;
 KOSMOS_API void kosmos_result_free(kosmos_result *result) KOSMOS_NOEXCEPT;
 
+/* -------------------------------------------------------------------------------------------------------- batches */
+
+enum { KOSMOS_TASK_CAPTION = 1, KOSMOS_TASK_GROUND = 2, KOSMOS_TASK_LOCATE = 3, KOSMOS_TASK_DESCRIBE = 4, KOSMOS_TASK_ASK = 5 };
+
+/* One call of kosmos_caption, _ground, _locate, _describe or _ask, to be answered beside others. */
+typedef struct kosmos_request {
+  size_t struct_size;
+  int32_t task; /* KOSMOS_TASK_* */
+  int32_t reserved;
+  uint64_t id; /* the host's own; comes back with the answer */
+  const kosmos_image *image;
+  const char *text;              /* ground: prompt or NULL; locate: phrase; ask: question; others: NULL */
+  const kosmos_region *region;   /* describe; others: NULL */
+  const kosmos_options *options; /* may be NULL; its cancel and on_abort end this answer alone */
+} kosmos_request;
+
+/* Asked for the next request whenever there is room for one: fill it and return 1, or return 0 when no more will come. The
+ * request comes with its struct_size set and all else 0. What it points to is copied or done with when the callback is
+ * called again or the batch ends; a handle that it names may be freed then. A good place to read and encode a picture. */
+typedef int32_t (*kosmos_next_callback)(kosmos_request *request, void *user);
+/* An answer, in the order in which answers end: a result, or NULL and the error that this request alone ended with. Both
+ * belong to the host (kosmos_result_free, kosmos_error_free). Anything but 0 ends the batch with KOSMOS_ERROR_CANCELLED. */
+typedef int32_t (*kosmos_answer_callback)(uint64_t id, kosmos_result *result, kosmos_error *error, void *user);
+
+typedef struct kosmos_batch_options {
+  size_t struct_size;
+  int32_t batch_size; /* 1..256 answers in the making at a time; 0: 8, for about 180 MB with the full-size model */
+  int32_t reserved;
+  kosmos_next_callback on_next;     /* required */
+  kosmos_answer_callback on_answer; /* required */
+  kosmos_abort_callback on_abort;   /* NULL: none; ends the batch */
+  void *user;                       /* handed to all three */
+  kosmos_cancel *cancel;            /* NULL: none; ends the batch */
+} kosmos_batch_options;
+
+/* Answers many requests, several at a time: a weight that is read serves all of them, and a new request takes the place of
+ * one that ended. Every answer is the one that the function of its task gives, to the bit. A request with more than one
+ * beam is answered on its own. Returns when on_next has no more and all are answered. When the batch itself fails, requests
+ * that have had no answer get none. INVALID_REQUEST, MODEL_CORRUPT, CANCELLED, FORKED. */
+KOSMOS_API kosmos_status kosmos_batch(const kosmos_model *model, const kosmos_batch_options *options,
+                                      kosmos_error **error) KOSMOS_NOEXCEPT;
+
 /* -------------------------------------------------------------------------------------------------------- scoring */
 
 typedef struct kosmos_ranking kosmos_ranking;

@@ -157,6 +157,34 @@ class Segment(Sized):
     )
 
 
+class Request(Sized):
+    _fields_ = fields(
+        ("task", c_int32),
+        ("reserved", c_int32),
+        ("id", c_uint64),
+        ("image", c_void_p),
+        ("text", c_char_p),
+        ("region", POINTER(Region)),
+        ("options", POINTER(Options)),
+    )
+
+
+OnNext = CFUNCTYPE(c_int32, POINTER(Request), c_void_p)
+OnAnswer = CFUNCTYPE(c_int32, c_uint64, c_void_p, c_void_p, c_void_p)
+
+
+class BatchOptions(Sized):
+    _fields_ = fields(
+        ("batch_size", c_int32),
+        ("reserved", c_int32),
+        ("on_next", OnNext),
+        ("on_answer", OnAnswer),
+        ("on_abort", Abort),
+        ("user", c_void_p),
+        ("cancel", c_void_p),
+    )
+
+
 class ResultInfo(Sized):
     _fields_ = fields(
         ("text", c_void_p),
@@ -210,6 +238,8 @@ STRUCTS = {
     "options": Options,
     "region": Region,
     "segment": Segment,
+    "request": Request,
+    "batch_options": BatchOptions,
     "result_info": ResultInfo,
     "score_options": ScoreOptions,
     "score_info": ScoreInfo,

@@ -1,71 +1,23 @@
 // The functions of the C interface that answer.
-#include <chrono>
-#include <limits>
-
-#include "capi/options.h"
-#include "capi/result.h"
+#include "capi/request.h"
 
 namespace ke::capi {
 namespace {
 
-// Hands the growing answer to the host's callback.
-AnswerWatcher watcher_of(const kosmos_options& o, const Frame& frame) {
-  if (o.on_event == nullptr) return {};
-  const auto event_of = [](int32_t kind) {
-    kosmos_event e{};
-    e.struct_size = sizeof(e);
-    e.kind = kind;
-    e.text = "";
-    return e;
-  };
-  AnswerWatcher out;
-  out.on_token = [=](int32_t id, float logprob) {
-    kosmos_event e = event_of(KOSMOS_EVENT_TOKEN);
-    e.token_id = id;
-    e.logprob = logprob;
-    return o.on_event(&e, o.user) == 0;
-  };
-  out.on_event = [=](const AnswerEvent& event) {
-    if (const std::string* text = std::get_if<std::string>(&event)) {
-      kosmos_event e = event_of(KOSMOS_EVENT_TEXT);
-      e.text = text->c_str();
-      e.text_length = text->size();
-      return o.on_event(&e, o.user) == 0;
-    }
-    const EntityObject entity(std::get<AnswerEntity>(event), frame.width, frame.height);
-    const kosmos_entity view = entity.view();
-    kosmos_event e = event_of(KOSMOS_EVENT_ENTITY);
-    e.entity = &view;
-    return o.on_event(&e, o.user) == 0;
-  };
-  return out;
+kosmos_request request_of(int32_t task, const kosmos_image* image, const kosmos_options* options) {
+  kosmos_request r{};
+  r.struct_size = sizeof(r);
+  r.task = task;
+  r.image = image;
+  r.options = options;
+  return r;
 }
 
-void* answer(const ModelObject& model, const kosmos_options& o, const AnswerRequest& request, const Frame& frame) {
-  const auto start = std::chrono::steady_clock::now();
-  const CallCancel cancel(o.cancel, o.on_abort, o.user);
-  cancel.token.check();
-  AnswerReply reply = run_answer(*model.engine, request, watcher_of(o, frame), &cancel.token);
-  const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  model.log(KOSMOS_LOG_DEBUG, "answered with ", reply.generation.ids.size(), " tokens after ",
-            reply.generation.prompt_ids.size(), " in ", ms, " ms");
-  return insert_handle(Kind::Result, make_result(std::move(reply), model, frame, ms));
-}
-
-// A verb about one image: prompt(model, image, options, frame) gives the segments.
-template <class Prompt>
-kosmos_status about_image(const kosmos_model* model, const kosmos_image* image, const kosmos_options* options,
-                          kosmos_result** result, kosmos_error** error, const Verb& verb, Prompt&& prompt) noexcept {
+kosmos_status answer_request(const kosmos_model* model, const kosmos_request& request, kosmos_result** result,
+                             kosmos_error** error) noexcept {
   return guarded_new(result, error, "result", [&] {
     const std::shared_ptr<ModelObject> m = model_of(model);
-    const std::shared_ptr<ImageObject> i = image_of(image, *m, "image");
-    const kosmos_options o = read_struct(options, "kosmos_options");
-    CheckedOptions checked = check_options(o, verb, m->info);
-    Frame frame;
-    frame.width = i->width;
-    frame.height = i->height;
-    checked.request.segments = prompt(*m, *i, checked, frame);
-    return answer(*m, o, checked.request, frame);
+    return answer(*m, prepare(*m, request));
   });
 }
 
@@ -134,52 +86,35 @@ using namespace ke::capi;
 
 kosmos_status kosmos_caption(const kosmos_model* model, const kosmos_image* image, const kosmos_options* options,
                              kosmos_result** result, kosmos_error** error) noexcept {
-  const Verb verb{.takes_ground = true, .takes_detailed = true};
-  return about_image(model, image, options, result, error, verb,
-                     [](const ModelObject& m, const ImageObject& i, const CheckedOptions& o, Frame&) {
-                       return caption_prompt(m.formats, i.embedding, o.detailed, o.ground);
-                     });
+  return answer_request(model, request_of(KOSMOS_TASK_CAPTION, image, options), result, error);
 }
 
 kosmos_status kosmos_ground(const kosmos_model* model, const kosmos_image* image, const char* prompt,
                             const kosmos_options* options, kosmos_result** result, kosmos_error** error) noexcept {
-  return about_image(model, image, options, result, error, Verb{},
-                     [&](const ModelObject& m, const ImageObject& i, const CheckedOptions&, Frame&) {
-                       return ground_prompt(m.formats, i.embedding, prompt ? given_text("prompt", prompt) : "");
-                     });
+  kosmos_request r = request_of(KOSMOS_TASK_GROUND, image, options);
+  r.text = prompt;
+  return answer_request(model, r, result, error);
 }
 
 kosmos_status kosmos_locate(const kosmos_model* model, const kosmos_image* image, const char* phrase,
                             const kosmos_options* options, kosmos_result** result, kosmos_error** error) noexcept {
-  return about_image(model, image, options, result, error, Verb{},
-                     [&](const ModelObject& m, const ImageObject& i, CheckedOptions& o, Frame& frame) {
-                       KE_CHECK(!o.request.keep_prompt, InvalidRequest, "lead_in: locate does not take it");
-                       o.request.one_object = frame.expects_object = true;
-                       return locate_prompt(m.formats, i.embedding, given_text("phrase", phrase));
-                     });
+  kosmos_request r = request_of(KOSMOS_TASK_LOCATE, image, options);
+  r.text = phrase;
+  return answer_request(model, r, result, error);
 }
 
 kosmos_status kosmos_describe(const kosmos_model* model, const kosmos_image* image, const kosmos_region* region,
                               const kosmos_options* options, kosmos_result** result, kosmos_error** error) noexcept {
-  const Verb verb{.takes_ground = true, .ground = true};
-  return about_image(model, image, options, result, error, verb,
-                     [&](const ModelObject& m, const ImageObject& i, const CheckedOptions& o, Frame& frame) {
-                       const int64_t bins = m.info.location_bins;
-                       const auto cells =
-                           cells_of(required_struct(region, "region"), i.width, i.height, bins, "region");
-                       frame.seen_box = box_of(cells_to_box(cells.first, cells.second, bins), cells,
-                                               std::numeric_limits<double>::quiet_NaN(), i.width, i.height);
-                       return describe_prompt(m.formats, i.embedding, cells, o.ground);
-                     });
+  kosmos_request r = request_of(KOSMOS_TASK_DESCRIBE, image, options);
+  r.region = region;
+  return answer_request(model, r, result, error);
 }
 
 kosmos_status kosmos_ask(const kosmos_model* model, const kosmos_image* image, const char* question,
                          const kosmos_options* options, kosmos_result** result, kosmos_error** error) noexcept {
-  const Verb verb{.takes_ground = true, .takes_choices = true};
-  return about_image(model, image, options, result, error, verb,
-                     [&](const ModelObject& m, const ImageObject& i, const CheckedOptions& o, Frame&) {
-                       return ask_prompt(m.formats, i.embedding, given_text("question", question), o.ground);
-                     });
+  kosmos_request r = request_of(KOSMOS_TASK_ASK, image, options);
+  r.text = question;
+  return answer_request(model, r, result, error);
 }
 
 kosmos_status kosmos_generate(const kosmos_model* model, const kosmos_segment* segments, size_t segment_count,
@@ -199,7 +134,8 @@ kosmos_status kosmos_generate(const kosmos_model* model, const kosmos_segment* s
                " as in the first, got ", segment->struct_size);
       reader.add(read_struct(segment, "kosmos_segment"), i);
     }
-    checked.request.segments = std::move(reader.segments);
-    return answer(*m, o, checked.request, reader.frame);
+    Prepared prepared{o, std::move(checked.request), reader.frame};
+    prepared.request.segments = std::move(reader.segments);
+    return answer(*m, prepared);
   });
 }

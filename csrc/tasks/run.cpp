@@ -2,45 +2,55 @@
 
 namespace ke {
 
+AnswerRun::AnswerRun(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher)
+    : format_(engine.model().format),
+      request_(request),
+      watcher_(watcher),
+      tokenizer_(engine.tokenizer()),
+      reader_(*tokenizer_, format_.location_bins),
+      stream_(reader_, request.stop),
+      kept_(kept_ids(format_, engine.prompt_ids(request.segments), request.keep_prompt)) {}
+
+OnToken AnswerRun::on_token() {
+  if (!watcher_.on_token && !watcher_.on_event && !request_.one_object && request_.stop.empty()) return {};
+  return [this](int32_t id, float logprob) { return take(id, logprob); };
+}
+
+bool AnswerRun::take(int32_t id, float logprob) {
+  ids_.push_back(id);
+  logprobs_.push_back(logprob);
+  if (watcher_.on_token && !watcher_.on_token(id, logprob)) stopped_ = true;
+  met_stop_ = reader_.has_stop(kept_, ids_, request_.stop);
+  if (met_stop_ || stopped_) return false;
+  if (watcher_.on_event) hand_out(stream_.feed(kept_, ids_, logprobs_));
+  if (stopped_) return false;
+  return !request_.one_object || (id != format_.object_end && (ids_.size() > 1 || id == format_.object_begin));
+}
+
+void AnswerRun::hand_out(const std::vector<AnswerEvent>& events) {
+  for (const AnswerEvent& event : events)
+    if (!stopped_ && watcher_.on_event && !watcher_.on_event(event)) stopped_ = true;
+}
+
+AnswerReply AnswerRun::finish(Generation generation) {
+  AnswerReply out;
+  out.generation = std::move(generation);
+  const Generation& g = out.generation;
+  out.answer = reader_.read(kept_, g.ids, g.logprobs, request_.stop);
+  if (request_.one_object && out.answer.entities.empty())  // the token that showed that no box begins says nothing more
+    out.answer.text = reader_.read(kept_, {}, {}).text;
+  hand_out(stream_.finish(out.answer));
+  out.reason = stopped_              ? FinishReason::Callback
+               : met_stop_           ? FinishReason::StopString
+               : request_.one_object ? FinishReason::Eos
+                                     : g.reason;
+  return out;
+}
+
 AnswerReply run_answer(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher,
                        const CancelToken* cancel) {
-  const PromptFormat& format = engine.model().format;
-  const std::shared_ptr<const Tokenizer> tokenizer = engine.tokenizer();
-  const AnswerReader reader(*tokenizer, format.location_bins);
-  AnswerStream stream(reader, request.stop);
-  const std::vector<int32_t> kept = kept_ids(format, engine.prompt_ids(request.segments), request.keep_prompt);
-  std::vector<int32_t> ids;
-  std::vector<float> logprobs;
-  bool met_stop = false, stopped = false;
-
-  const auto hand_out = [&](const std::vector<AnswerEvent>& events) {
-    for (const AnswerEvent& event : events)
-      if (!stopped && watcher.on_event && !watcher.on_event(event)) stopped = true;
-  };
-  const OnToken on_token = [&](int32_t id, float logprob) {
-    ids.push_back(id);
-    logprobs.push_back(logprob);
-    if (watcher.on_token && !watcher.on_token(id, logprob)) stopped = true;
-    met_stop = reader.has_stop(kept, ids, request.stop);
-    if (met_stop || stopped) return false;
-    if (watcher.on_event) hand_out(stream.feed(kept, ids, logprobs));
-    if (stopped) return false;
-    return !request.one_object || (id != format.object_end && (ids.size() > 1 || id == format.object_begin));
-  };
-  const bool watched = watcher.on_token || watcher.on_event || request.one_object || !request.stop.empty();
-
-  AnswerReply out;
-  out.generation = engine.generate(request.segments, request.params, watched ? on_token : OnToken(), cancel);
-  const Generation& g = out.generation;
-  out.answer = reader.read(kept, g.ids, g.logprobs, request.stop);
-  if (request.one_object && out.answer.entities.empty())  // the token that showed that no box begins says nothing more
-    out.answer.text = reader.read(kept, {}, {}).text;
-  hand_out(stream.finish(out.answer));
-  out.reason = stopped              ? FinishReason::Callback
-               : met_stop           ? FinishReason::StopString
-               : request.one_object ? FinishReason::Eos
-                                    : g.reason;
-  return out;
+  AnswerRun run(engine, request, watcher);
+  return run.finish(engine.generate(request.segments, request.params, run.on_token(), cancel));
 }
 
 }  // namespace ke

@@ -29,6 +29,34 @@ struct AnswerWatcher {
   std::function<bool(const AnswerEvent&)> on_event;
 };
 
+// One answer from its request to its reply, whoever computes the tokens. Not copied or moved: on_token() refers to it.
+class AnswerRun {
+ public:
+  // Engine, request and watcher must outlive it. InvalidRequest, ContextTooLong.
+  AnswerRun(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher);
+  AnswerRun(const AnswerRun&) = delete;
+
+  // To be called with every token; empty where nobody looks at single tokens.
+  OnToken on_token();
+  // Reads the whole answer and hands out what the watcher has not got yet.
+  AnswerReply finish(Generation generation);
+
+ private:
+  bool take(int32_t id, float logprob);
+  void hand_out(const std::vector<AnswerEvent>& events);
+
+  const PromptFormat& format_;
+  const AnswerRequest& request_;
+  const AnswerWatcher& watcher_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  AnswerReader reader_;
+  AnswerStream stream_;
+  std::vector<int32_t> kept_;
+  std::vector<int32_t> ids_;
+  std::vector<float> logprobs_;
+  bool met_stop_ = false, stopped_ = false;
+};
+
 // InvalidRequest, ModelCorrupt, ContextTooLong, Cancelled.
 AnswerReply run_answer(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher,
                        const CancelToken* cancel);

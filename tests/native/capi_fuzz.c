@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MODEL, IMAGE, RESULT, RANKING, CANCEL, ERROR, KINDS, SLOTS = 6, CALLS = 19, kWeights = 106 };
+enum { MODEL, IMAGE, RESULT, RANKING, CANCEL, ERROR, KINDS, SLOTS = 6, CALLS = 20, kWeights = 112 };
 
 typedef struct {
   uint64_t state;
@@ -244,6 +244,58 @@ static int call_score(Run *run, void **out, kosmos_error **error) {
                       (kosmos_ranking **)out, error);
 }
 
+typedef struct {
+  Run *run;
+  kosmos_options options;
+  kosmos_region region;
+  const char *texts[2];
+  int left;
+} Requests;
+
+static int32_t on_next(kosmos_request *request, void *user) {
+  Requests *r = user;
+  Run *run = r->run;
+  if (r->left-- <= 0) return 0;
+  r->options = options_of(run, r->texts);
+  if (r->options.struct_size > sizeof r->options) r->options.struct_size = 0;
+  r->region = region_of(run);
+  if (r->region.struct_size > sizeof r->region) r->region.struct_size = 0;
+  request->task = chance(run, 3) ? number(run) : 1 + below(run, 5);
+  request->id = (uint64_t)r->left;
+  request->image = handle(run, IMAGE);
+  if (request->task != KOSMOS_TASK_CAPTION && request->task != KOSMOS_TASK_DESCRIBE) request->text = text(run);
+  if (request->task == KOSMOS_TASK_DESCRIBE || chance(run, 3)) request->region = &r->region;
+  if (chance(run, 80)) request->options = &r->options;
+  if (chance(run, 1)) request->struct_size = 1;
+  if (on_abort(run)) return 0;
+  return 1;
+}
+
+static int32_t on_answer(uint64_t id, kosmos_result *result, kosmos_error *error, void *user) {
+  Requests *r = user;
+  (void)id;
+  if ((result == NULL) == (error == NULL)) wrong("an answer that is neither or both", 19, 0);
+  if (result) keep(r->run, RESULT, result);
+  if (error) keep(r->run, ERROR, error);
+  return on_abort(r->run);
+}
+
+static int call_batch(Run *run, kosmos_error **error) {
+  Requests requests;
+  kosmos_batch_options o = KOSMOS_INIT(kosmos_batch_options);
+  memset(&requests, 0, sizeof requests);
+  requests.run = run;
+  requests.left = below(run, 6);
+  o.batch_size = chance(run, 90) ? below(run, 4) : number(run);
+  if (chance(run, 97)) o.on_next = on_next;
+  if (chance(run, 97)) o.on_answer = on_answer;
+  if (chance(run, 10)) o.cancel = handle(run, CANCEL);
+  o.user = &requests;
+  if (chance(run, 2)) o.struct_size = (size_t)below(run, (int)sizeof o);
+  if (o.struct_size < sizeof o) o.on_next = NULL; /* `user` might not be read */
+  return kosmos_batch(handle(run, MODEL), chance(run, 3) ? NULL : &o, error);
+}
+
 static int call_load(Run *run, void **out, kosmos_error **error) {
   kosmos_load_options o = KOSMOS_INIT(kosmos_load_options);
   const char *path = chance(run, 90) ? model_path : chance(run, 50) ? text(run) : "/nowhere.gguf";
@@ -279,10 +331,10 @@ static void read_result(Run *run, const kosmos_result *result) {
 
 static void step(Run *run) {
   /* load encode caption ground locate describe ask generate score model image result entity ranking cancel set free error
-   * count */
-  static const int weights[CALLS] = {2, 10, 10, 6, 6, 6, 6, 8, 6, 4, 4, 8, 4, 6, 3, 3, 8, 4, 2};
+   * count batch */
+  static const int weights[CALLS] = {2, 10, 10, 6, 6, 6, 6, 8, 6, 4, 4, 8, 4, 6, 3, 3, 8, 4, 2, 6};
   static const int makes[CALLS] = {MODEL,  IMAGE,  RESULT, RESULT, RESULT, RESULT, RESULT, RESULT, RANKING, -1,
-                                   -1,     -1,     -1,     -1,     CANCEL, -1,     -1,     -1,     -1};
+                                   -1,     -1,     -1,     -1,     CANCEL, -1,     -1,     -1,     -1,     -1};
   const char *texts[2];
   const kosmos_options given = options_of(run, texts);
   const kosmos_region region = region_of(run);
@@ -368,8 +420,11 @@ static void step(Run *run) {
         wrong("an error without a text", call, 0);
       break;
     }
-    default:
+    case 18:
       run->state += kosmos_ranking_count(handle(run, RANKING));
+      break;
+    default:
+      status = call_batch(run, &error);
       break;
   }
 
