@@ -7,7 +7,7 @@ part of its text, or SAFE (the input is usable, and nothing bad happens when it 
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gguf_builder import ARRAY, BOOL, FLOAT32, INT32, INT64, STRING, UINT8, UINT32, UINT64, GgufBuilder, TensorSpec
@@ -252,8 +252,8 @@ case(
     "array of arrays",
     lambda: _header(3, 0, 1, struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", ARRAY, ARRAY, 1) * 99),
 )
-case("a key that occurs twice", "gguf", BAD, "occurs twice", lambda: _twice("extra_entries"))
-case("a tensor that occurs twice", "gguf", BAD, "two tensors are called", lambda: _twice("tensors"))
+case("a key that occurs twice", "gguf", BAD, "occurs twice", lambda: _one_more("extra_entries"))
+case("a tensor that occurs twice", "gguf", BAD, "two tensors are called", lambda: _one_more("tensors"))
 case("two tensors in one place", "gguf", BAD, "overlap", lambda: with_tensor("output_norm.bias", offset=0))
 case("a boolean of 2", "gguf", BAD, "expected 0 or 1", lambda: with_key("clip.use_gelu", BOOL, b"\2"))
 case("a big-endian file", "gguf", BAD, "big-endian", lambda: b"GGUF" + struct.pack(">IQQ", 3, 0, 0))
@@ -270,7 +270,7 @@ case(
     "gguf",
     BAD,
     "no part of this model",
-    lambda: with_tensor("output_norm.bias", name=b"output_norm.evil"),
+    lambda: _one_more("another"),
 )
 case(
     "gemma.cpp 762 position embeddings too short",
@@ -415,10 +415,13 @@ case(
 )
 
 
-def _twice(field: str) -> bytes:
+def _one_more(field: str) -> bytes:
+    """An entry or a tensor too many."""
     parts = builder()
     if field == "tensors":
         parts.tensors.append(parts.tensors[1])
+    elif field == "another":
+        parts.tensors.append(replace(parts.tensors[1], name=b"output_norm.evil"))
     else:
         parts.extra_entries.append((b"general.name", (STRING, b"again")))
     return parts.build()
