@@ -50,39 +50,6 @@ def test_only_kosmos_functions_are_exported():
     assert set(symbols("--defined-only")) - {"KOSMOS_0"} == expected
 
 
-# Ends the process, prints, or changes what belongs to the process.
-UNWANTED = re.compile(
-    r"_?_?(abort|_?exit|_Exit|quick_exit|atexit|at_quick_exit|raise|kill|pthread_kill|signal|sigaction|bsd_signal|longjmp"
-    r"|siglongjmp|setlocale|uselocale|chdir|fchdir|umask|fesetround|fesetenv|feenableexcept|system|popen|execv\w*|fork"
-    r"|v?f?w?printf|v?dprintf|f?puts|f?putc|putchar|perror|psignal|syslog|write|pwrite\w*|writev|fwrite|stdout|stderr"
-    r"|assert_fail|assert_perror_fail|\w*printf_chk|fortify_fail|chk_fail"
-    r"|socket|connect|bind|listen|accept|getaddrinfo|dlopen)"
-)
-ALLOWED = {
-    "_ZSt9terminatev": "std::terminate, called where an exception meets a noexcept function; guarded() lets none",
-}
-
-
-@linux
-@needs("nm")
-def test_nothing_that_ends_the_process_or_prints_is_imported():
-    imported = symbols("--undefined-only")
-    assert len(imported) > 50 and "mmap" in imported
-    assert [name for name in imported if UNWANTED.fullmatch(name)] == []
-    streams = [name for name in imported if re.search(r"_ZSt4(cout|cerr|clog)|_ZNSt8ios_base4Init", name)]
-    assert streams == []
-    ending = [name for name in imported if re.search(r"terminate|unexpected|_ZSt\d+(abort|exit)", name)]
-    assert set(ending) <= set(ALLOWED)
-
-
-@needs("nm")
-def test_the_scan_knows_what_it_looks_for():
-    for name in ("abort", "exit", "_exit", "printf", "vfprintf", "__printf_chk", "__assert_fail", "puts", "sigaction"):
-        assert UNWANTED.fullmatch(name), name
-    for name in ("snprintf", "memcpy", "pthread_create", "__cxa_throw", "_ZSt9terminatev", "mmap", "getenv"):
-        assert not UNWANTED.fullmatch(name), name
-
-
 @linux
 @needs("readelf")
 def test_the_library_has_a_versioned_name_and_stays_loaded():
