@@ -2,6 +2,7 @@
 # -O1: these builds are for finding faults, and must compile in reasonable time. The kernels of vector sets are left out
 # of UndefinedBehaviorSanitizer, with which they would compile for ten minutes; the same text is in it as "scalar".
 set(KOSMOS_EDGE_SANITIZE "" CACHE STRING "Sanitizers to build with: address,undefined or thread (empty: none)")
+option(KOSMOS_EDGE_SANITIZE_KERNELS "Instrument the kernels too; without, long runs of everything else are quick" ON)
 set(KE_KERNEL_OPTIONS -O3)
 set(KE_SCALAR_OPTIONS)
 if(KOSMOS_EDGE_SANITIZE)
@@ -10,7 +11,9 @@ if(KOSMOS_EDGE_SANITIZE)
   add_compile_options(${KE_SANITIZE} -O1 -g1 -fno-omit-frame-pointer)
   add_link_options(${KE_SANITIZE})
   set(KE_KERNEL_OPTIONS -O1)
-  if(KOSMOS_EDGE_SANITIZE MATCHES undefined)
+  if(NOT KOSMOS_EDGE_SANITIZE_KERNELS)
+    set(KE_KERNEL_OPTIONS -O3 -fno-sanitize=all)
+  elseif(KOSMOS_EDGE_SANITIZE MATCHES undefined)
     set(KE_KERNEL_OPTIONS -O2 -fno-sanitize=undefined)
     set(KE_SCALAR_OPTIONS -O1 -fsanitize=undefined -fno-sanitize-recover=all)
   endif()

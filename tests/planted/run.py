@@ -4,9 +4,8 @@
 
 FOLDER keeps the copy and its build. WORDs: only defects whose name or file has one of them. Prints a line per defect,
 "caught" or "MISSED", then how many; exits with 1 unless all but one are caught. Needs cmake, ninja, nanobind and the
-package's test extra; compiles one instruction set (KOSMOS_EDGE_PLANTED_CMAKE: other arguments for cmake), with ccache
-where it is installed. A defect that does not compile
-is an error of the list. Before the defects, all tests named are run once without any: they must pass.
+package's test extra; compiles one instruction set (KOSMOS_EDGE_PLANTED_CMAKE: other arguments for cmake). A defect that
+does not compile is an error of the list. Before the defects, all tests named are run once: they must pass.
 """
 
 import os
@@ -45,8 +44,6 @@ class Copy:
             command = ["cmake", "-G", "Ninja", "-S", self.source, "-B", self.build, f"-Dnanobind_DIR={nanobind}",
                        f"-DPython_EXECUTABLE={sys.executable}",
                        *os.environ.get("KOSMOS_EDGE_PLANTED_CMAKE", quick).split()]  # fmt: skip
-            if shutil.which("ccache"):
-                command.append("-DCMAKE_CXX_COMPILER_LAUNCHER=ccache")
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def make(self) -> str:
