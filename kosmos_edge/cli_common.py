@@ -157,6 +157,8 @@ def take_model(values: dict[str, Any], messages: Messages) -> Model:
     model = load(spec, device=device, threads=threads, mode=mode, offline=offline, isolation=isolation)
     elapsed_ms = (time.perf_counter() - start) * 1000
     messages.detail(f"{model.name} from {model.path} on {model.description}, loaded in {elapsed_ms:.0f} ms")
+    if model.fallback:
+        messages.say(f"runs on the {model.device}: {model.fallback}")
     if model.notice:
         messages.say(model.notice)
     return model

@@ -129,7 +129,16 @@ class Server:
     ) -> dict[str, Any]:
         engine = _core.Engine(path, device=device, threads=threads, mode=mode, prefix_bytes=kept, cancel=token)
         self._session = Session(engine)
-        names = ("device", "description", "isa", "threads", "context_length", "image_tokens", "location_bins")
+        names = (
+            "device",
+            "description",
+            "fallback",
+            "isa",
+            "threads",
+            "context_length",
+            "image_tokens",
+            "location_bins",
+        )
         return {name: getattr(engine, name) for name in names} | {
             "metadata": dict(engine.metadata),
             "vocabulary": engine.tokenizer.size,

@@ -184,6 +184,11 @@ class Model:
         return self._open.engine.description
 
     @property
+    def fallback(self) -> str:
+        """Why device="auto" does not use a better device that is installed, in a line; "" where it is of no account."""
+        return self._open.engine.fallback
+
+    @property
     def isa(self) -> str:
         """The instruction set whose kernels run."""
         return self._open.engine.isa

@@ -16,6 +16,8 @@ BELOW = {
     "text": {"base"},
     "backend": {"base", "quant", "format"},
     "cpu": {"base", "quant", "format", "backend"},
+    "emulate": set(),
+    "cuda": {"base", "quant", "format", "backend", "emulate"},
     "layers": {"base", "quant", "format", "backend"},
     "models": {"base", "quant", "format", "backend", "layers", "image"},
     "engine": {"base", "quant", "format", "backend", "layers", "models", "image", "text"},

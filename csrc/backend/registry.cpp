@@ -8,14 +8,15 @@ namespace {
 
 struct Device {
   const char* name;
+  bool (*installed)();  // false: not a word about it is due where it is not used
   std::string (*unavailable)();
   std::shared_ptr<Backend> (*make)(const BackendOptions&);
 };
 
 const Device devices[] = {
-    {"cuda", cuda_unavailable, make_cuda_backend},
-    {"metal", metal_unavailable, make_metal_backend},
-    {"cpu", [] { return std::string(); }, make_cpu_backend},
+    {"cuda", cuda_installed, cuda_unavailable, make_cuda_backend},
+    {"metal", [] { return metal_unavailable().empty(); }, metal_unavailable, make_metal_backend},
+    {"cpu", [] { return true; }, [] { return std::string(); }, make_cpu_backend},
 };
 
 // "cpu; not here: cuda (this build has no CUDA backend), ..."
@@ -30,6 +31,20 @@ std::string describe_devices() {
 }
 
 }  // namespace
+
+std::vector<std::string> preferred_devices(const BackendOptions& options) {
+  if (options.device != "auto") return {options.device};
+  std::vector<std::string> names;
+  for (const Device& d : devices)
+    if (d.installed() && (options.isa.empty() || d.make == make_cpu_backend)) names.push_back(d.name);
+  return names;
+}
+
+std::string device_unavailable(const std::string& name) {
+  for (const Device& d : devices)
+    if (d.name == name) return d.unavailable();
+  return "";
+}
 
 std::vector<std::pair<std::string, std::string>> list_devices() {
   std::vector<std::pair<std::string, std::string>> out;

@@ -202,6 +202,7 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
       .def_prop_ro("description", [](const Engine& e) { return e.backend().description(); })
+      .def_prop_ro("fallback", &Engine::fallback)
       .def_prop_ro("isa", [](const Engine& e) { return e.backend().isa(); })
       .def_prop_ro("threads", [](const Engine& e) { return e.backend().threads(); })
       .def_prop_ro("context_length", [](const Engine& e) { return e.model().context; })

@@ -78,7 +78,8 @@ struct Parts {
 // Every operation, on one backend. The methods may be called from several threads at once.
 class Ops {
  public:
-  Ops(const std::string& isa, int threads) : backend_(make_backend({"cpu", threads, isa})) {}
+  Ops(const std::string& isa, int threads, const std::string& device)
+      : backend_(make_backend({device, threads, isa})) {}
 
   std::string description() const { return backend_->description(); }
   void alloc(int64_t floats) { backend_->alloc(floats); }
@@ -289,7 +290,8 @@ void bind_ops(nb::module_& m) {
 
   nb::module_ t = nb::cast<nb::module_>(m.attr("testing"));
   nb::class_<Ops>(t, "Ops")
-      .def(nb::init<const std::string&, int>(), nb::arg("isa"), nb::arg("threads"))
+      .def(nb::init<const std::string&, int, const std::string&>(), nb::arg("isa"), nb::arg("threads"),
+           nb::arg("device") = "cpu")
       .def_prop_ro("description", &Ops::description)
       .def("linear", &Ops::linear, nb::arg("parts"), nb::arg("cols"), nb::arg("x"), nb::arg("m"),
            nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"),

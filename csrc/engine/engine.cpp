@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "backend/devices.h"
 #include "base/error.h"
 #include "engine/vocabulary.h"
 
@@ -26,6 +27,33 @@ static std::shared_ptr<const Tokenizer> load_tokenizer(const GgufFile& file) {
 }
 
 std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions& options) {
+  LoadOptions named = options;
+  std::string fallback;
+  const std::vector<std::string> devices = preferred_devices(options.backend);
+  const auto skip = [&](const std::string& device, const std::string& why) {
+    fallback += concat(fallback.empty() ? "" : "; ", device, " is not used: ", why);
+  };
+  for (size_t i = 0; i + 1 < devices.size(); i++) {
+    named.backend.device = devices[i];
+    const std::string why = device_unavailable(devices[i]);
+    if (!why.empty()) {
+      skip(devices[i], why);
+      continue;
+    }
+    try {
+      return load_named(path, named);
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::DeviceUnavailable && e.code() != ErrorCode::OutOfMemory) throw;
+      skip(devices[i], e.what());
+    }
+  }
+  named.backend.device = devices.back();
+  std::shared_ptr<Engine> engine = load_named(path, named);
+  engine->fallback_ = fallback;
+  return engine;
+}
+
+std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOptions& options) {
   auto engine = std::make_shared<Engine>();
   engine->file_ = GgufFile::open(path, options.mode);
   if (options.on_progress) {

@@ -30,12 +30,15 @@ struct Scoring {
 
 class Engine {
  public:
-  // ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, Io.
+  // ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, Io. Device "auto": where a better device that is
+  // installed cannot be used or has not enough memory, the next one is.
   static std::shared_ptr<Engine> load(const std::string& path, const LoadOptions& options);
 
   const GgufFile& file() const { return *file_; }
   const Backend& backend() const { return *backend_; }
   const Model& model() const { return *model_; }
+  // Why a better device than this one is not used, in a line; empty where none is installed or asked for.
+  const std::string& fallback() const { return fallback_; }
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
 
   // keep: what prompts that begin with the picture have in common is computed once and stays with it.
@@ -55,6 +58,7 @@ class Engine {
   std::vector<float> logits(const std::vector<Segment>& segments, const CancelToken* cancel) const;
 
  private:
+  static std::shared_ptr<Engine> load_named(const std::string& path, const LoadOptions& options);
   std::shared_ptr<ImageEmbedding> make_embedding(std::vector<float> values, bool keep) const;
 
   std::shared_ptr<GgufFile> file_;
@@ -62,6 +66,7 @@ class Engine {
   std::unique_ptr<Model> model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<PrefixBudget> prefixes_;
+  std::string fallback_;
   std::shared_ptr<PrefixCache> opening_;  // <s><image>, the same for every picture; filled by the first
 };
 

@@ -1,0 +1,34 @@
+// Launches of the attentions.
+#include "cuda/kernels.h"
+
+#include "cuda/attention.cuh"
+
+namespace ke::cuda {
+
+cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& v, const RowSlot* slots,
+                            const CacheShape& shape) {
+  return launch(stream, shape.half ? kv_write_kernel<true> : kv_write_kernel<false>, dim3{up(k.rows, 1), 1, 1},
+                kThreads, 0, k, v, slots, shape);
+}
+
+cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const RowSlot* slots, const CacheShape& shape,
+                                float scale, int64_t longest, const Matrix& out) {
+  return launch(stream, shape.half ? kv_attention_kernel<true> : kv_attention_kernel<false>,
+                dim3{up(shape.heads, 1), up(q.rows, 1), 1}, kThreads, sizeof(float) * longest, q, slots, shape, scale,
+                out);
+}
+
+int64_t attention_positions(int64_t dims) {
+  const size_t shared = 46 << 10, fixed = attention_shared_bytes(dims, 0);
+  if (fixed > shared) return 0;
+  return static_cast<int64_t>((shared - fixed) / (attention_shared_bytes(dims, 1) - fixed));
+}
+
+cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
+                             float scale, const Matrix& out) {
+  const int64_t dims = q.cols / heads;
+  return launch(stream, attention_kernel, dim3{up(q.rows, kTileQueries), up(heads, 1), 1}, kThreads,
+                attention_shared_bytes(dims, k.rows), q, k, v, dims, scale, out);
+}
+
+}  // namespace ke::cuda

@@ -1,0 +1,286 @@
+#include "cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cuda/kv_cache.h"
+
+namespace ke::cuda {
+
+namespace {
+
+class CudaBuffer final : public Buffer {
+ public:
+  explicit CudaBuffer(int64_t floats) : memory_(static_cast<size_t>(floats) * sizeof(float)) {
+    data = memory_.as<float>();
+    count = floats;
+  }
+
+ private:
+  DeviceMemory memory_;
+};
+
+Matrix matrix(Mat m) { return {m.data, m.rows, m.cols, m.stride}; }
+NormWeights weights(const Norm& n) { return {n.gamma->data, n.beta->data, n.eps}; }
+Act act_of(Activation a) {
+  return a == Activation::GeluErf ? Act::GeluErf : a == Activation::QuickGelu ? Act::QuickGelu : Act::None;
+}
+size_t row_bytes(int64_t cols) { return static_cast<size_t>(cols) * sizeof(float); }
+
+int64_t head_dim_of(Mat q, int64_t heads) {
+  KE_CHECK(heads > 0 && q.cols % heads == 0, InvalidRequest, "attention: ", q.cols, " values are no multiple of ",
+           heads, " heads");
+  const int64_t d = q.cols / heads;
+  KE_CHECK(d % 8 == 0 && d <= 256, InvalidRequest, "attention: head width ", d,
+           ", supported are multiples of 8 up to 256");
+  return d;
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(int device) : device_(device) {
+  check(cudaSetDevice(device_), "select the device");
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, device_), "ask for the device's properties");
+#ifdef KE_CUDA_EMULATED
+  name_ = concat("cuda-emulated:", device_);
+#else
+  name_ = concat("cuda:", device_);
+#endif
+  description_ = concat(name_, " (", properties.name, ", ", properties.totalGlobalMem >> 20, " MiB)");
+  KE_CHECK(properties.major * 10 + properties.minor >= 75, DeviceUnavailable, name_, " (", properties.name,
+           ") has compute capability ", properties.major, ".", properties.minor, ", 7.5 or later is needed");
+  stream_ = std::make_unique<Stream>();
+}
+
+// Threads of the host each have a current device of their own.
+CudaBackend::Lock CudaBackend::enter() {
+  check(cudaSetDevice(device_), "select the device");
+  return Lock(mutex_);
+}
+
+void CudaBackend::grow(DeviceMemory& memory, size_t bytes) {
+  if (memory.bytes() >= bytes) return;
+  memory = DeviceMemory();  // freeing waits for the work that uses it
+  memory = DeviceMemory(bytes);
+}
+
+std::unique_ptr<Buffer> CudaBackend::alloc(int64_t floats) {
+  KE_CHECK(floats >= 0 && floats <= int64_t{1} << 48, OutOfMemory, "not enough memory for ", floats, " floats");
+  check(cudaSetDevice(device_), "select the device");
+  return std::make_unique<CudaBuffer>(floats);
+}
+
+void CudaBackend::write(const float* host, Mat dst) {
+  if (dst.rows == 0 || dst.cols == 0) return;
+  const auto lock = enter();
+  check(cudaMemcpy2DAsync(dst.data, row_bytes(dst.stride), host, row_bytes(dst.cols), row_bytes(dst.cols), dst.rows,
+                          cudaMemcpyHostToDevice, *stream_),
+        "copy to the device");
+  check(cudaStreamSynchronize(*stream_), "copy to the device");
+}
+
+void CudaBackend::read(Mat src, float* host) {
+  if (src.rows == 0 || src.cols == 0) return;
+  const auto lock = enter();
+  check(cudaMemcpy2DAsync(host, row_bytes(src.cols), src.data, row_bytes(src.stride), row_bytes(src.cols), src.rows,
+                          cudaMemcpyDeviceToHost, *stream_),
+        "copy from the device");
+  check(cudaStreamSynchronize(*stream_), "copy from the device");
+}
+
+std::unique_ptr<Linear> CudaBackend::upload(const std::vector<Tensor>& parts, const float* bias, Use use) {
+  const auto lock = enter();
+  return upload_linear(*stream_, parts, bias, use);
+}
+
+std::unique_ptr<KvCache> CudaBackend::alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
+                                               DType type) {
+  KE_CHECK(type == DType::F32 || type == DType::F16, InvalidRequest, "keys and values are float32 or float16");
+  check(cudaSetDevice(device_), "select the device");
+  return std::make_unique<CudaKvCache>(layers, heads, head_dim, capacity, type == DType::F16);
+}
+
+void CudaBackend::reserve(KvCache& cache, int64_t capacity) {
+  auto& c = static_cast<CudaKvCache&>(cache);
+  if (capacity <= c.capacity) return;
+  const auto lock = enter();
+  CudaKvCache larger(c.layers, c.heads(), c.head_dim(), capacity, c.half());
+  larger.copy_from(c, 0, c.capacity, *stream_);
+  c.swap_memory(larger);
+}
+
+void CudaBackend::kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) {
+  const auto& from = static_cast<const CudaKvCache&>(src);
+  auto& to = static_cast<CudaKvCache&>(dst);
+  KE_ASSERT(to.same_shape(from) && begin >= 0 && begin <= end && end <= from.capacity);
+  reserve(to, end);
+  const auto lock = enter();
+  to.copy_from(from, begin, end, *stream_);
+}
+
+Codes CudaBackend::scratch_codes(int64_t rows, int64_t blocks) {
+  const size_t n = static_cast<size_t>(rows * blocks);
+  grow(codes_, n * (kBlock + 16 + sizeof(float)));
+  auto* base = codes_.as<int8_t>();
+  return {base, reinterpret_cast<float*>(base + n * (kBlock + 16)), base + n * kBlock};
+}
+
+// Quantized segments take x in the form they need; for float ones it is normalised first, into scratch.
+void CudaBackend::run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual,
+                             Mat y) {
+  KE_ASSERT(x.cols == w.in && y.cols == w.out && y.rows == x.rows);
+  KE_ASSERT(!residual.data || (residual.rows == y.rows && residual.cols == y.cols));
+  KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && norm->gamma->count >= x.cols));
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  const NormWeights norm_weights = norm ? weights(*norm) : NormWeights{};
+  const Matrix normed = norm ? Matrix{scratch.data, x.rows, x.cols, scratch.stride} : matrix(x);
+  bool have_normed = !norm, have_codes = false;
+  Codes codes;
+  for (const CudaLinear::Segment& s : w.segments) {
+    Epilogue e;
+    e.bias = w.bias.data() ? w.bias.as<float>() + s.first : nullptr;
+    e.residual = residual.data ? residual.data + s.first : nullptr;
+    e.residual_stride = residual.stride;
+    e.y = y.data + s.first;
+    e.y_stride = y.stride;
+    e.act = act_of(act);
+    if (!s.quantized) {
+      if (!have_normed) check(launch_layer_norm(*stream_, matrix(x), norm_weights, normed), "layer norm");
+      have_normed = true;
+      check(launch_float(*stream_, s.floats, normed, e), "product with float weights");
+    } else if (x.rows <= few_rows(s.codes.blocks)) {
+      check(launch_few(*stream_, s.codes, matrix(x), norm_weights, e), "product with few rows");
+    } else {
+      if (!have_codes) {
+        codes = scratch_codes(x.rows, s.codes.blocks);
+        check(launch_quantize(*stream_, matrix(x), norm_weights, codes), "quantize activations");
+      }
+      have_codes = true;
+      check(launch_many(*stream_, s.codes, codes, x.rows, e), "product with many rows");
+    }
+  }
+}
+
+void CudaBackend::linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) {
+  run_linear(static_cast<const CudaLinear&>(w), x, nullptr, {}, act, residual, y);
+}
+
+void CudaBackend::norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch,
+                              Mat y) {
+  run_linear(static_cast<const CudaLinear&>(w), x, &norm, scratch, act, residual, y);
+}
+
+// All columns are computed, and the ones asked for picked: the weights' bytes are what a product costs, and those of
+// single rows lie among their panel's.
+void CudaBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs,
+                                   Mat scratch, Mat y) {
+  KE_ASSERT(y.cols == static_cast<int64_t>(outputs.size()) && y.rows == x.rows);
+  const auto lock = enter();
+  grow(all_outputs_, row_bytes(x.rows * w.out));
+  grow(columns_, outputs.size_bytes());
+  const Mat all(all_outputs_.as<float>(), x.rows, w.out, w.out);
+  check(cudaMemcpyAsync(columns_.data(), outputs.data(), outputs.size_bytes(), cudaMemcpyHostToDevice, *stream_),
+        "copy to the device");
+  norm_linear(x, norm, w, Activation::None, {}, scratch, all);
+  check(launch_gather_columns(*stream_, matrix(all), columns_.as<int32_t>(), matrix(y)), "pick outputs");
+}
+
+void CudaBackend::layer_norm(Mat x, const Norm& norm, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols && norm.gamma->count >= x.cols && norm.beta->count >= x.cols);
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  check(launch_layer_norm(*stream_, matrix(x), weights(norm), matrix(y)), "layer norm");
+}
+
+void CudaBackend::l2_normalize(Mat x, float eps) {
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  check(launch_l2_normalize(*stream_, matrix(x), eps), "normalise lengths");
+}
+
+void CudaBackend::add(Mat x, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  check(launch_add(*stream_, matrix(x), matrix(y)), "add");
+}
+
+void CudaBackend::copy(Mat x, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  check(cudaMemcpy2DAsync(y.data, row_bytes(y.stride), x.data, row_bytes(x.stride), row_bytes(x.cols), x.rows,
+                          cudaMemcpyDeviceToDevice, *stream_),
+        "copy on the device");
+}
+
+void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision) {
+  const int64_t d = head_dim_of(q, heads);
+  KE_ASSERT(k.cols == q.cols && v.cols == q.cols && v.rows == k.rows && out.rows == q.rows && out.cols == q.cols &&
+            k.rows > 0);
+  const int64_t most = attention_positions(d);
+  KE_CHECK(k.rows <= most, InvalidRequest, "attention over ", k.rows, " positions with heads of ", d,
+           " values: a CUDA device takes at most ", most);
+  if (q.rows == 0) return;
+  const auto lock = enter();
+  check(launch_attention(*stream_, matrix(q), matrix(k), matrix(v), heads, scale, matrix(out)), "attention");
+}
+
+const RowSlot* CudaBackend::device_slots(const std::vector<Slot>& slots, int64_t rows) {
+  std::vector<RowSlot> wanted;
+  wanted.reserve(static_cast<size_t>(rows));
+  for (int64_t r = 0; r < rows; r++)
+    wanted.push_back(
+        {static_cast<const CudaKvCache*>(slots[r].cache)->data(), slots[r].cache->capacity, slots[r].pos, 0});
+  const size_t bytes = wanted.size() * sizeof(RowSlot);
+  if (slots_there_.size() >= wanted.size() && std::memcmp(slots_there_.data(), wanted.data(), bytes) == 0)
+    return slots_.as<RowSlot>();
+  slots_there_.clear();
+  grow(slots_, bytes);
+  check(cudaMemcpyAsync(slots_.data(), wanted.data(), bytes, cudaMemcpyHostToDevice, *stream_), "copy to the device");
+  slots_there_ = std::move(wanted);
+  return slots_.as<RowSlot>();
+}
+
+void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) {
+  KE_ASSERT(k.rows == v.rows && k.cols == v.cols && static_cast<int64_t>(slots.size()) >= k.rows);
+  for (int64_t r = 0; r < k.rows; r++) {
+    const KvCache& c = *slots[r].cache;
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.width == k.cols && slots[r].pos >= 0 && slots[r].pos < c.capacity);
+  }
+  if (k.rows == 0) return;
+  const auto lock = enter();
+  const auto& cache = static_cast<const CudaKvCache&>(*slots[0].cache);
+  check(launch_kv_write(*stream_, matrix(k), matrix(v), device_slots(slots, k.rows),
+                        {cache.heads(), cache.head_dim(), layer, cache.half()}),
+        "store keys and values");
+}
+
+void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) {
+  const int64_t d = head_dim_of(q, heads);
+  KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(slots.size()) >= q.rows);
+  if (q.rows == 0) return;
+  const auto& first = static_cast<const CudaKvCache&>(*slots[0].cache);
+  int64_t longest = 0;
+  for (int64_t r = 0; r < q.rows; r++) {
+    const auto& c = static_cast<const CudaKvCache&>(*slots[r].cache);
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == heads && c.head_dim() == d && slots[r].pos >= 0 &&
+              slots[r].pos < c.capacity && c.half() == first.half());
+    longest = std::max<int64_t>(longest, slots[r].pos + 1);
+  }
+  KE_CHECK(longest <= kMostPositions, InvalidRequest, "attention over ", longest, " positions: a CUDA device takes at ",
+           "most ", kMostPositions);
+  const auto lock = enter();
+  check(launch_kv_attention(*stream_, matrix(q), device_slots(slots, q.rows), {heads, d, layer, first.half()}, scale,
+                            longest, matrix(out)),
+        "attention over the cache");
+}
+
+void CudaBackend::sync() {
+  const auto lock = enter();
+  check(cudaStreamSynchronize(*stream_), "wait for the device");
+}
+
+}  // namespace ke::cuda

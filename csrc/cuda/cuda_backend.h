@@ -1,0 +1,69 @@
+// The Backend on a CUDA device: one stream, on which every operation is put in the order of the calls.
+#pragma once
+#include <mutex>
+
+#include "backend/backend.h"
+#include "cuda/kernels.h"
+#include "cuda/memory.h"
+#include "cuda/upload.h"
+
+namespace ke::cuda {
+
+class Stream {
+ public:
+  Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream"); }
+  ~Stream() { cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  operator cudaStream_t() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(int device);
+
+  std::string name() const override { return name_; }
+  std::string description() const override { return description_; }
+
+  std::unique_ptr<Buffer> alloc(int64_t floats) override;
+  void write(const float* host, Mat dst) override;
+  void read(Mat src, float* host) override;
+  std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use) override;
+  std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type) override;
+  void reserve(KvCache& cache, int64_t capacity) override;
+  void kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) override;
+
+  void linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) override;
+  void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) override;
+  void norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs, Mat scratch,
+                        Mat y) override;
+  void layer_norm(Mat x, const Norm& norm, Mat y) override;
+  void l2_normalize(Mat x, float eps) override;
+  void add(Mat x, Mat y) override;
+  void copy(Mat x, Mat y) override;
+  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) override;
+  void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
+  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
+  void sync() override;
+
+ private:
+  // Callers in parallel share the stream and the scratch memory: an operation's launches stay together under the lock.
+  using Lock = std::lock_guard<std::recursive_mutex>;
+  Lock enter();
+  void run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
+  Codes scratch_codes(int64_t rows, int64_t blocks);
+  // The slots on the device; a pass asks for the same ones layer by layer.
+  const RowSlot* device_slots(const std::vector<Slot>& slots, int64_t rows);
+  void grow(DeviceMemory& memory, size_t bytes);
+
+  const int device_;
+  std::string name_, description_;
+  std::recursive_mutex mutex_;
+  std::unique_ptr<Stream> stream_;
+  DeviceMemory codes_, slots_, columns_, all_outputs_;
+  std::vector<RowSlot> slots_there_;  // what slots_ holds
+};
+
+}  // namespace ke::cuda

@@ -1,0 +1,124 @@
+// Quantized blocks in registers: loads by lane (layout.h) and the codes of a dword as signed bytes.
+#pragma once
+#include "cuda/device.cuh"
+#include "cuda/layout.h"
+
+namespace ke::cuda {
+
+template <Format F>
+constexpr bool kWholeBytes = F == Format::Q8_0 || F == Format::I8;  // codes of 8 bits
+
+// Bytes of `Bits` bits, those below 2^(bits - 1) standing for negative values: byte - 2^(bits - 1).
+template <int Bits>
+__device__ __forceinline__ uint32_t recentred(uint32_t v) {
+  constexpr uint32_t half = 0x01010101u << (Bits - 1), rest = half - 0x01010101u;
+  constexpr uint32_t fill = (0xffu << (Bits - 1) & 0xffu) >> (Bits - 1);  // times the bit: ones from there up
+  return (v & rest) | (~v & half) * fill;
+}
+
+// Values 4 t .. 4 t + 3 and 16 + 4 t .. of a sub-block. word: dword t of its chunk (codes of 8 bits: of both its
+// chunks); upper: its upper bits (Q5_K: one dword, Q6_K: two).
+template <Format F>
+__device__ __forceinline__ void unpack(const uint32_t (&word)[2], const uint32_t (&upper)[2], int t, uint32_t& low,
+                                       uint32_t& high) {
+  if constexpr (kWholeBytes<F>) {
+    low = word[0], high = word[1];
+  } else {
+    low = word[0] & 0x0f0f0f0fu, high = word[0] >> 4 & 0x0f0f0f0fu;
+    if constexpr (F == Format::Q5_K) {
+      low |= (upper[0] >> t & 0x01010101u) << 4;
+      high |= (upper[0] >> (t + 4) & 0x01010101u) << 4;
+    }
+    if constexpr (F == Format::Q6_K) {
+      low = recentred<6>(low | (upper[0] >> (2 * t) & 0x03030303u) << 4);
+      high = recentred<6>(high | (upper[1] >> (2 * t) & 0x03030303u) << 4);
+    }
+    if constexpr (F == Format::Q4_0) low = recentred<4>(low), high = recentred<4>(high);
+  }
+}
+
+template <Format F>
+constexpr bool kAffine = F == Format::Q4_K || F == Format::Q5_K;  // integer scales and mins per 32
+template <Format F>
+constexpr bool kFloatScales = F == Format::Q8_0 || F == Format::Q4_0;  // float16 scales per 32
+template <Format F>
+constexpr int kCodeChunks = kWholeBytes<F> ? 2 : 1;  // per sub-block of 32
+template <Format F>
+constexpr int kScaleChunk = format_layout(F).chunks - 1;  // the chunk with the scales
+
+__device__ __forceinline__ uint32_t word_of(const uint4& v, int i) {
+  return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+__device__ __forceinline__ int signed_byte(uint32_t word, int i) { return static_cast<int8_t>(word >> (8 * i)); }
+
+// A block's float scale, from its last four bytes.
+template <Format F>
+__device__ __forceinline__ float block_scale(uint32_t tail) {
+  return F == Format::I8 ? __uint_as_float(tail) : from_half(static_cast<uint16_t>(tail));
+}
+
+// One lane's block.
+template <Format F>
+struct LaneBlock {
+  uint4 chunk[format_layout(F).chunks];
+  uint32_t tail;
+
+  __device__ __forceinline__ void load(const uint8_t* unit, int lane) {
+    const uint4* chunks = reinterpret_cast<const uint4*>(unit);
+#pragma unroll
+    for (int c = 0; c < format_layout(F).chunks; c++) chunk[c] = chunks[c * kLanes + lane];
+    tail = 0;
+    if constexpr (format_layout(F).has_tail)
+      tail = reinterpret_cast<const uint32_t*>(chunks + format_layout(F).chunks * kLanes)[lane];
+  }
+
+  // The product with one block of activations, before the activations' scale. codes: 16-byte aligned, in shared memory.
+  __device__ __forceinline__ float times(const int8_t* codes, const int8_t* sums) const {
+    const uint4* x = reinterpret_cast<const uint4*>(codes);
+    const uint4& scales = chunk[kScaleChunk<F>];
+    int total = 0;
+    float value = 0;
+#pragma unroll
+    for (int s = 0; s < 8; s++) {
+      const uint4 x_low = x[2 * s], x_high = x[2 * s + 1];
+      uint32_t upper[2] = {0, 0};
+      if constexpr (F == Format::Q5_K) upper[0] = word_of(chunk[8 + s / 4], s % 4);
+      if constexpr (F == Format::Q6_K)
+        upper[0] = word_of(chunk[8 + s / 2], s % 2 * 2), upper[1] = word_of(chunk[8 + s / 2], s % 2 * 2 + 1);
+      int dot_low = 0, dot_high = 0;
+#pragma unroll
+      for (int t = 0; t < 4; t++) {
+        const uint32_t word[2] = {word_of(chunk[kCodeChunks<F> * s], t),
+                                  word_of(chunk[kCodeChunks<F> * s + kCodeChunks<F> - 1], t)};
+        uint32_t low, high;
+        unpack<F>(word, upper, t, low, high);
+        dot_low = __dp4a(static_cast<int>(low), static_cast<int>(word_of(x_low, t)), dot_low);
+        dot_high = __dp4a(static_cast<int>(high), static_cast<int>(word_of(x_high, t)), dot_high);
+      }
+      if constexpr (kAffine<F>) {
+        total += (dot_low + dot_high) * signed_byte(word_of(scales, s / 4), s % 4);
+      } else if constexpr (F == Format::Q6_K) {
+        const uint32_t two = word_of(scales, s / 2);
+        total += dot_low * signed_byte(two, s % 2 * 2) + dot_high * signed_byte(two, s % 2 * 2 + 1);
+      } else if constexpr (F == Format::I8) {
+        total += dot_low + dot_high;
+      } else {
+        const float d = from_half(static_cast<uint16_t>(word_of(scales, s / 2) >> (s % 2 * 16)));
+        value = __fadd_rn(value, __fmul_rn(__int2float_rn(dot_low + dot_high), d));
+      }
+    }
+    if constexpr (kFloatScales<F>) return value;
+    value = __fmul_rn(__int2float_rn(total), block_scale<F>(tail));
+    if constexpr (kAffine<F>) {
+      const uint4 sum = *reinterpret_cast<const uint4*>(sums);
+      int high = __dp4a(static_cast<int>(scales.z), static_cast<int>(sum.x), 0);
+      high = __dp4a(static_cast<int>(scales.w), static_cast<int>(sum.y), high);
+      int mins = __dp4a(static_cast<int>(scales.z), static_cast<int>(sum.z), 64 * high);
+      mins = __dp4a(static_cast<int>(scales.w), static_cast<int>(sum.w), mins);
+      value = __fsub_rn(value, __fmul_rn(__int2float_rn(mins), from_half(static_cast<uint16_t>(tail >> 16))));
+    }
+    return value;
+  }
+};
+
+}  // namespace ke::cuda

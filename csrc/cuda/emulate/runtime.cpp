@@ -1,0 +1,255 @@
+#include "cuda/emulate/runtime.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cuda/emulate/device.h"
+#include "emulate/group.h"
+
+struct EmulatedGraph {
+  std::vector<std::function<cudaError_t()>> steps;
+};
+struct EmulatedStream {
+  std::unique_ptr<EmulatedGraph> capture;  // what is launched goes here instead
+};
+
+namespace {
+
+// The state of the one device, set by the functions at the end of this file.
+struct Device {
+  std::mutex mutex;
+  std::map<void*, size_t> memory;
+  size_t in_use = 0, most = 0;
+  long allocations = 0, fail_at = -1;  // the allocation that fails
+  int count = 1;
+  cudaError_t missing = cudaSuccess;  // why there is no device
+  bool lost = false;
+  uint64_t seed = 0;
+  long launches = 0;
+};
+
+Device& device() {
+  static Device* d = new Device;  // never destroyed: memory may be freed after the end of main
+  return *d;
+}
+
+thread_local cudaError_t last_error = cudaSuccess;
+thread_local std::string last_message;
+
+cudaError_t report(cudaError_t error) { return last_error = error; }
+cudaError_t state() { return device().lost ? report(cudaErrorIllegalAddress) : cudaSuccess; }
+
+cudaError_t now_or_later(cudaStream_t stream, std::function<cudaError_t()> step) {
+  if (const cudaError_t e = state()) return e;
+  if (!stream || !stream->capture) return step();
+  stream->capture->steps.push_back(std::move(step));
+  return cudaSuccess;
+}
+
+cudaError_t allocate(void** memory, size_t bytes, bool counted) {
+  Device& d = device();
+  if (const cudaError_t e = state()) return e;
+  std::lock_guard lock(d.mutex);
+  if (counted && d.allocations++ == d.fail_at) return report(cudaErrorMemoryAllocation);
+  if (posix_memalign(memory, 256, bytes ? bytes : 1)) return report(cudaErrorMemoryAllocation);
+  std::memset(*memory, 0xff, bytes);  // what nobody wrote is NaN
+  if (counted) {
+    d.memory[*memory] = bytes;
+    d.in_use += bytes;
+    d.most = std::max(d.most, d.in_use);
+  }
+  return cudaSuccess;
+}
+
+}  // namespace
+
+const char* cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorLaunchFailure && !last_message.empty()) return last_message.c_str();
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorInsufficientDriver:
+      return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorDevicesUnavailable:
+      return "CUDA-capable device(s) is/are busy or unavailable";
+    case cudaErrorNoDevice:
+      return "no CUDA-capable device is detected";
+    case cudaErrorNoKernelImageForDevice:
+      return "no kernel image is available for execution on the device";
+    case cudaErrorIllegalAddress:
+      return "an illegal memory access was encountered";
+    default:
+      return "unspecified launch failure";
+  }
+}
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t e = last_error;
+  last_error = cudaSuccess;
+  return e;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  if (device().missing) return report(device().missing);
+  *count = device().count;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+  *p = {};
+  std::strcpy(p->name, "emulated on the processor");
+  p->major = 9, p->minor = 0, p->multiProcessorCount = 4;
+  p->totalGlobalMem = size_t{1} << 34;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int) { return state(); }
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) { return allocate(memory, bytes, true); }
+cudaError_t cudaMallocHost(void** memory, size_t bytes) { return allocate(memory, bytes, false); }
+cudaError_t cudaFreeHost(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* memory) {
+  if (!memory) return cudaSuccess;
+  Device& d = device();
+  std::lock_guard lock(d.mutex);
+  const auto it = d.memory.find(memory);
+  if (it == d.memory.end()) return report(cudaErrorIllegalAddress);
+  d.in_use -= it->second;
+  d.memory.erase(it);
+  std::free(memory);
+  return state();
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  return now_or_later(stream, [=] {
+    if (bytes) std::memcpy(to, from, bytes);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind, cudaStream_t stream) {
+  return now_or_later(stream, [=] {
+    for (size_t r = 0; r < height; r++)
+      std::memcpy(static_cast<char*>(to) + r * to_pitch, static_cast<const char*>(from) + r * from_pitch, width);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  return now_or_later(stream, [=] {
+    std::memset(memory, value, bytes);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (const cudaError_t e = state()) return e;
+  *stream = new EmulatedStream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return state(); }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (const cudaError_t e = state()) return e;
+  stream->capture = std::make_unique<EmulatedGraph>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = stream->capture.release();
+  return *graph ? cudaSuccess : report(cudaErrorLaunchFailure);
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new EmulatedGraph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  if (const cudaError_t e = state()) return e;
+  for (const auto& step : exec->steps)
+    if (const cudaError_t e = step()) return e;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}
+
+namespace ke::cuda {
+
+namespace {
+void run_kernel(void* kernel) { (*static_cast<const std::function<void()>*>(kernel))(); }
+}  // namespace
+
+cudaError_t emulated_launch(cudaStream_t stream, dim3 grid, unsigned threads, size_t shared,
+                            std::function<void()> kernel) {
+  return now_or_later(stream, [=] {
+    Device& d = device();
+    uint64_t seed = 0;
+    {
+      std::lock_guard lock(d.mutex);
+      d.launches++;
+      if (d.seed) seed = d.seed + static_cast<uint64_t>(d.launches);
+    }
+    emulate::Grid g{grid.x * grid.y * grid.z, threads, shared};
+    g.shared_limit = size_t{48} << 10;  // what every card gives without asking
+    g.seed = seed;
+    set_launch(grid, threads);
+    std::function<void()> body = kernel;
+    try {
+      emulate::run_grid(g, run_kernel, &body);
+    } catch (const emulate::Fault& f) {
+      last_message = f.what();
+      d.lost = true;
+      return report(cudaErrorLaunchFailure);
+    }
+    return cudaSuccess;
+  });
+}
+
+}  // namespace ke::cuda
+
+// For tests, by ctypes or directly.
+#define KE_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Allocation number n from now on fails (0: the next); -1: none does.
+KE_EXPORT void kosmos_edge_emulated_fail_allocation(long n) {
+  std::lock_guard lock(device().mutex);
+  device().allocations = 0;
+  device().fail_at = n;
+}
+// Allocations since the last call of the above.
+KE_EXPORT long kosmos_edge_emulated_allocations() { return device().allocations; }
+// How many devices there are; with error != 0 none, for that reason.
+KE_EXPORT void kosmos_edge_emulated_devices(int count, int error) {
+  device().count = count;
+  device().missing = static_cast<cudaError_t>(error);
+}
+// As after an illegal access or a reset: every call fails until it is set back.
+KE_EXPORT void kosmos_edge_emulated_lose(int lost) { device().lost = lost != 0; }
+// Shuffles the blocks and threads of every launch to come; 0: in order.
+KE_EXPORT void kosmos_edge_emulated_seed(uint64_t seed) { device().seed = seed; }
+KE_EXPORT size_t kosmos_edge_emulated_bytes(int most) { return most ? device().most : device().in_use; }
+KE_EXPORT long kosmos_edge_emulated_launches() { return device().launches; }

@@ -1,0 +1,104 @@
+// The seam between the host code of the backend and the kernels: what each launch needs, as plain data. Every function
+// puts its work on the stream and returns what the launch returned. All pointers are of device memory, matrices are
+// float32 by rows, strides count values.
+//
+// Arithmetic: a row's result depends on that row alone, bit for bit, whatever other rows are beside it and whichever
+// kernel computes it. Quantized products follow csrc/cpu/quant_dot4.inl to the bit: activations become codes of 8 bits
+// per block of 256, products are exact integers per block, and blocks are added in order without fused steps.
+#pragma once
+#include <stdint.h>
+
+#include "cuda/layout.h"
+#include "cuda/runtime.h"
+
+namespace ke::cuda {
+
+enum class Act : int { None, GeluErf, QuickGelu };
+
+struct Matrix {
+  float* data = nullptr;
+  int64_t rows = 0, cols = 0, stride = 0;
+};
+
+// gamma == nullptr: no norm.
+struct NormWeights {
+  const float* gamma = nullptr;
+  const float* beta = nullptr;
+  float eps = 0;
+};
+
+// y = act(product + bias) + residual, for outputs from the segment's first on.
+struct Epilogue {
+  const float* bias = nullptr;      // or nullptr
+  const float* residual = nullptr;  // or nullptr; may be y
+  int64_t residual_stride = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+  Act act = Act::None;
+};
+
+// Rows of activations as codes: codes (rows, cols), scales (rows, blocks), sums (rows, blocks, 16): the sums of 32
+// codes split as 64 * high + low, eight high bytes, then eight low ones.
+struct Codes {
+  int8_t* codes = nullptr;
+  float* scales = nullptr;
+  int8_t* sums = nullptr;
+};
+
+// Rows of a matrix with one quantized format, as csrc/cuda/layout.h lays them.
+struct QuantizedWeights {
+  Format format;
+  const uint8_t* data;
+  int64_t rows, blocks;
+};
+
+// Float weights by rows of `stride` values: float32, or 16 bits.
+enum class FloatType : int { F32, F16, BF16 };
+struct FloatWeights {
+  FloatType type;
+  const void* data;
+  int64_t rows, cols, stride;  // stride is a multiple of 8; values behind cols are zero
+};
+
+// How many rows of x the product for few rows takes at once; 0: rows are too long for it.
+int few_rows(int64_t blocks);
+// At most few_rows() rows: norm and quantization of x happen in every block of the launch.
+cudaError_t launch_few(cudaStream_t stream, const QuantizedWeights& w, const Matrix& x, const NormWeights& norm,
+                       const Epilogue& epilogue);
+// Any number of rows, on the tensor cores; x comes from launch_quantize.
+cudaError_t launch_many(cudaStream_t stream, const QuantizedWeights& w, const Codes& x, int64_t x_rows,
+                        const Epilogue& epilogue);
+cudaError_t launch_quantize(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Codes& out);
+cudaError_t launch_float(cudaStream_t stream, const FloatWeights& w, const Matrix& x, const Epilogue& epilogue);
+
+cudaError_t launch_layer_norm(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Matrix& y);
+cudaError_t launch_l2_normalize(cudaStream_t stream, const Matrix& x, float eps);
+cudaError_t launch_add(cudaStream_t stream, const Matrix& x, const Matrix& y);
+// y(:, i) = x(:, columns[i])
+cudaError_t launch_gather_columns(cudaStream_t stream, const Matrix& x, const int32_t* columns, const Matrix& y);
+
+// Where one row belongs: its cache and its position. A cache is [layer][keys, values][head][position][head_dim].
+struct RowSlot {
+  uint8_t* cache;
+  int64_t capacity;  // positions
+  int32_t position;
+  int32_t pad;
+};
+struct CacheShape {
+  int64_t heads, head_dim;
+  int layer;
+  bool half;  // float16, else float32
+};
+cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& v, const RowSlot* slots,
+                            const CacheShape& shape);
+// longest: the most positions that a row sees. Row r sees positions 0 .. slots[r].position.
+cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const RowSlot* slots, const CacheShape& shape,
+                                float scale, int64_t longest, const Matrix& out);
+cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
+                             float scale, const Matrix& out);
+
+// The most positions that the attention over a cache takes, and the one with heads of `dims` values.
+constexpr int64_t kMostPositions = 8192;
+int64_t attention_positions(int64_t dims);
+
+}  // namespace ke::cuda

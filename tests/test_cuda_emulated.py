@@ -1,0 +1,292 @@
+"""The CUDA backend on the processor (csrc/cuda/emulate): kernels and host code, block by block, thread by thread.
+
+Sums have the order of the CPU's kernels, so results are compared bit by bit where the CPU has fused multiply-adds.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_emulated import EmulatedDevice, build_library
+from ops_reference import f32, floats, heavy
+from tiny import TinyConfig, make_picture, write_tiny
+
+from kosmos_edge import _core
+from kosmos_edge.errors import DeviceUnavailable, InvalidRequest, OutOfMemory
+
+EXACT = _core.isa() != "scalar"  # whose multiply-adds round twice
+CUDA_NO_DEVICE, CUDA_OLD_DRIVER = 100, 35
+TYPES = ["Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q4_1", "F16", "BF16", "F32"]
+
+
+CARD = os.environ.get("KOSMOS_EDGE_CUDA_CARD")  # the library for real devices: the same tests on a card
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backend; KOSMOS_EDGE_CUDA_EMULATED names one that is built already."""
+    built = CARD or os.environ.get("KOSMOS_EDGE_CUDA_EMULATED")
+    return Path(built) if built else build_library(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def cuda(library: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The library, as the CUDA backend of this process for as long as the test runs."""
+    monkeypatch.setenv("KOSMOS_EDGE_CUDA_LIBRARY", str(library))
+    if why := dict(_core.devices())["cuda"]:
+        assert not CARD, why
+        pytest.skip(why)
+    return library
+
+
+@pytest.fixture
+def device(cuda: Path) -> Iterator[EmulatedDevice]:
+    """The emulated device, to do things to; as it was afterwards."""
+    if CARD:
+        pytest.skip("this is done to the emulated device only")
+    emulated = EmulatedDevice(cuda)
+    yield emulated
+    emulated.seed(0)
+    emulated.lose(False)
+    emulated.devices(1)
+    emulated.fail_allocation(-1)
+
+
+@pytest.fixture
+def both(cuda: Path):
+    """Single operations on the CPU and on the device."""
+    return [_core.testing.Ops("", 1), _core.testing.Ops("", 1, "cuda")]
+
+
+def same(got: bytes, want: bytes) -> bool:
+    """The same values (zeros of either sign), or where the CPU's own sums round otherwise nearly."""
+    a, b = np.frombuffer(got, np.float32), np.frombuffer(want, np.float32)
+    return np.array_equal(a, b) if EXACT else np.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("m,rows,cols", [(1, 70, 256), (3, 33, 512), (9, 40, 1024), (37, 90, 512), (2, 17, 2048)])
+def test_products(both, dtype: str, m: int, rows: int, cols: int) -> None:
+    """Every type, few and many rows, rows of weights that fill no panel, with norm, bias, activation and residual."""
+    rng = np.random.default_rng(m * rows)
+    data = _core.quantize(dtype, f32(rng.standard_normal((rows, cols))), row_length=cols)
+    norm = (f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols)), 1e-5)
+    x, bias, residual = heavy(rng, m, cols), f32(rng.standard_normal(rows)), f32(rng.standard_normal((m, rows)))
+    act = ["none", "gelu_erf", "quick_gelu"][m % 3]
+    want, got = (ops.linear([(dtype, data, rows)], cols, x, m, bias, act, residual, norm, m % 4) for ops in both)
+    if dtype == "Q4_1":  # float weights on the device, products of codes on the CPU
+        error = np.abs(floats(got, m, rows) - floats(want, m, rows)).max() / np.abs(floats(want, m, rows)).max()
+        assert error < 0.04
+    else:
+        assert same(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "Q8_0"])
+def test_rows_of_odd_lengths(both, dtype: str) -> None:
+    """Lengths that are no multiple of a block; quantized ones are decoded for the device."""
+    rng = np.random.default_rng(5)
+    cols = 588 if dtype != "Q8_0" else 96
+    data = _core.quantize(dtype, f32(rng.standard_normal((19, cols))), row_length=cols)
+    x = heavy(rng, 11, cols)
+    want, got = (
+        floats(ops.linear([(dtype, data, 19)], cols, x, 11, None, "none", None, None, 3), 11, 19) for ops in both
+    )
+    if dtype == "Q8_0":
+        assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+    else:
+        assert same(got.tobytes(), want.tobytes())
+
+
+def test_stacked_parts_of_several_types(both) -> None:
+    """Queries, keys and values of their own types are one product."""
+    rng = np.random.default_rng(6)
+    parts = [
+        (t, _core.quantize(t, f32(rng.standard_normal((n, 256))), row_length=256), n)
+        for t, n in [("Q4_K", 24), ("Q4_K", 24), ("Q6_K", 24), ("F32", 5)]
+    ]
+    x, bias = heavy(rng, 2, 256), f32(rng.standard_normal(77))
+    want, got = (ops.linear(parts, 256, x, 2, bias, "none", None, None, 0) for ops in both)
+    assert same(got, want)
+
+
+def test_a_row_has_the_same_bits_in_any_batch(both) -> None:
+    """Few rows take another kernel than many: the tensor cores' emulation gives the bits of single products."""
+    rng = np.random.default_rng(7)
+    for dtype in ["Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "F16"]:
+        data = _core.quantize(dtype, f32(rng.standard_normal((50, 512))), row_length=512)
+        x = heavy(rng, 33, 512)
+        all_rows = floats(both[1].linear([(dtype, data, 50)], 512, x, 33, None, "none", None, None, 0), 33, 50)
+        for r in (0, 20, 32):
+            one = both[1].linear([(dtype, data, 50)], 512, f32(x[r]), 1, None, "none", None, None, 0)
+            assert one == all_rows[r].tobytes(), dtype
+
+
+def test_some_outputs_only(both) -> None:
+    """The logits of a few tokens are those of all."""
+    rng = np.random.default_rng(8)
+    data = _core.quantize("Q6_K", f32(rng.standard_normal((300, 256))), row_length=256)
+    x, gamma, beta = heavy(rng, 2, 256), f32(rng.standard_normal(256)), f32(rng.standard_normal(256))
+    outputs = [0, 3, 255, 299]
+    want, got = (
+        ops.norm_linear_rows([("Q6_K", data, 300)], 256, x, 2, gamma, beta, 1e-5, outputs, False) for ops in both
+    )
+    assert same(got, want)
+
+
+@pytest.mark.parametrize("cols", [1, 15, 64, 200, 1029])
+def test_row_operations(both, cols: int) -> None:
+    """Norms, lengths, sums and copies of rows that are further apart than wide."""
+    rng = np.random.default_rng(cols)
+    x, y = heavy(rng, 5, cols), f32(rng.standard_normal((5, cols)))
+    gamma, beta = f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols))
+    cpu, cuda = both
+    assert same(cuda.layer_norm(x, 5, cols, gamma, beta, 1e-5), cpu.layer_norm(x, 5, cols, gamma, beta, 1e-5))
+    assert same(cuda.l2_normalize(x, 5, cols, 1e-12), cpu.l2_normalize(x, 5, cols, 1e-12))
+    assert cuda.add(x, y, 5, cols) == cpu.add(x, y, 5, cols)
+    assert cuda.copy(x, 5, cols) == cpu.copy(x, 5, cols)
+
+
+@pytest.mark.parametrize("m,n,heads,dim", [(1, 1, 2, 64), (17, 65, 3, 64), (5, 140, 2, 16), (3, 33, 1, 136)])
+def test_attention(both, m: int, n: int, heads: int, dim: int) -> None:
+    """All-to-all, tiles of queries and keys that are not full."""
+    rng = np.random.default_rng(n)
+    q, kv = f32(rng.standard_normal((m, heads * dim))), f32(rng.standard_normal((n, 2 * heads * dim)))
+    want, got = (ops.attention(q, kv, m, n, heads, dim, dim**-0.5) for ops in both)
+    assert same(got, want)
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("n,heads,dim", [(140, 2, 64), (20, 3, 24), (9, 1, 160)])
+def test_attention_over_caches(both, half: bool, copied: bool, n: int, heads: int, dim: int) -> None:
+    """Rows of several caches, which grow while they are filled and may be copied piece by piece."""
+    rng = np.random.default_rng(n)
+    width, rows = heads * dim, [(0, n - 1), (1, 0), (1, n // 2), (0, 3)]
+    q = f32(rng.standard_normal((len(rows), width)))
+    k, v = f32(rng.standard_normal((2, n, width))), f32(rng.standard_normal((2, n, width)))
+    want, got = (ops.kv_attention(q, k, v, rows, 2, n, heads, dim, dim**-0.5, half, 48, 2, copied) for ops in both)
+    assert same(got, want)
+
+
+SMALL = TinyConfig(
+    layers=2, width=256, ff_width=512, heads=4, latents=8, vision_layers=1, vision_width=256, vision_ff_width=512,
+    image_size=28, context=128,
+)  # fmt: skip
+
+
+def answer(path: Path, device: str, embedding: bytes | None = None):
+    """Embedding, ids, log-probabilities and logits; from the embedding given, if any."""
+    engine = _core.Engine(str(path), device=device)
+    picture = make_picture(5, 90, 40)
+    image = engine.encode_image(picture.tobytes(), 90, 40) if embedding is None else engine.restore_image(embedding)
+    params = _core.GenerateParams()
+    params.max_tokens, params.no_repeat_ngram_size, params.logprobs = 4, 3, True
+    segments = [("image", image), ("ids", [5, 6, 7, 8, 300])]
+    made = engine.generate(segments, params)
+    logits, _, _ = engine.logits([*segments, ("ids", made.token_ids)])
+    return image.tobytes(), made.token_ids, made.logprobs, logits, engine.device
+
+
+@pytest.mark.parametrize("dtype", ["Q4_K", "Q6_K", "F32"])
+def test_the_model_gives_the_processor_s_answers(cuda: Path, tmp_path: Path, dtype: str) -> None:
+    """A whole tiny model: picture, prompt, tokens."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, dtype, seed=0, config=SMALL)
+    image, ids, logprobs, logits, name = answer(path, "cpu")
+    assert name == "cpu"
+    theirs, *_ = answer(path, "cuda")
+    a, b = np.frombuffer(theirs, np.float32), np.frombuffer(image, np.float32)
+    assert np.abs(a - b).max() < (0.02 if dtype.startswith("Q") else 1e-4) * np.abs(b).max()
+    _, their_ids, their_logprobs, their_logits, name = answer(path, "cuda", image)
+    assert name == ("cuda:0" if CARD else "cuda-emulated:0")
+    assert their_ids == ids
+    if EXACT:
+        assert their_logprobs == logprobs
+        assert same(their_logits, logits)
+    if not CARD:
+        assert EmulatedDevice(cuda).bytes() == 0, "device memory that nobody frees"
+
+
+def test_schedules_do_not_matter(device: EmulatedDevice, tmp_path: Path) -> None:
+    """Blocks and threads in any order give the same bits."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, "Q4_K", seed=1, config=SMALL)
+    in_order = answer(path, "cuda")
+    for seed in (1, 77):
+        device.seed(seed)
+        assert answer(path, "cuda") == in_order
+
+
+def test_memory_refused_at_every_allocation(device: EmulatedDevice, tmp_path: Path) -> None:
+    """Whichever allocation fails: OutOfMemory, nothing leaks, and the same process answers on the CPU."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, "Q4_K", seed=2, config=SMALL)
+    device.fail_allocation(-1)
+    answer(path, "cuda")
+    count = device.allocations()
+    assert count > 30
+    for n in [0, 1, 5, count // 2, count - 2, count - 1]:
+        device.fail_allocation(n)
+        with pytest.raises(OutOfMemory, match="on the device"):
+            answer(path, "cuda")
+        assert device.bytes() == 0
+    device.fail_allocation(-1)
+    assert answer(path, "cpu")[1] == answer(path, "cuda")[1]
+
+
+def test_no_device(device: EmulatedDevice, tmp_path: Path) -> None:
+    """No driver, no card, a number that is not there: DeviceUnavailable with the reason."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, "Q4_K", seed=2, config=SMALL)
+    with pytest.raises(DeviceUnavailable, match="no device cuda:7: this machine has 1"):
+        _core.Engine(str(path), device="cuda:7")
+    for wrong in ("cuda:", "cuda:x", "cuda:-1", "cuda:1e"):
+        with pytest.raises(InvalidRequest, match="the device's number"):
+            _core.Engine(str(path), device=wrong)
+    for error, words in [(CUDA_NO_DEVICE, "no NVIDIA device"), (CUDA_OLD_DRIVER, "driver is too old")]:
+        device.devices(0, error)
+        with pytest.raises(DeviceUnavailable, match=words):
+            _core.Engine(str(path), device="cuda")
+        assert words in dict(_core.devices())["cuda"]
+
+
+def test_a_device_that_fails(device: EmulatedDevice, tmp_path: Path) -> None:
+    """A lost device is DeviceUnavailable at the next call; the same process goes on on the CPU."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, "Q4_K", seed=2, config=SMALL)
+    engine = _core.Engine(str(path), device="cuda")
+    device.lose(True)
+    with pytest.raises(DeviceUnavailable, match="illegal memory access"):
+        engine.encode_image(make_picture(1, 30, 30).tobytes(), 30, 30)
+    del engine
+    assert answer(path, "cpu")[4] == "cpu"
+
+
+def test_auto_gives_way_to_the_processor(device: EmulatedDevice, tmp_path: Path) -> None:
+    """Device "auto": the device where it can be used, else the processor, with the reason in a line."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, "Q4_K", seed=2, config=SMALL)
+    engine = _core.Engine(str(path))
+    assert (engine.device, engine.fallback) == ("cuda-emulated:0", "")
+    device.fail_allocation(20)
+    engine = _core.Engine(str(path))
+    assert engine.device == "cpu"
+    assert engine.fallback.startswith("cuda is not used: not enough memory on the device")
+    device.devices(0, CUDA_NO_DEVICE)
+    engine = _core.Engine(str(path))
+    assert (engine.device, engine.fallback) == ("cpu", "cuda is not used: there is no NVIDIA device")
+    assert "\n" not in engine.fallback
+    device.devices(1)
+    assert _core.Engine(str(path), isa=_core.isa()).device == "cpu"
+
+
+def test_a_library_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is no backend is refused with the reason."""
+    wrong = tmp_path / "libkosmos_edge_cuda.so"
+    wrong.write_bytes(b"nothing")
+    monkeypatch.setenv("KOSMOS_EDGE_CUDA_LIBRARY", str(wrong))
+    assert "cannot be loaded" in dict(_core.devices())["cuda"]
+    with pytest.raises(DeviceUnavailable, match="cannot be loaded"):
+        _core.testing.make_backend("cuda", 1, "")
