@@ -35,6 +35,7 @@ class Error : public std::exception {
 template <class... Args>
 std::string concat(const Args&... args) {
   std::ostringstream out;
+  out.exceptions(std::ios::badbit);  // refused memory would else cut the text off in silence
   (out << ... << args);
   return out.str();
 }

@@ -65,6 +65,7 @@ class Copy:
         environment = os.environ | {
             "PYTHONPATH": str(self.site),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONSAFEPATH": "1",  # the sources have a folder of the same name
             "KOSMOS_EDGE_LIBRARY": str(self.build / "libkosmos_edge.so"),
         }
         try:
