@@ -20,6 +20,7 @@ from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError, ModelCorr
 
 from .atomic import AtomicFile
 from .gguf import ALIGNMENT, Entry, TensorInfo, data_offsets, encode_header
+from .models import kosmos2
 from .pipeline import CHUNK_BYTES, WORKERS, Cancellable, ConvertReport, Progress
 from .recipe import RECIPES, Recipe, choose_type, find_recipe, wanted_type
 from .sources.files import SourceFile
@@ -63,9 +64,10 @@ def requantize(
     """
     recipe = find_recipe(type)
     file = _core.GgufFile(os.fspath(source))
-    _core.read_config(os.fspath(source))  # a file that the engine would refuse is refused here
+    settings = _core.read_config(os.fspath(source))
     tensors = file.tensors()
-    blocks = file.metadata()["kosmos2.block_count"]
+    kosmos2.check_stored(os.fspath(source), settings, tensors)  # a file that the engine would refuse is refused here
+    blocks = settings["decoder"]["layers"]
     infos = [TensorInfo(name, choose_type(recipe, name, shape, blocks), shape) for name, _, shape, *_ in tensors]
     fallbacks = [
         f"{info.name}: stored as {info.dtype}, its rows of {info.shape[-1]} values do not fit {wanted}"
@@ -76,7 +78,11 @@ def requantize(
     with SourceFile(Path(source)) as raw:
         if target.exists() and os.path.samefile(target, source):
             raise InvalidRequest(f"{target} is the file to convert: choose another output")
-        kept = [entry for entry in _entries(raw, tensors[0][3] if tensors else raw.size) if entry[0] not in _OWN]
+        kept = [
+            entry
+            for entry in _entries(raw, min((offset for *_, offset, _ in tensors), default=raw.size))
+            if entry[0] not in _OWN
+        ]
         offsets, data_bytes = data_offsets(infos)
         data_at = len(_header(kept, recipe, infos, ["0" * 64] * len(infos)))
         hashes = [hashlib.sha256() for _ in infos]

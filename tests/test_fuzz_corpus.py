@@ -13,6 +13,7 @@ from small_model import small_model
 from tiny import write_gguf
 
 from kosmos_edge import Model, _core, errors, open_image
+from kosmos_edge.convert import requantize
 from kosmos_edge.convert.sources.files import Folder, SourceFile
 from kosmos_edge.convert.sources.weights import read_sharded, read_state
 from kosmos_edge.convert.tokenizer import read_sentencepiece, read_tokenizer_json
@@ -124,8 +125,16 @@ def run_text(text: str | bytes, work: Path, model: Model, error: str) -> None:
     caption(engine, ("text", text))
 
 
+def run_requantize(data: bytes, work: Path, model: Model, error: str) -> None:
+    path = work / "model.gguf"
+    path.write_bytes(data)
+    requantize(path, work / "stored.gguf", type="q8_0")
+    caption(_core.Engine(str(work / "stored.gguf"), threads=1))
+
+
 RUN = {
     "gguf": run_gguf,
+    "requantize": run_requantize,
     "weights": run_weights,
     "index": run_index,
     "tokenizer_json": run_tokenizer_json,

@@ -7,7 +7,7 @@ are errors.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,6 +175,29 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     yield from _both(projection + "dense", "mm.dense", d, dv)
     for part in ("q", "k", "v", "out"):
         yield from _both(f"{projection}x_attn.{part}_proj", f"mm.attn_{part}", d, d)
+
+
+def check_stored(
+    where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]
+) -> None:
+    """Whether a GGUF file's tensors are those of its settings: what _core.GgufFile.tensors and _core.read_config gave.
+
+    ModelCorrupt names the first that is missing, misshapen or no part of the model.
+    """
+    decoder, vision = settings["decoder"], settings["vision"]
+    c = Config(
+        vocab=decoder["vocab"], width=decoder["width"], layers=decoder["layers"], ff_width=decoder["ff_width"],
+        latents=settings["latents"], vision_width=vision["width"], vision_layers=vision["layers"],
+        vision_ff_width=vision["ff_width"], image_size=vision["image_size"], patch_size=vision["patch_size"],
+    )  # fmt: skip
+    found = {name: tuple(shape) for name, _, shape, *_ in tensors}
+    for _, name, shape in tensor_table(c):
+        if found.get(name) != shape:
+            got = f"has shape {found[name]}" if name in found else "is missing"
+            raise ModelCorrupt(f"{where}: tensor {name} {got}; expected shape {shape}")
+        del found[name]
+    if found:
+        raise ModelCorrupt(f"{where}: {len(found)} tensors are no part of this model: {', '.join(list(found)[:5])}")
 
 
 def _ignored(name: str) -> bool:

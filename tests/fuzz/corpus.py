@@ -397,6 +397,14 @@ case(
     "\\x1b",
     lambda: with_key("general.architecture", STRING, b"\x1b[2J\x1b]0;x\x07"),
 )
+case(
+    "own: a tensor whose name holds no layer, stored as another type",
+    "requantize",
+    BAD,
+    "blk.0.attn_v.weight is missing",
+    lambda: with_tensor("blk.0.attn_v.weight", name=b"blk.x.attn_v.weight"),
+)
+case("own: the good file stored as another type", "requantize", SAFE, "", lambda: builder().build())
 # Templates are not a feature: these are keys like any other, or words of a prompt.
 SSTI = b"{{ ''.__class__.__mro__[1].__subclasses__() }}{% for i in range(10**9) %}x{% endfor %}"
 case(

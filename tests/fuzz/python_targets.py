@@ -32,11 +32,13 @@ from convert_checkpoint import (
     op_ordered,
     op_pickle,
 )
-from mutation import Chance
+from corpus import builder
+from gguf_builder import ARRAY, STRING, UINT32, UINT64
+from mutation import TEXTS, Chance
 from pictures import make_picture_case
 
 from kosmos_edge import _core
-from kosmos_edge.convert import convert
+from kosmos_edge.convert import convert, requantize, verify
 from kosmos_edge.convert.sources.files import Folder, SourceFile
 from kosmos_edge.convert.sources.weights import (
     read_sharded,
@@ -337,6 +339,63 @@ def run_checkpoint(case: dict[str, bytes], work: Path) -> Outcome:
     return Outcome(accepted=True, captioned=True)
 
 
+# ---- model files through Python: read, stored as another type, verified
+
+
+def make_gguf(chance: Chance) -> bytes:
+    """The small model with header fields, keys or tensors changed."""
+    parts = builder()
+    for _ in range(chance.randrange(3)):
+        if chance.one_in(2):
+            tensor = chance.choice(parts.tensors)
+            kind = chance.randrange(4)
+            if kind == 0:
+                tensor.name = chance.choice(TEXTS).encode("utf-8", "surrogatepass")
+            elif kind == 1:
+                tensor.name = chance.choice((b"blk.7.attn_v.weight", b"blk.x.ffn_down.weight", b"v.blk.-1.ln1.bias"))
+            elif kind == 2 and len(tensor.dims) == 2:
+                tensor.dims = [tensor.dims[0] * tensor.dims[1], 1]
+            else:
+                tensor.data = chance.damage(tensor.data).ljust(len(tensor.data), b"\0")[: len(tensor.data)]
+        else:
+            key = chance.choice(list(parts.metadata))
+            new = chance.choice((key, b"some.key", "κλειδί".encode()))
+            text = chance.choice(TEXTS).encode("utf-8", "surrogatepass")
+            values = [(UINT32, chance.nasty() % 2**32), (STRING, text), (UINT64, chance.nasty() % 2**64)]
+            parts.metadata[new] = chance.choice([*values, (ARRAY, (STRING, [text] * 3)), (ARRAY, (UINT64, [1, 2]))])
+    data = bytearray(parts.build())
+    for _ in range(chance.randrange(2)):
+        field = chance.choice(parts.fields)
+        old = int.from_bytes(data[field.offset : field.offset + field.width], "little")
+        value = chance.nasty(old) % 256**field.width
+        data[field.offset : field.offset + field.width] = value.to_bytes(field.width, "little")
+    return chance.damage(bytes(data)) if chance.one_in(8) else bytes(data)
+
+
+def run_requantize(data: bytes, work: Path) -> Outcome:
+    """Refused alike in both modes; else stored as another type, and what comes out verifies and captions."""
+    path, output = write(work / "source.gguf", data), work / "stored.gguf"
+    told = []
+    for mode in ("mmap", "copy"):
+        try:
+            file = _core.GgufFile(str(path), mode)
+            file.metadata()
+            file.tensors()
+            _core.Engine(str(path), threads=1, mode=mode)
+        except ModelCorrupt as error:
+            told.append(str(error))
+    assert len(told) in (0, 2) and len(set(told)) <= 1, told
+    try:
+        requantize(path, output, type=("q8_0", "f16", "q4_k_m", "f32")[len(data) % 4], overwrite=True)
+    except ModelCorrupt as error:
+        return Outcome(accepted=not told, error=str(error))
+    assert verify(output) == []
+    if told:
+        return Outcome(error=told[0])
+    caption(output)
+    return Outcome(accepted=True, captioned=True)
+
+
 # ---- pictures
 
 
@@ -377,5 +436,6 @@ TARGETS = {
         lambda data, _: run_vocabulary(lambda d: read_sentencepiece(d, Path("s.model"), None), data),
     ),
     "checkpoint": Target(make_checkpoint, run_checkpoint),
+    "requantize": Target(make_gguf, run_requantize),
     "picture": Target(make_picture_case, run_picture),
 }
