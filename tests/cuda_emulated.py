@@ -72,6 +72,7 @@ class EmulatedDevice:
         self._library.kosmos_edge_emulated_bytes.restype = ctypes.c_size_t
         self._library.kosmos_edge_emulated_allocations.restype = ctypes.c_long
         self._library.kosmos_edge_emulated_launches.restype = ctypes.c_long
+        self._library.kosmos_edge_emulated_graphs.restype = ctypes.c_long
         self._library.kosmos_edge_emulated_fail_allocation.argtypes = [ctypes.c_long]
 
     def fail_allocation(self, n: int) -> None:
@@ -101,3 +102,7 @@ class EmulatedDevice:
     def launches(self) -> int:
         """Kernels run so far."""
         return self._library.kosmos_edge_emulated_launches()
+
+    def graphs(self) -> int:
+        """Graphs started so far."""
+        return self._library.kosmos_edge_emulated_graphs()

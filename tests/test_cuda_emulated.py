@@ -209,6 +209,22 @@ def test_the_model_gives_the_processor_s_answers(cuda: Path, tmp_path: Path, dty
         assert EmulatedDevice(cuda).bytes() == 0, "device memory that nobody frees"
 
 
+def test_a_decoded_token_is_one_graph(device: EmulatedDevice, tmp_path: Path) -> None:
+    """From the third on, tokens are one started graph each, and the answers are the processor's."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, "Q4_K", seed=3, config=SMALL)
+    params = _core.GenerateParams()
+    params.max_tokens, params.no_repeat_ngram_size, params.logprobs = 7, 0, True
+    answers = []
+    for name in ("cpu", "cuda"):
+        engine, graphs, ends = _core.Engine(str(path), device=name), device.graphs(), []
+        made = engine.generate([("ids", [5, 6, 300])], params, lambda *_: ends.append(device.graphs()))  # noqa: B023
+        answers.append((made.token_ids, made.logprobs if EXACT else None))
+        steps = [b - a for a, b in zip([graphs, *ends], ends, strict=False)]
+        assert steps == ([0] * 7 if name == "cpu" else [0, 0, 1, 1, 1, 1, 1]), "prompt, then a pass, then graphs"
+    assert answers[0] == answers[1]
+
+
 def test_schedules_do_not_matter(device: EmulatedDevice, tmp_path: Path) -> None:
     """Blocks and threads in any order give the same bits."""
     path = tmp_path / "tiny.gguf"

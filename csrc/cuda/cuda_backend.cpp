@@ -11,14 +11,19 @@ namespace {
 
 class CudaBuffer final : public Buffer {
  public:
-  explicit CudaBuffer(int64_t floats) : memory_(static_cast<size_t>(floats) * sizeof(float)) {
+  CudaBuffer(std::shared_ptr<BackendHandle> backend, int64_t floats)
+      : backend_(std::move(backend)), memory_(static_cast<size_t>(floats) * sizeof(float)) {
     data = memory_.as<float>();
     count = floats;
   }
+  ~CudaBuffer() override { backend_->settle(); }
 
  private:
+  std::shared_ptr<BackendHandle> backend_;
   DeviceMemory memory_;
 };
+
+constexpr int64_t kScoreStep = 256;  // positions
 
 Matrix matrix(Mat m) { return {m.data, m.rows, m.cols, m.stride}; }
 NormWeights weights(const Norm& n) { return {n.gamma->data, n.beta->data, n.eps}; }
@@ -51,6 +56,7 @@ CudaBackend::CudaBackend(int device) : device_(device) {
   KE_CHECK(properties.major * 10 + properties.minor >= 75, DeviceUnavailable, name_, " (", properties.name,
            ") has compute capability ", properties.major, ".", properties.minor, ", 7.5 or later is needed");
   stream_ = std::make_unique<Stream>();
+  queue_ = std::make_unique<LaunchQueue>(*stream_);
 }
 
 // Threads of the host each have a current device of their own.
@@ -59,8 +65,34 @@ CudaBackend::Lock CudaBackend::enter() {
   return Lock(mutex_);
 }
 
+void BackendHandle::settle() noexcept {
+  const std::lock_guard lock(mutex_);
+  if (backend_) backend_->settle();
+}
+
+void BackendHandle::gone() noexcept {
+  const std::lock_guard lock(mutex_);
+  if (backend_) backend_->settle();
+  backend_ = nullptr;
+}
+
+void CudaBackend::flush() {
+  slots_in_queue_ = false;
+  queue_->flush();
+}
+
+void CudaBackend::settle() noexcept {
+  const std::lock_guard lock(mutex_);
+  try {
+    check(cudaSetDevice(device_), "select the device");
+    flush();
+  } catch (...) {  // of a device that failed, or of memory: every call to come says so itself
+  }
+}
+
 void CudaBackend::grow(DeviceMemory& memory, size_t bytes) {
   if (memory.bytes() >= bytes) return;
+  flush();
   memory = DeviceMemory();  // freeing waits for the work that uses it
   memory = DeviceMemory(bytes);
 }
@@ -68,12 +100,13 @@ void CudaBackend::grow(DeviceMemory& memory, size_t bytes) {
 std::unique_ptr<Buffer> CudaBackend::alloc(int64_t floats) {
   KE_CHECK(floats >= 0 && floats <= int64_t{1} << 48, OutOfMemory, "not enough memory for ", floats, " floats");
   check(cudaSetDevice(device_), "select the device");
-  return std::make_unique<CudaBuffer>(floats);
+  return std::make_unique<CudaBuffer>(handle_, floats);
 }
 
 void CudaBackend::write(const float* host, Mat dst) {
   if (dst.rows == 0 || dst.cols == 0) return;
   const auto lock = enter();
+  flush();
   check(cudaMemcpy2DAsync(dst.data, row_bytes(dst.stride), host, row_bytes(dst.cols), row_bytes(dst.cols), dst.rows,
                           cudaMemcpyHostToDevice, *stream_),
         "copy to the device");
@@ -83,6 +116,7 @@ void CudaBackend::write(const float* host, Mat dst) {
 void CudaBackend::read(Mat src, float* host) {
   if (src.rows == 0 || src.cols == 0) return;
   const auto lock = enter();
+  flush();
   check(cudaMemcpy2DAsync(host, row_bytes(src.cols), src.data, row_bytes(src.stride), row_bytes(src.cols), src.rows,
                           cudaMemcpyDeviceToHost, *stream_),
         "copy from the device");
@@ -91,21 +125,26 @@ void CudaBackend::read(Mat src, float* host) {
 
 std::unique_ptr<Linear> CudaBackend::upload(const std::vector<Tensor>& parts, const float* bias, Use use) {
   const auto lock = enter();
-  return upload_linear(*stream_, parts, bias, use);
+  std::unique_ptr<CudaLinear> linear = upload_linear(*stream_, parts, bias, use);
+  linear->settle = [handle = handle_] { handle->settle(); };
+  return linear;
 }
 
 std::unique_ptr<KvCache> CudaBackend::alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
                                                DType type) {
   KE_CHECK(type == DType::F32 || type == DType::F16, InvalidRequest, "keys and values are float32 or float16");
   check(cudaSetDevice(device_), "select the device");
-  return std::make_unique<CudaKvCache>(layers, heads, head_dim, capacity, type == DType::F16);
+  return std::make_unique<CudaKvCache>(layers, heads, head_dim, capacity, type == DType::F16,
+                                       [handle = handle_] { handle->settle(); });
 }
 
 void CudaBackend::reserve(KvCache& cache, int64_t capacity) {
   auto& c = static_cast<CudaKvCache&>(cache);
   if (capacity <= c.capacity) return;
-  const auto lock = enter();
-  CudaKvCache larger(c.layers, c.heads(), c.head_dim(), capacity, c.half());
+  check(cudaSetDevice(device_), "select the device");
+  CudaKvCache larger(c.layers, c.heads(), c.head_dim(), capacity, c.half(), [handle = handle_] { handle->settle(); });
+  const auto lock = enter();  // given back before the smaller memory is
+  flush();
   larger.copy_from(c, 0, c.capacity, *stream_);
   c.swap_memory(larger);
 }
@@ -116,6 +155,7 @@ void CudaBackend::kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64
   KE_ASSERT(to.same_shape(from) && begin >= 0 && begin <= end && end <= from.capacity);
   reserve(to, end);
   const auto lock = enter();
+  flush();
   to.copy_from(from, begin, end, *stream_);
 }
 
@@ -147,20 +187,29 @@ void CudaBackend::run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat s
     e.y_stride = y.stride;
     e.act = act_of(act);
     if (!s.quantized) {
-      if (!have_normed) check(launch_layer_norm(*stream_, matrix(x), norm_weights, normed), "layer norm");
+      if (!have_normed) add_layer_norm(matrix(x), norm_weights, normed);
       have_normed = true;
-      check(launch_float(*stream_, s.floats, normed, e), "product with float weights");
+      queue_->add("product with float weights", key_of(s.floats.data, normed, e),
+                  [=, w = s.floats](cudaStream_t stream) { return launch_float(stream, w, normed, e); });
     } else if (x.rows <= few_rows(s.codes.blocks)) {
-      check(launch_few(*stream_, s.codes, matrix(x), norm_weights, e), "product with few rows");
+      queue_->add("product with few rows", key_of(s.codes.data, matrix(x), norm_weights, e),
+                  [=, w = s.codes](cudaStream_t stream) { return launch_few(stream, w, matrix(x), norm_weights, e); });
     } else {
       if (!have_codes) {
         codes = scratch_codes(x.rows, s.codes.blocks);
-        check(launch_quantize(*stream_, matrix(x), norm_weights, codes), "quantize activations");
+        queue_->add("quantize activations", key_of(matrix(x), norm_weights, codes.codes),
+                    [=](cudaStream_t stream) { return launch_quantize(stream, matrix(x), norm_weights, codes); });
       }
       have_codes = true;
-      check(launch_many(*stream_, s.codes, codes, x.rows, e), "product with many rows");
+      queue_->add("product with many rows", key_of(s.codes.data, codes.codes, x.rows, e),
+                  [=, w = s.codes](cudaStream_t stream) { return launch_many(stream, w, codes, x.rows, e); });
     }
   }
+}
+
+void CudaBackend::add_layer_norm(const Matrix& x, const NormWeights& norm, const Matrix& y) {
+  queue_->add("layer norm", key_of(x, norm, y),
+              [=](cudaStream_t stream) { return launch_layer_norm(stream, x, norm, y); });
 }
 
 void CudaBackend::linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) {
@@ -181,39 +230,45 @@ void CudaBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std
   grow(all_outputs_, row_bytes(x.rows * w.out));
   grow(columns_, outputs.size_bytes());
   const Mat all(all_outputs_.as<float>(), x.rows, w.out, w.out);
+  flush();  // what reads the columns of an earlier call
   check(cudaMemcpyAsync(columns_.data(), outputs.data(), outputs.size_bytes(), cudaMemcpyHostToDevice, *stream_),
         "copy to the device");
   norm_linear(x, norm, w, Activation::None, {}, scratch, all);
-  check(launch_gather_columns(*stream_, matrix(all), columns_.as<int32_t>(), matrix(y)), "pick outputs");
+  const auto* columns = columns_.as<int32_t>();
+  queue_->add("pick outputs", key_of(matrix(all), columns, matrix(y)),
+              [=](cudaStream_t stream) { return launch_gather_columns(stream, matrix(all), columns, matrix(y)); });
 }
 
 void CudaBackend::layer_norm(Mat x, const Norm& norm, Mat y) {
   KE_ASSERT(x.rows == y.rows && x.cols == y.cols && norm.gamma->count >= x.cols && norm.beta->count >= x.cols);
   if (x.rows == 0) return;
   const auto lock = enter();
-  check(launch_layer_norm(*stream_, matrix(x), weights(norm), matrix(y)), "layer norm");
+  add_layer_norm(matrix(x), weights(norm), matrix(y));
 }
 
 void CudaBackend::l2_normalize(Mat x, float eps) {
   if (x.rows == 0) return;
   const auto lock = enter();
-  check(launch_l2_normalize(*stream_, matrix(x), eps), "normalise lengths");
+  queue_->add("normalise lengths", key_of(matrix(x), eps),
+              [=](cudaStream_t stream) { return launch_l2_normalize(stream, matrix(x), eps); });
 }
 
 void CudaBackend::add(Mat x, Mat y) {
   KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
   if (x.rows == 0) return;
   const auto lock = enter();
-  check(launch_add(*stream_, matrix(x), matrix(y)), "add");
+  queue_->add("add", key_of(matrix(x), matrix(y)),
+              [=](cudaStream_t stream) { return launch_add(stream, matrix(x), matrix(y)); });
 }
 
 void CudaBackend::copy(Mat x, Mat y) {
   KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
   if (x.rows == 0) return;
   const auto lock = enter();
-  check(cudaMemcpy2DAsync(y.data, row_bytes(y.stride), x.data, row_bytes(x.stride), row_bytes(x.cols), x.rows,
-                          cudaMemcpyDeviceToDevice, *stream_),
-        "copy on the device");
+  queue_->add("copy on the device", key_of(matrix(x), matrix(y)), [=](cudaStream_t stream) {
+    return cudaMemcpy2DAsync(y.data, row_bytes(y.stride), x.data, row_bytes(x.stride), row_bytes(x.cols), x.rows,
+                             cudaMemcpyDeviceToDevice, stream);
+  });
 }
 
 void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision) {
@@ -225,7 +280,10 @@ void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat
            " values: a CUDA device takes at most ", most);
   if (q.rows == 0) return;
   const auto lock = enter();
-  check(launch_attention(*stream_, matrix(q), matrix(k), matrix(v), heads, scale, matrix(out)), "attention");
+  queue_->add("attention", key_of(matrix(q), matrix(k), matrix(v), heads, scale, matrix(out)),
+              [=](cudaStream_t stream) {
+                return launch_attention(stream, matrix(q), matrix(k), matrix(v), heads, scale, matrix(out));
+              });
 }
 
 const RowSlot* CudaBackend::device_slots(const std::vector<Slot>& slots, int64_t rows) {
@@ -237,6 +295,7 @@ const RowSlot* CudaBackend::device_slots(const std::vector<Slot>& slots, int64_t
   const size_t bytes = wanted.size() * sizeof(RowSlot);
   if (slots_there_.size() >= wanted.size() && std::memcmp(slots_there_.data(), wanted.data(), bytes) == 0)
     return slots_.as<RowSlot>();
+  if (slots_in_queue_) flush();
   slots_there_.clear();
   grow(slots_, bytes);
   check(cudaMemcpyAsync(slots_.data(), wanted.data(), bytes, cudaMemcpyHostToDevice, *stream_), "copy to the device");
@@ -253,9 +312,11 @@ void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slo
   if (k.rows == 0) return;
   const auto lock = enter();
   const auto& cache = static_cast<const CudaKvCache&>(*slots[0].cache);
-  check(launch_kv_write(*stream_, matrix(k), matrix(v), device_slots(slots, k.rows),
-                        {cache.heads(), cache.head_dim(), layer, cache.half()}),
-        "store keys and values");
+  const RowSlot* on_device = device_slots(slots, k.rows);
+  const CacheShape shape{cache.heads(), cache.head_dim(), layer, cache.half()};
+  slots_in_queue_ = true;
+  queue_->add("store keys and values", key_of(matrix(k), matrix(v), on_device, shape),
+              [=](cudaStream_t stream) { return launch_kv_write(stream, matrix(k), matrix(v), on_device, shape); });
 }
 
 void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) {
@@ -273,13 +334,20 @@ void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, con
   KE_CHECK(longest <= kMostPositions, InvalidRequest, "attention over ", longest, " positions: a CUDA device takes at ",
            "most ", kMostPositions);
   const auto lock = enter();
-  check(launch_kv_attention(*stream_, matrix(q), device_slots(slots, q.rows), {heads, d, layer, first.half()}, scale,
-                            longest, matrix(out)),
-        "attention over the cache");
+  // Room for scores by whole steps, so that a pass stays the same while positions are added.
+  const int64_t room = std::min(kMostPositions, (longest + kScoreStep - 1) / kScoreStep * kScoreStep);
+  const RowSlot* on_device = device_slots(slots, q.rows);
+  const CacheShape shape{heads, d, layer, first.half()};
+  slots_in_queue_ = true;
+  queue_->add("attention over the cache", key_of(matrix(q), on_device, shape, scale, room, matrix(out)),
+              [=](cudaStream_t stream) {
+                return launch_kv_attention(stream, matrix(q), on_device, shape, scale, room, matrix(out));
+              });
 }
 
 void CudaBackend::sync() {
   const auto lock = enter();
+  flush();
   check(cudaStreamSynchronize(*stream_), "wait for the device");
 }
 

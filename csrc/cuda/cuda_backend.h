@@ -1,9 +1,11 @@
-// The Backend on a CUDA device: one stream, on which every operation is put in the order of the calls.
+// The Backend on a CUDA device: one stream, on which every operation is put in the order of the calls, at the latest
+// when something waits for it (launch_queue.h).
 #pragma once
 #include <mutex>
 
 #include "backend/backend.h"
 #include "cuda/kernels.h"
+#include "cuda/launch_queue.h"
 #include "cuda/memory.h"
 #include "cuda/upload.h"
 
@@ -20,9 +22,25 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+class CudaBackend;
+
+// The backend for as long as it lives: what lies in its memory may live longer (keys and values kept with a picture).
+class BackendHandle {
+ public:
+  explicit BackendHandle(CudaBackend* backend) : backend_(backend) {}
+  // Before memory is freed that launches to come may use. Not while the backend's lock is held.
+  void settle() noexcept;
+  void gone() noexcept;
+
+ private:
+  std::mutex mutex_;
+  CudaBackend* backend_;
+};
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(int device);
+  ~CudaBackend() override { handle_->gone(); }
 
   std::string name() const override { return name_; }
   std::string description() const override { return description_; }
@@ -48,6 +66,9 @@ class CudaBackend final : public Backend {
   void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
   void sync() override;
 
+  // Puts on the stream what is put off. Never throws: what fails shows at the next call.
+  void settle() noexcept;
+
  private:
   // Callers in parallel share the stream and the scratch memory: an operation's launches stay together under the lock.
   using Lock = std::lock_guard<std::recursive_mutex>;
@@ -57,11 +78,16 @@ class CudaBackend final : public Backend {
   // The slots on the device; a pass asks for the same ones layer by layer.
   const RowSlot* device_slots(const std::vector<Slot>& slots, int64_t rows);
   void grow(DeviceMemory& memory, size_t bytes);
+  void flush();
+  void add_layer_norm(const Matrix& x, const NormWeights& norm, const Matrix& y);
 
+  const std::shared_ptr<BackendHandle> handle_ = std::make_shared<BackendHandle>(this);
   const int device_;
   std::string name_, description_;
   std::recursive_mutex mutex_;
   std::unique_ptr<Stream> stream_;
+  std::unique_ptr<LaunchQueue> queue_;
+  bool slots_in_queue_ = false;  // a launch in the queue reads slots_
   DeviceMemory codes_, slots_, columns_, all_outputs_;
   std::vector<RowSlot> slots_there_;  // what slots_ holds
 };

@@ -1,5 +1,7 @@
 // Keys and values of one sequence on the device: [layer][keys, values][head][position][head_dim].
 #pragma once
+#include <functional>
+
 #include "backend/backend.h"
 #include "cuda/memory.h"
 
@@ -7,13 +9,15 @@ namespace ke::cuda {
 
 class CudaKvCache final : public KvCache {
  public:
-  CudaKvCache(int n_layers, int64_t heads, int64_t head_dim, int64_t positions, bool half)
-      : heads_(heads), head_dim_(head_dim), half_(half) {
+  // settle: called before the memory is freed.
+  CudaKvCache(int n_layers, int64_t heads, int64_t head_dim, int64_t positions, bool half, std::function<void()> settle)
+      : heads_(heads), head_dim_(head_dim), half_(half), settle_(std::move(settle)) {
     layers = n_layers;
     width = heads * head_dim;
     capacity = positions;
     memory_ = DeviceMemory(bytes());
   }
+  ~CudaKvCache() override { settle_(); }
   size_t bytes() const override { return static_cast<size_t>(planes() * capacity) * row_bytes(); }
   int64_t heads() const { return heads_; }
   int64_t head_dim() const { return head_dim_; }
@@ -42,6 +46,7 @@ class CudaKvCache final : public KvCache {
  private:
   int64_t heads_, head_dim_;
   bool half_;
+  std::function<void()> settle_;
   DeviceMemory memory_;
 };
 

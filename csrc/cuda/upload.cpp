@@ -111,7 +111,6 @@ std::unique_ptr<CudaLinear> upload_linear(cudaStream_t stream, const std::vector
       upload_codes(stream, whole, *format, segment);
     else
       upload_floats(stream, whole, segment);
-    linear->any_quantized = linear->any_quantized || segment.quantized;
     linear->out += whole.rows();
     linear->segments.push_back(std::move(segment));
     i = end;

@@ -1,5 +1,6 @@
 // Weights on the device.
 #pragma once
+#include <functional>
 #include <vector>
 
 #include "backend/backend.h"
@@ -19,8 +20,11 @@ class CudaLinear final : public Linear {
     DeviceMemory memory;
   };
   std::vector<Segment> segments;
-  DeviceMemory bias;  // (out), or empty
-  bool any_quantized = false;
+  DeviceMemory bias;             // (out), or empty
+  std::function<void()> settle;  // called before the memory is freed
+  ~CudaLinear() override {
+    if (settle) settle();
+  }
 };
 
 // See Backend::upload. Work is put on the stream and waited for, piece by piece.

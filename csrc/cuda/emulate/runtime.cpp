@@ -30,7 +30,7 @@ struct Device {
   cudaError_t missing = cudaSuccess;  // why there is no device
   bool lost = false;
   uint64_t seed = 0;
-  long launches = 0;
+  long launches = 0, graphs = 0;
 };
 
 Device& device() {
@@ -184,6 +184,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
   if (const cudaError_t e = state()) return e;
+  device().graphs++;
   for (const auto& step : exec->steps)
     if (const cudaError_t e = step()) return e;
   return cudaSuccess;
@@ -253,3 +254,5 @@ KE_EXPORT void kosmos_edge_emulated_lose(int lost) { device().lost = lost != 0; 
 KE_EXPORT void kosmos_edge_emulated_seed(uint64_t seed) { device().seed = seed; }
 KE_EXPORT size_t kosmos_edge_emulated_bytes(int most) { return most ? device().most : device().in_use; }
 KE_EXPORT long kosmos_edge_emulated_launches() { return device().launches; }
+// Graphs started so far.
+KE_EXPORT long kosmos_edge_emulated_graphs() { return device().graphs; }
