@@ -73,6 +73,8 @@ class BatchWorker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._process:  # forked: neither the threads nor what they hold are here
+            return
         self._token.cancel()
         thread = self._thread
         with contextlib.suppress(KeyboardInterrupt):
@@ -85,6 +87,7 @@ class BatchWorker:
 
     def submit(self, source: Any) -> Job:
         """Takes a picture in; it is decoded as soon as a thread is free."""
+        check_process(self._process)
         job = Job(source, self._pictures.submit(self._prepare, source))
         with self._lock:
             self._waiting.append(job)

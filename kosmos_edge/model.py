@@ -77,6 +77,8 @@ def load(
         raise ModelNotFound(f"{name!r}: the path of a model file must be valid Unicode; rename or link it") from None
     check_cancel(cancel)
     if isolation == "process":
+        if os.name != "posix":
+            raise InvalidRequest(f"isolation: 'process' needs a POSIX system, this one is {os.name!r}")
         from kosmos_edge.isolation import RemoteSession
         from kosmos_edge.isolation_process import Settings
 

@@ -2,6 +2,9 @@
 #include "bindings/bind_common.h"
 
 NB_MODULE(_core, m) {
+  // A process that ends in the middle of a call (a forked child, an interpreter that does not wait) has objects left;
+  // to print about that is not the library's business.
+  nb::set_leak_warnings(false);
   m.doc() = "Native core of kosmos_edge; use the kosmos_edge package instead.";
   m.def_submodule("testing", "What only the project's own tests need; no part of the API.");
   ke::bind_errors(m);
