@@ -11,6 +11,7 @@ import capi
 import pytest
 from api_model import long_file, picture, tiny_file
 from capi import CError, call, lib, make
+from tiny import TinyConfig
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,23 @@ def test_an_abort_callback_ends_every_call(model, after):
     words = capi.texts("one", "two three")
     assert code_of("score", model, image, words, c_size_t(2), byref(options)) == capi.CANCELLED
     assert capi.read(make("caption", model, image, None))["ids"]  # nothing is left behind
+    lib().kosmos_image_free(image)
+
+
+def test_every_layer_asks_whether_to_go_on(model):
+    polls = []
+
+    @capi.Abort
+    def polled(user):
+        polls.append(None)
+        return 0
+
+    side = TinyConfig().image_size  # a picture of this size is not resized, which asks too
+    image = capi.encode(model, picture(0, side, side), on_abort=polled)
+    assert len(polls) > 2 * TinyConfig().vision_layers  # before attention and before the feed-forward part of each
+    polls.clear()
+    answer = capi.read(make("caption", model, image, byref(capi.Options(max_tokens=4, on_abort=polled))))
+    assert len(polls) > 2 * TinyConfig().layers * len(answer["ids"])
     lib().kosmos_image_free(image)
 
 
@@ -187,6 +205,23 @@ def test_handles_may_be_freed_while_others_use_them():
     assert result["finish"] == "callback" and result["ids"]
     with pytest.raises(CError, match="not a live handle"):
         make("caption", model, image, None)
+
+
+def test_a_freed_handle_stays_dead_when_its_place_is_taken():
+    def place(handle) -> int:
+        return handle.value >> 5 & (1 << 28) - 1  # csrc/capi/handles.cpp
+
+    old = make("cancel_create")
+    lib().kosmos_cancel_free(old)
+    others = []
+    while not others or place(others[-1]) != place(old):
+        others.append(make("cancel_create"))
+        assert len(others) < 100_000
+    assert others[-1].value != old.value
+    with pytest.raises(CError, match="not a live handle"):
+        call("cancel_set", old)
+    for other in others:
+        lib().kosmos_cancel_free(other)
 
 
 def test_a_callback_may_call_the_library(model):
