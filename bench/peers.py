@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.append(str(HERE.parent))  # behind an installed package
 
 import peers_get  # noqa: E402 (these want the path above)
 import peers_models  # noqa: E402

@@ -30,7 +30,16 @@ from kosmos_edge import isolation_wire as wire
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError, ModelCorrupt, OutOfMemory, WorkerDied
 from kosmos_edge.running import POLL_SECONDS, check_process
 
-START = "import sys, json; sys.path[:] = json.loads(sys.argv[2]); from kosmos_edge.isolation_worker import main; "
+# The worker has the host's search path, but this very package, whatever else of its name the path has come to hold.
+START = """
+import importlib.util, json, sys
+sys.path[:] = json.loads(sys.argv[2])
+spec = importlib.util.spec_from_file_location("kosmos_edge", sys.argv[3], submodule_search_locations=[sys.argv[4]])
+sys.modules["kosmos_edge"] = package = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from kosmos_edge.isolation_worker import main
+main(int(sys.argv[1]))
+"""
 MAX_ANSWER = 1 << 26  # bytes of an answer's byte string: the vectors of a picture
 PATIENCE_SECONDS = 1.0  # a cancelled call whose request the worker does not take in ends the worker after that
 REAP_SECONDS = 0.05  # from the end of its socket to the end of the process
@@ -119,16 +128,15 @@ class Worker:
         self._end(reason)
 
     def _start(self) -> None:
-        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        path = [entry for entry in sys.path if entry]
-        path += [] if package in path else [package]
-        code, descriptor = START + "main(int(sys.argv[1]))", self._theirs.fileno()
+        package = os.path.dirname(os.path.abspath(__file__))
+        path = json.dumps([entry for entry in sys.path if entry])
+        descriptor = self._theirs.fileno()
         python = multiprocessing.spawn.get_executable() or sys.executable
         with self._lock:
             if self._ended is not None:
                 return
             self._process = subprocess.Popen(
-                [os.fsdecode(python), "-I", "-c", code, str(descriptor), json.dumps(path)],
+                [os.fsdecode(python), "-I", "-c", START, str(descriptor), path, f"{package}/__init__.py", package],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -110,6 +110,14 @@ def test_pictures_of_every_kind(here: Model, there: Model, scene: Path) -> None:
     assert there.generate([stream, "a dog.", stream, "An image of"], max_tokens=4).ok
 
 
+def test_the_worker_has_this_package_whatever_the_path_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "kosmos_edge").mkdir()
+    (tmp_path / "kosmos_edge" / "__init__.py").write_text("raise ImportError('not this one')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with load(isolation="process") as model:
+        assert model.caption(png(3), max_tokens=3).text
+
+
 def test_a_relative_path_after_a_change_of_folder(
     here: Model, there: Model, scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
