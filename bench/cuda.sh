@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The CUDA backend on a card: builds it, tests it, measures it, prints one table. Label: NEVER RUN so far; no card was at
-# hand when it was written. Needs nvcc (CUDA 13), a driver, and an environment with the package's test extra; peers are
-# measured where they are installed (llama-cpp-python built with CUDA; torch and transformers).
+# hand when it was written. Needs nvcc (CUDA 13), a driver, and an environment with the package's test extra.
+# Peers are not measured yet.
 #
 #   bench/cuda.sh [MODEL.gguf]     default: nano; give the full-size file for the figures that matter
 set -euo pipefail

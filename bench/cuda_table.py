@@ -1,4 +1,4 @@
-"""One table of a CUDA device against the processor and the peers that are installed, with the bounds beside it.
+"""One table of a CUDA device against the processor, with the bounds beside it. Peers are not in it yet.
 
 NEVER RUN on a card so far. bench/cuda.sh calls it; by hand: python bench/cuda_table.py --model FILE.gguf
 """

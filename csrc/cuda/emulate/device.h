@@ -153,27 +153,6 @@ inline void mma_s8_k16(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
   }
 }
 
-// d += a b in float32, a (16, 16) float16 by rows, b (16, 8) float16 by columns, two values in a dword, the first in
-// its low half. a[0] = (g, 2 t ..), a[1] = (g + 8, 2 t ..), a[2] = (g, 8 + 2 t ..), a[3] = (g + 8, 8 + 2 t ..);
-// b[0] = (2 t .., g), b[1] = (8 + 2 t .., g); d as above. The order of the sums is the emulation's: a card's differs.
-inline void mma_f16_k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  struct Fragment {
-    uint32_t a[4], b[2];
-  } own, all[32];
-  std::memcpy(own.a, a, sizeof a);
-  std::memcpy(own.b, b, sizeof b);
-  emulate::exchange(6, 0xffffffffu, &own, sizeof own, all);
-  const unsigned lane = emulate::thread_index() % 32, g = lane / 4, t = lane % 4;
-  for (unsigned i = 0; i < 4; i++) {
-    const unsigned high = i / 2, column = 2 * t + i % 2;
-    for (unsigned k2 = 0; k2 < 8; k2++) {
-      const uint32_t x = all[4 * g + k2 % 4].a[k2 / 4 * 2 + high], y = all[4 * column + k2 % 4].b[k2 / 4];
-      d[i] += from_half(static_cast<uint16_t>(x)) * from_half(static_cast<uint16_t>(y));
-      d[i] += from_half(static_cast<uint16_t>(x >> 16)) * from_half(static_cast<uint16_t>(y >> 16));
-    }
-  }
-}
-
 // 16 bytes from global to shared memory; there once wait_async() and a barrier are past.
 inline void copy_async(void* shared, const void* global) { std::memcpy(shared, global, 16); }
 inline void wait_async() {}
