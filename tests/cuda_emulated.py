@@ -1,9 +1,12 @@
 """Builds the CUDA backend to run on the processor (csrc/cuda/emulate), for tests: a C++ compiler is all it needs."""
 
+import atexit
 import ctypes
+import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,6 +68,16 @@ def build_library(folder: Path, flags: list[str] | None = None) -> Path:
     return library
 
 
+@functools.cache
+def emulated_library() -> Path:
+    """The backend, built once per test run; KOSMOS_EDGE_CUDA_EMULATED names one that is built already."""
+    if built := os.environ.get("KOSMOS_EDGE_CUDA_EMULATED"):
+        return Path(built)
+    folder = Path(tempfile.mkdtemp(prefix="kosmos-edge-cuda-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return build_library(folder)
+
+
 class EmulatedDevice:
     """What tests do to the emulated device."""
 
@@ -75,7 +88,10 @@ class EmulatedDevice:
         self._library.kosmos_edge_emulated_allocations.restype = ctypes.c_long
         self._library.kosmos_edge_emulated_launches.restype = ctypes.c_long
         self._library.kosmos_edge_emulated_graphs.restype = ctypes.c_long
+        self._library.kosmos_edge_emulated_handles.restype = ctypes.c_size_t
+        self._library.kosmos_edge_emulated_calls.restype = ctypes.c_long
         self._library.kosmos_edge_emulated_fail_allocation.argtypes = [ctypes.c_long]
+        self._library.kosmos_edge_emulated_fail_call.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int]
 
     def fail_allocation(self, n: int) -> None:
         """Device allocation n from now on fails (0: the next); -1: none does."""
@@ -89,9 +105,40 @@ class EmulatedDevice:
         """How many devices there are; with an error code of CUDA none, for that reason."""
         self._library.kosmos_edge_emulated_devices(count, error)
 
-    def lose(self, lost: bool) -> None:
-        """As after an illegal access or a reset: every call fails."""
-        self._library.kosmos_edge_emulated_lose(int(lost))
+    def fail_call(self, n: int, error: int = 0, loses: bool = False) -> None:
+        """Call n of the runtime from now on fails (0: the next), and every one after it if the device is lost with it;
+        -1: none does. Calls that only give something back are not counted."""
+        self._library.kosmos_edge_emulated_fail_call(n, error, int(loses))
+
+    def calls(self) -> int:
+        """Since the last fail_call()."""
+        return self._library.kosmos_edge_emulated_calls()
+
+    def driver(self, version: int) -> None:
+        """The version of CUDA that the driver supports, as 13000; 0: there is no driver."""
+        self._library.kosmos_edge_emulated_driver(version)
+
+    def architecture(self, capability: int, no_kernel: int = 0) -> None:
+        """Compute capability, as 90, and the error code with which kernels cannot be started."""
+        self._library.kosmos_edge_emulated_architecture(capability, no_kernel)
+
+    def lose(self, error: int) -> None:
+        """As after an illegal access or a reset: every call fails with this code; 0: as before."""
+        self._library.kosmos_edge_emulated_lose(error)
+
+    def restore(self) -> None:
+        """As it was in the beginning."""
+        self.seed(0)
+        self.lose(0)
+        self.devices(1)
+        self.driver(13000)
+        self.architecture(90)
+        self.fail_call(-1)
+        self.fail_allocation(-1)
+
+    def handles(self) -> int:
+        """Streams and graphs that nobody gave back."""
+        return self._library.kosmos_edge_emulated_handles()
 
     def seed(self, seed: int) -> None:
         """Shuffle the blocks and threads of every launch to come; 0: in order."""

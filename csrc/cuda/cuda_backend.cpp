@@ -57,6 +57,22 @@ CudaBackend::CudaBackend(int device) : device_(device) {
            ") has compute capability ", properties.major, ".", properties.minor, ", 7.5 or later is needed");
   stream_ = std::make_unique<Stream>();
   queue_ = std::make_unique<LaunchQueue>(*stream_);
+  probe(properties);
+}
+
+// A launch, so that a device that cannot run these kernels says so now, while device "auto" can still give way.
+void CudaBackend::probe(const cudaDeviceProp& properties) {
+  DeviceMemory memory(2 * sizeof(float));
+  check(cudaMemsetAsync(memory.data(), 0, memory.bytes(), *stream_), "write to the device");
+  const Matrix x{memory.as<float>(), 1, 1, 1}, y{memory.as<float>() + 1, 1, 1, 1};
+  const cudaError_t error = launch_add(*stream_, x, y);
+  if (error != cudaSuccess && error != cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    fail(ErrorCode::DeviceUnavailable, name_, " (", properties.name, ", compute capability ", properties.major, ".",
+         properties.minor, ") cannot run this build's kernels: ", cudaGetErrorString(error));
+  }
+  check(error, "start a kernel");
+  check(cudaStreamSynchronize(*stream_), "run a kernel");
 }
 
 // Threads of the host each have a current device of their own.
@@ -86,7 +102,8 @@ void CudaBackend::settle() noexcept {
   try {
     check(cudaSetDevice(device_), "select the device");
     flush();
-  } catch (...) {  // of a device that failed, or of memory: every call to come says so itself
+  } catch (...) {  // what was put off must not run on memory that is freed now; every call to come says so
+    queue_->fail(std::current_exception());
   }
 }
 

@@ -73,6 +73,7 @@ class CudaBackend final : public Backend {
   // Callers in parallel share the stream and the scratch memory: an operation's launches stay together under the lock.
   using Lock = std::lock_guard<std::recursive_mutex>;
   Lock enter();
+  void probe(const cudaDeviceProp& properties);
   void run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
   Codes scratch_codes(int64_t rows, int64_t blocks);
   // The slots on the device; a pass asks for the same ones layer by layer.

@@ -2,9 +2,14 @@
 // again with the same launches, on the same memory, becomes a CUDA graph and is then started by one call. A decoded
 // token is such a pass: what differs from token to token (activations, positions) lies in memory that is written
 // before.
+//
+// Operations say nothing of a launch that fails later, so a failure would leave every caller whose launches are dropped
+// with old values. The queue therefore stays failed: each call after it throws what failed first, until the backend is
+// made anew. What can go on without a graph goes on without one.
 #pragma once
 #include <bit>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <map>
 #include <vector>
@@ -25,8 +30,10 @@ class LaunchQueue {
   // what: for people. key: all that the launch depends on, but for the contents of memory; the same key must mean the
   // same launch.
   void add(const char* what, const Key& key, std::function<cudaError_t(cudaStream_t)> launch);
-  // Puts everything on the stream, in order. What fails is thrown, and the rest is dropped.
+  // Puts everything on the stream, in order. What fails is thrown, here and from then on.
   void flush();
+  // Drops everything, for this reason; see above.
+  void fail(std::exception_ptr why) noexcept;
 
  private:
   struct Step {
@@ -37,13 +44,16 @@ class LaunchQueue {
     int times = 0;
     cudaGraphExec_t graph = nullptr;
   };
+  void start(const std::vector<Step>& steps, Key key);
   void run(const std::vector<Step>& steps);
+  // nullptr: there is no memory for a graph, or none can be made.
   cudaGraphExec_t capture(const std::vector<Step>& steps);
   void forget();
 
   cudaStream_t stream_;
   std::vector<Step> steps_;
   Key key_;
+  std::exception_ptr failed_;
   std::map<Key, Pass> passes_;
 };
 

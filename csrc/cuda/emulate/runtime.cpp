@@ -26,9 +26,14 @@ struct Device {
   std::map<void*, size_t> memory;
   size_t in_use = 0, most = 0;
   long allocations = 0, fail_at = -1;  // the allocation that fails
-  int count = 1;
-  cudaError_t missing = cudaSuccess;  // why there is no device
-  bool lost = false;
+  long calls = 0, fail_call = -1;      // the call that fails
+  cudaError_t call_error = cudaSuccess;
+  bool call_loses = false;  // the device with it
+  int count = 1, driver = 13000, capability = 90;
+  cudaError_t missing = cudaSuccess;    // why there is no device
+  cudaError_t no_kernel = cudaSuccess;  // why no kernel can be started
+  cudaError_t lost = cudaSuccess;       // what every call fails with
+  size_t streams = 0, made_graphs = 0;
   uint64_t seed = 0;
   long launches = 0, graphs = 0;
 };
@@ -42,10 +47,23 @@ thread_local cudaError_t last_error = cudaSuccess;
 thread_local std::string last_message;
 
 cudaError_t report(cudaError_t error) { return last_error = error; }
-cudaError_t state() { return device().lost ? report(cudaErrorIllegalAddress) : cudaSuccess; }
+cudaError_t state() { return device().lost ? report(device().lost) : cudaSuccess; }
+
+// At the head of every function that can fail by itself, on a device or without one.
+cudaError_t enter_call() {
+  Device& d = device();
+  std::lock_guard lock(d.mutex);
+  if (d.calls++ != d.fail_call) return cudaSuccess;
+  if (d.call_loses) d.lost = d.call_error;
+  return report(d.call_error);
+}
+cudaError_t enter() {
+  const cudaError_t e = enter_call();
+  return e ? e : state();
+}
 
 cudaError_t now_or_later(cudaStream_t stream, std::function<cudaError_t()> step) {
-  if (const cudaError_t e = state()) return e;
+  if (const cudaError_t e = enter()) return e;
   if (!stream || !stream->capture) return step();
   stream->capture->steps.push_back(std::move(step));
   return cudaSuccess;
@@ -53,7 +71,7 @@ cudaError_t now_or_later(cudaStream_t stream, std::function<cudaError_t()> step)
 
 cudaError_t allocate(void** memory, size_t bytes, bool counted) {
   Device& d = device();
-  if (const cudaError_t e = state()) return e;
+  if (const cudaError_t e = enter()) return e;
   std::lock_guard lock(d.mutex);
   if (counted && d.allocations++ == d.fail_at) return report(cudaErrorMemoryAllocation);
   if (posix_memalign(memory, 256, bytes ? bytes : 1)) return report(cudaErrorMemoryAllocation);
@@ -83,6 +101,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no CUDA-capable device is detected";
     case cudaErrorNoKernelImageForDevice:
       return "no kernel image is available for execution on the device";
+    case cudaErrorUnsupportedPtxVersion:
+      return "the provided PTX was compiled with an unsupported toolchain.";
     case cudaErrorIllegalAddress:
       return "an illegal memory access was encountered";
     default:
@@ -98,6 +118,7 @@ cudaError_t cudaGetLastError() {
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 0;
+  if (const cudaError_t e = enter_call()) return e;
   if (device().missing) return report(device().missing);
   *count = device().count;
   return cudaSuccess;
@@ -105,17 +126,18 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   *p = {};
+  if (const cudaError_t e = enter_call()) return e;
   std::strcpy(p->name, "emulated on the processor");
-  p->major = 9, p->minor = 0, p->multiProcessorCount = 4;
+  p->major = device().capability / 10, p->minor = device().capability % 10, p->multiProcessorCount = 4;
   p->totalGlobalMem = size_t{1} << 34;
   return cudaSuccess;
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
+  *version = device().driver;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return state(); }
+cudaError_t cudaSetDevice(int) { return enter(); }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) { return allocate(memory, bytes, true); }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) { return allocate(memory, bytes, false); }
@@ -159,31 +181,45 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t 
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  if (const cudaError_t e = state()) return e;
+  if (const cudaError_t e = enter()) return e;
   *stream = new EmulatedStream;
+  std::lock_guard lock(device().mutex);
+  device().streams++;
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete stream;
-  return cudaSuccess;
+  std::lock_guard lock(device().mutex);
+  device().streams--;
+  return state();
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return state(); }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return enter(); }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  if (const cudaError_t e = state()) return e;
+  if (const cudaError_t e = enter()) return e;
   stream->capture = std::make_unique<EmulatedGraph>();
   return cudaSuccess;
 }
+// Whatever it returns, the stream records no more.
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  *graph = stream->capture.release();
-  return *graph ? cudaSuccess : report(cudaErrorLaunchFailure);
+  *graph = nullptr;
+  std::unique_ptr<EmulatedGraph> made = std::move(stream->capture);
+  if (const cudaError_t e = enter()) return e;
+  if (!made) return report(cudaErrorLaunchFailure);
+  *graph = made.release();
+  std::lock_guard lock(device().mutex);
+  device().made_graphs++;
+  return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  if (const cudaError_t e = enter()) return e;
   *exec = new EmulatedGraph(*graph);
+  std::lock_guard lock(device().mutex);
+  device().made_graphs++;
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
-  if (const cudaError_t e = state()) return e;
+  if (const cudaError_t e = enter()) return e;
   device().graphs++;
   for (const auto& step : exec->steps)
     if (const cudaError_t e = step()) return e;
@@ -191,12 +227,11 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   delete graph;
-  return cudaSuccess;
+  std::lock_guard lock(device().mutex);
+  device().made_graphs--;
+  return state();
 }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
-  delete exec;
-  return cudaSuccess;
-}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
 
 namespace ke::cuda {
 
@@ -206,6 +241,7 @@ void run_kernel(void* kernel) { (*static_cast<const std::function<void()>*>(kern
 
 cudaError_t emulated_launch(cudaStream_t stream, dim3 grid, unsigned threads, size_t shared,
                             std::function<void()> kernel) {
+  if (device().no_kernel) return report(device().no_kernel);
   return now_or_later(stream, [=] {
     Device& d = device();
     uint64_t seed = 0;
@@ -223,7 +259,7 @@ cudaError_t emulated_launch(cudaStream_t stream, dim3 grid, unsigned threads, si
       emulate::run_grid(g, run_kernel, &body);
     } catch (const emulate::Fault& f) {
       last_message = f.what();
-      d.lost = true;
+      d.lost = cudaErrorLaunchFailure;
       return report(cudaErrorLaunchFailure);
     }
     return cudaSuccess;
@@ -243,16 +279,36 @@ KE_EXPORT void kosmos_edge_emulated_fail_allocation(long n) {
 }
 // Allocations since the last call of the above.
 KE_EXPORT long kosmos_edge_emulated_allocations() { return device().allocations; }
+// Call number n of the runtime from now on fails with this error (0: the next), and with loses != 0 every call after
+// it; -1: none does. Calls that only give something back are not counted: they fail on a lost device only.
+KE_EXPORT void kosmos_edge_emulated_fail_call(long n, int error, int loses) {
+  std::lock_guard lock(device().mutex);
+  device().calls = 0;
+  device().fail_call = n;
+  device().call_error = static_cast<cudaError_t>(error);
+  device().call_loses = loses != 0;
+}
+// Calls since the last call of the above.
+KE_EXPORT long kosmos_edge_emulated_calls() { return device().calls; }
 // How many devices there are; with error != 0 none, for that reason.
 KE_EXPORT void kosmos_edge_emulated_devices(int count, int error) {
   device().count = count;
   device().missing = static_cast<cudaError_t>(error);
 }
-// As after an illegal access or a reset: every call fails until it is set back.
-KE_EXPORT void kosmos_edge_emulated_lose(int lost) { device().lost = lost != 0; }
+// The version of CUDA that the driver supports, as 1000 * major + 10 * minor; 0: there is no driver.
+KE_EXPORT void kosmos_edge_emulated_driver(int version) { device().driver = version; }
+// Compute capability as 10 * major + minor, and why no kernel can be started (0: they can).
+KE_EXPORT void kosmos_edge_emulated_architecture(int capability, int no_kernel) {
+  device().capability = capability;
+  device().no_kernel = static_cast<cudaError_t>(no_kernel);
+}
+// As after an illegal access or a reset: every call fails with this error; 0: as before.
+KE_EXPORT void kosmos_edge_emulated_lose(int error) { device().lost = static_cast<cudaError_t>(error); }
 // Shuffles the blocks and threads of every launch to come; 0: in order.
 KE_EXPORT void kosmos_edge_emulated_seed(uint64_t seed) { device().seed = seed; }
 KE_EXPORT size_t kosmos_edge_emulated_bytes(int most) { return most ? device().most : device().in_use; }
+// Streams and graphs that nobody gave back.
+KE_EXPORT size_t kosmos_edge_emulated_handles() { return device().streams + device().made_graphs; }
 KE_EXPORT long kosmos_edge_emulated_launches() { return device().launches; }
 // Graphs started so far.
 KE_EXPORT long kosmos_edge_emulated_graphs() { return device().graphs; }

@@ -14,6 +14,7 @@ enum cudaError_t {
   cudaErrorDevicesUnavailable = 46,
   cudaErrorNoDevice = 100,
   cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorUnsupportedPtxVersion = 222,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
 };
@@ -63,7 +64,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 namespace ke::cuda {
 
-// What tests ask of the emulated device; see runtime.cpp.
+// What tests ask of the emulated device is at the end of runtime.cpp.
 cudaError_t emulated_launch(cudaStream_t stream, dim3 grid, unsigned threads, size_t shared,
                             std::function<void()> kernel);
 
