@@ -22,7 +22,7 @@ from kosmos_edge.answering import Answering
 from kosmos_edge.errors import Cancelled
 from kosmos_edge.requests import Request
 from kosmos_edge.results import Ranking, Result
-from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, check_process, is_cancelled, start_thread
+from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, check_process, is_cancelled, start_thread, without_frames
 from kosmos_edge.session import EncodedImage
 
 MAX_PICTURE_THREADS = 4
@@ -45,7 +45,7 @@ class Job:
 
     def end(self, result: Result | Ranking | None, error: BaseException | None = None) -> None:
         """The worker is through with it."""
-        self.result, self.error = result, error
+        self.result, self.error = result, None if error is None else without_frames(error)
         self.done.set()
 
 

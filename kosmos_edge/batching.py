@@ -74,29 +74,34 @@ def _results(
     jobs: deque[Job] = deque()
     source = iter(images)
     more = True
+    job: Job | None = None
+    error: BaseException | None = None
     broken: Exception | None = None
-    with worker:
-        while True:
-            while more and len(jobs) < worker.ahead and not (jobs and jobs[0].done.is_set()):
-                try:
-                    jobs.append(worker.submit(next(source)))
-                except StopIteration:
-                    more = False
-                except Exception as raised:  # of the caller's iterable: passed on behind the results before it
-                    more, broken = False, raised
-            if not jobs:
-                break
-            job = jobs.popleft()
-            error = worker.wait(job)
-            if isinstance(error, KosmosError) and not isinstance(error, Cancelled) and on_error == "yield":
-                yield failed_answer(model, task, namer(job.source), error)
-            elif error is not None:
-                raise error
-            else:
-                assert job.result is not None
-                yield job.result
-    if broken is not None:
-        raise broken
+    try:
+        with worker:
+            while True:
+                while more and len(jobs) < worker.ahead and not (jobs and jobs[0].done.is_set()):
+                    try:
+                        jobs.append(worker.submit(next(source)))
+                    except StopIteration:
+                        more = False
+                    except Exception as raised:  # of the caller's iterable: passed on behind the results before it
+                        more, broken = False, raised
+                if not jobs:
+                    break
+                job = jobs.popleft()
+                error = worker.wait(job)
+                if isinstance(error, KosmosError) and not isinstance(error, Cancelled) and on_error == "yield":
+                    yield failed_answer(model, task, namer(job.source), error)
+                elif error is not None:
+                    raise error
+                else:
+                    assert job.result is not None
+                    yield job.result
+        if broken is not None:
+            raise broken
+    finally:
+        del worker, jobs, job, error, broken  # an error that is raised holds this frame, which must not hold the model
 
 
 def failed_answer(model: Model, task: str, source: str | None, error: KosmosError) -> Result | Ranking:

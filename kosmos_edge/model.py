@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, Unpack, overload
@@ -452,10 +453,8 @@ class Model:
         is fairer to texts of different lengths.
         """
         checked, before, after = self._score_request(texts, template, normalize)
-        session = self._open
         return running.run(
-            lambda token: session.score(self.name, image, checked, before, after, normalize, token),
-            check_cancel(cancel),
+            partial(self._open.score, self.name, image, checked, before, after, normalize), check_cancel(cancel)
         )
 
     def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage:
@@ -464,8 +463,7 @@ class Model:
         From its second use on, a prompt that begins with it also skips the positions that it has in common with the one
         before; see EncodedImage.
         """
-        session = self._open
-        return running.run(lambda token: session.encode(image, token), check_cancel(cancel))
+        return running.run(partial(self._open.encode, image), check_cancel(cancel))
 
     def batch(
         self,
@@ -531,12 +529,9 @@ class Model:
 
     def _run(self, plan: tasks.Plan, stream: bool, options: GenerationOptions) -> Result | EventStream:
         checked = self._options(plan, options)
-        session = self._open
         if check_bool("stream", stream):
-            return running.stream(
-                lambda token, emit: session.stream(self.name, plan, checked, token, emit), checked.cancel
-            )
-        return running.run(lambda token: session.run(self.name, plan, checked, token), checked.cancel)
+            return running.stream(partial(self._open.stream, self.name, plan, checked), checked.cancel)
+        return running.run(partial(self._open.run, self.name, plan, checked), checked.cancel)
 
 
 __all__ = ["AnyImage", "BoxInput", "EncodedImage", "EventStream", "Model", "Picture", "find_model", "load"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from kosmos_edge._native import _core
-from kosmos_edge.errors import Cancelled, Forked, OutOfMemory
+from kosmos_edge.errors import Cancelled, Forked, KosmosError, OutOfMemory
 from kosmos_edge.results import Event, OnEvent
 
 T = TypeVar("T")
@@ -39,6 +39,19 @@ def is_cancelled(cancel: Any) -> bool:
     return bool(cancel.is_set())
 
 
+def without_frames(error: BaseException) -> BaseException:
+    """The error, where it is a KosmosError without the traceback of the thread that met it, and so its causes.
+
+    Its message says all; its frames would keep pictures and the model in memory for as long as somebody keeps it.
+    """
+    if isinstance(error, KosmosError):
+        part: BaseException | None = error
+        while part is not None:
+            part.__traceback__ = None
+            part = part.__cause__ or part.__context__
+    return error
+
+
 def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
     """A started thread, or OutOfMemory."""
     thread = threading.Thread(target=work, name=name)
@@ -57,22 +70,35 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
     """
     if is_cancelled(cancel):
         raise Cancelled("cancelled before it began")
-    token = _core.CancelToken()
-    if cancel is None and threading.current_thread() is not threading.main_thread():
-        return call(token)
+    token, calls = _core.CancelToken(), [call]
+    del call  # an error that somebody keeps holds this frame, which must not hold the model
     results: list[T] = []
     errors: list[BaseException] = []
     done = threading.Event()
 
     def work() -> None:
         try:
-            results.append(call(token))
+            results.append(calls.pop()(token))
         except BaseException as error:  # handed over to the waiting thread
-            errors.append(error)
+            errors.append(without_frames(error))
         finally:
             done.set()
 
-    start_thread(work, "kosmos-edge call")
+    try:
+        if cancel is None and threading.current_thread() is not threading.main_thread():
+            return calls.pop()(token)
+        start_thread(work, "kosmos-edge call")
+        _wait(done, token, cancel)
+        if errors:
+            raise errors.pop()
+        return results[0]
+    except KosmosError as error:
+        without_frames(error)
+        raise
+
+
+def _wait(done: threading.Event, token: _core.CancelToken, cancel: Any) -> None:
+    """Until the helper is done, or is told to end and not waited for any longer."""
     try:
         while not done.wait(POLL_SECONDS):
             if is_cancelled(cancel):
@@ -85,13 +111,6 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
         token.cancel()
         done.wait(LEAVE_SECONDS)
         raise
-    if errors:
-        error = errors.pop()
-        try:
-            raise error
-        finally:
-            del error  # it holds this frame: without the knot both, and the engine, go at once
-    return results[0]
 
 
 def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = None) -> Generator[Event, None, None]:
@@ -101,23 +120,25 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
     """
     if is_cancelled(cancel):
         raise Cancelled("cancelled before it began")
-    process, token = os.getpid(), _core.CancelToken()
+    process, token, calls = os.getpid(), _core.CancelToken(), [call]
+    del call  # as above
     events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            call(token, events.put)
+            calls.pop()(token, events.put)
             events.put(None)
         except BaseException as error:  # handed over to the iterating thread
-            events.put(error)
+            events.put(without_frames(error))
 
     worker = start_thread(work, "kosmos-edge stream")
+    item: Event | BaseException | None = None
     try:
         while True:
             check_process(process)
             if is_cancelled(cancel):
                 token.cancel()
-            item: Event | BaseException | None = None
+            item = None
             try:
                 item = events.get(timeout=POLL_SECONDS)
             except queue.Empty:
@@ -128,8 +149,8 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
                 raise item
             yield item
     finally:
-        item = None  # as above
         token.cancel()
         if worker is not threading.current_thread():
             with contextlib.suppress(KeyboardInterrupt):
                 worker.join()
+        del item  # an error holds this frame: without the knot both go at once
