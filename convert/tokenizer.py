@@ -39,6 +39,7 @@ LOCATION_BINS = 32  # per side, of a vocabulary that does not list its patch ind
 # Types of GGUF's tokenizer.ggml.token_type.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 _MAX_PIECES = 1 << 20
+_MAX_SCORE = 1e30  # float32 has room for it
 
 
 def patch_index(i: int) -> str:
@@ -114,7 +115,7 @@ def _checked(pieces: list[str], scores: list[float], charsmap: bytes, where: Pat
     if sorted(tags) != sorted(TAGS) or pieces[first - len(TAGS) - 1] != MASK:
         raise bad(f"expected {MASK} and the tags {' '.join(TAGS)} before the patch indices, got {tags}")
     for piece, score in zip(pieces, scores, strict=True):
-        if not abs(score) < 1e30:  # also refuses NaN
+        if not abs(score) < _MAX_SCORE:  # also refuses NaN
             raise bad(f"piece {piece!r} has the score {score}")
     fixed = {*SPECIALS, *pieces[first - len(TAGS) - 1 :]}  # never chosen by score
     single = struct.Struct("<f")
@@ -149,6 +150,8 @@ def read_tokenizer_json(data: bytes, where: Path) -> Vocabulary:
             isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and type(entry[1]) in (int, float)
         ):
             raise bad(f"model.vocab[{i}] is {brief(entry)}, expected [piece, score]")
+        if not abs(entry[1]) < _MAX_SCORE:  # float() of a larger integer may not exist
+            raise bad(f"piece {brief(entry[0])} has the score {brief(entry[1])}")
         pieces.append(_encodable(entry[0], where))
         scores.append(float(entry[1]))
     added = root.get("added_tokens", [])

@@ -189,6 +189,7 @@ for name, text, make in (
         lambda: {**convert_tokenizer_json(), "added_tokens": [{"id": 2**63, "content": "x"}]},
     ),
     ("score beyond float32", "score", lambda: _with_score(1e300)),
+    ("score that is an integer beyond float64", "score", lambda: _with_score(10**400)),
     ("piece that is half a surrogate", "not valid Unicode", lambda: _with_piece("\ud800")),
 ):
     case(f"tokenizers: {name}", "tokenizer_json", SAFE if text is SAFE and "decoder" in name else BAD, text, make)
