@@ -7,14 +7,16 @@
 
 Memory is RssAnon + VmSwap of this process (mapped files are the page cache's, and not counted). The pictures are all
 different, of many sizes, as files; every fourth caption is a stream, every eighth a batch of 4, every sixteenth a
-question about an encoded picture that is then dropped. Growth: the median of the last tenth against the median of the
-first tenth behind the warm-up; slope: least squares over all samples, with R^2. Exit status 1 where memory grew by 1 %
-or more, or file descriptors, threads or mappings are left over.
+question about an encoded picture that is then dropped. Between models' lives malloc has one heap and gives back what
+is free before memory is measured: what it keeps at hand varies by more than a small model. Growth: the median of the
+last tenth against the median of the first tenth behind the warm-up; slope: least squares over all samples, with R^2.
+Exit status 1 where memory grew by 1 % or more, or file descriptors, threads or mappings are left over.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -31,6 +33,7 @@ from kosmos_edge import Cancelled, Model, load
 from kosmos_edge.bench_work import jpeg_bytes, synthetic_photo
 
 SAMPLE_EVERY = 10
+LIBC = ctypes.CDLL(None)
 
 
 def held_bytes() -> int:
@@ -41,6 +44,19 @@ def held_bytes() -> int:
         if name in ("RssAnon", "VmSwap"):
             total += int(value.split()[0]) * 1024
     return total
+
+
+def one_heap() -> None:
+    """From now on malloc has one heap for all threads: what others keep free cannot be given back (glibc only)."""
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.mallopt(-8, 1)  # M_ARENA_MAX
+
+
+def give_back() -> None:
+    """What is free goes back to the system: garbage, and what malloc keeps for the next request (glibc only)."""
+    gc.collect()
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)
 
 
 def resources() -> dict[str, int]:
@@ -120,22 +136,24 @@ def slope(values: list[tuple[int, int]]) -> tuple[float, float]:
     return xy / xx, (xy * xy / (xx * yy) if yy else 0.0)
 
 
-def soak(one: Callable[[int], None], count: int, warm_up: int) -> dict[str, Any]:
-    """Runs it; the figures."""
+def soak(one: Callable[[int], None], count: int, warm_up: int, trim: bool = False) -> dict[str, Any]:
+    """Runs it; the figures. trim: free memory is given back before it is measured."""
     for number in range(warm_up):
         one(number)
-    gc.collect()
+    give_back()
     before, start = resources(), time.perf_counter()
     values: list[tuple[int, int]] = [(0, held_bytes())]
     for number in range(warm_up, warm_up + count):
         one(number)
         done = number - warm_up + 1
         if done % SAMPLE_EVERY == 0:
+            if trim:
+                give_back()
             values.append((done, held_bytes()))
         if done % max(1, count // 20) == 0:
             seconds = time.perf_counter() - start
             print(f"{done} in {seconds:.0f} s, {values[-1][1] / 1e6:.2f} MB", file=sys.stderr, flush=True)
-    gc.collect()
+    give_back()
     after = resources()
     tenth = max(1, len(values) // 10)
     first, last = (statistics.median(v for _, v in part) for part in (values[:tenth], values[-tenth:]))
@@ -181,7 +199,8 @@ def main() -> int:
     warm_up = given.warm_up if given.warm_up is not None else min(500, max(20, count // 20))
     report: dict[str, Any] = {"what": given.what, "model": given.model, "threads": given.threads}
     if given.what == "cycles":
-        report |= soak(cycles(given.model, given.threads), count, warm_up)
+        one_heap()
+        report |= soak(cycles(given.model, given.threads), count, warm_up, trim=True)
     else:
         with load(given.model, threads=given.threads) as model:
             report["model"] = model.name
