@@ -1,4 +1,4 @@
-// Times the vision tower of llama.cpp: `mtmd_encode LLM.gguf VISION.gguf THREADS` loads, prints {"ready": ...}, then answers
+// Times the vision tower of llama.cpp: `mtmd_encode LLM.gguf VISION.gguf THREADS [gpu]` loads, prints {"ready": ...}, then answers
 // every line on stdin (the number of repeats) with {"ms": [...]}: encodings of one random 224 x 224 picture by libmtmd.
 #include <sys/resource.h>
 
@@ -21,7 +21,8 @@ static int fail(const char* what) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 4) return fail("expected LLM.gguf VISION.gguf THREADS");
+  const bool gpu = argc == 5 && !strcmp(argv[4], "gpu");
+  if (argc != 4 && !gpu) return fail("expected LLM.gguf VISION.gguf THREADS [gpu]");
   llama_log_set(only_errors, nullptr);
   mtmd_log_set(only_errors, nullptr);
   llama_backend_init();
@@ -31,7 +32,7 @@ int main(int argc, char** argv) {
   llama_model* model = llama_model_load_from_file(argv[1], model_params);
   if (!model) return fail("cannot load the language model");
   mtmd_context_params params = mtmd_context_params_default();
-  params.use_gpu = false;
+  params.use_gpu = gpu;
   params.print_timings = false;
   params.n_threads = atoi(argv[3]);
   params.warmup = true;

@@ -40,6 +40,8 @@ SLOW = {"transformers bfloat16", "transformers float32"}
 class Bench:
     """The work folder and what is wanted of it."""
 
+    alone: tuple[str, ...] = ("caption", "folder:1", "folder:8")  # what is measured of ours in a pass without peers
+
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.work, self.threads = arguments, arguments.work, arguments.threads
         self.avx2 = arguments.avx2
@@ -175,19 +177,7 @@ class Bench:
 
     def finished(self) -> list[dict]:
         """Measurements of passes that came to their end; of one that was cut off and repeated, the repeated ones."""
-        out: list[dict] = []
-        open_pass: list[dict] = []
-        for line in self.load():
-            if "round" not in line:
-                out.append(line)
-            elif line.get("begin"):
-                open_pass = []
-            elif line.get("end"):
-                out += open_pass
-                open_pass = []
-            else:
-                open_pass.append(line)
-        return out
+        return peers_run.finished(self.load())
 
     def note(self, **entry: object) -> None:
         """Add a line to the measurements."""
@@ -221,11 +211,11 @@ class Bench:
         """Ours, then the peers, one process at a time."""
         start = time.monotonic()
         self.note(round=number, **{"pass": name}, begin=True)
-        ours = peers_run.ours(self.our_model())
+        ours = self.ours()
         ours.environment |= self.environment
         wanted = {phase for peer in peers for phase in peer.phases}
         if name == "folder":
-            wanted = {"caption", "folder:1", "folder:8"}
+            wanted = set(self.alone)
             self.note(round=number, **{"pass": name}, roof=self.roof())
         for peer in [ours, *peers]:
             phases = tuple(p for p in peer.phases if p in wanted)
@@ -240,6 +230,10 @@ class Bench:
             for phase, found in values.items():
                 self.note(**about, tool=peer.tool, bits=peer.bits, phase=phase, values=found, about=facts)
         self.note(round=number, **{"pass": name}, end=True, seconds=time.monotonic() - start)
+
+    def ours(self) -> Peer:
+        """The engine of this checkout."""
+        return peers_run.ours(self.our_model())
 
     def roof(self) -> dict[str, float]:
         """What the machine can do, in a process of its own: KOSMOS_EDGE_ISA is read when the module is loaded."""

@@ -97,13 +97,27 @@ def build_llama(work: Path, avx2: bool) -> Path:
     options += ["-DLLAMA_BUILD_EXAMPLES=OFF", *(AVX2_ONLY if avx2 else ["-DGGML_NATIVE=ON"])]
     name = "llama-avx2" if avx2 else "llama"
     binaries = build(work, folder, name, ["llama-bench", "mtmd"], options)
+    compile_mtmd(folder, binaries, work / f"{name}.log")
+    return binaries
+
+
+def build_llama_cuda(work: Path, folder: Path) -> Path:
+    """The same with the CUDA backend (needs nvcc and cuBLAS), from a source folder, and llama-batched-bench."""
+    options = ["-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TESTS=OFF"]
+    options += ["-DLLAMA_BUILD_EXAMPLES=OFF", "-DGGML_NATIVE=ON", "-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native"]
+    binaries = build(work, folder, "llama-cuda", ["llama-bench", "llama-batched-bench", "mtmd"], options)
+    compile_mtmd(folder, binaries, work / "llama-cuda.log")
+    return binaries
+
+
+def compile_mtmd(folder: Path, binaries: Path, log: Path) -> None:
+    """Our timing program for the vision tower, against the libraries that were built."""
     program, code = binaries / "mtmd_encode", HERE / "mtmd_encode.cpp"
     if not program.exists() or program.stat().st_mtime < code.stat().st_mtime:
         includes = [f"-I{folder / part}" for part in ("include", "ggml/include", "tools/mtmd")]
         libraries = [f"-L{binaries}", "-lmtmd", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{binaries}"]
         compiler = os.environ.get("CXX", "c++")
-        run([compiler, "-O2", "-std=c++17", code, *includes, *libraries, "-o", program], work / f"{name}.log")
-    return binaries
+        run([compiler, "-O2", "-std=c++17", code, *includes, *libraries, "-o", program], log)
 
 
 BUILD_INFO = """# The source package lacks this file: what the build writes about itself.

@@ -15,7 +15,16 @@ from pathlib import Path
 from peers_get import HERE, Unavailable, clean_environment
 from peers_workers import ANSWER, PROMPT
 
-REPEATS = {"encode": 3, "prefill": 3, "decode": 2, "caption": 2, "folder:1": 1, "folder:8": 1}
+REPEATS = {
+    "encode": 3,
+    "prefill": 3,
+    "decode": 2,
+    "caption": 2,
+    "folder:1": 1,
+    "folder:8": 1,
+    "first": 5,
+    "photos:64": 1,
+}
 
 
 @dataclass
@@ -27,8 +36,9 @@ class Peer:
     bits: str
     phases: tuple[str, ...]
     command: list[str]
-    style: str = "worker"  # how it is talked to: "worker" (peers_workers), "llama-bench", "mtmd"
+    style: str = "worker"  # how it is talked to: "worker" (peers_workers), "llama-bench", "batched-bench", "mtmd"
     slow: bool = False  # measured once a round
+    times: int = 1  # as many repeats as usual
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -43,17 +53,25 @@ def measure(peer: Peer, threads: int, phases: tuple[str, ...]) -> tuple[dict[str
     command = [part.replace("{threads}", str(threads)) for part in peer.command]
     if peer.style == "llama-bench":
         return parse_llama_bench(_output(peer, command, threads, ""))
+    if peer.style == "batched-bench":
+        return parse_batched_bench(_output(peer, command, threads, ""))
     if peer.style == "mtmd":
-        lines = _output(peer, command, threads, f"1\n{REPEATS['encode']}\n").splitlines()
+        lines = _output(peer, command, threads, f"1\n{REPEATS['encode'] * peer.times}\n").splitlines()
         return parse_mtmd(lines[-1]), {}
-    talk = "".join(f"{phase} 1\n" for phase in phases if phase in ("encode", "prefill"))  # warms up
-    talk += "".join(f"{phase} {1 if peer.slow else REPEATS[phase]}\n" for phase in phases)
+    talk = "".join(f"{phase} 1\n" for phase in phases if phase in ("encode", "prefill", "first"))  # warms up
+    talk += "".join(f"{phase} {1 if peer.slow else repeats(peer, phase)}\n" for phase in phases)
     lines = [json.loads(line) for line in _output(peer, command, threads, talk).splitlines() if line.startswith("{")]
     asked = [line.split()[0] for line in talk.splitlines()]
     if len(lines) != len(asked) + 1:
         raise Unavailable(f"{peer.name}: {len(lines) - 1} answers to {len(asked)} questions")
     values = dict(zip(asked, (line["values"] for line in lines[1:]), strict=True))  # the last answer about a phase
-    return values, lines[0]["about"] | {"load_s": lines[0]["load_s"], "peak_rss": lines[-1]["peak_rss"]}
+    about = lines[0]["about"] | lines[-1].get("about", {})
+    return values, about | {"load_s": lines[0]["load_s"], "peak_rss": lines[-1]["peak_rss"]}
+
+
+def repeats(peer: Peer, phase: str) -> int:
+    """How often a phase is measured in a row; whole folders no more often than usual."""
+    return REPEATS[phase] * (1 if ":" in phase else peer.times)
 
 
 def _output(peer: Peer, command: list[str], threads: int, talk: str) -> str:
@@ -88,6 +106,35 @@ def parse_llama_bench(output: str) -> tuple[dict[str, list[float]], dict]:
 def parse_mtmd(line: str) -> dict[str, list[float]]:
     """A line of mtmd_encode."""
     return {"encode": json.loads(line)["ms"]}
+
+
+def parse_batched_bench(output: str) -> tuple[dict[str, list[float]], dict]:
+    """`llama-batched-bench --output-format jsonl`: prompts and answers of B sequences -> sequences per second."""
+    values: dict[str, list[float]] = {}
+    for line in output.splitlines():
+        if line.startswith("{"):
+            entry = json.loads(line)
+            values.setdefault(f"photos:{entry['pl']}", []).append(entry["pl"] / entry["t"])
+    if not values:
+        raise Unavailable("llama-batched-bench gave no figures")
+    return values, {}
+
+
+def finished(lines: list[dict]) -> list[dict]:
+    """Measurements of passes that came to their end; of one that was cut off and repeated, the repeated ones."""
+    out: list[dict] = []
+    open_pass: list[dict] = []
+    for line in lines:
+        if "round" not in line:
+            out.append(line)
+        elif line.get("begin"):
+            open_pass = []
+        elif line.get("end"):
+            out += open_pass
+            open_pass = []
+        else:
+            open_pass.append(line)
+    return out
 
 
 def llama_bench(binaries: Path, model: Path, *more: str) -> list[str]:

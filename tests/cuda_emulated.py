@@ -126,9 +126,14 @@ class EmulatedDevice:
         """As after an illegal access or a reset: every call fails with this code; 0: as before."""
         self._library.kosmos_edge_emulated_lose(error)
 
+    def compute(self, compute: bool) -> None:
+        """False: launches do nothing and memory begins as zeros, for counting what a model of any size asks for."""
+        self._library.kosmos_edge_emulated_compute(int(compute))
+
     def restore(self) -> None:
         """As it was in the beginning."""
         self.seed(0)
+        self.compute(True)
         self.lose(0)
         self.devices(1)
         self.driver(13000)

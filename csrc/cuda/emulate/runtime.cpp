@@ -34,6 +34,7 @@ struct Device {
   cudaError_t no_kernel = cudaSuccess;  // why no kernel can be started
   cudaError_t lost = cudaSuccess;       // what every call fails with
   size_t streams = 0, made_graphs = 0;
+  bool computes = true;
   uint64_t seed = 0;
   long launches = 0, graphs = 0;
 };
@@ -75,7 +76,10 @@ cudaError_t allocate(void** memory, size_t bytes, bool counted) {
   std::lock_guard lock(d.mutex);
   if (counted && d.allocations++ == d.fail_at) return report(cudaErrorMemoryAllocation);
   if (posix_memalign(memory, 256, bytes ? bytes : 1)) return report(cudaErrorMemoryAllocation);
-  std::memset(*memory, 0xff, bytes);  // what nobody wrote is NaN
+  if (d.computes)
+    std::memset(*memory, 0xff, bytes);  // what nobody wrote is NaN
+  else
+    std::memset(*memory, 0, bytes);  // what is read back must be numbers
   if (counted) {
     d.memory[*memory] = bytes;
     d.in_use += bytes;
@@ -250,6 +254,7 @@ cudaError_t emulated_launch(cudaStream_t stream, dim3 grid, unsigned threads, si
       d.launches++;
       if (d.seed) seed = d.seed + static_cast<uint64_t>(d.launches);
     }
+    if (!d.computes) return cudaSuccess;
     emulate::Grid g{grid.x * grid.y * grid.z, threads, shared};
     g.shared_limit = size_t{48} << 10;  // what every card gives without asking
     g.seed = seed;
@@ -304,6 +309,8 @@ KE_EXPORT void kosmos_edge_emulated_architecture(int capability, int no_kernel) 
 }
 // As after an illegal access or a reset: every call fails with this error; 0: as before.
 KE_EXPORT void kosmos_edge_emulated_lose(int error) { device().lost = static_cast<cudaError_t>(error); }
+// 0: launches do nothing and memory begins as zeros, for counting what a model of any size asks for.
+KE_EXPORT void kosmos_edge_emulated_compute(int compute) { device().computes = compute != 0; }
 // Shuffles the blocks and threads of every launch to come; 0: in order.
 KE_EXPORT void kosmos_edge_emulated_seed(uint64_t seed) { device().seed = seed; }
 KE_EXPORT size_t kosmos_edge_emulated_bytes(int most) { return most ? device().most : device().in_use; }
