@@ -7,10 +7,11 @@
 
 Memory is RssAnon + VmSwap of this process (mapped files are the page cache's, and not counted). The pictures are all
 different, of many sizes, as files; every fourth caption is a stream, every eighth a batch of 4, every sixteenth a
-question about an encoded picture that is then dropped. Between models' lives malloc has one heap and gives back what
-is free before memory is measured: what it keeps at hand varies by more than a small model. Growth: the median of the
-last tenth against the median of the first tenth behind the warm-up; slope: least squares over all samples, with R^2.
-Exit status 1 where memory grew by 1 % or more, or file descriptors, threads or mappings are left over.
+question about an encoded picture that is then dropped. In cycles and cancels malloc has one heap and gives back what is
+free before memory is measured: what it keeps at hand for so many threads varies by more than a small model.
+Growth: the median of the last tenth against the median of the first tenth behind the warm-up; slope: least squares over
+all samples, with R^2. Exit status 1 where memory grew by 1 % or more, or file descriptors, threads or mappings of files
+are left over.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ def give_back() -> None:
 
 
 def resources() -> dict[str, int]:
-    """File descriptors, threads of the system, mappings."""
-    mappings = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").count("\n")
+    """File descriptors, threads of the system, mappings of files (the system joins and splits anonymous ones)."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     tasks = len(os.listdir("/proc/self/task"))
-    return {"fds": len(os.listdir("/proc/self/fd")), "threads": tasks, "mappings": mappings}
+    return {"fds": len(os.listdir("/proc/self/fd")), "threads": tasks, "mappings": sum("/" in line for line in maps)}
 
 
 def photo(number: int) -> bytes:
@@ -198,9 +199,11 @@ def main() -> int:
     count = given.count or {"captions": 10_000, "cycles": 1_000, "cancels": 5_000, "batches": 10}[given.what]
     warm_up = given.warm_up if given.warm_up is not None else min(500, max(20, count // 20))
     report: dict[str, Any] = {"what": given.what, "model": given.model, "threads": given.threads}
-    if given.what == "cycles":
+    trim = given.what in ("cycles", "cancels")
+    if trim:
         one_heap()
-        report |= soak(cycles(given.model, given.threads), count, warm_up, trim=True)
+    if given.what == "cycles":
+        report |= soak(cycles(given.model, given.threads), count, warm_up, trim)
     else:
         with load(given.model, threads=given.threads) as model:
             report["model"] = model.name
@@ -208,7 +211,7 @@ def main() -> int:
                 report |= batches(model, count)
             else:
                 one = cancels(model) if given.what == "cancels" else captions(model, given.max_tokens)
-                report |= soak(one, count, warm_up)
+                report |= soak(one, count, warm_up, trim)
     if given.format == "json":
         print(json.dumps(report, indent=2))
     elif given.what == "batches":
