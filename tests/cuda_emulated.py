@@ -21,7 +21,7 @@ SOURCES = [
     *sorted(CSRC.glob("cuda/*.cu")),
     *sorted(CSRC.glob("cuda/emulate/*.cpp")),
     *sorted(CSRC.glob("quant/*.cpp")),
-    CSRC / "backend" / "fused.cpp",
+    *(CSRC / "backend" / name for name in ("fused.cpp", "choice.cpp", "vocabulary.cpp")),
     *SCHEDULER,
 ]
 FLAGS = [
@@ -85,6 +85,7 @@ class EmulatedDevice:
         self._library = ctypes.CDLL(str(library))
         self._library.kosmos_edge_emulated_seed.argtypes = [ctypes.c_uint64]
         self._library.kosmos_edge_emulated_bytes.restype = ctypes.c_size_t
+        self._library.kosmos_edge_emulated_bytes_read.restype = ctypes.c_size_t
         self._library.kosmos_edge_emulated_allocations.restype = ctypes.c_long
         self._library.kosmos_edge_emulated_launches.restype = ctypes.c_long
         self._library.kosmos_edge_emulated_graphs.restype = ctypes.c_long
@@ -160,3 +161,7 @@ class EmulatedDevice:
     def graphs(self) -> int:
         """Graphs started so far."""
         return self._library.kosmos_edge_emulated_graphs()
+
+    def bytes_read(self) -> int:
+        """Copied to the host so far."""
+        return self._library.kosmos_edge_emulated_bytes_read()

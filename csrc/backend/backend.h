@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/choice.h"
 #include "format/tensor.h"
 
 namespace ke {
@@ -121,6 +122,13 @@ class Backend {
   // bit.
   virtual void norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs, Mat scratch,
                                 Mat y);
+
+  // ---- the choice of a token
+  // Whether the device chooses tokens itself. Where not, the engine reads the logits and chooses from them.
+  virtual bool chooses() const { return false; }
+  // choices[r]: the token that rules[r] gives from row r of logits, as Picker picks it; as many rules and choices as
+  // rows. The default (choice.cpp) does it on the host.
+  virtual void choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices);
 
   virtual void sync() {}  // returns when all work is done
 };

@@ -139,6 +139,32 @@ class Ops {
     return read(dy);
   }
 
+  // rules: (allowed, temperature, top_k, top_p, random) per row, allowed as (begin, end) pairs; composed: by the
+  // default body of Backend. Per row (id, finite, logit, top, sum).
+  std::vector<std::tuple<int, bool, float, float, double>> choose(
+      nb::handle logits, int64_t rows, int64_t cols, int64_t pad,
+      const std::vector<std::tuple<std::vector<std::pair<int, int>>, float, int, float, double>>& rules,
+      bool composed) {
+    const std::vector<float> host = floats(logits, rows * cols, "logits");
+    Device d(*backend_, host.data(), rows, cols, pad);
+    std::vector<ChoiceRule> all;
+    for (const auto& [allowed, temperature, top_k, top_p, random] : rules) {
+      all.push_back({{}, {temperature, top_k, top_p}, random});
+      for (const auto& [begin, end] : allowed) all.back().allowed.push_back({begin, end});
+    }
+    std::vector<Choice> choices(all.size());
+    {
+      nb::gil_scoped_release release;
+      if (composed)
+        backend_->Backend::choose(d.mat, all, choices);
+      else
+        backend_->choose(d.mat, all, choices);
+    }
+    std::vector<std::tuple<int, bool, float, float, double>> out;
+    for (const Choice& c : choices) out.push_back({c.id, c.finite, c.logit, c.top, c.sum});
+    return out;
+  }
+
   nb::bytes layer_norm(nb::handle x, int64_t rows, int64_t cols, nb::handle gamma, nb::handle beta, float eps) {
     const std::vector<float> hx = floats(x, rows * cols, "x"), hg = floats(gamma, cols, "gamma"),
                              hb = floats(beta, cols, "beta");
@@ -297,6 +323,8 @@ void bind_ops(nb::module_& m) {
            nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"),
            nb::arg("many_rows") = false)
       .def("norm_linear_rows", &Ops::norm_linear_rows)
+      .def("choose", &Ops::choose, nb::arg("logits"), nb::arg("rows"), nb::arg("cols"), nb::arg("pad"),
+           nb::arg("rules"), nb::arg("composed") = false)
       .def("alloc", &Ops::alloc)
       .def("alloc_kv", &Ops::alloc_kv)
       .def("layer_norm", &Ops::layer_norm)

@@ -18,7 +18,7 @@ struct CountedCancel : CancelToken {
 
 std::vector<float> rules(std::vector<float> scores, const std::vector<int32_t>& sequence, int32_t n,
                          const Constraint* constraint) {
-  apply_rules(scores, sequence, n, constraint);
+  Rules().apply(scores, sequence, n, constraint);
   return scores;
 }
 
@@ -53,11 +53,11 @@ void bind_testing(nb::module_& m) {
       .def("accept", &Constraint::accept)
       .def_prop_ro("complete", &Constraint::complete)
       .def("allowed", [](const Constraint& c, int32_t vocab) {
-        std::vector<float> scores(vocab, 0.0f);
-        c.restrict(scores);
+        std::vector<IdRange> ranges;
+        c.allowed(vocab, ranges);
         std::vector<int32_t> ids;
-        for (int32_t i = 0; i < vocab; i++)
-          if (scores[i] == 0) ids.push_back(i);
+        for (const IdRange& r : ranges)
+          for (int32_t i = r.begin; i < r.end; i++) ids.push_back(i);
         return ids;
       });
   // Tags in the order <phrase> </phrase> <object> </object> delimiter from first_tag on.

@@ -64,6 +64,8 @@ class CudaBackend final : public Backend {
   void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) override;
   void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
   void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
+  bool chooses() const override { return true; }
+  void choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) override;
   void sync() override;
 
   // Puts on the stream what is put off. Never throws: what fails shows at the next call.
@@ -90,7 +92,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<LaunchQueue> queue_;
   bool slots_in_queue_ = false;  // a launch in the queue reads slots_
   DeviceMemory codes_, slots_, columns_, all_outputs_;
-  std::vector<RowSlot> slots_there_;  // what slots_ holds
+  DeviceMemory rules_, chosen_, sorted_;  // of choose()
+  std::vector<RowSlot> slots_there_;      // what slots_ holds
 };
 
 }  // namespace ke::cuda

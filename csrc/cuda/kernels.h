@@ -97,6 +97,55 @@ cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const RowS
 cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
                              float scale, const Matrix& out);
 
+// ---- the choice of a token from each row of logits (backend/choice.h), of stretches of so many tokens
+constexpr int kStretch = 512;
+constexpr int kMostStretches = 1536;  // of a row: what picks keeps some values of each in shared memory
+
+// Tokens begin .. end - 1.
+struct IdPair {
+  int32_t begin, end;
+};
+// A row's ChoiceRule; ranges from first_range on, at least one.
+struct RuleRow {
+  double random;
+  int32_t first_range, ranges;
+  int32_t drawn, sorted;  // by temperature; with top_k or top_p too
+  float scale, top_p;     // 1 / temperature
+  int32_t top_k, pad;
+};
+// What a stretch comes to: the best allowed token by rank (choice.cuh; 0: none), the highest logit.
+struct Survey {
+  uint64_t best;
+  float top;
+  int32_t finite;  // all logits are
+};
+struct Candidate {
+  int32_t id;
+  float weight;
+};
+// See Choice.
+struct ChosenRow {
+  double sum;
+  int32_t id, finite;
+  float logit, top;
+};
+struct ChoiceTask {
+  Matrix logits;
+  const RuleRow* rules = nullptr;  // (rows)
+  const IdPair* ranges = nullptr;
+  Survey* surveys = nullptr;  // (rows, stretches)
+  double* sums = nullptr;     // (rows, stretches, 2): of exponentials, of weights
+  // Where a row is sorted, else nullptr: (rows, cols), ranks by stretch, and the best tokens in order.
+  uint64_t* sorted = nullptr;
+  Candidate* candidates = nullptr;
+  ChosenRow* chosen = nullptr;  // (rows)
+};
+// In this order; launch_sort where a row is sorted.
+cudaError_t launch_survey(cudaStream_t stream, const ChoiceTask& task);
+cudaError_t launch_weigh(cudaStream_t stream, const ChoiceTask& task);
+cudaError_t launch_sort(cudaStream_t stream, const ChoiceTask& task);
+cudaError_t launch_pick(cudaStream_t stream, const ChoiceTask& task);
+
 // The most positions that the attention over a cache takes, and the one with heads of `dims` values.
 constexpr int64_t kMostPositions = 8192;
 int64_t attention_positions(int64_t dims);

@@ -46,11 +46,7 @@ std::vector<Batch::Finished> Batch::step(const CancelToken* cancel) {
   KE_CHECK(open() > 0, InvalidRequest, "the batch is empty: add an answer before a step");
   try {
     gather();
-    if (!rows_.empty()) {
-      logits_.resize(wanted_.size() * static_cast<size_t>(model_.vocab));
-      model_.forward(rows_, wanted_, logits_.data(), cancel);
-      hand_out();
-    }
+    if (!rows_.empty()) compute(cancel);
     return collect();
   } catch (...) {
     clear();
@@ -80,13 +76,40 @@ void Batch::gather() {
   if (prompt) feed(*prompt, kRowsPerPass > rows_.size() ? kRowsPerPass - rows_.size() : 1);
 }
 
-void Batch::hand_out() {
+void Batch::compute(const CancelToken* cancel) {
+  const bool choose = model_.chooses() && std::none_of(takers_.begin(), takers_.end(), [](const auto& taker) {
+                        return taker.first->sequence->needs_logits();
+                      });
+  if (choose && !wanted_.empty()) {
+    rules_.resize(wanted_.size());
+    choices_.resize(wanted_.size());
+    std::span<ChoiceRule> rest = rules_;
+    for (auto [member, count] : takers_) {
+      member->sequence->find_rules(rest.first(count));
+      rest = rest.subspan(count);
+    }
+    model_.choose(rows_, wanted_, rules_, choices_, cancel);
+  } else {
+    logits_.resize(wanted_.size() * static_cast<size_t>(model_.vocab));
+    model_.forward(rows_, wanted_, logits_.data(), cancel);
+  }
+  hand_out(choose);
+}
+
+void Batch::hand_out(bool chosen) {
   std::span<const float> rest = logits_;
+  std::span<const Choice> choices = choices_;
   for (auto [member, count] : takers_) {
-    const std::span<const float> own = rest.first(count * static_cast<size_t>(model_.vocab));
-    rest = rest.subspan(own.size());
     try {
-      member->sequence->take_logits(own);
+      if (chosen) {
+        const std::span<const Choice> own = choices.first(count);
+        choices = choices.subspan(own.size());
+        member->sequence->take_choices(own);
+      } else {
+        const std::span<const float> own = rest.first(count * static_cast<size_t>(model_.vocab));
+        rest = rest.subspan(own.size());
+        member->sequence->take_logits(own);
+      }
     } catch (...) {  // its own: the others go on
       member->error = std::current_exception();
     }

@@ -50,7 +50,8 @@ class Batch {
   };
   std::unique_ptr<KvCache> take_cache(int64_t capacity);
   void gather();
-  void hand_out();
+  void compute(const CancelToken* cancel);
+  void hand_out(bool chosen);
   std::vector<Finished> collect();
 
   const Model& model_;
@@ -62,8 +63,10 @@ class Batch {
   // Of the running pass:
   std::vector<InputRow> rows_;
   std::vector<int32_t> wanted_;
-  std::vector<std::pair<Member*, size_t>> takers_;  // in the order of their rows: how many logits each takes
-  std::vector<float> logits_;                       // (wanted, vocab)
+  std::vector<std::pair<Member*, size_t>> takers_;  // in the order of their rows: how many wanted rows each takes
+  std::vector<float> logits_;                       // (wanted, vocab); where the device chooses, these:
+  std::vector<ChoiceRule> rules_;                   // (wanted)
+  std::vector<Choice> choices_;                     // (wanted)
 };
 
 }  // namespace ke

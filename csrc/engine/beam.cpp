@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "engine/generate.h"
-#include "engine/vocabulary.h"
+#include "backend/vocabulary.h"
 
 namespace ke {
 namespace {
@@ -101,7 +101,7 @@ class BeamSearch {
       const float top = scores_[argmax(scores_)];
       const float log_sum = top + static_cast<float>(std::log(sum_exp(scores_, top)));
       for (float& s : scores_) s = s - log_sum;
-      apply_rules(scores_, sequence, params_.sampler.no_repeat_ngram_size, beam.constraint.get());
+      rules_.apply(scores_, sequence, params_.sampler.no_repeat_ngram_size, beam.constraint.get());
       for (size_t i = 0; i < scores_.size(); i++) {
         const Candidate c{scores_[i] + beam.score, b, static_cast<int32_t>(i), false};
         if (c.score == -std::numeric_limits<float>::infinity()) continue;
@@ -202,6 +202,7 @@ class BeamSearch {
   std::vector<Beam> running_;         // best first
   std::vector<Hypothesis> finished_;  // width_ places, best first
   std::vector<std::unique_ptr<KvCache>> spare_;
+  Rules rules_;
   std::vector<float> scores_;
 };
 

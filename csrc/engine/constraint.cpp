@@ -1,14 +1,14 @@
 #include "engine/constraint.h"
 
 #include <algorithm>
-#include <limits>
+#include <array>
 
 #include "base/error.h"
 
 namespace ke {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr IdRange one(int32_t id) { return {id, id + 1}; }
 
 class LocationGrammar : public Constraint {
  public:
@@ -32,35 +32,33 @@ class LocationGrammar : public Constraint {
     }
   }
 
-  void restrict(std::span<float> scores) const override {
-    const auto cells = scores.subspan(f_.first_location, f_.location_bins * f_.location_bins);
+  void allowed(int32_t vocab, std::vector<IdRange>& ranges) const override {
+    const int32_t bins = static_cast<int32_t>(f_.location_bins);
+    const IdRange cells{f_.first_location, f_.first_location + bins * bins};
     switch (state_) {
       case State::Text:
+        return all_but(
+            std::array{cells, one(f_.phrase_end), one(f_.object_begin), one(f_.object_end), one(f_.delimiter)}, vocab,
+            ranges);
       case State::AfterPhrase:
-        std::fill(cells.begin(), cells.end(), kNever);
-        for (int32_t id : {f_.phrase_end, f_.object_end, f_.delimiter}) scores[id] = kNever;
-        if (state_ == State::Text) scores[f_.object_begin] = kNever;
-        break;
-      case State::PhraseStart:
+        return all_but(std::array{cells, one(f_.phrase_end), one(f_.object_end), one(f_.delimiter)}, vocab, ranges);
+      case State::PhraseStart:  // an empty phrase names nothing
+        return all_but(std::array{cells, one(f_.phrase_begin), one(f_.phrase_end), one(f_.object_begin),
+                                  one(f_.object_end), one(f_.delimiter), one(f_.eos)},
+                       vocab, ranges);
       case State::Phrase:
-        std::fill(cells.begin(), cells.end(), kNever);
-        for (int32_t id : {f_.phrase_begin, f_.object_begin, f_.object_end, f_.delimiter, f_.eos}) scores[id] = kNever;
-        if (state_ == State::PhraseStart) scores[f_.phrase_end] = kNever;  // an empty phrase names nothing
-        break;
+        return all_but(std::array{cells, one(f_.phrase_begin), one(f_.object_begin), one(f_.object_end),
+                                  one(f_.delimiter), one(f_.eos)},
+                       vocab, ranges);
       case State::First:
-        keep_only(scores, [&](int32_t id) { return f_.is_location(id); });
-        break;
-      case State::Second: {
-        const int64_t bins = f_.location_bins, x = upper_left_ % bins, y = upper_left_ / bins;
-        keep_only(scores, [&](int32_t id) {
-          const int64_t cell = id - f_.first_location;
-          return f_.is_location(id) && cell % bins >= x && cell / bins >= y;
-        });
-        break;
-      }
+        return ranges.push_back(cells);
+      case State::Second:
+        for (int32_t y = upper_left_ / bins; y < bins; y++)
+          ranges.push_back({cells.begin + y * bins + upper_left_ % bins, cells.begin + (y + 1) * bins});
+        return;
       case State::AfterPair:
-        keep_only(scores, [&](int32_t id) { return id == f_.object_end || id == f_.delimiter; });
-        break;
+        ranges.push_back(one(std::min(f_.object_end, f_.delimiter)));
+        return ranges.push_back(one(std::max(f_.object_end, f_.delimiter)));
     }
   }
 
@@ -80,15 +78,21 @@ class LocationGrammar : public Constraint {
  private:
   enum class State { Text, PhraseStart, Phrase, AfterPhrase, First, Second, AfterPair };
 
-  template <class Allowed>
-  static void keep_only(std::span<float> scores, Allowed allowed) {
-    for (size_t i = 0; i < scores.size(); i++)
-      if (!allowed(static_cast<int32_t>(i))) scores[i] = kNever;
+  // Those of 0 .. vocab - 1 that are in none of `out`.
+  template <size_t N>
+  static void all_but(std::array<IdRange, N> out, int32_t vocab, std::vector<IdRange>& ranges) {
+    std::sort(out.begin(), out.end(), [](const IdRange& a, const IdRange& b) { return a.begin < b.begin; });
+    int32_t at = 0;
+    for (const IdRange& r : out) {
+      if (at < r.begin) ranges.push_back({at, r.begin});
+      at = std::max(at, r.end);
+    }
+    if (at < vocab) ranges.push_back({at, vocab});
   }
 
   PromptFormat f_;
   State state_ = State::Text;
-  int64_t upper_left_ = 0;
+  int32_t upper_left_ = 0;  // cell
 };
 
 class OneOf : public Constraint {
@@ -104,15 +108,10 @@ class OneOf : public Constraint {
       so_far_.push_back(id);
   }
 
-  void restrict(std::span<float> scores) const override {
-    std::vector<std::pair<int32_t, float>> kept;
-    for (const auto& c : *choices_) {
-      if (!continues(c)) continue;
-      const int32_t next = next_of(c);
-      kept.push_back({next, scores[next]});
-    }
-    std::fill(scores.begin(), scores.end(), kNever);
-    for (auto [id, score] : kept) scores[id] = score;
+  void allowed(int32_t, std::vector<IdRange>& ranges) const override {
+    std::vector<int32_t> ids;
+    few(ids);
+    for (int32_t id : ids) ranges.push_back(one(id));
   }
 
   void few(std::vector<int32_t>& ids) const override {

@@ -2,9 +2,9 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <vector>
 
+#include "backend/choice.h"
 #include "models/model.h"
 
 namespace ke {
@@ -13,8 +13,8 @@ class Constraint {
  public:
   virtual ~Constraint() = default;
   virtual std::unique_ptr<Constraint> clone() const = 0;
-  // Sets the scores of tokens that may not come next to -infinity; at least one token stays.
-  virtual void restrict(std::span<float> scores) const = 0;
+  // Adds the tokens of a vocabulary that may come next, ascending, at least one.
+  virtual void allowed(int32_t vocab, std::vector<IdRange>& ranges) const = 0;
   // Adds the tokens that may come next, ascending, where these are few; none: they are many.
   virtual void few(std::vector<int32_t>&) const {}
   // Adds at most `most` tokens that are likely to come next, one behind the other: likely enough that it pays to

@@ -4,7 +4,7 @@
 
 #include "backend/devices.h"
 #include "base/error.h"
-#include "engine/vocabulary.h"
+#include "backend/vocabulary.h"
 
 namespace ke {
 

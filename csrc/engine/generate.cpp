@@ -83,8 +83,11 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   Sequence sequence(model, tokenizer, prompt, params, on_token);
   const std::unique_ptr<KvCache> cache = model.new_cache(sequence.capacity());
   sequence.start(*cache);
+  const bool choose = model.chooses() && !sequence.needs_logits();
+  std::vector<ChoiceRule> rules;
+  std::vector<Choice> choices;
   // As large as a pass with the draft of a tag needs, so that decoding allocates nothing.
-  std::vector<float> logits(static_cast<size_t>(model.vocab) * (params.grammar && params.draft ? 2 : 1));
+  std::vector<float> logits(choose ? 0 : static_cast<size_t>(model.vocab) * (params.grammar && params.draft ? 2 : 1));
   std::vector<InputRow> rows;
   std::vector<int32_t> wanted;
   wanted.reserve(2);
@@ -92,6 +95,14 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
     rows.clear();
     wanted.clear();
     const size_t taken = sequence.next_rows(kRowsPerPass, rows, wanted);
+    if (choose && taken > 0) {
+      rules.resize(taken);
+      choices.resize(taken);
+      sequence.find_rules(rules);
+      model.choose(rows, wanted, rules, choices, cancel);
+      sequence.take_choices(choices);
+      continue;
+    }
     const std::span<const int32_t> outputs = sequence.outputs();
     const size_t count = taken * (outputs.empty() ? static_cast<size_t>(model.vocab) : outputs.size());
     if (logits.size() < count) logits.resize(count);

@@ -1,17 +1,16 @@
-// Scores -> token id: n-gram block, temperature, top-k, top-p, or the best one.
+// Scores -> token id: which tokens may come (grammar, n-gram block), then the best one or one drawn by temperature,
+// top-k and top-p.
 #pragma once
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "backend/choice.h"
 #include "engine/constraint.h"
 
 namespace ke {
 
-struct SamplerParams {
-  float temperature = 0;  // 0: the token of the highest score (the lowest id among equals)
-  int32_t top_k = 0;      // 0: off
-  float top_p = 1;        // 1: off
+struct SamplerParams : Sampling {
   uint64_t seed = 0;
   int32_t no_repeat_ngram_size = 0;  // 0: off
 };
@@ -21,29 +20,41 @@ double log_probability(std::span<const float> logits, int32_t id);
 
 // ModelCorrupt unless every logit is finite.
 void check_finite(std::span<const float> logits);
+void check_finite(const Choice& choice);
 
-// Sets to -infinity what would repeat an n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image
-// slots and box tokens count), after `constraint` (may be nullptr) had its say. Where only repeats are left, they stay.
-void apply_rules(std::span<float> scores, const std::vector<int32_t>& sequence, int32_t no_repeat_ngram_size,
-                 const Constraint* constraint);
+// Which tokens may come next: those that `constraint` (may be nullptr) allows, but for those that would repeat an
+// n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image slots and box tokens count). Where
+// only repeats are left, they stay.
+class Rules {
+ public:
+  Rules();
+  // Valid until the next call.
+  std::span<const IdRange> allowed(int32_t vocab, const std::vector<int32_t>& sequence, int32_t no_repeat_ngram_size,
+                                   const Constraint* constraint);
+  // Sets the scores (vocab) of all others to -infinity.
+  void apply(std::span<float> scores, const std::vector<int32_t>& sequence, int32_t no_repeat_ngram_size,
+             const Constraint* constraint);
+
+ private:
+  std::vector<IdRange> allowed_, kept_;
+  std::vector<int32_t> banned_;
+};
 
 class Sampler {
  public:
-  explicit Sampler(const SamplerParams& params) : params_(params), state_(params.seed) {}
-  // scores after apply_rules. Order as in transformers: temperature, top-k, top-p.
+  explicit Sampler(const SamplerParams& params) : sampling_(params), state_(params.seed) {}
+  // scores (vocab) after Rules::apply.
   int32_t pick(std::span<const float> scores);
-  // What pick() does to those that follow, where there is but one token to pick.
-  void skip() {
-    if (params_.temperature != 0) uniform();
-  }
+  // What pick() does to those that follow, where there is but one token to pick, or a device picks it.
+  void skip();
+  const Sampling& sampling() const { return sampling_; }
+  // The random number, [0, 1), of the pick after `ahead` others.
+  double random(size_t ahead) const;
 
  private:
-  double uniform();  // [0, 1)
-  void list_from(std::span<const float> scores, float threshold);
-  SamplerParams params_;
+  Sampling sampling_;
   uint64_t state_;
-  std::vector<float> weights_, sorted_;  // (vocab), scratch
-  std::vector<int32_t> order_;           // candidates, best first
+  Picker picker_;
 };
 
 }  // namespace ke

@@ -5,10 +5,11 @@
 
 #include "base/error.h"
 #include "engine/prefix_cache.h"
-#include "engine/vocabulary.h"
+#include "backend/vocabulary.h"
 
 namespace ke {
 
+constexpr double kNoLogprob = std::numeric_limits<double>::quiet_NaN();
 constexpr size_t kMostDrafts = 7;  // with the row before them 8, a number of rows that is cheap
 
 using Clock = std::chrono::steady_clock;
@@ -71,26 +72,58 @@ void Sequence::draft(size_t most) {
   if (!drafts_.empty()) outputs_.clear();  // the rows of drafts need the whole vocabulary
 }
 
-void Sequence::take_logits(std::span<const float> logits) {
+void Sequence::find_rules(std::span<ChoiceRule> rules) {
+  KE_ASSERT(rules.size() == 1 + drafts_.size());
+  const size_t length = ids_.size();
+  std::unique_ptr<Constraint> ahead;
+  for (size_t i = 0; i < rules.size(); i++) {
+    if (i > 0) {
+      if (!ahead) ahead = constraint_->clone();
+      ahead->accept(drafts_[i - 1]);
+      ids_.push_back(drafts_[i - 1]);
+    }
+    const auto allowed = rules_.allowed(static_cast<int32_t>(model_.vocab), ids_, params_.sampler.no_repeat_ngram_size,
+                                        ahead ? ahead.get() : constraint_.get());
+    rules[i].allowed.assign(allowed.begin(), allowed.end());
+    rules[i].sampling = sampler_.sampling();
+    rules[i].random = sampler_.random(i);
+  }
+  ids_.resize(length);
+}
+
+template <class Decide>
+void Sequence::take_rows(Decide decide_row) {
   KE_ASSERT(!done_ && fed_ == static_cast<int64_t>(ids_.size()));
-  const size_t each = logits.size() / (1 + drafts_.size());
-  KE_ASSERT(logits.size() == each * (1 + drafts_.size()));
   out_.passes++;
   for (size_t i = 0;; i++) {
-    decide(logits.subspan(i * each, each));
+    decide_row(i);
     const bool right = !done_ && i < drafts_.size() && ids_[static_cast<size_t>(fed_)] == drafts_[i];
     if (!right || fed_ + 1 < static_cast<int64_t>(ids_.size())) return;
     fed_++;  // the draft's row is the row of this token
   }
 }
 
+void Sequence::take_logits(std::span<const float> logits) {
+  const size_t each = logits.size() / (1 + drafts_.size());
+  KE_ASSERT(logits.size() == each * (1 + drafts_.size()));
+  take_rows([&](size_t i) { decide(logits.subspan(i * each, each)); });
+}
+
+void Sequence::take_choices(std::span<const Choice> choices) {
+  KE_ASSERT(choices.size() == 1 + drafts_.size() && !needs_logits());
+  take_rows([&](size_t i) { decide(choices[i]); });
+}
+
+void Sequence::begin() {
+  if (!out_.ids.empty()) return;
+  keep_prefix(model_, prompt_, prompt_.ids, *cache_);
+  out_.prefill_ms = ms_since(started_);
+  decoding_ = Clock::now();
+}
+
 void Sequence::decide(std::span<const float> logits) {
   check_finite(logits);
-  if (out_.ids.empty()) {
-    keep_prefix(model_, prompt_, prompt_.ids, *cache_);
-    out_.prefill_ms = ms_since(started_);
-    decoding_ = Clock::now();
-  }
+  begin();
   if (params_.hash_logits) out_.logits_hash = hash_bits(logits, out_.logits_hash);
   if (logits.size() == static_cast<size_t>(model_.vocab)) {
     scores_.assign(logits.begin(), logits.end());
@@ -99,16 +132,25 @@ void Sequence::decide(std::span<const float> logits) {
     scores_.assign(static_cast<size_t>(model_.vocab), -std::numeric_limits<float>::infinity());
     for (size_t i = 0; i < outputs_.size(); i++) scores_[outputs_[i]] = logits[i];
   }
-  apply_rules(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
+  rules_.apply(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
   const int32_t id = sampler_.pick(scores_);
-  const bool scored = params_.logprobs || model_.format.is_location(id);
-  const float logprob =
-      scored ? static_cast<float>(log_probability(logits, id)) : std::numeric_limits<float>::quiet_NaN();
-  add(id, logprob);
-  // Where one token alone may follow, its logits would change nothing; only its log-probability needs them.
+  add_and_forced(id, scored(id) ? log_probability(logits, id) : kNoLogprob);
+}
+
+void Sequence::decide(const Choice& choice) {
+  check_finite(choice);
+  begin();
+  sampler_.skip();
+  add_and_forced(choice.id, scored(choice.id) ? choice.log_probability() : kNoLogprob);
+}
+
+// The token, and those that follow because they alone may: their logits would change nothing; only their
+// log-probabilities need them.
+void Sequence::add_and_forced(int32_t id, double logprob) {
+  add(id, static_cast<float>(logprob));
   for (find_outputs(); !done_ && outputs_.size() == 1; find_outputs()) {
     sampler_.skip();
-    add(outputs_[0], std::numeric_limits<float>::quiet_NaN());
+    add(outputs_[0], static_cast<float>(kNoLogprob));
   }
 }
 

@@ -41,6 +41,14 @@ class Sequence {
   // where more than one row is wanted.
   std::span<const int32_t> outputs() const { return outputs_; }
 
+  // Where the device chooses tokens: how it is to choose for each of the rows wanted last, a draft's as if the draft
+  // had come. As many rules as rows.
+  void find_rules(std::span<ChoiceRule> rules);
+  // Whether the tokens can be chosen only where all logits are.
+  bool needs_logits() const { return params_.hash_logits; }
+  // take_logits() where the device chose, one choice per wanted row.
+  void take_choices(std::span<const Choice> choices);
+
   // Decides the next token, or several, from the logits (wanted rows, vocab, or where asked for outputs() alone); may
   // call on_token, whose exceptions pass through. Afterwards the sequence is done or has another row. ModelCorrupt
   // where a logit is not finite.
@@ -51,7 +59,13 @@ class Sequence {
 
  private:
   void draft(size_t most);
+  template <class Decide>
+  void take_rows(Decide decide);
+  void begin();
   void decide(std::span<const float> logits);
+  void decide(const Choice& choice);
+  bool scored(int32_t id) const { return params_.logprobs || model_.format.is_location(id); }
+  void add_and_forced(int32_t id, double logprob);
   void add(int32_t id, float logprob);
   void find_outputs();
   void finish(FinishReason reason);
@@ -62,6 +76,7 @@ class Sequence {
   const GenerateParams params_;
   const OnToken& on_token_;
   std::unique_ptr<Constraint> constraint_;  // may be nullptr
+  Rules rules_;
   Sampler sampler_;
   KvCache* cache_ = nullptr;
   std::vector<int32_t> ids_;   // prompt and answer

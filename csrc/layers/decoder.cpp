@@ -57,6 +57,18 @@ void Decoder::embed(const InputRow& row, float* x) const {
 
 void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
                       float* logits, const CancelToken* cancel, std::span<const int32_t> outputs) const {
+  const Mat y = run(ws, rows, wanted, cancel, outputs);
+  if (!wanted.empty()) backend_.read(y, logits);
+}
+
+void Decoder::choose(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+                     std::span<const ChoiceRule> rules, std::span<Choice> choices, const CancelToken* cancel) const {
+  KE_ASSERT(!wanted.empty() && rules.size() == wanted.size() && choices.size() == wanted.size());
+  backend_.choose(run(ws, rows, wanted, cancel, {}), rules, choices);
+}
+
+Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+                 const CancelToken* cancel, std::span<const int32_t> outputs) const {
   const int64_t d = shape_.width, ff = shape_.ff_width, n = static_cast<int64_t>(rows.size());
   const int64_t n_wanted = static_cast<int64_t>(wanted.size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim()));
@@ -80,7 +92,7 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
     Mat q = qkv.col_range(0, d);
     if (i + 1 == layers_.size() && n_wanted < n) {
       // Nobody reads the last layer's output of the other rows: go on with the wanted ones alone.
-      if (n_wanted == 0) return;
+      if (n_wanted == 0) return {};
       Mat q2 = ws.mat(5, n_wanted, d), x2 = ws.mat(6, n_wanted, d);
       ws.last_slots.clear();
       for (int64_t r = 0; r < n_wanted; r++) {
@@ -103,7 +115,7 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
     backend_.norm_linear(x, output_norm_, *output_, Activation::None, {}, scratch.col_range(0, d), y);
   else
     backend_.norm_linear_rows(x, output_norm_, *output_, outputs, scratch.col_range(0, d), y);
-  backend_.read(y, logits);
+  return y;
 }
 
 }  // namespace ke

@@ -32,6 +32,10 @@ class Decoder {
   void forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
                const CancelToken* cancel, std::span<const int32_t> outputs) const;
 
+  // The same, but the device chooses: a token for each wanted row (at least one), by the rule of the same place.
+  void choose(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+              std::span<const ChoiceRule> rules, std::span<Choice> choices, const CancelToken* cancel) const;
+
   DType kv_type() const { return kv_type_; }
 
  private:
@@ -43,6 +47,9 @@ class Decoder {
     std::unique_ptr<Linear> down;         // (width, ff_width)
   };
   void embed(const InputRow& row, float* x) const;
+  // Logits on the device: (wanted, outputs, or where these are empty vocab).
+  Mat run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+          const CancelToken* cancel, std::span<const int32_t> outputs) const;
 
   Backend& backend_;
   DecoderShape shape_;

@@ -102,6 +102,14 @@ class Kosmos2 : public Model {
     backend_->kv_copy(from, to, begin, end);
   }
 
+  bool chooses() const override { return backend_->chooses(); }
+
+  void choose(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, std::span<const ChoiceRule> rules,
+              std::span<Choice> choices, const CancelToken* cancel) const override {
+    auto lease = decoder_workspaces_.lease();
+    decoder_.choose(*lease, rows, wanted, rules, choices, cancel);
+  }
+
   void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
                const CancelToken* cancel, std::span<const int32_t> outputs) const override {
     auto lease = decoder_workspaces_.lease();

@@ -88,7 +88,13 @@ inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline int __float2int_rn(float a) { return static_cast<int>(std::nearbyint(a)); }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline int __float2int_rn(float a) {  // PTX cvt: NaN becomes 0, and what is too large the nearest integer there is
+  if (std::isnan(a)) return 0;
+  return static_cast<int>(std::clamp(std::nearbyint(static_cast<double>(a)), -0x1p31, 0x1p31 - 1));
+}
 inline float __int2float_rn(int a) { return static_cast<float>(a); }
 inline float __uint_as_float(uint32_t a) { return std::bit_cast<float>(a); }
 inline uint32_t __float_as_uint(float a) { return std::bit_cast<uint32_t>(a); }

@@ -37,6 +37,7 @@ struct Device {
   bool computes = true;
   uint64_t seed = 0;
   long launches = 0, graphs = 0;
+  size_t bytes_read = 0;  // by the host
 };
 
 Device& device() {
@@ -68,6 +69,11 @@ cudaError_t now_or_later(cudaStream_t stream, std::function<cudaError_t()> step)
   if (!stream || !stream->capture) return step();
   stream->capture->steps.push_back(std::move(step));
   return cudaSuccess;
+}
+
+void count_read(size_t bytes, cudaMemcpyKind kind) {
+  std::lock_guard lock(device().mutex);
+  if (kind == cudaMemcpyDeviceToHost) device().bytes_read += bytes;
 }
 
 cudaError_t allocate(void** memory, size_t bytes, bool counted) {
@@ -161,7 +167,8 @@ cudaError_t cudaFree(void* memory) {
   return state();
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  count_read(bytes, kind);
   return now_or_later(stream, [=] {
     if (bytes) std::memcpy(to, from, bytes);
     return cudaSuccess;
@@ -169,7 +176,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 }
 
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
-                              size_t height, cudaMemcpyKind, cudaStream_t stream) {
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  count_read(width * height, kind);
   return now_or_later(stream, [=] {
     for (size_t r = 0; r < height; r++)
       std::memcpy(static_cast<char*>(to) + r * to_pitch, static_cast<const char*>(from) + r * from_pitch, width);
@@ -319,3 +327,5 @@ KE_EXPORT size_t kosmos_edge_emulated_handles() { return device().streams + devi
 KE_EXPORT long kosmos_edge_emulated_launches() { return device().launches; }
 // Graphs started so far.
 KE_EXPORT long kosmos_edge_emulated_graphs() { return device().graphs; }
+// Bytes copied from the device to the host so far.
+KE_EXPORT size_t kosmos_edge_emulated_bytes_read() { return device().bytes_read; }

@@ -1,4 +1,4 @@
-#include "engine/vocabulary.h"
+#include "backend/vocabulary.h"
 
 #include <algorithm>
 #include <bit>

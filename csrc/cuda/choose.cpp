@@ -1,0 +1,84 @@
+// Backend::choose on the device: rules go there, ids come back.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "cuda/cuda_backend.h"
+
+namespace ke::cuda {
+
+namespace {
+
+constexpr size_t kLeastRules = size_t{64} << 10;  // bytes; memory that stays where it is keeps a pass the same
+
+RuleRow rule_row(const ChoiceRule& rule, int64_t cols, int32_t first_range) {
+  const Sampling& s = rule.sampling;
+  RuleRow row{};
+  row.random = rule.random;
+  row.first_range = first_range;
+  row.ranges = static_cast<int32_t>(rule.allowed.size());
+  row.drawn = s.temperature != 0;
+  row.sorted = row.drawn && (s.top_p < 1 || (s.top_k > 0 && s.top_k < cols));
+  row.scale = row.drawn ? 1 / s.temperature : 0;
+  row.top_k = s.top_k;
+  row.top_p = s.top_p;
+  return row;
+}
+
+}  // namespace
+
+void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) {
+  const int64_t rows = logits.rows, cols = logits.cols, stretches = (cols + kStretch - 1) / kStretch;
+  KE_ASSERT(static_cast<int64_t>(rules.size()) == rows && rules.size() == choices.size());
+  if (rows == 0) return;
+  if (stretches > kMostStretches) return Backend::choose(logits, rules, choices);
+
+  std::vector<RuleRow> heads;
+  std::vector<IdPair> ranges;
+  bool sorted = false;
+  for (const ChoiceRule& rule : rules) {
+    KE_ASSERT(!rule.allowed.empty());
+    heads.push_back(rule_row(rule, cols, static_cast<int32_t>(ranges.size())));
+    for (const IdRange& r : rule.allowed) ranges.push_back({r.begin, r.end});
+    sorted |= heads.back().sorted != 0;
+  }
+  const size_t head_bytes = heads.size() * sizeof(RuleRow), range_bytes = ranges.size() * sizeof(IdPair);
+  std::vector<uint8_t> packed(head_bytes + range_bytes);
+  std::memcpy(packed.data(), heads.data(), head_bytes);
+  std::memcpy(packed.data() + head_bytes, ranges.data(), range_bytes);
+
+  const auto lock = enter();
+  grow(rules_, std::bit_ceil(std::max(packed.size(), kLeastRules)));
+  const size_t all_stretches = static_cast<size_t>(rows * stretches), ids = static_cast<size_t>(rows * cols);
+  grow(chosen_, all_stretches * (2 * sizeof(double) + sizeof(Survey)) + heads.size() * sizeof(ChosenRow));
+  if (sorted) grow(sorted_, ids * (sizeof(uint64_t) + sizeof(Candidate)));
+  ChoiceTask t;
+  t.logits = {logits.data, rows, cols, logits.stride};
+  t.rules = rules_.as<RuleRow>();
+  t.ranges = reinterpret_cast<const IdPair*>(t.rules + rows);
+  t.sums = chosen_.as<double>();
+  t.surveys = reinterpret_cast<Survey*>(t.sums + 2 * all_stretches);
+  t.chosen = reinterpret_cast<ChosenRow*>(t.surveys + all_stretches);
+  t.sorted = sorted ? sorted_.as<uint64_t>() : nullptr;
+  t.candidates = sorted ? reinterpret_cast<Candidate*>(t.sorted + ids) : nullptr;
+
+  // What is put off does not read the rules: a choice waits for its own launches below.
+  check(cudaMemcpyAsync(rules_.data(), packed.data(), packed.size(), cudaMemcpyHostToDevice, *stream_),
+        "copy to the device");
+  const Key key = key_of(t.logits, t.rules, t.sums, t.sorted);
+  queue_->add("survey logits", key, [=](cudaStream_t stream) { return launch_survey(stream, t); });
+  queue_->add("weigh tokens", key, [=](cudaStream_t stream) { return launch_weigh(stream, t); });
+  if (sorted) queue_->add("sort tokens", key, [=](cudaStream_t stream) { return launch_sort(stream, t); });
+  queue_->add("pick tokens", key, [=](cudaStream_t stream) { return launch_pick(stream, t); });
+  flush();
+  std::vector<ChosenRow> chosen(heads.size());
+  check(cudaMemcpyAsync(chosen.data(), t.chosen, chosen.size() * sizeof(ChosenRow), cudaMemcpyDeviceToHost, *stream_),
+        "copy from the device");
+  check(cudaStreamSynchronize(*stream_), "choose tokens");
+  for (size_t r = 0; r < chosen.size(); r++) {
+    const ChosenRow& c = chosen[r];
+    choices[r] = {c.id, c.finite != 0, c.logit, c.top, c.sum};
+  }
+}
+
+}  // namespace ke::cuda
