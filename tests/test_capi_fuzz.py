@@ -33,7 +33,8 @@ def test_random_call_sequences(program):
     for status in ("OK", "ERROR_INVALID_REQUEST", "ERROR_MODEL_NOT_FOUND", "ERROR_CANCELLED"):
         assert int(counts[f"KOSMOS_{status}"]) > 0, out
     lines = [line for line in out.splitlines() if line.startswith("call ")]
-    assert len(lines) == 20 and all(int(line.split()[-1]) > 10 * SHARE for line in lines), out  # every function did its work
+    # every function did its work
+    assert len(lines) == 20 and all(int(line.split()[-1]) > 10 * SHARE for line in lines), out
 
 
 def test_random_call_sequences_in_four_threads(program):
