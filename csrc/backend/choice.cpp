@@ -7,12 +7,25 @@
 
 #include "backend/backend.h"
 #include "backend/vocabulary.h"
+#include "base/error.h"
 
 namespace ke {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 double Choice::log_probability() const { return static_cast<double>(logit) - top - std::log(sum); }
+
+void check_rules(std::span<const ChoiceRule> rules, int64_t rows, int64_t cols) {
+  KE_ASSERT(static_cast<int64_t>(rules.size()) == rows);
+  for (const ChoiceRule& rule : rules) {
+    KE_ASSERT(!rule.allowed.empty());
+    int64_t end = 0;
+    for (const IdRange& r : rule.allowed) {
+      KE_ASSERT(end <= r.begin && r.begin < r.end && r.end <= cols);
+      end = r.end;
+    }
+  }
+}
 
 void keep_allowed(std::span<float> scores, std::span<const IdRange> allowed) {
   auto at = scores.begin();
@@ -75,6 +88,7 @@ int32_t Picker::pick(std::span<const float> scores, const Sampling& s, double ra
 
 // For devices that have no better way: the host does it.
 void Backend::choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) {
+  check_rules(rules, logits.rows, logits.cols);
   std::vector<float> row(static_cast<size_t>(logits.cols));
   Picker picker;
   for (size_t r = 0; r < rules.size(); r++) {

@@ -19,7 +19,7 @@ struct Sampling {
 };
 
 struct ChoiceRule {
-  std::vector<IdRange> allowed;  // ascending, without overlap, within the row
+  std::vector<IdRange> allowed;  // ascending, without overlap; at least one, and none empty
   Sampling sampling;
   double random = 0;  // [0, 1): where in the distribution; without meaning at temperature 0
 };
@@ -34,6 +34,9 @@ struct Choice {
   // ln softmax(row)[id], over the whole row; right to about 1e-6.
   double log_probability() const;
 };
+
+// What Backend::choose() asks of its rules, for rows of `cols` logits.
+void check_rules(std::span<const ChoiceRule> rules, int64_t rows, int64_t cols);
 
 // Sets the scores of all tokens but those of `allowed` to -infinity.
 void keep_allowed(std::span<float> scores, std::span<const IdRange> allowed);

@@ -29,7 +29,8 @@ RuleRow rule_row(const ChoiceRule& rule, int64_t cols, int32_t first_range) {
 
 void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) {
   const int64_t rows = logits.rows, cols = logits.cols, stretches = (cols + kStretch - 1) / kStretch;
-  KE_ASSERT(static_cast<int64_t>(rules.size()) == rows && rules.size() == choices.size());
+  check_rules(rules, rows, cols);
+  KE_ASSERT(rules.size() == choices.size());
   if (rows == 0) return;
   if (stretches > kMostStretches) return Backend::choose(logits, rules, choices);
 
@@ -37,7 +38,6 @@ void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::spa
   std::vector<IdPair> ranges;
   bool sorted = false;
   for (const ChoiceRule& rule : rules) {
-    KE_ASSERT(!rule.allowed.empty());
     heads.push_back(rule_row(rule, cols, static_cast<int32_t>(ranges.size())));
     for (const IdRange& r : rule.allowed) ranges.push_back({r.begin, r.end});
     sorted |= heads.back().sorted != 0;
