@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kosmos_edge import _core
 from kosmos_edge.errors import ModelCorrupt, ModelNotFound
 
 from .sources.files import MAX_TOKENIZER_BYTES, Folder, SourceFile, brief, parse_json
@@ -120,7 +121,12 @@ def _checked(pieces: list[str], scores: list[float], charsmap: bytes, where: Pat
     fixed = {*SPECIALS, *pieces[first - len(TAGS) - 1 :]}  # never chosen by score
     single = struct.Struct("<f")
     rounded = [0.0 if p in fixed else single.unpack(single.pack(s))[0] for p, s in zip(pieces, scores, strict=True)]
-    return Vocabulary(pieces, rounded, charsmap, bins)
+    vocabulary = Vocabulary(pieces, rounded, charsmap, bins)
+    try:
+        _core.Tokenizer(pieces, rounded, vocabulary.types, charsmap)  # what the engine refuses is not written
+    except ModelCorrupt as error:
+        raise bad(str(error)) from None
+    return vocabulary
 
 
 # ---- tokenizer.json

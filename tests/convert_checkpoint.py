@@ -13,6 +13,8 @@ import struct
 import zipfile
 from pathlib import Path
 
+from charsmaps import make_charsmap
+
 TAGS = [
     "</doc>",
     "<image>",
@@ -47,7 +49,7 @@ PIECES = [
     "\\",
     "e",
 ]
-CHARSMAP = bytes(range(256)) * 3
+CHARSMAP = make_charsmap({"ﬁ".encode(): b"fi", "ﬀ".encode(): b"ff"})
 TOKENS = ["<s>", "<pad>", "</s>", "<unk>", *PIECES, "<mask>", *TAGS, *PATCHES]
 SCORES = [0.0] * 4 + [-1.0 - 0.1 * i for i in range(len(PIECES))] + [0.0] * (1 + len(TAGS) + len(PATCHES))
 

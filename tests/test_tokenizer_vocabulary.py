@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from vocabularies import Vocabulary, double_array, make_charsmap, train, with_charsmap
+from charsmaps import double_array, make_charsmap
+from vocabularies import Vocabulary, train, with_charsmap
 
 from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest, ModelCorrupt

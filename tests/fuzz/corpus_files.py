@@ -190,6 +190,7 @@ for name, text, make in (
     ),
     ("score beyond float32", "score", lambda: _with_score(1e300)),
     ("score that is an integer beyond float64", "score", lambda: _with_score(10**400)),
+    ("map of characters without a header", "charsmap: 3 bytes", lambda: convert_tokenizer_json(charsmap=b"abc")),
     ("piece that is half a surrogate", "not valid Unicode", lambda: _with_piece("\ud800")),
 ):
     case(f"tokenizers: {name}", "tokenizer_json", SAFE if text is SAFE and "decoder" in name else BAD, text, make)
