@@ -1,17 +1,17 @@
 """Long runs: does memory stay flat over many captions, models opened and closed, and cancelled requests?
 
-    python bench/soak.py captions [--model FILE] [--threads N] [--count 10000] [--warm-up 500]
+    python bench/soak.py captions [--model FILE] [--threads N] [--count 10000] [--warm-up 500] [--as-is]
     python bench/soak.py cycles --count 1000      # load, caption, close
     python bench/soak.py cancels --count 5000     # requests cancelled at random instants
     python bench/soak.py batches --count 20       # batches of 16: what is held while they run, and afterwards
 
 Memory is RssAnon + VmSwap of this process (mapped files are the page cache's, and not counted). The pictures are all
 different, of many sizes, as files; every fourth caption is a stream, every eighth a batch of 4, every sixteenth a
-question about an encoded picture that is then dropped. In cycles and cancels malloc has one heap and gives back what is
-free before memory is measured: what it keeps at hand for so many threads varies by more than a small model.
-Growth: the median of the last tenth against the median of the first tenth behind the warm-up; slope: least squares over
-all samples, with R^2. Exit status 1 where memory grew by 1 % or more, or file descriptors, threads or mappings of files
-are left over.
+question about an encoded picture that is then dropped. malloc has one heap here and gives back what is free before
+memory is measured, for what it keeps at hand for many threads goes up and down by more than a small model takes;
+--as-is measures that too. Growth: the median of the last tenth against the median of the first tenth behind the
+warm-up; slope: least squares over all samples, with R^2. Exit status 1 where memory grew by 1 % or more, or file
+descriptors, threads or mappings of files are left over.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def slope(values: list[tuple[int, int]]) -> tuple[float, float]:
     return xy / xx, (xy * xy / (xx * yy) if yy else 0.0)
 
 
-def soak(one: Callable[[int], None], count: int, warm_up: int, trim: bool = False) -> dict[str, Any]:
+def soak(one: Callable[[int], None], count: int, warm_up: int, trim: bool) -> dict[str, Any]:
     """Runs it; the figures. trim: free memory is given back before it is measured."""
     for number in range(warm_up):
         one(number)
@@ -194,16 +194,16 @@ def main() -> int:
     parser.add_argument("--count", type=int)
     parser.add_argument("--warm-up", type=int)
     parser.add_argument("--max-tokens", type=int, default=24)
+    parser.add_argument("--as-is", action="store_true", help="malloc as every program has it")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     given = parser.parse_args()
     count = given.count or {"captions": 10_000, "cycles": 1_000, "cancels": 5_000, "batches": 10}[given.what]
     warm_up = given.warm_up if given.warm_up is not None else min(500, max(20, count // 20))
     report: dict[str, Any] = {"what": given.what, "model": given.model, "threads": given.threads}
-    trim = given.what in ("cycles", "cancels")
-    if trim:
+    if not given.as_is:
         one_heap()
     if given.what == "cycles":
-        report |= soak(cycles(given.model, given.threads), count, warm_up, trim)
+        report |= soak(cycles(given.model, given.threads), count, warm_up, not given.as_is)
     else:
         with load(given.model, threads=given.threads) as model:
             report["model"] = model.name
@@ -211,7 +211,7 @@ def main() -> int:
                 report |= batches(model, count)
             else:
                 one = cancels(model) if given.what == "cancels" else captions(model, given.max_tokens)
-                report |= soak(one, count, warm_up, trim)
+                report |= soak(one, count, warm_up, not given.as_is)
     if given.format == "json":
         print(json.dumps(report, indent=2))
     elif given.what == "batches":
