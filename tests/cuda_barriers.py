@@ -1,6 +1,6 @@
 """Whether TSan sees every barrier of the CUDA kernels: deletes them one at a time and runs the emulated kernels.
 
-    python tests/cuda_barriers.py FOLDER     # about 15 seconds of processor time for each of 16; a line each
+    python tests/cuda_barriers.py FOLDER     # about 15 seconds of processor time for each of some 25; a line each
 
 Run by hand, with kosmos-edge installed; docs/cuda.md has what came of it. A barrier whose deletion nothing finds is
 one too many, or one whose need no test shows.
@@ -17,14 +17,16 @@ ROOT = Path(__file__).resolve().parent.parent
 BARRIER = re.compile(r"^\s*(__syncthreads|__syncwarp)\(\);", re.MULTILINE)
 # Header of kernels: the sources that have them, and tests that use them.
 KERNELS = {
-    "attention.cuh": (["attention.cu"], "test_attention and (17-65-3-64 or 3-33-1-136 or 9-1-160 or 20-3-24)"),
+    "attention.cuh": (["attention.cu"], "test_attention and (17-65-3-64 or 3-33-1-136 or 9-1-160-True-True)"),
     "linear_few.cuh": (["few.cu"], "test_products and (3-33-512-Q4_K or 2-17-2048-Q6_K)"),
     "linear_many.cuh": (["many.cu"], "test_products and (37-90-512-Q4_K or 9-40-1024-Q6_K)"),
     "rows.cuh": (
         ["rows.cu", "few.cu", "many.cu", "attention.cu", "floats.cu"],
         "row_operations and (64 or 1029) or test_products and (3-33-512-Q4_K or 9-40-1024-Q4_K)",
     ),
+    "choice.cuh": (["choice.cu"], "test_a_draw or test_the_best and 5000 or test_any_rule and 1029"),
 }
+FILES = ("test_cuda_emulated.py", "test_cuda_choice.py")
 
 
 def library_of(gcc_name: str) -> str:
@@ -41,11 +43,11 @@ def verdict(library: Path, tests: str) -> str:
         "LD_PRELOAD": f"{library_of('libtsan.so')} {library_of('libstdc++.so.6')}",
         "PYTHONSAFEPATH": "1",
     }
-    command = ["setarch", "-R", sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += [str(ROOT / "tests" / "test_cuda_emulated.py"), "-k", tests]
+    command = ["setarch", "-R", sys.executable, "-m", "pytest", "-x", "-q", "--capture=sys"]
+    command += ["-p", "no:cacheprovider", *(str(ROOT / "tests" / f) for f in FILES), "-k", tests]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     said = done.stdout + done.stderr
-    if "data race" in said:
+    if done.returncode == 66 or "data race" in said:
         return "a race"
     if "divergent threads" in said:
         return "the scheduler"

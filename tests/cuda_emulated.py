@@ -128,7 +128,7 @@ class EmulatedDevice:
         self._library.kosmos_edge_emulated_lose(error)
 
     def compute(self, compute: bool) -> None:
-        """False: launches do nothing and memory begins as zeros, for counting what a model of any size asks for."""
+        """False: launches do nothing and what is read back is made up, for counting what a large model asks for."""
         self._library.kosmos_edge_emulated_compute(int(compute))
 
     def restore(self) -> None:

@@ -82,7 +82,13 @@ def test_asan_sees_accesses_outside(asan: Path, name: str) -> None:
 
 
 @SANITIZERS
-@pytest.mark.parametrize("name", ["missing_barrier", "blocks_share_a_place"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing_barrier", "missing_second_barrier", "missing_second_warp_barrier",
+        "blocks_share_a_place", "blocks_share_behind_a_barrier",
+    ],
+)  # fmt: skip
 def test_tsan_sees_races(tsan: Path, name: str) -> None:
     """Accesses that no barrier orders, whatever the schedule was: within a block and between blocks."""
     status, said = run(tsan, name)

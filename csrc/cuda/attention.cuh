@@ -168,7 +168,6 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t p = lane % 16; p < n; p += 16) sum = __fadd_rn(sum, s[p]);
     inverse[r] = __fdiv_rn(1.0f, sum_of_16(sum));
   }
-  __syncwarp();
   for (int64_t dim = lane; dim < dims; dim += 32) {
     float total[kWarpQueries] = {};
     const float* column = v.data + head * dims + dim;

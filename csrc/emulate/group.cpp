@@ -25,6 +25,7 @@ struct Thread {
   size_t bytes = 0;
   const unsigned char* given = nullptr;
   unsigned char* taken = nullptr;
+  unsigned barriers = 0, subgroup_barriers = 0;  // that it came to
 };
 
 constexpr int kBarrierOperation = -1;
@@ -48,8 +49,14 @@ struct Runner {
   bool inside = false;  // a thread of the grid runs, not the scheduler
   std::string error;
   uint64_t random = 0;
-  // Addresses that release() and acquire() name.
-  char grid_begins = 0, grid_ends = 0, barrier = 0, lanes[kMaxThreads / kSubgroup] = {};
+  // Addresses that release() and acquire() name. A barrier has one of its own: a thread may be at the group's next
+  // barrier before another has left this one, and what it did between them is not ordered before the other.
+  char grid_begins = 0, grid_ends = 0;
+  std::vector<char> barriers;  // [group][even, odd barriers][the group's, subgroups']
+  char* barrier(unsigned number, unsigned which) {
+    const size_t each = 1 + (count + kSubgroup - 1) / kSubgroup;
+    return &barriers[(size_t{group} * 2 + number % 2) * each + which];
+  }
 
   uint64_t next_random() {  // splitmix64
     uint64_t z = (random += 0x9e3779b97f4a7c15ull);
@@ -164,6 +171,7 @@ void run_group(Runner& r, const Grid& grid) {
   for (unsigned i = 0; i < r.count; i++) {
     Thread& t = *r.threads[i];
     t.state = State::Ready;
+    t.barriers = t.subgroup_barriers = 0;
     t.fiber.start(thread_main, nullptr);
   }
   release(&r.grid_begins);
@@ -201,6 +209,7 @@ void run_grid(const Grid& grid, void (*body)(void*), void* argument) {
   r.shared_limit = grid.shared_limit;
   r.random = grid.seed;
   while (r.threads.size() < grid.threads) r.threads.push_back(std::make_unique<Thread>());
+  r.barriers.assign(size_t{grid.groups} * 2 * (1 + (grid.threads + kSubgroup - 1) / kSubgroup), 0);
   std::vector<unsigned> groups(grid.groups);
   for (unsigned g = 0; g < grid.groups; g++) groups[g] = g;
   if (grid.seed) r.shuffle(groups);
@@ -229,9 +238,11 @@ unsigned group_index() { return running->group; }
 unsigned thread_index() { return running->current; }
 
 void group_barrier() {
-  release(&running->barrier);
+  Runner& r = *running;
+  char* sync = r.barrier(r.threads[r.current]->barriers++, 0);
+  release(sync);
   wait(State::AtBarrier);
-  acquire(&running->barrier);
+  acquire(sync);
 }
 
 static void meet(int operation, uint32_t mask, const void* value, size_t bytes, void* out) {
@@ -244,7 +255,10 @@ static void meet(int operation, uint32_t mask, const void* value, size_t bytes, 
 }
 
 void subgroup_barrier(uint32_t mask) {
-  char* sync = &running->lanes[running->current / kSubgroup];
+  Runner& r = *running;
+  unsigned& number = r.threads[r.current]->subgroup_barriers;
+  // Lanes that come to barriers of some of them count differently: these share one address, which orders too much.
+  char* sync = r.barrier(mask == 0xffffffffu ? number++ : 0, 1 + r.current / kSubgroup);
   release(sync);
   meet(kBarrierOperation, mask, nullptr, 0, nullptr);
   acquire(sync);

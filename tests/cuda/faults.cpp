@@ -49,6 +49,28 @@ __global__ void blocks_share_a_place(int* out) {
   if (threadIdx.x == 0) out[0] = static_cast<int>(blockIdx.x);
 }
 
+__global__ void missing_second_barrier(int* out) {  // between the reads of a round and the writes of the next
+  KE_SHARED(Shared, s);
+  for (int round = 0; round < 2; round++) {
+    s[threadIdx.x] = static_cast<int>(threadIdx.x) + round;
+    __syncthreads();
+    out[blockIdx.x * kThreads + threadIdx.x] = s[(threadIdx.x + 1) % kThreads];
+  }
+}
+__global__ void missing_second_warp_barrier(int* out) {
+  KE_SHARED(Shared, s);
+  for (int round = 0; round < 2; round++) {
+    s[threadIdx.x] = static_cast<int>(threadIdx.x) + round;
+    __syncwarp();
+    out[blockIdx.x * kThreads + threadIdx.x] = s[threadIdx.x ^ 1];
+  }
+}
+__global__ void blocks_share_behind_a_barrier(int* out) {
+  if (blockIdx.x == 0 && threadIdx.x == 0) out[0] = 1;
+  __syncthreads();
+  if (blockIdx.x == 1 && threadIdx.x == 1) out[0] = 2;
+}
+
 struct Case {
   const char* name;
   void (*kernel)(int*);
@@ -63,6 +85,9 @@ const Case cases[] = {
     {"beyond_shared", beyond_shared},
     {"beyond_global", beyond_global},
     {"blocks_share_a_place", blocks_share_a_place},
+    {"missing_second_barrier", missing_second_barrier},
+    {"missing_second_warp_barrier", missing_second_warp_barrier},
+    {"blocks_share_behind_a_barrier", blocks_share_behind_a_barrier},
 };
 
 }  // namespace
