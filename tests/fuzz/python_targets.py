@@ -48,6 +48,7 @@ from kosmos_edge.convert.sources.weights import (
 )
 from kosmos_edge.convert.tokenizer import read_sentencepiece, read_tokenizer_json
 from kosmos_edge.errors import (
+    ContextTooLong,
     ImageDecodeError,
     InvalidRequest,
     ModelCorrupt,
@@ -112,6 +113,8 @@ def caption(path: Path) -> None:
         assert all(0 <= i < engine.tokenizer.size for i in answer.token_ids)
     except ModelCorrupt as error:
         assert "finite" in str(error), error
+    except ContextTooLong:
+        assert engine.context_length < 12  # 10 positions of the prompt, 2 to follow
 
 
 # ---- weights
