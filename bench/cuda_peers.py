@@ -145,12 +145,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="make our model, measure nothing")
     parser.add_argument("--model", type=Path, default=os.environ.get("KOSMOS_EDGE_CUDA_MODEL"))
     arguments = parser.parse_args(given)
-    arguments.peers = [p for p in arguments.peers.split(",") if p]
-    if unknown := set(arguments.peers) - {"llama.cpp", "transformers"}:
-        parser.error(f"unknown peers: {', '.join(sorted(unknown))}")
-    if arguments.rounds < 1 or arguments.threads < 1:
-        parser.error("--rounds and --threads must be at least 1")
-    arguments.work = arguments.work.resolve()
+    peers.check(parser, arguments, ("llama.cpp", "transformers"))
     arguments.model = Path(arguments.model).resolve() if arguments.model else None
     arguments.avx2, arguments.quick, arguments.python = False, False, None
     return arguments

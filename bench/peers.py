@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -253,6 +253,16 @@ class Bench:
         return peers_report.report(self.finished(), machine, Cost.of(str(self.our_model())))
 
 
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace, known: Collection[str]) -> None:
+    """--peers (a list then), --threads, --rounds, --work (a whole path then); ends the command where one is wrong."""
+    arguments.peers = [p for p in arguments.peers.split(",") if p]
+    if unknown := set(arguments.peers) - set(known):
+        parser.error(f"unknown peers: {', '.join(sorted(unknown))}")
+    if arguments.threads < 1 or arguments.rounds < 1:
+        parser.error("--threads and --rounds must be at least 1")
+    arguments.work = arguments.work.resolve()
+
+
 def parse(given: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -274,14 +284,9 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
         "--python", help="interpreter with torch, transformers, onnxruntime, onnx (default: found or made)"
     )
     arguments = parser.parse_args(given)
-    arguments.peers = arguments.peers.split(",")
-    if unknown := set(arguments.peers) - set(TOOLS):
-        parser.error(f"unknown peers: {', '.join(sorted(unknown))}")
-    if arguments.threads < 1 or arguments.rounds < 1:
-        parser.error("--threads and --rounds must be at least 1")
+    check(parser, arguments, TOOLS)
     if arguments.quick:
         arguments.rounds = min(arguments.rounds, 2)
-    arguments.work = arguments.work.resolve()
     return arguments
 
 

@@ -44,11 +44,11 @@ def without_frames(error: BaseException) -> BaseException:
 
     Its message says all; its frames would keep pictures and the model in memory for as long as somebody keeps it.
     """
-    if isinstance(error, KosmosError):
-        part: BaseException | None = error
-        while part is not None:
+    parts: list[BaseException | None] = [error] if isinstance(error, KosmosError) else []
+    for part in parts:  # grows
+        if part is not None and part.__traceback__ is not None:
             part.__traceback__ = None
-            part = part.__cause__ or part.__context__
+            parts += [part.__cause__, part.__context__]
     return error
 
 

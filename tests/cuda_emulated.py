@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+CARD = os.environ.get("KOSMOS_EDGE_CUDA_CARD")  # the library for real devices: the same tests on a card
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
 # What the scheduler does with its own memory is no access of the program under emulation (csrc/emulate/group.cpp).
@@ -165,3 +167,25 @@ class EmulatedDevice:
     def bytes_read(self) -> int:
         """Copied to the host so far."""
         return self._library.kosmos_edge_emulated_bytes_read()
+
+
+def use_cuda(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The library, as the CUDA backend of this process for as long as the test runs."""
+    from kosmos_edge import _core  # here: building the library needs no package
+
+    library = Path(CARD) if CARD else emulated_library()
+    monkeypatch.setenv("KOSMOS_EDGE_CUDA_LIBRARY", str(library))
+    if why := dict(_core.devices())["cuda"]:
+        assert not CARD, why
+        pytest.skip(why)
+    return library
+
+
+def lend_device(library: Path) -> Iterator[EmulatedDevice]:
+    """The emulated device, to do things to; as it was afterwards."""
+    if CARD:
+        pytest.skip("this is done to the emulated device only")
+    emulated = EmulatedDevice(library)
+    emulated.restore()
+    yield emulated
+    emulated.restore()

@@ -3,13 +3,12 @@ models against the processor's answers, and what is read back.
 """
 
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_emulated import EmulatedDevice, emulated_library
+from cuda_emulated import EmulatedDevice, lend_device, use_cuda
 from ops_reference import f32
 from tiny import TinyConfig, make_vocabulary, write_tiny
 
@@ -19,28 +18,18 @@ from kosmos_edge.errors import KosmosError, ModelCorrupt
 EXACT = _core.isa() != "scalar"  # whose multiply-adds round twice: its logits are not the device's to the bit
 CHOSEN = 24  # bytes of a chosen token: id, flag, logit, highest logit, sum
 SIZES = [1, 7, 8, 31, 511, 512, 513, 1029, 4000, 65037]
-CARD = os.environ.get("KOSMOS_EDGE_CUDA_CARD")
 
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The library, as the CUDA backend of this process for as long as the test runs."""
-    library = Path(CARD) if CARD else emulated_library()
-    monkeypatch.setenv("KOSMOS_EDGE_CUDA_LIBRARY", str(library))
-    if why := dict(_core.devices())["cuda"]:
-        assert not CARD, why
-        pytest.skip(why)
-    return library
+    """See use_cuda."""
+    return use_cuda(monkeypatch)
 
 
 @pytest.fixture
 def device(cuda: Path) -> Iterator[EmulatedDevice]:
-    """The emulated device, in order afterwards."""
-    if CARD:
-        pytest.skip("this is asked of the emulated device only")
-    emulated = EmulatedDevice(cuda)
-    yield emulated
-    emulated.seed(0)
+    """See lend_device."""
+    yield from lend_device(cuda)
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 Sums have the order of the CPU's kernels, so results are compared bit by bit where the CPU has fused multiply-adds.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_emulated import EmulatedDevice, emulated_library
+from cuda_emulated import CARD, EmulatedDevice, lend_device, use_cuda
 from ops_reference import f32, floats, heavy
 from tiny import TinyConfig, make_picture, write_tiny
 
@@ -20,33 +19,16 @@ EXACT = _core.isa() != "scalar"  # whose multiply-adds round twice
 TYPES = ["Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q4_1", "F16", "BF16", "F32"]
 
 
-CARD = os.environ.get("KOSMOS_EDGE_CUDA_CARD")  # the library for real devices: the same tests on a card
-
-
-@pytest.fixture(scope="session")
-def library() -> Path:
-    """The backend."""
-    return Path(CARD) if CARD else emulated_library()
-
-
 @pytest.fixture
-def cuda(library: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The library, as the CUDA backend of this process for as long as the test runs."""
-    monkeypatch.setenv("KOSMOS_EDGE_CUDA_LIBRARY", str(library))
-    if why := dict(_core.devices())["cuda"]:
-        assert not CARD, why
-        pytest.skip(why)
-    return library
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """See use_cuda."""
+    return use_cuda(monkeypatch)
 
 
 @pytest.fixture
 def device(cuda: Path) -> Iterator[EmulatedDevice]:
-    """The emulated device, to do things to; as it was afterwards."""
-    if CARD:
-        pytest.skip("this is done to the emulated device only")
-    emulated = EmulatedDevice(cuda)
-    yield emulated
-    emulated.restore()
+    """See lend_device."""
+    yield from lend_device(cuda)
 
 
 @pytest.fixture

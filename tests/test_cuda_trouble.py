@@ -14,16 +14,14 @@ from pathlib import Path
 
 import pytest
 from api_model import picture, png
-from cuda_emulated import EmulatedDevice, emulated_library
+from cuda_emulated import EmulatedDevice, lend_device, use_cuda
 from tiny import TinyConfig, write_tiny
 
 from kosmos_edge import Model, _core, load
 from kosmos_edge.errors import DeviceUnavailable, InvalidRequest, KosmosError, OutOfMemory
 
 EVERY = int(os.environ.get("KOSMOS_EDGE_EVERY_FAULT", "0"))  # 0: a selection
-pytestmark = pytest.mark.skipif(
-    bool(os.environ.get("KOSMOS_EDGE_CUDA_CARD")), reason="this is done to the emulated device only"
-)
+
 
 # Errors of CUDA's runtime.
 MEMORY, OLD_DRIVER, BUSY, NO_DEVICE, NO_KERNEL, NEW_PTX, ILLEGAL_ADDRESS, LAUNCH = 2, 35, 46, 100, 209, 222, 700, 719
@@ -37,15 +35,8 @@ Outcome = list[int] | KosmosError
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedDevice]:
-    """The emulated device, as the CUDA device of this process; as it was afterwards."""
-    library = emulated_library()
-    monkeypatch.setenv("KOSMOS_EDGE_CUDA_LIBRARY", str(library))
-    if why := dict(_core.devices())["cuda"]:
-        pytest.skip(why)
-    emulated = EmulatedDevice(library)
-    emulated.restore()
-    yield emulated
-    emulated.restore()
+    """See lend_device."""
+    yield from lend_device(use_cuda(monkeypatch))
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/vocabulary.h"
 #include "base/error.h"
 #include "engine/prefix_cache.h"
-#include "backend/vocabulary.h"
 
 namespace ke {
 
