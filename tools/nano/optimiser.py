@@ -64,7 +64,9 @@ class Optimiser:
             muon.append({"params": matrices, "lr": muon_lr * factor, "peak": muon_lr * factor})
             adam.append({"params": rest, "lr": adam_lr * factor, "peak": adam_lr * factor})
         self.parts = [Muon([g for g in muon if g["params"]])] if any(g["params"] for g in muon) else []
-        self.parts.append(torch.optim.AdamW([g for g in adam if g["params"]], betas=(0.9, 0.98), weight_decay=0.02))
+        self.parts.append(
+            torch.optim.AdamW([g for g in adam if g["params"]], betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+        )
         self.params = [p for part in self.parts for g in part.param_groups for p in g["params"]]
 
     def step(self, factor):

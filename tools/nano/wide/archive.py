@@ -13,6 +13,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from wide.scope import SCOPES, within
+
 SPRITE_LEVELS = 5  # 128, 64, 32, 16, 8
 GROUND_LEVELS = 3  # 256, 128, 64
 
@@ -47,11 +49,13 @@ def premultiplied(image, side):
 class World:
     """An opened archive. `sprites` and `grounds` are the index's rows; `atlas` and `ground_atlas` flat uint32."""
 
-    def __init__(self, path, pixels=True):
+    def __init__(self, path, pixels=True, scope="all"):
+        self.scope = SCOPES[scope]
         with zipfile.ZipFile(path) as z:
             index = json.loads(z.read("index.json"))
             self.side, self.ground_side = index["side"], index["ground"]
-            self.sprites, self.grounds, self.photos = index["sprites"], index["grounds"], index["photos"]
+            self.sprites = within(self.scope, index["sprites"])
+            self.grounds, self.photos = index["grounds"], index["photos"]
             self.hulls = [np.array(s["hull"], np.float64) for s in self.sprites]
             self.starts, self.span = level_starts(self.side, SPRITE_LEVELS)
             self.ground_starts, self.ground_span = level_starts(self.ground_side, GROUND_LEVELS)

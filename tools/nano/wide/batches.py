@@ -58,7 +58,7 @@ class Maker:
 
     def scenes(self, step):
         first = self.first_scene + step * self.size
-        return [spec.sample(self.pools, s) for s in range(first, first + self.size)]
+        return [spec.sample(self.pools, s, practice=not self.texts) for s in range(first, first + self.size)]
 
     def labels(self, scenes):
         """For the dense heads: class, color, box in bins and presence of each object; count and kind of background"""

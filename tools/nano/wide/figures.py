@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw
 
 from wide import batches, language, paint, spec
 from wide.archive import World
+from wide.scope import SCOPES
 
 HIT = 0.5
 PAINTED = 384  # the side that evaluation scenes are painted at
@@ -364,6 +365,7 @@ def main():
     who.add_argument("--model", help="what kosmos_edge.load takes")
     who.add_argument("--shards", help="prefix of float16 shards, RUN/carry")
     ap.add_argument("--device", default="", help="of --shards; default: cuda if there is one")
+    ap.add_argument("--scope", choices=SCOPES, default="all", help="the one that the model was trained in")
     ap.add_argument("--count", type=int, default=1000, help="scenes of each set")
     ap.add_argument("--json")
     ap.add_argument("--sheet", help="PNG of 16 unseen scenes with boxes")
@@ -377,7 +379,7 @@ def main():
 
         device = a.device or ("cuda" if torch.cuda.is_available() else "cpu")
         nano = TorchAnswers(*model_of(a.shards), device)
-    result = evaluate(nano, World(a.world), a.count)
+    result = evaluate(nano, World(a.world, scope=a.scope), a.count)
     sheets = {k: result[k].pop("sheet") for k in SETS}
     print(table(result))
     if a.json:

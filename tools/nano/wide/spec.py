@@ -20,11 +20,6 @@ MAX_LAYERS = 8
 COLORS = shapes.COLORS
 COLOR_NAMES = list(COLORS)
 KINDS = [*shapes.BACKGROUNDS, "photo"]
-# longest side of an object as a share of the picture's, by number of objects
-SIZES = {1: (0.26, 0.72), 2: (0.22, 0.5), 3: (0.2, 0.42), 4: (0.18, 0.36), 5: (0.17, 0.3)}
-COUNTS = (0, 1, 2, 3, 4, 5), (0.1, 0.26, 0.24, 0.19, 0.14, 0.07)
-KIND_SHARE = ("noun", "shape", "word", "number"), (0.72, 0.16, 0.06, 0.06)
-TURN = {"noun": 25, "word": 14, "number": 14, "unknown": 60}  # degrees either way
 MAX_COVERED = 0.12  # share of the smaller box that another may overlap, in the scenes where any may
 RECOLORED = 0.08  # of the colour cut-outs are painted in shades of one named colour
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -67,7 +62,7 @@ class Pools:
     """Sprites and backgrounds of a world by what they may be drawn for."""
 
     def __init__(self, opened):
-        self.world = opened
+        self.world, self.scope = opened, opened.scope
         self.sprites, self.grounds = {}, {}
         for i, s in enumerate(opened.sprites):
             key = (s["kind"], s["split"], s["name"])
@@ -80,9 +75,9 @@ class Pools:
         for v in self.names.values():
             v.sort()
 
-    def sprite(self, kind, split, name, rng):
+    def sprite(self, kind, split, name, rng, mono_share):
         drawn, mono = self.sprites[kind, split, name]
-        return rng.choice(mono if not drawn or (mono and rng.random() < 0.35) else drawn)
+        return rng.choice(mono if not drawn or (mono and rng.random() < mono_share) else drawn)
 
 
 # ------------------------------------------------------------------------------------------ colours
@@ -91,10 +86,20 @@ def plain_color(rgb):
     return np.concatenate([np.zeros((3, 3)), np.asarray(rgb, float)[:, None] / 255], 1)
 
 
-def jittered_color(rng):
-    """Brightness, saturation and a little of the balance"""
+def turned_hue(degrees):
+    """(3, 3): colours turned about the grey axis"""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)) / math.sqrt(3)
+    return c * np.eye(3) + (1 - c) / 3 + s * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+
+
+def jittered_color(rng, strong=False):
+    """Brightness, saturation and a little of the balance; `strong`: more of it, and the hue"""
     gain, saturation = rng.uniform(0.78, 1.2), rng.uniform(0.65, 1.25)
+    if strong:
+        gain, saturation = rng.uniform(0.65, 1.25), rng.uniform(0.3, 1.4)
     m = saturation * np.eye(3) + (1 - saturation) * LUMINANCE[None]
+    if strong:
+        m = m @ turned_hue(rng.gauss(0, 12))
     m = m * gain * np.array([[rng.uniform(0.93, 1.07)] for _ in range(3)])
     return np.concatenate([m, np.full((3, 1), rng.uniform(-0.05, 0.05))], 1)
 
@@ -142,13 +147,16 @@ def _sample_ground(pools, split, rng):
 
 
 # ------------------------------------------------------------------------------------------ placing
-def _turn_of(kind, name):
-    return shapes.TURN.get(name, 180) if kind == "shape" else TURN[kind]
+def _turn_of(scope, kind, name):
+    return shapes.TURN.get(name, 180) if kind == "shape" else scope.turn[kind]
 
 
-def _placed(hull, longest, turn, mirror, rng):
+STRETCH = (0.85, 1.17)  # width to height
+
+
+def _placed(hull, longest, turn, mirror, rng, stretches=STRETCH):
     """-> (2, 2) matrix from the sprite's square (-1..1) to the picture, and its outline's extent around 0"""
-    stretch = math.sqrt(rng.uniform(0.85, 1.17))
+    stretch = math.sqrt(rng.uniform(*stretches))
     angle = math.radians(rng.uniform(-turn, turn)) if rng.random() < 0.75 else 0.0
     c, s = math.cos(angle), math.sin(angle)
     m = np.array([[c, -s], [s, c]]) * (stretch * (-1 if mirror else 1), 1 / stretch)
@@ -177,32 +185,36 @@ def _choose(pools, split, taken, rng):
     """Kind and name of the next object; a scene often repeats one"""
     if taken and rng.random() < 0.34:
         return taken[0]
-    kind = rng.choices(*KIND_SHARE)[0]
+    kind = rng.choices(*pools.scope.kinds)[0]
     names = pools.names.get((kind, split))
     if not names:
         kind, names = "noun", pools.names["noun", split]
     return kind, rng.choice(names)
 
 
-def _color_of(row, kind, palette, rng):
+def _color_of(row, kind, palette, rng, practice=None):
     """-> colour matrix, colour name or None"""
     if row["tint"]:
         name = rng.choice(palette)
         return plain_color(_near(name, rng)), name
-    if kind == "noun" and rng.random() < RECOLORED:
+    if kind == "noun" and rng.random() < (practice.recolored if practice else RECOLORED):
         name = rng.choice([c for c in palette if c not in ("black", "white", "brown")] or ["blue"])
         return shaded_color(_near(name, rng)), name
-    return jittered_color(rng), None
+    return jittered_color(rng, practice is not None), None
 
 
-def sample(pools, seed, split="train", ground_split=None, count=None):
-    """The scene of a seed. `split`: which cut-outs it may show; `ground_split`: which photographs lie behind"""
+def sample(pools, seed, split="train", ground_split=None, count=None, practice=False):
+    """The scene of a seed. `split`: which cut-outs it may show; `ground_split`: which photographs lie behind;
+    `practice`: as the scope wants it where the ViT alone learns"""
+    scope = pools.scope
+    practice = scope.practice if practice else None
+    mono, stretches = (practice.mono, practice.stretch) if practice else (scope.mono, STRETCH)
     rng = random.Random(f"{split} {seed}")
     g, ground_inverse, ground_color, kind, tone, tones = _sample_ground(pools, ground_split or split, rng)
     scene = Scene(seed, g, ground_inverse, ground_color, kind, tone)
     palette = [n for n, c in COLORS.items() if min(math.dist(c, t) for t in tones) >= shapes.MIN_CONTRAST]
     palette = palette or ["black", "white"]
-    n = rng.choices(*COUNTS)[0] if count is None else count
+    n = rng.choices(*(practice or scope).counts)[0] if count is None else count
     may_overlap = rng.random() < 0.3
     unknown = pools.names.get(("unknown", split)) or pools.names.get(("unknown", "train"), [])
     strangers = 0
@@ -215,23 +227,24 @@ def sample(pools, seed, split="train", ground_split=None, count=None):
         for _ in range(14):
             if known:
                 k, name = _choose(pools, split, taken if same else [], rng)
-                sprite = pools.sprite(k, split, name, rng)
+                sprite = pools.sprite(k, split, name, rng, mono)
             else:
                 k, name = "unknown", rng.choice(unknown)
                 s = split if ("unknown", split, name) in pools.sprites else "train"
-                sprite = pools.sprite(k, s, name, rng)
-            longest = rng.uniform(*SIZES[max(1, min(MAX_OBJECTS, n + strangers))])
+                sprite = pools.sprite(k, s, name, rng, mono)
+            longest = rng.uniform(*scope.sizes[max(1, min(scope.max_objects, n + strangers))])
             if k == "word":
                 longest = min(0.85, longest * 1.35)
             mirror = k in ("noun", "unknown") and rng.random() < 0.5
-            m, low, high = _placed(pools.world.hulls[sprite], longest, _turn_of(k, name), mirror, rng)
+            turn = _turn_of(scope, k, name) * (practice.turn if practice and k in scope.turn else 1)
+            m, low, high = _placed(pools.world.hulls[sprite], longest, turn, mirror, rng, stretches)
             room = 0.985 - (high - low)
             corner = np.array([rng.uniform(0.015, max(0.0151, v)) for v in room])
             box = (*corner.tolist(), *(corner + high - low).tolist())
             limit = MAX_COVERED if may_overlap else 0.0
             if all(_overlap(box, p[0], 0.0 if may_overlap else 0.012) <= limit for p in placed):
                 row = pools.world.sprites[sprite]
-                color, color_name = _color_of(row, k, palette, rng)
+                color, color_name = _color_of(row, k, palette, rng, practice)
                 placed.append((box, k, name, sprite, m, corner - low, color, color_name if known else None, known))
                 taken += [(k, name)] * known
                 break

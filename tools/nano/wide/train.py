@@ -7,12 +7,16 @@
 `--budget` is the whole stage in minutes of training (the rates fall to nothing at its end), `--minutes` what this call
 may use: the next call with the same budget goes on. Everything lies in RUN: a.pt and c.pt to resume from, log.jsonl,
 curves.png, and carry-0.pt, carry-1.pt ...: float16 weights with vocabulary and configuration, small enough to carry.
+
+`--processes 2`: on a CPU, one process a core, each with its share of every step (`--batch` is one process's).
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
+import sys
 import time
 
 import export
@@ -22,10 +26,11 @@ from optimiser import Optimiser
 from vocabulary import MODEL_FILE, Vocabulary
 from vocabulary import train as train_vocabulary
 
-from wide import batches, checkpoints, curves, spec, steps
+from wide import batches, checkpoints, curves, parallel, spec, steps
 from wide.archive import World
 from wide.compose import Composer
 from wide.heads import DenseHeads, read_out
+from wide.scope import SCOPES
 
 PRESETS = {
     # q4_k_m files of 11.8 and 11.5 MB; every row length a multiple of 256
@@ -34,7 +39,9 @@ PRESETS = {
         image=192, patch=16, dim=256, heads=4, ffn=1024, latents=64, vision_layers=4, text_layers=4,
         vision_dim=512, vision_heads=8, vision_ffn=1024,
     ),
-    # for a CPU: about v0's size and cost
+    # for a CPU, with --scope icons: 8 million parameters
+    "icons": dict(image=128, patch=16, dim=256, heads=4, ffn=1024, latents=64, vision_layers=6, text_layers=3),
+    # about v0's size and cost
     "small": dict(image=128, patch=16, dim=256, heads=4, ffn=1024, latents=64, vision_layers=4, text_layers=3),
     # for a look at whether everything runs
     "tiny": dict(image=64, patch=8, dim=256, heads=4, ffn=256, latents=64, vision_layers=1, text_layers=1),
@@ -61,15 +68,16 @@ class Run:
     def __init__(self, a):
         self.a = a
         self.device = torch.device(a.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.team = parallel.Team()
         if self.device.type == "cpu":
             torch.set_num_threads(int(os.environ.get("NANO_THREADS", "1")))
         else:
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(a.seed)
-        self.world = World(a.world)
+        self.world = World(a.world, scope=a.scope)
         self.config = PRESETS[a.preset]
         self.vocabulary = Vocabulary(vocabulary_of(a, self.world))
-        self.composer = Composer(self.world, self.device, self.config["image"], a.supersample, compiled=a.compile)
+        self.composer = self.painter()
         self.model = export.new_model(self.vocabulary, config=self.config).to(self.device)
         initialise_locations(self.model, self.vocabulary.first_location)
         self.model.to(self.device)
@@ -85,7 +93,17 @@ class Run:
         if a.compile:
             self.features_of, self.decode = torch.compile(self.features_of), torch.compile(self.decode)
 
+    def painter(self):
+        """On a CPU the one that paints at the model's size, if numba is there and --supersample 1"""
+        if self.device.type == "cpu" and self.a.supersample == 1 and importlib.util.find_spec("numba"):
+            from wide.fast import Painter
+
+            return Painter(self.world, self.config["image"])
+        return Composer(self.world, self.device, self.config["image"], self.a.supersample, compiled=self.a.compile)
+
     def log(self, **row):
+        if self.team.rank:
+            return
         row = {"clock": time.strftime("%H:%M:%S"), **row}
         print(json.dumps(row), flush=True)
         with open(os.path.join(self.a.run, "log.jsonl"), "a") as f:
@@ -97,12 +115,12 @@ class Run:
         maker = batches.Maker(world, self.vocabulary.path, self.a.batch, self.composer.size, seed, texts)
         torch.multiprocessing.set_sharing_strategy("file_system")  # many small tensors: no open file for each
         if not self.a.workers:
-            return (maker[i] for i in range(self.step, 1 << 40))
+            return (maker[self.team.numbered(i)] for i in range(self.step, 1 << 40))
         return iter(
             torch.utils.data.DataLoader(
                 maker,
                 batch_size=None,
-                sampler=range(self.step, self.step + 10_000_000),
+                sampler=(self.team.numbered(i) for i in range(self.step, self.step + 10_000_000)),
                 num_workers=self.a.workers,
                 prefetch_factor=3,
                 pin_memory=self.device.type == "cuda",
@@ -122,12 +140,15 @@ class Run:
         return self.seconds >= 60 * self.a.budget or (self.a.steps and self.step >= self.a.steps)
 
     def save(self, stage, optimiser):
+        if self.team.rank:
+            return
         path = os.path.join(self.a.run, f"{stage}.pt")
         state = {"model": self.model.state_dict(), "heads": self.heads.state_dict(), "step": self.step}
         state.update(samples=self.samples, seconds=self.seconds, optimiser=optimiser.state_dict())
         checkpoints.save(path, state)
         with open(self.vocabulary.path, "rb") as f:
             about = {"config": self.config, "stage": stage, "samples": self.samples, "vocabulary": f.read()}
+        about["scope"] = self.a.scope
         about["world"] = os.path.basename(self.a.world)
         checkpoints.write_shards(os.path.join(self.a.run, "carry"), self.model.state_dict(), about)
         curves.draw_curves(os.path.join(self.a.run, "log.jsonl"), os.path.join(self.a.run, "curves.png"))
@@ -156,7 +177,7 @@ class Run:
         out = {}
         for label, split in (("", "train"), (" unseen", "test")):
             maker = batches.Maker(self.world, self.vocabulary.path, 256, self.composer.size, texts=False)
-            count = self.a.batch if self.a.compile else max(128, self.a.batch)  # compiled painting has one shape
+            count = self.a.batch if isinstance(self.composer, Composer) and self.a.compile else max(384, self.a.batch)
             first = batches.VALID_SEED
             scenes = [spec.sample(maker.pools, s, split) for s in range(first, first + count)]
             arrays = spec.arrays(scenes, self.world, self.composer.size)
@@ -175,6 +196,7 @@ class Run:
         resumed = self.resume(stage, optimiser)
         if stage == "c" and not resumed:
             self.begin_c()
+        self.team.alike([*self.model.parameters(), *self.heads.parameters()])
         layouts = steps.layouts(self.model, self.device)
         begin, mean = time.time(), {}
         last, looked = begin, begin
@@ -203,9 +225,10 @@ class Run:
                         loss = loss + 0.5 * extra
                         shown["extra"] = extra.detach()
             loss.backward()
+            self.team.average(optimiser.params)
             optimiser.step(self.rate())
             self.step += 1
-            self.samples += a.batch
+            self.samples += a.batch * self.team.size
             for k, v in shown.items():
                 mean[k] = 0.95 * mean[k] + 0.05 * v if k in mean else v
             if self.step % 10 == 0 and self.device.type == "cuda":
@@ -213,13 +236,13 @@ class Run:
             now = time.time()
             self.seconds += now - last
             last = now
-            over = now - self.began > 60 * a.minutes or self.finished()
+            over = self.team.same(now - self.began > 60 * a.minutes or self.finished())
             if self.step % a.log_every == 0 or over:
                 losses = {k: round(float(v), 4) for k, v in mean.items()}
                 speed = round(self.samples / max(1e-9, self.seconds), 1)
                 at = {"step": self.step, "samples": self.samples, "seconds": round(self.seconds)}
                 self.log(stage=stage, **at, loss=losses, per_s=speed)
-            if now - looked > 60 * a.look_every or over:
+            if self.team.same(now - looked > 60 * a.look_every) or over:
                 self.log(stage=stage, step=self.step, samples=self.samples, valid=self.look())
                 self.save(stage, optimiser)
                 looked = last = time.time()
@@ -246,6 +269,7 @@ def parser():
     ap.add_argument("stage", choices=("vocabulary", "a", "c"))
     ap.add_argument("--world", required=True)
     ap.add_argument("--run", required=True)
+    ap.add_argument("--scope", choices=SCOPES, default="all", help="how wide the world is (scope.py)")
     ap.add_argument("--preset", choices=PRESETS, default="deep")
     ap.add_argument("--budget", type=float, default=60.0, help="minutes of training in this stage, over all calls")
     ap.add_argument("--minutes", type=float, default=1e9, help="minutes that this call may take, from its start")
@@ -253,6 +277,7 @@ def parser():
     ap.add_argument("--batch", type=int, default=512)
     ap.add_argument("--device", default="", help="default: cuda if there is one")
     ap.add_argument("--workers", type=int, default=0, help="processes that make batches")
+    ap.add_argument("--processes", type=int, default=1, help="that train together, on a CPU")
     ap.add_argument("--start", choices=("fork", "spawn"), default="fork", help="how the workers are started")
     ap.add_argument("--compile", action="store_true")
     ap.add_argument("--bf16", action="store_true")
@@ -271,7 +296,9 @@ def parser():
 def main():
     a = parser().parse_args()
     if a.stage == "vocabulary":
-        return print(vocabulary_of(a, World(a.world, pixels=False)))
+        return print(vocabulary_of(a, World(a.world, pixels=False, scope=a.scope)))
+    if a.processes > 1 and "RANK" not in os.environ:
+        return sys.exit(parallel.launch(a.processes, sys.argv[1:]))
     done = Run(a).train(a.stage)
     print(f"stage {a.stage}: " + ("done" if done else "to be continued with the same --budget"))
 
