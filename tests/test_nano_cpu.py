@@ -131,8 +131,9 @@ def test_scenes_as_a_folder_are_what_bench_quality_reads(toy, tmp_path):
     quality_cases = pytest.importorskip("kosmos_edge.quality_cases", reason="the package is not installed")
     from wide import scenes
 
-    world = archive.World(toy, scope="all")
-    cases = quality_cases.labelled_cases(scenes.write(world, str(tmp_path), "test", 24), None, None)
+    world = archive.World(toy)
+    seeds = range(batches.HELD_OUT_SEED, batches.HELD_OUT_SEED + 24)
+    cases = quality_cases.labelled_cases(scenes.write(world, str(tmp_path), "test", seeds), None, None)
     assert len(cases) == 24
     pools = spec.Pools(world)
     kinds = {q.kind for case in cases for q in case.questions}

@@ -33,14 +33,14 @@ def label(scene, file, number, names):
     return {"file": file, "objects": objects, "questions": questions}
 
 
-def write(world, out, split, count, first=batches.HELD_OUT_SEED):
-    """-> the path of the labels"""
+def write(world, out, split, seeds, size=PAINTED):
+    """Scenes of these seeds, `size` pixels wide. -> the path of the labels"""
     os.makedirs(out, exist_ok=True)
     pools, names, rows = spec.Pools(world), language.known_names(world), []
-    for i in range(count):
-        scene = spec.sample(pools, first + i, split, "test")
+    for i, seed in enumerate(seeds):
+        scene = spec.sample(pools, seed, split, "test")
         file = f"scene-{i:05d}.png"
-        paint.paint(scene, world, PAINTED).save(os.path.join(out, file))
+        paint.paint(scene, world, size).save(os.path.join(out, file))
         rows.append(label(scene, file, i, names))
     path = os.path.join(out, "labels.json")
     with open(path, "w") as f:
@@ -56,8 +56,11 @@ def main():
     ap.add_argument("--set", choices=SETS, default="unseen")
     ap.add_argument("--out", required=True)
     ap.add_argument("--count", type=int, default=500)
+    ap.add_argument("--seeds", type=int, nargs="+", help="these scenes; default: --count of those that figures.py asks")
+    ap.add_argument("--size", type=int, default=PAINTED, help="pixels of a side")
     a = ap.parse_args()
-    print(write(World(a.world, scope=a.scope), a.out, SETS[a.set], a.count))
+    seeds = a.seeds or range(batches.HELD_OUT_SEED, batches.HELD_OUT_SEED + a.count)
+    print(write(World(a.world, scope=a.scope), a.out, SETS[a.set], seeds, a.size))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ class Practice:
     recolored: float  # share of coloured cut-outs painted in shades of one colour
     turn: float  # factor on the degrees
     stretch: tuple  # width to height
+    overlapping: float  # share of scenes in which things may overlap
+    covered: float  # share of the smaller box that may lie under another there
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ SCOPES = {
             recolored=0.15,
             turn=1.7,
             stretch=(0.72, 1.38),
+            overlapping=0.5,
+            covered=0.3,
         ),
     ),
 }

@@ -215,7 +215,8 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=F
     palette = [n for n, c in COLORS.items() if min(math.dist(c, t) for t in tones) >= shapes.MIN_CONTRAST]
     palette = palette or ["black", "white"]
     n = rng.choices(*(practice or scope).counts)[0] if count is None else count
-    may_overlap = rng.random() < 0.3
+    may_overlap = rng.random() < (practice.overlapping if practice else 0.3)
+    most = practice.covered if practice else MAX_COVERED
     unknown = pools.names.get(("unknown", split)) or pools.names.get(("unknown", "train"), [])
     strangers = 0
     if unknown and rng.random() < (0.45 if n == 0 else 0.14):
@@ -241,7 +242,7 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=F
             room = 0.985 - (high - low)
             corner = np.array([rng.uniform(0.015, max(0.0151, v)) for v in room])
             box = (*corner.tolist(), *(corner + high - low).tolist())
-            limit = MAX_COVERED if may_overlap else 0.0
+            limit = most if may_overlap else 0.0
             if all(_overlap(box, p[0], 0.0 if may_overlap else 0.012) <= limit for p in placed):
                 row = pools.world.sprites[sprite]
                 color, color_name = _color_of(row, k, palette, rng, practice)
