@@ -8,6 +8,7 @@ room, so that every batch of a kind has the same shapes.
 import random
 
 import numpy as np
+import texts
 from boxes import box_bins
 from vocabulary import EOS, PAD
 
@@ -31,6 +32,8 @@ def classes_of(opened):
 
 def make_text(kind, scene, rng, names):
     """(prompt, target) of a kind; some with or without <grounding> where a caller of the runtime may choose"""
+    if scene.shapes_alone and kind in ("ask", "locate") and rng.random() < 0.6:
+        return v0_text(kind, scene, rng)
     if kind == "caption":
         return language.caption(scene)
     if kind == "plain":
@@ -44,6 +47,15 @@ def make_text(kind, scene, rng, names):
         return (prompt.removeprefix("<grounding>") if rng.random() < 0.15 else prompt), target
     prompt, target = language.ask(scene, rng, names)
     return ("<grounding> " + prompt if rng.random() < 0.1 else prompt), target
+
+
+def v0_text(kind, scene, rng):
+    """What v0 is asked of its world ("What shape is red?"), which `kosmos-edge bench quality` asks too"""
+    names, kinds = language.shapes.SHAPES, language.shapes.BACKGROUNDS
+    objects = [(names.index(o.name), spec.COLOR_NAMES.index(o.color), o.box) for o in scene.objects]
+    if kind == "locate":
+        return texts.locate(objects, rng)
+    return texts.ask(objects, (kinds.index(scene.kind), language.shapes.TONES.index(scene.tone)), rng)
 
 
 class Maker:
@@ -156,6 +168,8 @@ def sentences(opened, count=30_000, seed=11):
         s = spec.sample(pools, 800_000_000 + i)
         pairs = [language.plain(s), language.detailed(s), language.locate(s, rng, names), language.fact(rng, names)]
         pairs += [language.describe(s, rng), *(language.ask(s, rng, names) for _ in range(4))]
+        if s.shapes_alone:
+            pairs = [v0_text(kind, s, rng) for kind in ("ask", "ask", "ask", "locate")]
         for prompt, target in rng.sample(pairs, 3):
             line = " ".join(vocabulary._TAG.sub(" ", prompt + target).split()).replace(" .", ".").replace(" ,", ",")
             words.update(w for w in line.replace("?", " ").split() if w.isalpha())

@@ -33,6 +33,7 @@ class Scope:
     min_coloured: int = 0
     mono: float = 0.35  # share of nouns drawn as one-coloured cut-outs, where there are both
     practice: Practice | None = None
+    shapes_alone: float = 0.0  # share of scenes as `kosmos_edge.nano_world` has them: shapes on patterns, v0's world
 
     @property
     def max_objects(self):
@@ -53,6 +54,7 @@ SCOPES = {
         turn={"noun": 15, "unknown": 30},
         min_coloured=7,
         mono=0.0,
+        shapes_alone=0.08,
         practice=Practice(
             counts=((0, 1, 2, 3, 4), (0.05, 0.13, 0.24, 0.28, 0.3)),
             mono=0.22,

@@ -20,6 +20,7 @@ MAX_LAYERS = 8
 COLORS = shapes.COLORS
 COLOR_NAMES = list(COLORS)
 KINDS = [*shapes.BACKGROUNDS, "photo"]
+SIZES_ALONE = {n: tuple(v / shapes.IMAGE_SIZE for v in s) for n, s in shapes.SIZES.items()}
 MAX_COVERED = 0.12  # share of the smaller box that another may overlap, in the scenes where any may
 RECOLORED = 0.08  # of the colour cut-outs are painted in shades of one named colour
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -56,6 +57,7 @@ class Scene:
     objects: list = field(default_factory=list)  # by centre, left to right
     light: tuple = (1.0, 0.0, 0.0)  # gain in the middle, slope to the right, slope downwards
     grain: float = 0.0  # noise, in 0..1 of full scale
+    shapes_alone: bool = False  # a scene of v0's world
 
 
 class Pools:
@@ -117,10 +119,10 @@ def _near(name, rng):
 
 
 # ------------------------------------------------------------------------------------------ background
-def _sample_ground(pools, split, rng):
+def _sample_ground(pools, split, rng, photos_too=True):
     """-> ground index, inverse, colour, kind, tone, the tones that objects must stand out from"""
     photos = pools.grounds.get(("photo", split)) or pools.grounds["photo", "train"]
-    if rng.random() < 0.62:
+    if photos_too and rng.random() < 0.62:
         g = rng.choice(photos)
         side = rng.uniform(0.45, 1.0)
         x, y = rng.uniform(0, 1 - side), rng.uniform(0, 1 - side)
@@ -181,11 +183,11 @@ def _overlap(a, b, gap=0.0):
     return w * h / small
 
 
-def _choose(pools, split, taken, rng):
+def _choose(pools, split, taken, rng, shapes_alone):
     """Kind and name of the next object; a scene often repeats one"""
     if taken and rng.random() < 0.34:
         return taken[0]
-    kind = rng.choices(*pools.scope.kinds)[0]
+    kind = "shape" if shapes_alone else rng.choices(*pools.scope.kinds)[0]
     names = pools.names.get((kind, split))
     if not names:
         kind, names = "noun", pools.names["noun", split]
@@ -210,16 +212,21 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=F
     practice = scope.practice if practice else None
     mono, stretches = (practice.mono, practice.stretch) if practice else (scope.mono, STRETCH)
     rng = random.Random(f"{split} {seed}")
-    g, ground_inverse, ground_color, kind, tone, tones = _sample_ground(pools, ground_split or split, rng)
-    scene = Scene(seed, g, ground_inverse, ground_color, kind, tone)
+    alone = scope.shapes_alone > 0 and rng.random() < scope.shapes_alone
+    ground = _sample_ground(pools, ground_split or split, rng, not alone)
+    g, ground_inverse, ground_color, kind, tone, tones = ground
+    scene = Scene(seed, g, ground_inverse, ground_color, kind, tone, shapes_alone=alone)
     palette = [n for n, c in COLORS.items() if min(math.dist(c, t) for t in tones) >= shapes.MIN_CONTRAST]
     palette = palette or ["black", "white"]
-    n = rng.choices(*(practice or scope).counts)[0] if count is None else count
+    sizes, (numbers, shares) = (SIZES_ALONE, scope.counts) if alone else (scope.sizes, (practice or scope).counts)
+    if alone:
+        shares = [float(k in sizes) for k in numbers]
+    n = rng.choices(numbers, shares)[0] if count is None else count
     may_overlap = rng.random() < (practice.overlapping if practice else 0.3)
     most = practice.covered if practice else MAX_COVERED
     unknown = pools.names.get(("unknown", split)) or pools.names.get(("unknown", "train"), [])
     strangers = 0
-    if unknown and rng.random() < (0.45 if n == 0 else 0.14):
+    if not alone and unknown and rng.random() < (0.45 if n == 0 else 0.14):
         strangers = rng.choice((1, 1, 2)) if n == 0 else 1
     same = n > 1 and rng.random() < 0.5  # the repeated name of such a scene is its first
     wanted = [True] * n + [False] * strangers
@@ -227,13 +234,13 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=F
     for known in wanted:
         for _ in range(14):
             if known:
-                k, name = _choose(pools, split, taken if same else [], rng)
+                k, name = _choose(pools, split, taken if same else [], rng, alone)
                 sprite = pools.sprite(k, split, name, rng, mono)
             else:
                 k, name = "unknown", rng.choice(unknown)
                 s = split if ("unknown", split, name) in pools.sprites else "train"
                 sprite = pools.sprite(k, s, name, rng, mono)
-            longest = rng.uniform(*scope.sizes[max(1, min(scope.max_objects, n + strangers))])
+            longest = rng.uniform(*sizes[max(1, min(scope.max_objects, n + strangers))])
             if k == "word":
                 longest = min(0.85, longest * 1.35)
             mirror = k in ("noun", "unknown") and rng.random() < 0.5
