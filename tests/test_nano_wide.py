@@ -120,6 +120,7 @@ def test_both_renderers_paint_the_same(pools, world):
 
     torch.set_num_threads(1)
     scenes = [spec.sample(pools, seed) for seed in range(12)]
+    scenes[3].layers[-1].warp = (0.07, 1.2, 0.3, 0.06, 0.7, 0.9)
     composer = compose.Composer(world, "cpu", picture=96, supersample=1)
     pixels, owner = composer.pictures(spec.arrays(scenes, world, 96))
     for s, mine, mine_owner in zip(scenes, pixels.numpy(), owner.numpy(), strict=True):

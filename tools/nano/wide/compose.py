@@ -6,12 +6,14 @@ the same code runs on a CPU. `Composer.pictures` then shrinks to what the model 
 the runtime does.
 """
 
+import math
+
 import numpy as np
 import torch
 
 from wide.spec import MAX_LAYERS, ROW
 
-FIELDS = 20  # numbers of a row after the two whole ones
+FIELDS = 26  # numbers of a row after the two whole ones
 
 
 def bicubic_weights(big, small):
@@ -33,12 +35,20 @@ def _bytes(t):
     return [((t >> s) & 255).float() / 255 for s in (0, 8, 16, 24)]
 
 
+def _bent(u, v, amount, waves, phase):
+    """`paint.bent` for a batch"""
+    return u + amount * (2 * math.pi * (waves * v + phase)).sin() * (4 * u * (1 - u)).clamp_min(0)
+
+
 def _sample(atlas, where, p, x, y, wrap):
-    """One layer of every scene: bilinear, colours times alpha. where (B, 2), p (B, 20) -> four (B, S, S)"""
+    """One layer of every scene: bilinear, colours times alpha. where (B, 2), p (B, 26) -> four (B, S, S)"""
     offset, width = where[:, 0, None, None], where[:, 1, None, None]
     a = [p[:, i, None, None] for i in range(6)]
-    u = (a[0] * x + a[1] * y + a[2]) * width - 0.5
-    v = (a[3] * x + a[4] * y + a[5]) * width - 0.5
+    u, v = a[0] * x + a[1] * y + a[2], a[3] * x + a[4] * y + a[5]
+    if not wrap:
+        w = [p[:, i, None, None] for i in range(20, 26)]
+        u, v = _bent(u, v, *w[:3]), _bent(v, u, *w[3:])
+    u, v = u * width - 0.5, v * width - 0.5
     u0, v0 = u.floor(), v.floor()
     fu, fv = u - u0, v - v0
     u0, v0 = u0.int(), v0.int()

@@ -3,6 +3,8 @@
 A picture of 128 x 128 with four things takes half a millisecond of one core; painting whole layers takes four.
 """
 
+import math
+
 import numba
 import numpy as np
 import torch
@@ -19,6 +21,12 @@ def _texel(t):
         np.float32((t >> 16) & 255),
         np.float32((t >> 24) & 255),
     )
+
+
+@numba.njit(inline="always")
+def _bent(u, v, amount, waves, phase):
+    """`paint.bent` of one place"""
+    return u + amount * math.sin(2 * math.pi * (waves * v + phase)) * max(4 * u * (1 - u), np.float32(0))
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
@@ -42,8 +50,10 @@ def _layer(out, owner, atlas, offset, width, p, wrap):
         y = np.float32((yi + 0.5) / size)
         for xi in range(x0, x1):
             x = np.float32((xi + 0.5) / size)
-            u = (p[0] * x + p[1] * y + p[2]) * width - np.float32(0.5)
-            v = (p[3] * x + p[4] * y + p[5]) * width - np.float32(0.5)
+            u, v = p[0] * x + p[1] * y + p[2], p[3] * x + p[4] * y + p[5]
+            if p[20] != 0 or p[23] != 0:
+                u, v = _bent(u, v, p[20], p[21], p[22]), _bent(v, u, p[23], p[24], p[25])
+            u, v = u * width - np.float32(0.5), v * width - np.float32(0.5)
             u0, v0 = int(np.floor(u)), int(np.floor(v))
             if not wrap and (u0 < -1 or v0 < -1 or u0 >= width or v0 >= width):
                 continue

@@ -48,6 +48,11 @@ def _colored(t, row):
     return np.clip(t[..., :3] @ m[:, :3].T + a * m[:, 3], 0, a), a
 
 
+def bent(u, v, amount, waves, phase):
+    """u moved by a wave along v that is nothing at u's edges (`spec.NO_WARP` has the formula)"""
+    return u + amount * np.sin(2 * np.pi * (waves * v + phase)) * np.maximum(4 * u * (1 - u), 0)
+
+
 def paint_arrays(scene, opened, size):
     """-> (size, size, 3) float32 in 0..1, (size, size) uint8: which object is on top, 0 for none"""
     rows = rows_of(scene, opened, size)
@@ -55,7 +60,8 @@ def paint_arrays(scene, opened, size):
     x, y = np.meshgrid(line, line)
 
     def place(r, x, y):
-        return r[2] * x + r[3] * y + r[4], r[5] * x + r[6] * y + r[7]
+        u, v = r[2] * x + r[3] * y + r[4], r[5] * x + r[6] * y + r[7]
+        return bent(u, v, *r[22:25]), bent(v, u, *r[25:28])
 
     out = _colored(_bilinear(opened.ground_atlas, rows[0], *place(rows[0], x, y), True), rows[0])[0]
     owner = np.zeros((size, size), np.uint8)

@@ -19,6 +19,7 @@ class Practice:
     stretch: tuple  # width to height
     overlapping: float  # share of scenes in which things may overlap
     covered: float  # share of the smaller box that may lie under another there
+    bent: float  # how far waves may bend a noun's cut-out, as a share of its side
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ SCOPES = {
             stretch=(0.72, 1.38),
             overlapping=0.5,
             covered=0.3,
+            bent=0.08,
         ),
     ),
 }

@@ -35,6 +35,11 @@ class Object:
     sprite: int
 
 
+# A sprite bent by waves: x += a sin(2 pi (f y + p)) 4 x (1 - x), nothing at its edges; y likewise. Places in it (0..1)
+# are meant: a, f, p for x, then for y.
+NO_WARP = (0.0,) * 6
+
+
 @dataclass
 class Layer:
     sprite: int
@@ -43,6 +48,7 @@ class Layer:
     opacity: float = 1.0
     object: int = 0  # i + 1 of the object it shows, 0 for none
     soft: int = 0  # mip levels above the sharp one
+    warp: tuple = NO_WARP
 
 
 @dataclass
@@ -168,6 +174,11 @@ def _placed(hull, longest, turn, mirror, rng, stretches=STRETCH):
     return m * scale, low * scale, high * scale
 
 
+def _warp(most, rng):
+    """Waves of up to `most` of the sprite's side, half a wave to one and a half across it"""
+    return tuple(v for _ in "xy" for v in (rng.uniform(0, most), rng.uniform(0.5, 1.5), rng.random()))
+
+
 def _inverse(m, centre):
     inv = np.linalg.inv(m) / 2
     return np.concatenate([inv, (0.5 - inv @ centre)[:, None]], 1)
@@ -253,7 +264,9 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=F
             if all(_overlap(box, p[0], 0.0 if may_overlap else 0.012) <= limit for p in placed):
                 row = pools.world.sprites[sprite]
                 color, color_name = _color_of(row, k, palette, rng, practice)
-                placed.append((box, k, name, sprite, m, corner - low, color, color_name if known else None, known))
+                warp = _warp(practice.bent, rng) if practice and k == "noun" else NO_WARP
+                said = color_name if known else None
+                placed.append((box, k, name, sprite, m, corner - low, color, said, known, warp))
                 taken += [(k, name)] * known
                 break
     rng.shuffle(placed)
@@ -266,9 +279,11 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=F
         if spare and rng.random() < 0.3:
             spare -= 1
             shift = np.array([rng.uniform(0.004, 0.03), rng.uniform(0.006, 0.03)])
-            dark = Layer(p[3], _inverse(p[4], p[5] + shift), plain_color((0, 0, 0)), rng.uniform(0.2, 0.5), 0, 2)
+            black = plain_color((0, 0, 0))
+            dark = Layer(p[3], _inverse(p[4], p[5] + shift), black, rng.uniform(0.2, 0.5), 0, 2, p[9])
             scene.layers.append(dark)
-        scene.layers.append(Layer(p[3], inverse, p[6], 1.0, rank.get(id(p), 0), rng.choice((0, 0, 0, 0, 1))))
+        soft = rng.choice((0, 0, 0, 0, 1))
+        scene.layers.append(Layer(p[3], inverse, p[6], 1.0, rank.get(id(p), 0), soft, p[9]))
     if rng.random() < 0.4:
         scene.light = (rng.uniform(0.85, 1.12), rng.uniform(-0.35, 0.35), rng.uniform(-0.35, 0.35))
     if rng.random() < 0.25:
@@ -284,7 +299,7 @@ def mip_level(inverse, side, size, levels, soft=0):
     return int(min(levels - 1, max(0, math.floor(math.log2(max(texels, 1e-6)) + 0.5) + soft)))
 
 
-ROW = 22  # a layer as numbers: texel offset, width of its level, 6 inverse, 12 colour, opacity, object
+ROW = 28  # a layer as numbers: texel offset, width of its level, 6 inverse, 12 colour, opacity, object, 6 warp
 
 
 def rows_of(scene, opened, size):
@@ -302,7 +317,7 @@ def rows_of(scene, opened, size):
         k = mip_level(layer.inverse, opened.side, size, SPRITE_LEVELS, layer.soft)
         out[1 + i, :2] = layer.sprite * opened.span + opened.starts[k], opened.side >> k
         out[1 + i, 2:8], out[1 + i, 8:20] = layer.inverse.ravel(), layer.color.ravel()
-        out[1 + i, 20:] = layer.opacity, layer.object
+        out[1 + i, 20:] = layer.opacity, layer.object, *layer.warp
     return out
 
 
