@@ -37,6 +37,13 @@ def test_a_scope_keeps_nouns_with_enough_coloured_cutouts():
     assert within(SCOPES["all"], sprites) is sprites
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+def test_every_scope_has_words_for_the_model_file(scope):
+    about = json.loads((NANO / "wide" / f"about-{scope}.json").read_text())
+    assert about["name"] == "nano" and about["license"] == "mit"
+    assert about["notice"].startswith("nano answers:") and "pull kosmos-2" in about["notice"]
+
+
 def test_scenes_keep_to_their_scope(toy):
     world = archive.World(toy, pixels=False)
     world.scope = SCOPES["icons"]

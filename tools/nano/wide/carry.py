@@ -34,7 +34,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model, vocabulary = model_of(a.shards, folder)
         export.write(a.out, model, vocabulary)
-    shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), "kosmos_edge.json"), a.out)
+    scope = read_shards(a.shards)[1].get("scope", "all")
+    here = os.path.dirname(os.path.abspath(__file__))
+    shutil.copy(os.path.join(here, f"about-{scope}.json"), os.path.join(a.out, "kosmos_edge.json"))
     print(f"{a.out}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(vocabulary)} tokens")
 
 
