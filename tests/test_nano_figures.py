@@ -118,6 +118,8 @@ def test_the_runtime_answers_and_a_table_is_printed(world, tested, tmp_path):
     result = figures.evaluate(nano, world, 3, per_kind=2)
     sheets = {k: result[k].pop("sheet") for k in figures.SETS}
     text = figures.table(result)
-    assert "false claims on 1 pictures" in text and "box to phrase" in text
+    assert "False claims on 1 photographs" in text and "box to phrase" in text
+    lines = figures.markdown(result).splitlines()
+    assert all(line.count("|") == 5 for line in lines[:-2]) and len(lines) == len(figures.rows(result)) + 4
     figures.contact_sheet(*sheets["unseen"], str(tmp_path / "sheet.png"))
     assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -311,34 +311,60 @@ def evaluate(nano, world, count, per_kind=500):
     return out
 
 
+def rows(r):
+    """[(what, seen, unseen, without looking)]; None where there is no such figure"""
+    out, b, asked = [], r["unseen"]["baselines"], r["unseen"]["ask"]
+
+    def row(label, get, base=None):
+        out.append((label, *(get(r[k]) for k in SETS), base))
+
+    row("caption: named in full", lambda s: s["caption"]["named"], b["commonest_name"])
+    row("caption: noun right", lambda s: s["caption"]["noun"])
+    row("caption: box IoU", lambda s: s["caption"]["iou"], b["constant_box_iou"])
+    row("caption: box IoU >= 0.5", lambda s: s["caption"]["hit"], b["constant_box_hit"])
+    row("caption: number of objects right", lambda s: s["caption"]["count"])
+    row("caption: silent where nothing is", lambda s: s["caption"]["silent_on_nothing"])
+    row("caption: AUROC of box scores", lambda s: s["caption"]["score_auroc"], 0.5)
+    for kind in r["unseen"]["caption"]["by_kind"]:
+        row(f"caption: named, of kind {kind}", lambda s, k=kind: s["caption"]["by_kind"].get(k, {}).get("named"))
+    row("phrase to box: IoU >= 0.5", lambda s: s["referring"]["locate_hit"], b["constant_box_hit"])
+    row("phrase of nothing there: no box", lambda s: s["referring"]["locate_absent_refused"])
+    row("box to phrase", lambda s: s["referring"]["describe"], b["commonest_name"])
+    guess = {kind: max(v["majority"], v["question_only"]) for kind, v in asked.items()}
+    row("questions: mean over their kinds", lambda s: share([v["right"] for v in s["ask"].values()]),
+        share(list(guess.values())))  # fmt: skip
+    for kind, v in asked.items():
+        row(f"question: {kind} (n = {v['n']})", lambda s, k=kind: s["ask"].get(k, {}).get("right"), guess[kind])
+        if "balanced" in v:
+            row(f"question: {kind}, balanced over yes and no",
+                lambda s, k=kind: s["ask"].get(k, {}).get("balanced"), 0.5)  # fmt: skip
+    return out
+
+
+def claims_line(r):
+    f = r["false_claims"]
+    return (
+        f"False claims on {f['photographs']} photographs ({f['pictures']} pictures) without a known thing: "
+        f"{f['claims']:.3f} of the pictures."
+    )
+
+
 def table(r):
     """The figures for people"""
     lines = [f"{r['scenes']} scenes a set{'':20}seen   unseen   without looking"]
+    for label, *values in rows(r):
+        numbers = [f"{v:.3f}" if v is not None else "  -  " for v in values]
+        lines.append(f"{label:44}{numbers[0]}  {numbers[1]}    {numbers[2].replace('-', ' ')}".rstrip())
+    return "\n".join([*lines, claims_line(r)])
 
-    def line(label, get, base=None):
-        a, b = (get(r[k]) for k in SETS)
-        numbers = [f"{v:.3f}" if v is not None else "  -  " for v in (a, b)]
-        lines.append(f"{label:36}{numbers[0]}  {numbers[1]}" + (f"    {base:.3f}" if base is not None else ""))
 
-    b = r["unseen"]["baselines"]
-    line("caption: named in full", lambda s: s["caption"]["named"], b["commonest_name"])
-    line("caption: noun right", lambda s: s["caption"]["noun"])
-    line("caption: box IoU", lambda s: s["caption"]["iou"], b["constant_box_iou"])
-    line("caption: box IoU >= 0.5", lambda s: s["caption"]["hit"], b["constant_box_hit"])
-    line("caption: number of objects right", lambda s: s["caption"]["count"])
-    line("caption: silent where nothing is", lambda s: s["caption"]["silent_on_nothing"])
-    line("caption: AUROC of box scores", lambda s: s["caption"]["score_auroc"], 0.5)
-    for kind in ("noun", "shape", "word", "number"):
-        line(f"  named, of kind {kind}", lambda s, k=kind: s["caption"]["by_kind"].get(k, {}).get("named"))
-    line("phrase to box: IoU >= 0.5", lambda s: s["referring"]["locate_hit"], b["constant_box_hit"])
-    line("phrase of nothing there: no box", lambda s: s["referring"]["locate_absent_refused"])
-    line("box to phrase", lambda s: s["referring"]["describe"], b["commonest_name"])
-    for kind, v in r["unseen"]["ask"].items():
-        base = max(v["majority"], v["question_only"])
-        line(f"question: {kind}", lambda s, k=kind: s["ask"].get(k, {}).get("right"), base)
-    f = r["false_claims"]
-    lines.append(f"false claims on {f['pictures']} pictures of {f['photographs']} photographs: {f['claims']:.3f}")
-    return "\n".join(lines)
+def markdown(r):
+    """The same for a document"""
+    lines = ["| | seen designs | unseen designs | without looking |", "| --- | --- | --- | --- |"]
+    for label, *values in rows(r):
+        cells = [f"{v:.3f}" if v is not None else "" for v in values]
+        lines.append(f"| {label.replace('>=', '≥')} | {cells[0]} | {cells[1]} | {cells[2]} |")
+    return "\n".join([*lines, "", claims_line(r)]) + "\n"
 
 
 def contact_sheet(said, tested, path, columns=4, side=224):
@@ -368,6 +394,7 @@ def main():
     ap.add_argument("--scope", choices=SCOPES, default="all", help="the one that the model was trained in")
     ap.add_argument("--count", type=int, default=1000, help="scenes of each set")
     ap.add_argument("--json")
+    ap.add_argument("--markdown", help="file for the table as docs/nano.md has it")
     ap.add_argument("--sheet", help="PNG of 16 unseen scenes with boxes")
     a = ap.parse_args()
     if a.model:
@@ -386,6 +413,9 @@ def main():
         with open(a.json, "w") as f:
             json.dump(result, f, indent=1)
             f.write("\n")
+    if a.markdown:
+        with open(a.markdown, "w", encoding="utf-8") as f:
+            f.write(markdown(result))
     if a.sheet:
         os.makedirs(os.path.dirname(os.path.abspath(a.sheet)), exist_ok=True)
         contact_sheet(*sheets["unseen"], a.sheet)
