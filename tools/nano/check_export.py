@@ -47,7 +47,7 @@ def main():
     theirs = Kosmos2ForConditionalGeneration.from_pretrained(a.model).eval()
     rng, worst, wrong = random.Random(0), 0.0, []
     for case in cases_from_seeds(HELD_OUT_SEED, a.count, 448):
-        pixels = normalise(np.array(squash(case.image))[None])
+        pixels = normalise(np.array(squash(case.image, ours.config["image"]))[None])
         tokens = ours.image_tokens(ours.features(pixels))
         for prompt in prompts_of(case, rng):
             x = processor(text=prompt, images=case.image, return_tensors="pt")

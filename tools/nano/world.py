@@ -53,9 +53,9 @@ __all__ = [
 ]
 
 
-def squash(image):
-    """To what the model sees: RGB, both sides to 112 by PIL's antialiased bicubic."""
-    return image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.BICUBIC)
+def squash(image, side=IMAGE_SIZE):
+    """To what the model sees: RGB, both sides to `side` by PIL's antialiased bicubic."""
+    return image.convert("RGB").resize((side, side), Image.BICUBIC)
 
 
 def owner_map(scene, size=IMAGE_SIZE):
