@@ -5,7 +5,7 @@
 The archive is a plain zip: `index.json` (what each picture is, its split, outline, licence source) and the pictures:
     sprites/NNNNN.webp    cut-outs, shapes, words and numbers, RGBA, lossless up to a palette's worth, at most 128 px
     grounds/NNNN.webp     backgrounds, 256 x 256 RGB: crops of photographs, and grey masks of v0's patterns
-    photos/NNNN.jpg       whole photographs for measuring false claims; never a background
+    photos/NNNN.jpg       the middle square of each photograph for measuring false claims; never a background
 Splits: "train", and "test" = a design family (or font, or photograph) held out for that very noun.
 """
 
@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from world import definition
 
-from wide import sources
+from wide import measuring, sources
 from wide.cutouts import SIDE, gather, trim
 from wide.nouns import nouns
 
 GROUND = 256
-TEST_PHOTOS = 0.6  # share of the photographs kept for the measure of false claims
+TEST_PHOTOS = 0.6  # share of the photographs kept away from the backgrounds, for the measure of false claims
 MIN_CUTOUTS = 6
 MIN_FAMILIES = 4
 UNKNOWN_SHARE = 0.12  # of the nouns, kept out of the vocabulary: things that nano is to pass over in silence
@@ -214,7 +214,7 @@ def pattern_grounds():
 
 
 def remarks():
-    """photos.txt -> (names left out, names of drawn pictures)"""
+    """photos.txt -> (names left out, names of drawn pictures, names held out but not measured on)"""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "photos.txt"), encoding="utf-8") as f:
         parts = f.read().split("[")
     return [set(p.partition("]")[2].split()) for p in parts[1:]]
@@ -222,7 +222,7 @@ def remarks():
 
 def photograph_paths(cache, tier):
     """-> photographs, drawn pictures: [(package, path)] each, without those listed as showing what nano knows"""
-    left_out, drawn = remarks()
+    left_out, drawn, _ = remarks()
     out = [], []
     for s in sources.chosen(tier):
         if s.use == "photos":
@@ -234,8 +234,15 @@ def photograph_paths(cache, tier):
     return out
 
 
-def opened(path, side):
-    im = Image.open(path)
+def measured(held_out):
+    """Of the photographs held out of the backgrounds' packages, those without anything known"""
+    unclear = remarks()[2]
+    return [(s, p) for s, p in held_out if os.path.splitext(os.path.basename(p))[0] not in unclear]
+
+
+def opened(file, side):
+    """A picture (a path or an open file) with its shorter side made `side` long"""
+    im = Image.open(file)
     im.draft("RGB", (2 * side, 2 * side))
     im = im.convert("RGB")
     scale = side / min(im.size)
@@ -245,20 +252,13 @@ def opened(path, side):
 def crops(image, side, count, rng):
     """Up to `count` squares of a picture, the first from the middle, none overlapping another by half"""
     free = max(image.size) - side
-    at = [free // 2] + [rng.randint(0, free) for _ in range(6 * count)]
+    at = [free // 2] + [rng.randint(0, free) for _ in range(6 * count) if count > 1]
     kept = []
     for v in at:
         if len(kept) < count and all(abs(v - k) >= side * 0.5 for k in kept):
             kept.append(v)
     wide = image.width > image.height
     return [image.crop((v, 0, v + side, side) if wide else (0, v, side, v + side)) for v in kept]
-
-
-def quarters(image, rng, count=3):
-    """Closer looks: squares of half the shorter side from `count` different quarters of a picture"""
-    half = min(image.size) // 2
-    corners = [(0, 0), (image.width - half, 0), (0, image.height - half), (image.width - half, image.height - half)]
-    return [image.crop((x, y, x + half, y + half)) for x, y in rng.sample(corners, count)]
 
 
 # ------------------------------------------------------------------------------------------ the archive
@@ -294,14 +294,10 @@ def pack(cache, out, tier="open"):
         real, drawn = photograph_paths(cache, tier)
         real.sort(key=lambda p: random.Random(f"photo {os.path.basename(p[1])}").random())
         shown = round(TEST_PHOTOS * len(real))
-        for package, path in real[:shown]:
-            rng = random.Random(f"crop {os.path.basename(path)}")
-            whole = crops(opened(path, 448), 448, 2, rng)
-            closer = quarters(opened(path, 900), rng)
-            for c in [*whole, *(q.resize((448, 448), Image.LANCZOS) for q in closer)]:
-                name = f"photos/{len(index['photos']):04d}.jpg"
-                put(name, _encoded(c, "JPEG", quality=85))
-                index["photos"].append({"file": name, "key": f"{package}:{os.path.basename(path)}"})
+        for key, image in measuring.photographs(cache, tier, measured(real[:shown])):
+            name = f"photos/{len(index['photos']):04d}.jpg"
+            put(name, _encoded(crops(opened(image, 448), 448, 1, None)[0], "JPEG", quality=85))
+            index["photos"].append({"file": name, "key": key})
         for rank, (package, path) in enumerate(real[shown:] + drawn):
             rng = random.Random(f"crop {os.path.basename(path)}")
             picture = opened(path, 512)
@@ -331,9 +327,8 @@ def main():
         part = [s for s in sprites if s["kind"] == kind]
         held = sum(s["split"] == "test" for s in part)
         print(f"{kind:8} {len({s['name'] for s in part}):4} names, {len(part):5} pictures, {held} held out")
-    photographs = len({p["key"] for p in index["photos"]})
     print(f"{len(index['grounds'])} backgrounds")
-    print(f"{len(index['photos'])} pictures cut from {photographs} held-out photographs")
+    print(f"{len(index['photos'])} photographs for measuring false claims")
     print(f"{a.out}: {os.path.getsize(a.out) / 1e6:.1f} MB")
 
 
