@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nano_toy import write_toy
 from PIL import Image
-from wide import archive, cutouts, language, measuring, nouns, paint, sources, spec
+from wide import archive, cutouts, drawings, language, measuring, nouns, paint, sources, spec
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,39 @@ def test_trim_keeps_what_is_visible_and_refuses_nothing():
     out = cutouts.trim(image)
     assert out.size == (cutouts.SIDE // 4, cutouts.SIDE)
     assert cutouts.trim(Image.new("RGBA", (50, 50))) is None
+
+
+def test_every_drawing_is_of_a_noun_and_of_a_package_and_named_once():
+    rows = drawings.rows()
+    assert len(rows) > 900 and all(len(r) == 3 for r in rows)
+    packages = {s.package.rpartition("/")[2] for s in sources.SOURCES if s.use in ("drawings", "icons")}
+    assert {r[0] for r in rows} <= packages
+    assert {r[2] for r in rows} <= {n.name for n in nouns.nouns()}
+    assert len({r[:2] for r in rows}) == len(rows)  # a picture shows one noun
+    assert not {f"{package}:{name}" for package, name, _ in rows} & cutouts.pruned()
+
+
+def test_every_source_of_drawings_has_some():
+    named = {r[0] for r in drawings.rows()}
+    assert {s.package.rpartition("/")[2] for s in sources.SOURCES if s.use == "drawings"} <= named
+
+
+def test_white_joined_to_the_edge_becomes_transparent():
+    image = Image.new("RGBA", (60, 60), (255, 255, 255, 255))
+    image.paste((200, 0, 0, 255), (20, 20, 40, 40))
+    image.paste((255, 255, 255, 255), (28, 28, 32, 32))  # white inside the thing stays
+    alpha = np.asarray(drawings.without_white(image))[..., 3]
+    assert not alpha[:20].any() and not alpha[:, 40:].any()
+    assert alpha[21:39, 21:39].all()
+
+
+def test_a_picture_that_fills_its_frame_or_has_alpha_is_left_as_it_is():
+    full = Image.new("RGBA", (60, 60), (10, 90, 10, 255))
+    full.paste((255, 255, 255, 255), (0, 0, 60, 10))
+    assert drawings.without_white(full) is full
+    cut = Image.new("RGBA", (60, 60))
+    cut.paste((255, 255, 255, 255), (20, 20, 40, 40))
+    assert drawings.without_white(cut) is cut
 
 
 # ------------------------------------------------------------------------------------------ scenes

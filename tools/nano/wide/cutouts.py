@@ -49,7 +49,7 @@ def trim(image):
     return image.resize([max(1, round(v * scale)) for v in image.size], Image.LANCZOS, reducing_gap=None)
 
 
-def _svg(icons, name):
+def icon_svg(icons, name):
     icon = icons["icons"][name]
     w, h = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
     body = icon["body"].replace("currentColor", "#000000")
@@ -100,7 +100,7 @@ def _icons(source, path, wanted, skip):
             key = f"{source.package.rpartition('/')[2]}:{name}"
             if key in skip or f"{key}>{noun.name.replace(' ', '_')}" in skip:
                 continue
-            image = trim(rasterize(_svg(icons, name)))
+            image = trim(rasterize(icon_svg(icons, name)))
             if image is not None:
                 mono = source.style == "mono"
                 yield Cutout(noun.name, source.family, key, mono, _whitened(image) if mono else image)

@@ -22,6 +22,7 @@ from world import definition
 
 from wide import measuring, sources
 from wide.cutouts import SIDE, gather, trim
+from wide.drawings import drawings
 from wide.nouns import nouns
 
 GROUND = 256
@@ -193,6 +194,18 @@ def noun_sprites(cache, tier):
             yield {"kind": kind, "name": noun, "tint": c.tint, "image": c.image, "key": c.key, "split": split}
 
 
+def drawn_sprites(cache, tier, placed):
+    """What drawings.txt names, all for training; the designs held out among the rows `placed` so far stay unseen"""
+    family = {s.package.rpartition("/")[2]: s.family for s in sources.SOURCES}
+    held = {
+        (s["name"], family[s["key"].partition(":")[0]]) for s in placed if s["kind"] == "noun" and s["split"] == "test"
+    }
+    for c in drawings(cache, tier):
+        if (c.noun, c.family) in held:
+            raise ValueError(f"drawings.txt: {c.key} is of the design {c.family}, which is held out for {c.noun}")
+        yield {"kind": "noun", "name": c.noun, "tint": False, "image": c.image, "key": c.key, "split": "train"}
+
+
 # ------------------------------------------------------------------------------------------ backgrounds
 def pattern_grounds():
     """Grey masks of v0's patterns: 0 where the first tone shows, 255 where the second; they tile."""
@@ -275,8 +288,8 @@ def pack(cache, out, tier="open"):
         def put(name, data):
             z.writestr(zipfile.ZipInfo(name), data)  # a fixed date: the same inputs give the same archive
 
-        for make in (shape_sprites(), text_sprites(cache, tier), noun_sprites(cache, tier)):
-            for s in make:
+        def put_sprites(made):
+            for s in made:
                 image = s.pop("image")
                 if image is None:
                     continue
@@ -287,6 +300,9 @@ def pack(cache, out, tier="open"):
                     data = _encoded(image, "WEBP", quality=88, alpha_quality=90, method=4, exact=False)
                 put(name, data)
                 index["sprites"].append({"file": name, **s, "hull": outline(image.getchannel("A"))})
+
+        for made in (shape_sprites(), text_sprites(cache, tier), noun_sprites(cache, tier)):
+            put_sprites(made)
         for kind, period, mask in pattern_grounds():
             name = f"grounds/{len(index['grounds']):04d}.webp"
             put(name, _encoded(Image.fromarray(np.asarray(mask).round().astype(np.uint8)), "WEBP", lossless=True))
@@ -310,6 +326,8 @@ def pack(cache, out, tier="open"):
                 put(name, _encoded(c.resize((GROUND, GROUND), Image.LANCZOS), "WEBP", quality=80))
                 row = {"file": name, "kind": "photo", "period": 0, "key": f"{package}:{os.path.basename(path)}"}
                 index["grounds"].append({**row, "split": "test" if rank % 6 == 0 else "train"})
+        # last: all that stands before is the same with and without them
+        put_sprites(drawn_sprites(cache, tier, list(index["sprites"])))
         put("index.json", json.dumps(index).encode())
     os.replace(out + ".tmp", out)
     return index

