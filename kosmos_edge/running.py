@@ -44,11 +44,10 @@ def without_frames(error: BaseException) -> BaseException:
 
     Its message says all; its frames would keep pictures and the model in memory for as long as somebody keeps it.
     """
-    parts: list[BaseException | None] = [error] if isinstance(error, KosmosError) else []
+    parts = [error] if isinstance(error, KosmosError) else []
     for part in parts:  # grows
-        if part is not None and part.__traceback__ is not None:
-            part.__traceback__ = None
-            parts += [part.__cause__, part.__context__]
+        part.__traceback__ = None
+        parts += [p for p in (part.__cause__, part.__context__) if p is not None and not any(p is q for q in parts)]
     return error
 
 

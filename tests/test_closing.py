@@ -11,6 +11,8 @@ import pytest
 from api_model import picture, png, tiny_file
 
 from kosmos_edge import CancelToken, KosmosError, Model, load
+from kosmos_edge.errors import Cancelled
+from kosmos_edge.running import without_frames
 
 LONG: dict[str, Any] = {"max_tokens": 400, "choices": ["a dog " * 100], "logprobs": True}
 
@@ -66,6 +68,23 @@ for kind in (threading.Event, CancelToken):
         ),
         f"cancelled score, {kind.__name__}": lambda m, k=kind: m.score(png(), ["a dog " * 99] * 99, cancel=timed(k)),
     }
+
+
+def test_no_part_of_an_error_keeps_frames() -> None:
+    def met(error: Exception) -> Exception:
+        try:
+            raise error
+        except Exception:
+            return error
+
+    cause, context, below = met(ValueError("cause")), met(OSError("context")), met(KeyError("below"))
+    error = Cancelled("never raised itself")
+    error.__cause__, error.__context__, context.__context__ = cause, context, below
+    below.__context__ = error  # a circle ends
+    assert without_frames(error) is error
+    assert [part.__traceback__ for part in (error, cause, context, below)] == [None] * 4
+    other = met(LookupError("of the caller's own"))
+    assert without_frames(other).__traceback__ is not None
 
 
 @pytest.mark.parametrize(
