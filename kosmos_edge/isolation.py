@@ -33,7 +33,7 @@ from kosmos_edge.options import Options
 from kosmos_edge.prompts import PictureSegment
 from kosmos_edge.requests import GenerateRequest, Request
 from kosmos_edge.results import Done, OnEvent, Ranking, Result
-from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, is_cancelled
+from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, is_cancelled, without_frames
 from kosmos_edge.session import EncodedImage, Session
 
 _keys = itertools.count(1)  # of encoded pictures and batches
@@ -336,7 +336,7 @@ class RemoteBatch:
             packed = pictures.pack(source)
             self._open().call("submit", [self._key, packed], job, self, pictures.encoded)
         except KosmosError as error:
-            job.put(("error", error))
+            job.put(("error", without_frames(error)))  # its frames hold the job
         return job
 
     def wait(self, job: RemoteJob) -> BaseException | None:

@@ -67,10 +67,11 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
     Raises Cancelled within about 0.06 s of `cancel` being set, KeyboardInterrupt within about 0.2 s of Ctrl-C; a helper
     that has not heard of it by then ends by itself.
     """
-    if is_cancelled(cancel):
-        raise Cancelled("cancelled before it began")
     token, calls = _core.CancelToken(), [call]
     del call  # an error that somebody keeps holds this frame, which must not hold the model
+    if is_cancelled(cancel):
+        calls.clear()
+        raise Cancelled("cancelled before it began")
     results: list[T] = []
     errors: list[BaseException] = []
     done = threading.Event()
@@ -117,10 +118,11 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
 
     Closing the generator (or dropping it) cancels the call and waits for its end.
     """
-    if is_cancelled(cancel):
-        raise Cancelled("cancelled before it began")
     process, token, calls = os.getpid(), _core.CancelToken(), [call]
     del call  # as above
+    if is_cancelled(cancel):
+        calls.clear()
+        raise Cancelled("cancelled before it began")
     events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:

@@ -57,8 +57,25 @@ CALLS: dict[str, Callable[[Model], Any]] = {
     "too long": lambda m: m.generate(["a dog " * 3000]),
     "bad option": lambda m: m.caption(png(), max_tokens=0),
 }
+
+
+def over(kind: type) -> Any:
+    """A cancel object that is set already."""
+    cancel = kind()
+    cancel.set() if kind is threading.Event else cancel.cancel()
+    return cancel
+
+
 for kind in (threading.Event, CancelToken):
     CALLS |= {
+        f"call that may not begin, {kind.__name__}": lambda m, k=kind: m.caption(png(), cancel=over(k)),
+        f"stream that may not begin, {kind.__name__}": lambda m, k=kind: list(
+            m.caption(picture(), cancel=over(k), stream=True)
+        ),
+        f"batch that may not begin, {kind.__name__}": lambda m, k=kind: list(
+            m.batch([png(), png(1)], "ask", question="which?", cancel=over(k))
+        ),
+        f"score that may not begin, {kind.__name__}": lambda m, k=kind: m.score(png(), ["a dog"], cancel=over(k)),
         f"cancelled call, {kind.__name__}": lambda m, k=kind: m.generate([picture(), "An"], cancel=timed(k), **LONG),
         f"cancelled stream, {kind.__name__}": lambda m, k=kind: list(
             m.generate([picture(), "An"], cancel=timed(k), stream=True, **LONG)
