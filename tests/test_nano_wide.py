@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nano_toy import write_toy
 from PIL import Image
-from wide import archive, cutouts, drawings, language, measuring, nouns, paint, sources, spec
+from wide import archive, cutouts, drawings, grounds, language, measuring, nouns, pack, paint, sources, spec
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,50 @@ def test_a_photograph_that_its_package_lacks_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "listed", lambda: {"gallery": ["img/lake.jpg"]})
     with pytest.raises(ValueError, match="expected the photograph img/lake"):
         list(measuring.photographs(tmp_path, "open", []))
+
+
+def test_added_backgrounds_are_listed_once_have_a_source_and_are_not_measured_on():
+    listed = measuring.listed("grounds.txt")
+    use = {s.package: s.use for s in sources.chosen("open")}
+    assert set(listed) <= set(use)
+    assert {package for package, kind in use.items() if kind == "grounds"} <= set(listed)
+    paths = [(package, path) for package, found in listed.items() for path in found]
+    assert len(set(paths)) == len(paths) >= 150
+    assert not set(paths) & {(package, path) for package, found in measuring.listed().items() for path in found}
+
+
+def _gallery(folder, name, size):
+    """A package "gallery" with one photograph `name` of `size`, all of one colour but for a dark left half"""
+    picture = Image.new("RGB", size, (200, 120, 40))
+    picture.paste((20, 20, 20), (0, 0, size[0] // 2, size[1]))
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    (folder / "npm").mkdir()
+    with tarfile.open(folder / "npm" / "gallery-1.0.tgz", "w:gz") as t:
+        entry = tarfile.TarInfo(f"package/{name}")
+        entry.size = len(data.getvalue())
+        t.addfile(entry, io.BytesIO(data.getvalue()))
+
+
+@pytest.mark.parametrize("size", [(60, 20), (20, 20), (30, 24)])
+def test_an_added_background_gives_two_views(tmp_path, monkeypatch, size):
+    _gallery(tmp_path, "img/sea.png", size)
+    monkeypatch.setattr(sources, "SOURCES", (sources.Source("gallery", "1.0", "npm", "grounds", "MIT", "nobody"),))
+    monkeypatch.setattr(measuring, "listed", lambda name: {"gallery": ["img/sea.png"]})
+    made = list(pack.added_grounds(tmp_path, "open"))
+    assert [(key, view.size) for key, view in made] == [("gallery:img/sea.png", (pack.GROUND,) * 2)] * grounds.VIEWS
+    assert made[0][1].tobytes() != made[1][1].tobytes()
+    again = [view.tobytes() for _, view in pack.added_grounds(tmp_path, "open")]
+    assert again == [view.tobytes() for _, view in made]
+
+
+def test_an_added_background_of_no_source_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "listed", lambda name: {"gallery": ["img/sea.png"]})
+    with pytest.raises(ValueError, match="gallery, which is no source"):
+        list(pack.added_grounds(tmp_path, "open"))
+    monkeypatch.setattr(sources, "SOURCES", (sources.Source("gallery", "1.0", "npm", "grounds", "MIT", "nobody"),))
+    with pytest.raises(ValueError, match="expected the package gallery"):
+        list(pack.added_grounds(tmp_path, "open"))
 
 
 def test_designs_that_look_alike_are_one_family():

