@@ -44,7 +44,7 @@ def without_frames(error: BaseException) -> BaseException:
 
     Its message says all; its frames would keep pictures and the model in memory for as long as somebody keeps it.
     """
-    parts = [error] if isinstance(error, KosmosError) else []
+    parts: list[BaseException] = [error] if isinstance(error, KosmosError) else []
     for part in parts:  # grows
         part.__traceback__ = None
         parts += [p for p in (part.__cause__, part.__context__) if p is not None and not any(p is q for q in parts)]
