@@ -49,7 +49,7 @@ def test_scenes_keep_to_their_scope(toy):
     world.scope = SCOPES["icons"]
     pools = spec.Pools(world)
     scenes = [spec.sample(pools, seed) for seed in range(300)]
-    practised = [spec.sample(pools, seed, practice=True) for seed in range(300)]
+    practised = [spec.sample(pools, seed, practice=pools.scope.practice) for seed in range(300)]
     assert {o.kind for s in scenes for o in s.objects} == {"noun", "shape"}
     assert max(len(s.objects) for s in scenes) == 4
     for s in scenes:
@@ -82,7 +82,7 @@ def test_the_processors_renderer_paints_what_the_reference_paints(toy):
     world = archive.World(toy)
     world.scope = SCOPES["icons"]
     pools = spec.Pools(world)
-    scenes = [spec.sample(pools, seed, practice=seed % 2 == 0) for seed in range(24)]
+    scenes = [spec.sample(pools, seed, practice=None if seed % 2 else pools.scope.practice) for seed in range(24)]
     assert any(layer.warp != spec.NO_WARP for s in scenes for layer in s.layers)
     pixels, owner = fast.Painter(world, 96).pictures(spec.arrays(scenes, world, 96))
     assert any(s.grain for s in scenes) and any(s.light != (1.0, 0.0, 0.0) for s in scenes)

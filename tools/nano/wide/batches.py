@@ -19,7 +19,7 @@ IGNORE = -100
 SHORT = (("caption", 64), ("locate", 29), ("describe", 16), *[("ask", 24)] * 4)
 LONG = (("detailed", 84), ("plain", 44), ("locate", 29), ("describe", 16), *[("ask", 24)] * 2)
 LONG_SHARE = 0.3
-ANSWER_WEIGHT = 4.0  # of an answer's tokens: few among a caption's many
+ANSWER_WEIGHT = 4.0  # of an answer's tokens, a refusal's among them: few among a caption's many
 EXTRA_EVERY, EXTRA_ROWS, EXTRA_ROOM = 8, 32, 48  # every 8th batch also has 32 pairs of pictures and 32 lines of text
 TRAIN_SEED, VALID_SEED, HELD_OUT_SEED = 0, 910_000_000, 900_000_000
 NO_COLOR = len(spec.COLOR_NAMES)
@@ -69,8 +69,9 @@ class Maker:
         self.first_scene = TRAIN_SEED + seed * 100_000_000
 
     def scenes(self, step):
-        first = self.first_scene + step * self.size
-        return [spec.sample(self.pools, s, practice=not self.texts) for s in range(first, first + self.size)]
+        first, scope = self.first_scene + step * self.size, self.pools.scope
+        practices = (None, scope.reading) if self.texts else (scope.practice, scope.practice)
+        return [spec.sample(self.pools, s, practice=practices[s % 2]) for s in range(first, first + self.size)]
 
     def labels(self, scenes):
         """For the dense heads: class, color, box in bins and presence of each object; count and kind of background"""
@@ -115,7 +116,7 @@ class Maker:
             for kind, room in kinds:
                 slot = slice(at, at + room)
                 text = make_text(kind, scene, rng, self.names)
-                weight = ANSWER_WEIGHT if kind == "ask" else 1.0
+                weight = ANSWER_WEIGHT if kind in ("ask", "locate") else 1.0
                 left_out += not self._fill((ids[b, slot], labels[b, slot], weights[b, slot]), room, *text, weight)
                 at += room
         return {"ids": ids, "labels": labels, "weights": weights, "left_out": np.array(left_out)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Practice:
-    """What the ViT alone practises on: fuller pictures and stronger changes than it will be asked about"""
+    """What is practised on: stronger changes than will be asked about, perhaps in fuller pictures"""
 
     counts: tuple  # as Scope's
     mono: float  # share of nouns drawn as one-coloured cut-outs
@@ -33,7 +33,8 @@ class Scope:
     turn: dict  # degrees either way
     min_coloured: int = 0
     mono: float = 0.35  # share of nouns drawn as one-coloured cut-outs, where there are both
-    practice: Practice | None = None
+    practice: Practice | None = None  # of the ViT alone
+    reading: Practice | None = None  # of every other picture behind which texts stand
     shapes_alone: float = 0.0  # share of scenes as `kosmos_edge.nano_world` has them: shapes on patterns, v0's world
 
     @property
@@ -65,6 +66,16 @@ SCOPES = {
             overlapping=0.5,
             covered=0.3,
             bent=0.08,
+        ),
+        reading=Practice(
+            counts=((0, 1, 2, 3, 4), (0.2, 0.22, 0.26, 0.19, 0.13)),
+            mono=0.06,
+            recolored=0.08,
+            turn=1.4,
+            stretch=(0.78, 1.28),
+            overlapping=0.4,
+            covered=0.18,
+            bent=0.07,
         ),
     ),
 }

@@ -216,11 +216,10 @@ def _color_of(row, kind, palette, rng, practice=None):
     return jittered_color(rng, practice is not None), None
 
 
-def sample(pools, seed, split="train", ground_split=None, count=None, practice=False):
+def sample(pools, seed, split="train", ground_split=None, count=None, practice=None):
     """The scene of a seed. `split`: which cut-outs it may show; `ground_split`: which photographs lie behind;
-    `practice`: as the scope wants it where the ViT alone learns"""
+    `practice`: one of the scope's, or None for a scene as it will be asked about"""
     scope = pools.scope
-    practice = scope.practice if practice else None
     mono, stretches = (practice.mono, practice.stretch) if practice else (scope.mono, STRETCH)
     rng = random.Random(f"{split} {seed}")
     alone = scope.shapes_alone > 0 and rng.random() < scope.shapes_alone
