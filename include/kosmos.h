@@ -257,7 +257,8 @@ typedef struct kosmos_entity {
   size_t start, end;  /* bytes of the answer's text: text[start..end) is the phrase; start <= end <= text_length */
   double score;       /* exp(mean ln p) of all its location tokens, 0..1; NaN where they were given, not found */
   const kosmos_box *boxes;
-  size_t box_count; /* at least 1 */
+  size_t box_count;    /* at least 1 */
+  double phrase_score; /* exp(sum ln p) of its phrase's tokens, 0..1; NaN without a phrase and where it was given */
 } kosmos_entity;
 
 enum { KOSMOS_EVENT_TOKEN = 1, KOSMOS_EVENT_TEXT = 2, KOSMOS_EVENT_ENTITY = 3 };
@@ -292,7 +293,7 @@ typedef struct kosmos_options {
   int32_t ground;   /* caption, ask: default OFF; describe: default ON; others: always or by the prompt, leave it 0 */
   int32_t grammar;  /* keep boxes well formed: default ON, but OFF for generate and with choices */
   int32_t lead_in;  /* KOSMOS_ON: the text begins with the prompt's words; default OFF */
-  int32_t logprobs; /* KOSMOS_ON: of every token; default OFF: of location tokens only */
+  int32_t logprobs; /* KOSMOS_ON: of every token; default OFF: of location tokens and phrases */
   int32_t detailed; /* KOSMOS_ON: caption at length; default OFF; others: leave it 0 */
   const char *const *stop; /* up to 32 texts that end the answer; they are not part of it */
   size_t stop_count;

@@ -73,12 +73,13 @@ _Answer: TypeAlias = tuple[
             int,
             int,
             float | None,
+            float | None,
             list[tuple[float, float, float, float]],
             list[tuple[int, int]],
             list[float | None],
         ]
     ],
-]  # text; phrase, start, end, score; per box: corners, cells, score
+]  # text; phrase, start, end, score, phrase score; per box: corners, cells, score
 
 def expand_format(format: str, question: str = "", phrase: str = "") -> list[tuple[str, str]]: ...
 def kept_ids(engine: Engine, prompt_ids: Sequence[int], keep_prompt: bool) -> list[int]: ...

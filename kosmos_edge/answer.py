@@ -42,9 +42,9 @@ class Reader:
         """
         text, found = _core.read_answer(self.tokenizer, kept, answer, logprobs, stop, self.bins)
         entities = []
-        for phrase, start, end, score, boxes, cells, scores in found:
+        for phrase, start, end, score, phrase_score, boxes, cells, scores in found:
             out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
-            entities.append(Entity(phrase, (start, end), out, score))
+            entities.append(Entity(phrase, (start, end), out, score, phrase_score))
         return text, entities
 
     def has_stop(self, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str]) -> bool:

@@ -92,11 +92,19 @@ class Entity:
     boxes: tuple[Box, ...]
     # exp(mean ln p) of the location tokens, 0..1. Not calibrated: the model tends to find what it is asked for.
     score: float | None = None
+    # exp(sum ln p) of the phrase's tokens: how likely just these words were, 0..1; None where the caller gave them.
+    # Where a model names things wrongly this tells it better than the score of the place does.
+    phrase_score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        boxes = [box.to_dict() for box in self.boxes]
-        return {"phrase": self.phrase, "span": list(self.span), "score": self.score, "boxes": boxes}
+        """JSON-ready: phrase, span, score, phrase_score, boxes."""
+        return {
+            "phrase": self.phrase,
+            "span": list(self.span),
+            "score": self.score,
+            "phrase_score": self.phrase_score,
+            "boxes": [box.to_dict() for box in self.boxes],
+        }
 
 
 @dataclass(frozen=True, slots=True)

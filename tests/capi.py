@@ -101,6 +101,7 @@ class Entity(Sized):
         ("score", c_double),
         ("boxes", POINTER(Box)),
         ("box_count", c_size_t),
+        ("phrase_score", c_double),
     )
 
 
@@ -363,7 +364,7 @@ def read(result: c_void_p) -> dict:
             ((b.x1, b.y1, b.x2, b.y2), (b.px1, b.py1, b.px2, b.py2), tuple(b.cells), b.score, bool(b.valid))
             for b in entity.boxes[: entity.box_count]
         ]
-        entities.append((phrase, span, entity.score, boxes))
+        entities.append((phrase, span, (entity.score, entity.phrase_score), boxes))
     out = {
         "text": text.decode(),
         "entities": entities,

@@ -20,6 +20,7 @@ from kosmos_edge import Box, Model, Ranking, Result, _core, load
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosIOError
 
 SHORT = {"max_tokens": 24}
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -355,8 +356,27 @@ def test_scores_come_from_location_tokens(model: Model) -> None:
     assert result.logprobs is not None and [entity.phrase for entity in result.entities] == ["a dog"]
     expected = math.exp((result.logprobs[0] + result.logprobs[1]) / 2)
     assert result.boxes[0].score == pytest.approx(expected) and result.entities[0].score == pytest.approx(expected)
+    assert result.entities[0].phrase_score is None  # the prompt's words
     prompt_box = model.describe(picture(), (0, 0, 50, 50), lead_in=True, **SHORT)
     assert prompt_box.entities[0].phrase == "It" and prompt_box.entities[0].score is None
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_phrases_score_is_the_probability_of_its_words(beams: int) -> None:
+    with kosmos_edge.load("nano") as nano:
+        find = nano._open.engine.tokenizer.find
+        options = {"ground": True, "num_beams": beams}
+        result = nano.caption(EXAMPLES[0], logprobs=True, **options)
+        begin, end = (
+            [i for i, token in enumerate(result.token_ids) if token == find(tag)] for tag in ("<phrase>", "</phrase>")
+        )
+        assert result.logprobs is not None and len(result.entities) == len(begin) > 0
+        for entity, first, last in zip(result.entities, begin, end, strict=True):
+            assert entity.phrase_score == pytest.approx(math.exp(math.fsum(result.logprobs[first + 1 : last])))
+            assert 0 < entity.phrase_score <= 1 and entity.to_dict()["phrase_score"] == entity.phrase_score
+        unasked = nano.caption(EXAMPLES[0], **options)
+        assert unasked.entities == result.entities and unasked.logprobs is None
+        assert nano.locate(EXAMPLES[0], result.entities[0].phrase).entities[0].phrase_score is None
 
 
 def test_stop(model: Model) -> None:

@@ -55,11 +55,12 @@ def same(c: dict, result) -> None:
     assert (c["device"], c["model"], c["notes"]) == (result.device, result.model, result.notes)
     assert c["box"] == (None if result.box is None else result.box.cells)
     assert len(c["entities"]) == len(result.entities)
-    for (phrase, span, score, boxes), entity in zip(c["entities"], result.entities, strict=True):
+    for (phrase, span, scores, boxes), entity in zip(c["entities"], result.entities, strict=True):
         assert phrase == entity.phrase and len(boxes) == len(entity.boxes)
         if 0 <= entity.span[0] <= entity.span[1] <= len(result.text):
             assert span == entity.span
-        assert score == pytest.approx(math.nan if entity.score is None else entity.score, nan_ok=True)
+        expected = [math.nan if v is None else v for v in (entity.score, entity.phrase_score)]
+        assert list(scores) == pytest.approx(expected, nan_ok=True)
         for (fractions, pixels, cells, score, valid), box in zip(boxes, entity.boxes, strict=True):
             assert (fractions, cells, valid) == (box.normalized, box.cells, box.valid)
             assert pixels == pytest.approx(box.pixels or (0,) * 4)
@@ -175,10 +176,14 @@ def test_logprobs_of_every_token(pair):
     c = pair.c("caption", logprobs=1, **LENGTH)
     expected = pair.python.caption(pair.array, logprobs=True, **LENGTH)
     assert c["logprobs"] == expected.logprobs and not any(map(math.isnan, c["logprobs"]))
-    first = pair.python._open.engine.tokenizer.find("<patch_index_0000>")
-    unasked = pair.c("caption", **LENGTH)
-    known = [not math.isnan(v) for v in unasked["logprobs"]]
-    assert known == [first <= token < first + 1024 for token in unasked["ids"]]
+    first, begin, end = map(pair.python._open.engine.tokenizer.find, ("<patch_index_0000>", "<phrase>", "</phrase>"))
+    for ground in (0, 1):
+        unasked, in_phrase, wanted = pair.c("caption", ground=ground, **LENGTH), False, []
+        for token in unasked["ids"]:
+            in_phrase = token == begin or (in_phrase and token != end)
+            wanted.append(first <= token < first + 1024 or (in_phrase and token != begin))
+        assert [not math.isnan(v) for v in unasked["logprobs"]] == wanted
+        assert any(wanted) or not ground
 
 
 @pytest.mark.parametrize("template", [None, "{text} is a thing", "It is {text}, I think"])

@@ -14,7 +14,7 @@ namespace {
 
 std::optional<double> known(double score) { return std::isnan(score) ? std::nullopt : std::optional(score); }
 
-// (text, [(phrase, start, end, score, [(x1, y1, x2, y2)], [(cell, cell)], [score])])
+// (text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])])
 nb::tuple answer_tuple(const Answer& answer) {
   nb::list entities;
   for (const AnswerEntity& e : answer.entities) {
@@ -24,7 +24,8 @@ nb::tuple answer_tuple(const Answer& answer) {
       cells.append(b.cells);
       scores.append(known(b.score));
     }
-    entities.append(nb::make_tuple(e.phrase, e.start, e.end, known(e.score), boxes, cells, scores));
+    entities.append(
+        nb::make_tuple(e.phrase, e.start, e.end, known(e.score), known(e.phrase_score), boxes, cells, scores));
   }
   return nb::make_tuple(answer.text, entities);
 }
@@ -61,7 +62,8 @@ void bind_tasks(nb::module_& m) {
          const std::vector<float>& logprobs, const std::vector<std::string>& stop,
          int64_t bins) { return answer_tuple(AnswerReader(t, bins).read(kept, answer, logprobs, stop)); },
       nb::arg("tokenizer"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"), nb::arg("bins"),
-      "(text, [(phrase, start, end, score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer behind the "
+      "(text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer "
+      "behind the "
       "kept\n"
       "ids; scores are None where unknown. Raises InvalidRequest.");
   m.def(

@@ -54,7 +54,7 @@ struct ImageObject {
 struct EntityObject {
   std::string phrase;
   size_t start = 0, end = 0;
-  double score = 0;
+  double score = 0, phrase_score = 0;
   std::vector<kosmos_box> boxes;
 
   EntityObject(const AnswerEntity& e, int32_t width, int32_t height);

@@ -30,7 +30,7 @@ std::pair<int32_t, int32_t> cells_of(const kosmos_region& r, int32_t width, int3
 }
 
 EntityObject::EntityObject(const AnswerEntity& e, int32_t width, int32_t height)
-    : phrase(e.phrase), start(e.begin_byte), end(e.end_byte), score(e.score) {
+    : phrase(e.phrase), start(e.begin_byte), end(e.end_byte), score(e.score), phrase_score(e.phrase_score) {
   for (const AnswerBox& b : e.boxes) boxes.push_back(box_of(b.box, b.cells, b.score, width, height));
 }
 
@@ -44,6 +44,7 @@ kosmos_entity EntityObject::view() const {
   out.score = score;
   out.boxes = boxes.data();
   out.box_count = boxes.size();
+  out.phrase_score = phrase_score;
   return out;
 }
 

@@ -19,7 +19,7 @@ struct GenerateParams {
   std::vector<std::string> stop;     // ends the answer where its text first contains one of these
   std::vector<std::string> choices;  // the answer is exactly one of these
   bool grammar = false;              // keep location tags well formed
-  bool logprobs = false;             // of every token; without it only location tokens have one
+  bool logprobs = false;             // of every token; without it location tokens and those of phrases have one
   bool hash_logits = false;          // fill Generation::logits_hash (not with beams)
   bool draft = true;                 // try likely tokens ahead of their turn; the answer does not depend on it
 };

@@ -156,7 +156,8 @@ void Sequence::add_and_forced(int32_t id, double logprob) {
 
 void Sequence::find_outputs() {
   outputs_.clear();
-  if (constraint_ && !params_.logprobs && !params_.hash_logits) constraint_->few(outputs_);
+  if (constraint_ && !params_.logprobs && !params_.hash_logits && !model_.format.in_phrase(out_.ids))
+    constraint_->few(outputs_);
   for (int32_t id : outputs_)
     if (model_.format.is_location(id)) return outputs_.clear();
 }

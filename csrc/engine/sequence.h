@@ -64,7 +64,7 @@ class Sequence {
   void begin();
   void decide(std::span<const float> logits);
   void decide(const Choice& choice);
-  bool scored(int32_t id) const { return params_.logprobs || model_.format.is_location(id); }
+  bool scored(int32_t id) const { return params_.logprobs || model_.format.is_scored(id, out_.ids); }
   void add_and_forced(int32_t id, double logprob);
   void add(int32_t id, float logprob);
   void find_outputs();

@@ -2,6 +2,7 @@
 // everything that changes (caches, activations) is passed in or leased per call.
 #pragma once
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,16 @@ struct PromptFormat {
   int64_t location_bins = 0;   // cells per axis
   bool is_location(int32_t id) const {
     return id >= first_location && id < first_location + location_bins * location_bins;
+  }
+  // Whether these ids of an answer end in a phrase that is not closed yet.
+  bool in_phrase(std::span<const int32_t> answer) const {
+    for (size_t i = answer.size(); i-- > 0;)
+      if (answer[i] == phrase_begin || answer[i] == phrase_end) return answer[i] == phrase_begin;
+    return false;
+  }
+  // Whether an entity's scores are made of the log-probability of this id behind these.
+  bool is_scored(int32_t id, std::span<const int32_t> answer) const {
+    return is_location(id) || (id != phrase_end && in_phrase(answer));
   }
 };
 

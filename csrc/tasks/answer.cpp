@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "text/utf8.h"
 
@@ -11,11 +12,14 @@ namespace {
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
-double probability(std::span<const double> logprobs) {
-  double sum = 0;
-  for (double v : logprobs) sum += v;
-  return std::isnan(sum) || logprobs.empty() ? kUnknown
-                                             : std::min(1.0, std::exp(sum / static_cast<double>(logprobs.size())));
+double sum_of(std::span<const double> logprobs) {
+  return logprobs.empty() ? kUnknown : std::accumulate(logprobs.begin(), logprobs.end(), 0.0);
+}
+
+double probability(double logprob) { return std::isnan(logprob) ? kUnknown : std::min(1.0, std::exp(logprob)); }
+
+double mean_probability(std::span<const double> logprobs) {
+  return probability(sum_of(logprobs) / static_cast<double>(logprobs.size()));
 }
 
 // Byte of the code point with this number; the text's ends where it lies outside.
@@ -60,14 +64,16 @@ Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<in
   };
   Answer out{std::move(grounded.text), {}};
   for (Entity& e : grounded.entities) {
-    AnswerEntity entity{is_nameless(e) ? "" : std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown};
-    std::vector<double> all;
+    AnswerEntity entity{is_nameless(e) ? "" : std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown, kUnknown};
+    std::vector<double> all, words;
     for (size_t i = 0; i < e.boxes.size(); i++) {
       const double pair[2] = {known(e.tokens[i].first), known(e.tokens[i].second)};
       all.insert(all.end(), pair, pair + 2);
-      entity.boxes.push_back({e.boxes[i], e.cells[i], probability(pair)});
+      entity.boxes.push_back({e.boxes[i], e.cells[i], mean_probability(pair)});
     }
-    entity.score = probability(all);
+    entity.score = mean_probability(all);
+    for (int32_t i = e.phrase_tokens.first; i < e.phrase_tokens.second; i++) words.push_back(known(i));
+    entity.phrase_score = probability(sum_of(words));
     out.entities.push_back(std::move(entity));
   }
   if (const size_t cut = stop_at(out.text, kept, stop); cut != std::string::npos) {

@@ -25,6 +25,8 @@ struct AnswerEntity {
   size_t begin_byte, end_byte;  // the same in bytes, inside the text and in order
   std::vector<AnswerBox> boxes;
   double score;  // of all its location tokens
+  double
+      phrase_score;  // exp(sum ln p) of the tokens between <phrase> and </phrase>; NaN where not all are the answer's
 };
 
 struct Answer {

@@ -185,6 +185,8 @@ Grounded parse(std::string_view text, int64_t bins, const std::vector<std::pair<
         entity->phrase = name.text;
         entity->start = visible.before[match.start] - whole.leading + name.leading;
         entity->end = visible.before[match.end] - whole.leading - name.trailing;
+        if (!tokens.empty() && match.has_phrase)
+          entity->phrase_tokens = {token_at(match.start), token_at(match.end - 1) + 1};
       }
       entity->cells.emplace_back(static_cast<int32_t>(first.cell), static_cast<int32_t>(second.cell));
       entity->boxes.push_back(cells_to_box(entity->cells.back().first, entity->cells.back().second, bins));

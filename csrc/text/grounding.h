@@ -32,6 +32,7 @@ struct Entity {
   std::vector<Box> boxes;      // 0..1
   std::vector<std::pair<int32_t, int32_t>> cells;
   std::vector<std::pair<int32_t, int32_t>> tokens;  // per box: indices into ids of its two location tokens
+  std::pair<int32_t, int32_t> phrase_tokens;        // [first, last) indices into ids; empty without a phrase
 };
 
 struct Grounded {
@@ -45,7 +46,7 @@ struct Grounded {
 // each, named by their cells. One difference: an <object> that names a cell outside the grid is no entity.
 // Linear time. InvalidRequest for an id outside the vocabulary.
 Grounded parse_grounded(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, int64_t bins);
-// The same on text that is decoded already, such as the result of clean_up_tokenization; Entity::tokens stay empty.
+// The same on text that is decoded already, such as the result of clean_up_tokenization; no entity has tokens then.
 // InvalidRequest for ill-formed UTF-8.
 Grounded parse_grounded(std::string_view text, int64_t bins);
 
