@@ -116,7 +116,8 @@ class Maker:
             for kind, room in kinds:
                 slot = slice(at, at + room)
                 text = make_text(kind, scene, rng, self.names)
-                weight = ANSWER_WEIGHT if kind in ("ask", "locate") else 1.0
+                heavy = kind in ("ask", "locate") or text[1] in (language.NOTHING, language.SEE_NOTHING)
+                weight = ANSWER_WEIGHT if heavy else 1.0
                 left_out += not self._fill((ids[b, slot], labels[b, slot], weights[b, slot]), room, *text, weight)
                 at += room
         return {"ids": ids, "labels": labels, "weights": weights, "left_out": np.array(left_out)}

@@ -9,8 +9,9 @@ fonts and shape variants likewise, photographs never trained on behind them). A 
 ("a red cat"). Boxes and objects are matched one to one, best overlap first. All writing is greedy.
 Baselines: the best constant centred box, fitted on training scenes; the commonest name; for questions the commonest
 answer to that kind, and the commonest answer to that very question in training scenes (without any picture).
-False claims: photographs without a known thing whose caption names one all the same. AUROC: does the score of a box
-tell right ones (name and IoU >= 0.5) from wrong ones; 0.5 is chance.
+False claims: photographs without a known thing whose caption names one all the same. AUROC: does a score tell right
+boxes from wrong ones, 0.5 is chance; place: `Entity.score`, right where the IoU with its object is >= 0.5; name and
+place: `Entity.phrase_score`, right where the whole phrase is too.
 """
 
 import argparse
@@ -63,9 +64,9 @@ class EngineAnswers:
         return self._encoded[id(image)][1]
 
     def caption(self, image):
-        """-> text, [(phrase, box, score)]"""
-        r = self.model.caption(self._picture(image), ground=True, grammar=True, logprobs=True)
-        return r.text, [(e.phrase, tuple(b.normalized), b.score) for e in r.entities for b in e.boxes]
+        """-> text, [(phrase, box, score, score of the phrase)]"""
+        r = self.model.caption(self._picture(image), ground=True)
+        return r.text, [(e.phrase, tuple(b.normalized), b.score, e.phrase_score) for e in r.entities for b in e.boxes]
 
     def locate(self, image, phrase):
         found = self.model.locate(self._picture(image), phrase).entities
@@ -118,7 +119,7 @@ class TorchAnswers:
         return [
             (
                 re.sub("<.*?>", "", t),
-                [(p.strip(), b, None) for p, tags in self.ENTITY.findall(t) for b in self._boxes(tags)],
+                [(p.strip(), b, None, None) for p, tags in self.ENTITY.findall(t) for b in self._boxes(tags)],
             )
             for t in said
         ]
@@ -175,7 +176,7 @@ def auroc(right, wrong):
 
 
 def caption_figures(said, tested):
-    rows, counts, silent, scores = [], [], [], {True: [], False: []}
+    rows, counts, silent, scored = [], [], [], []
     for (text, entities), case in zip(said, tested, strict=True):
         of_object, of_entity = match(entities, case.objects)
         if not case.objects:
@@ -189,8 +190,8 @@ def caption_figures(said, tested):
         for e, k in zip(entities, of_entity, strict=True):
             if e[2] is not None:
                 o = None if k is None else case.objects[k]
-                good = o is not None and e[0] == language.phrase_of(o) and iou(e[1], o.box) >= HIT
-                scores[bool(good)].append(e[2])
+                placed = o is not None and iou(e[1], o.box) >= HIT
+                scored.append((placed, placed and e[0] == language.phrase_of(o), *e[2:]))
     out = {k: share([r[k] for r in rows]) for k in ("named", "noun", "iou", "hit")}
     out.update(objects=len(rows), count=share(counts), silent_on_nothing=share(silent), empty_scenes=len(silent))
     out["by_kind"] = {
@@ -198,7 +199,9 @@ def caption_figures(said, tested):
         for k in ("noun", "shape", "word", "number")
         if (part := [r for r in rows if r["kind"] == k])
     }
-    out["score_auroc"] = auroc(np.array(scores[True]), np.array(scores[False]))
+    for label, is_right, score in (("place_auroc", 0, 2), ("name_auroc", 1, 3)):
+        right, wrong = (np.array([s[score] for s in scored if bool(s[is_right]) is good]) for good in (True, False))
+        out[label] = auroc(right, wrong)
     return out
 
 
@@ -324,7 +327,8 @@ def rows(r):
     row("caption: box IoU >= 0.5", lambda s: s["caption"]["hit"], b["constant_box_hit"])
     row("caption: number of objects right", lambda s: s["caption"]["count"])
     row("caption: silent where nothing is", lambda s: s["caption"]["silent_on_nothing"])
-    row("caption: AUROC of box scores", lambda s: s["caption"]["score_auroc"], 0.5)
+    row("caption: AUROC of box scores, for places", lambda s: s["caption"]["place_auroc"], 0.5)
+    row("caption: AUROC of phrase scores, for both", lambda s: s["caption"]["name_auroc"], 0.5)
     for kind in r["unseen"]["caption"]["by_kind"]:
         row(f"caption: named, of kind {kind}", lambda s, k=kind: s["caption"]["by_kind"].get(k, {}).get("named"))
     row("phrase to box: IoU >= 0.5", lambda s: s["referring"]["locate_hit"], b["constant_box_hit"])

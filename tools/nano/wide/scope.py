@@ -20,6 +20,8 @@ class Practice:
     overlapping: float  # share of scenes in which things may overlap
     covered: float  # share of the smaller box that may lie under another there
     bent: float  # how far waves may bend a noun's cut-out, as a share of its side
+    part: float  # of a photograph's width that is behind, at least
+    blank: float = 0.0  # share of photographs with nothing known on them, beside those that `counts` gives
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ SCOPES = {
             overlapping=0.5,
             covered=0.3,
             bent=0.08,
+            part=0.45,
         ),
         reading=Practice(
-            counts=((0, 1, 2, 3, 4), (0.2, 0.22, 0.26, 0.19, 0.13)),
+            counts=((0, 1, 2, 3, 4), (0.1, 0.25, 0.28, 0.22, 0.15)),
             mono=0.06,
             recolored=0.08,
             turn=1.4,
@@ -76,6 +79,8 @@ SCOPES = {
             overlapping=0.4,
             covered=0.18,
             bent=0.07,
+            part=0.3,
+            blank=0.22,
         ),
     ),
 }

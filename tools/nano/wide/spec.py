@@ -22,6 +22,7 @@ COLOR_NAMES = list(COLORS)
 KINDS = [*shapes.BACKGROUNDS, "photo"]
 SIZES_ALONE = {n: tuple(v / shapes.IMAGE_SIZE for v in s) for n, s in shapes.SIZES.items()}
 MAX_COVERED = 0.12  # share of the smaller box that another may overlap, in the scenes where any may
+PHOTOS = 0.62  # share of scenes on photographs
 RECOLORED = 0.08  # of the colour cut-outs are painted in shades of one named colour
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
@@ -125,19 +126,20 @@ def _near(name, rng):
 
 
 # ------------------------------------------------------------------------------------------ background
-def _sample_ground(pools, split, rng, photos_too=True):
+def _sample_ground(pools, split, rng, photos=PHOTOS, practice=None):
     """-> ground index, inverse, colour, kind, tone, the tones that objects must stand out from"""
-    photos = pools.grounds.get(("photo", split)) or pools.grounds["photo", "train"]
-    if photos_too and rng.random() < 0.62:
-        g = rng.choice(photos)
-        side = rng.uniform(0.45, 1.0)
-        x, y = rng.uniform(0, 1 - side), rng.uniform(0, 1 - side)
-        inverse = np.array([[side, 0, x], [0, side, y]])
+    if photos and rng.random() < photos:
+        g = rng.choice(pools.grounds.get(("photo", split)) or pools.grounds["photo", "train"])
+        wide = high = rng.uniform(practice.part if practice else 0.45, 1.0)
+        if practice:
+            high = min(1.0, wide * rng.uniform(0.75, 1.33))
+        x, y = rng.uniform(0, 1 - wide), rng.uniform(0, 1 - high)
+        inverse = np.array([[wide, 0, x], [0, high, y]])
         if rng.random() < 0.5:
-            inverse[0] = (-side, 0, x + side)
+            inverse[0] = (-wide, 0, x + wide)
         if rng.random() < 0.15:
-            inverse[1] = (0, -side, y + side)
-        color = jittered_color(rng)
+            inverse[1] = (0, -high, y + high)
+        color = jittered_color(rng, practice is not None)
         mean = np.array(pools.world.grounds[g]["mean"]) / 255
         return g, inverse, color, "photo", None, [tuple(255 * (color[:, :3] @ mean + color[:, 3]))]
     b = shapes._sample_background(rng)
@@ -223,7 +225,9 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=N
     mono, stretches = (practice.mono, practice.stretch) if practice else (scope.mono, STRETCH)
     rng = random.Random(f"{split} {seed}")
     alone = scope.shapes_alone > 0 and rng.random() < scope.shapes_alone
-    ground = _sample_ground(pools, ground_split or split, rng, not alone)
+    blank = practice is not None and not alone and rng.random() < practice.blank
+    photos = 0.0 if alone else 1.0 if blank else PHOTOS
+    ground = _sample_ground(pools, ground_split or split, rng, photos, practice)
     g, ground_inverse, ground_color, kind, tone, tones = ground
     scene = Scene(seed, g, ground_inverse, ground_color, kind, tone, shapes_alone=alone)
     palette = [n for n, c in COLORS.items() if min(math.dist(c, t) for t in tones) >= shapes.MIN_CONTRAST]
@@ -232,6 +236,7 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=N
     if alone:
         shares = [float(k in sizes) for k in numbers]
     n = rng.choices(numbers, shares)[0] if count is None else count
+    n = 0 if blank else n
     may_overlap = rng.random() < (practice.overlapping if practice else 0.3)
     most = practice.covered if practice else MAX_COVERED
     unknown = pools.names.get(("unknown", split)) or pools.names.get(("unknown", "train"), [])
