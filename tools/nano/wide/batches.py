@@ -19,7 +19,9 @@ IGNORE = -100
 SHORT = (("caption", 64), ("locate", 29), ("describe", 16), *[("ask", 24)] * 4)
 LONG = (("detailed", 84), ("plain", 44), ("locate", 29), ("describe", 16), *[("ask", 24)] * 2)
 LONG_SHARE = 0.3
-ANSWER_WEIGHT = 4.0  # of an answer's tokens, a refusal's among them: few among a caption's many
+ANSWER_WEIGHT = 4.0  # of an answer's tokens, a refusal to locate among them: few among a caption's many
+# of a caption's that says that nothing is known: moves the point from which it claims to see something towards certainty
+NOTHING_WEIGHT = 16.0
 EXTRA_EVERY, EXTRA_ROWS, EXTRA_ROOM = 8, 32, 48  # every 8th batch also has 32 pairs of pictures and 32 lines of text
 TRAIN_SEED, VALID_SEED, HELD_OUT_SEED = 0, 910_000_000, 900_000_000
 NO_COLOR = len(spec.COLOR_NAMES)
@@ -116,8 +118,9 @@ class Maker:
             for kind, room in kinds:
                 slot = slice(at, at + room)
                 text = make_text(kind, scene, rng, self.names)
-                heavy = kind in ("ask", "locate") or text[1] in (language.NOTHING, language.SEE_NOTHING)
-                weight = ANSWER_WEIGHT if heavy else 1.0
+                weight = ANSWER_WEIGHT if kind in ("ask", "locate") else 1.0
+                if kind in ("caption", "plain", "detailed") and not scene.objects:
+                    weight = NOTHING_WEIGHT
                 left_out += not self._fill((ids[b, slot], labels[b, slot], weights[b, slot]), room, *text, weight)
                 at += room
         return {"ids": ids, "labels": labels, "weights": weights, "left_out": np.array(left_out)}
