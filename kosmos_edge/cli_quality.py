@@ -35,7 +35,7 @@ COLUMNS = (  # heading, key, digits
     "--n", "-n", "count", type=click.IntRange(1, MAX_COUNT), metavar="N", help="Pictures: 200 scenes; all of a folder."
 )
 @option("--seed", type=click.IntRange(0, 1_000_000), default=0, show_default=True, help="Of the scenes.")
-@option("--pictures", metavar="FOLDER", help="These pictures instead of scenes of nano's world.")
+@option("--pictures", metavar="FOLDER", help="These pictures instead of scenes of nano's shapes.")
 @option("--labels", metavar="FILE", help="What is in the pictures (JSON, COCO's or our own form).")
 @option("--work", metavar="FOLDER", help="Where files are kept meanwhile; the system's temporary folder.")
 @option("--device", default="auto", show_default=True, help="auto, cpu, ...")
@@ -61,7 +61,7 @@ def quality(
 ) -> int:
     """Measure what storage types cost.
 
-    Every type is made from the model and answers the same: held-out scenes of nano's world, whose truth is known, or
+    Every type is made from the model and answers the same: held-out scenes of nano's shapes, whose truth is known, or
     your pictures. Without --labels these are compared with the first type's answers alone (KL divergence, likeliest
     tokens, captions, boxes). TYPE:float computes a quantized type's weights with float activations.
     """
@@ -89,7 +89,7 @@ def quality(
         "model": str(source.path),
         "source_type": source.label,
         "reference": wanted[0],
-        "pictures": labels or pictures or f"scenes of nano's world, seed {seed}",
+        "pictures": labels or pictures or f"scenes of nano's shapes, seed {seed}",
         "baselines": baselines(cases),
         "types": rows,
     }

@@ -1,4 +1,4 @@
-"""The world of nano: flat shapes of twelve kinds and ten colours on quiet backgrounds.
+"""The part of nano's world that needs no pictures: flat shapes of twelve kinds and ten colours on quiet backgrounds.
 
 A `Scene` is a description in numbers (no pixels), drawn from a seed by `sample_scene`; `render` paints it at any size,
 with Pillow alone. This is the one definition: nano's recipe (tools/nano) trains on these scenes, and

@@ -1,4 +1,4 @@
-"""Pictures to measure on: scenes of nano's world, any folder, or pictures with a file of labels.
+"""Pictures to measure on: scenes of nano's shapes, any folder, or pictures with a file of labels.
 
 A file of labels is JSON, in one of two forms. COCO's own (images with file_name, annotations with bbox [x, y, w, h]
 in pixels, categories), or:
@@ -67,7 +67,7 @@ class Case:
         return open_image(render(sample_scene(self.source), WORLD_SIZE))
 
 
-# ---- nano's world
+# ---- the shapes of nano's world
 
 
 def world_cases(seed: int, count: int) -> list[Case]:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from api_model import long_file, long_model, picture, png
+from PIL import Image
 
 from kosmos_edge import Cancelled, ImageDecodeError, InvalidRequest, Model, Ranking, Result, load
 from kosmos_edge.images import open_image
 
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.png"))
 SIZES = [1, 2, 3, 8, 16]
 # Answers that take many seconds, of long_file().
 LONG: dict[str, Any] = {"task": "ask", "question": "which?", "choices": ["a dog " * 7000], "max_tokens": 15000}
@@ -43,12 +45,13 @@ def nano() -> Model:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> list[Path]:
-    """Pictures of many sizes, so that answers end at different times."""
+    """Examples in many sizes, with answers that end at different times."""
     folder = tmp_path_factory.mktemp("scenes")
     paths = []
-    for seed, (width, height) in enumerate([(100, 80), (224, 224), (30, 200), (64, 64), (300, 90), (90, 91)]):
-        paths.append(folder / f"{seed}.png")
-        paths[-1].write_bytes(png(seed, width, height))
+    for number, size in enumerate([(100, 80), (224, 224), (30, 200), (64, 64), (300, 90), (90, 91)]):
+        paths.append(folder / f"{number}.png")
+        with Image.open(EXAMPLES[number]) as opened:
+            opened.resize(size).save(paths[-1])
     return paths
 
 
@@ -70,9 +73,9 @@ def test_every_task_gives_the_answers_of_one_at_a_time(nano: Model, scenes: list
         assert [essence(r) for r in nano.batch(scenes, task, batch_size=size, **arguments)] == alone, size
 
 
-def test_mixed_lengths_end_out_of_order_and_come_in_order(nano: Model) -> None:
+def test_mixed_lengths_end_out_of_order_and_come_in_order(nano: Model, scenes: list[Path]) -> None:
     arguments = {"temperature": 1.5, "seed": 1, "max_tokens": 60, "ground": True, "logprobs": True}
-    many = [png(seed, 40 + seed, 40) for seed in range(16)]
+    many = [image for number, path in enumerate(EXAMPLES) for image in (png(number), path)] + scenes
     alone = [essence(nano.caption(data, **arguments)) for data in many]
     lengths = [len(a[0]["token_ids"]) for a in alone]
     assert len(set(lengths)) > 5 and max(lengths) > min(lengths) + 10, lengths

@@ -4,12 +4,20 @@ import struct
 from itertools import pairwise
 
 import pytest
-from api_model import grounded_model, picture
+from api_model import grounded_model
+from PIL import Image, ImageDraw
 
 from kosmos_edge import _core, load
 
 GROUNDED = [("tags", "<grounding>"), ("text", "An image of")]
 LOCATE = [("tags", "<grounding><phrase>"), ("text", "a red circle"), ("tags", "</phrase>")]
+
+
+def picture() -> bytes:
+    """RGB of 100 x 80 pixels with what is asked for."""
+    image = Image.new("RGB", (100, 80), (90, 100, 110))
+    ImageDraw.Draw(image).ellipse((30, 15, 75, 60), fill=(220, 40, 40))
+    return image.tobytes()
 
 
 @pytest.fixture(scope="module", params=["grounded", "nano"])
@@ -21,7 +29,7 @@ def answer(engine: _core.Engine, tail, draft: bool, on_token=None, **fields) -> 
     params = _core.GenerateParams()
     for name, value in {"max_tokens": 40, "logprobs": True, "grammar": True, "draft": draft, **fields}.items():
         setattr(params, name, value)
-    embedding = engine.encode_image(picture(3), 100, 80)
+    embedding = engine.encode_image(picture(), 100, 80)
     return engine.generate([("image", embedding), *tail], params, on_token)
 
 
@@ -94,7 +102,7 @@ def test_the_rest_of_a_choice_is_one_pass(engine) -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_drafts_in_a_batch(engine, size) -> None:
-    embedding = engine.encode_image(picture(3), 100, 80)
+    embedding = engine.encode_image(picture(), 100, 80)
     tails = [GROUNDED, LOCATE, [("text", "Question: what? Answer:")]] * 3
     alone = [answer(engine, tail, False) for tail in tails]
     batch, out, waiting, passes = _core.Batch(engine, size), {}, list(tails), 0
