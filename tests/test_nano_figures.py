@@ -27,7 +27,7 @@ class Oracle:
         objects = self.scene[id(image)].objects
         if not objects:
             return "nothing I know.", []
-        return "…", [(language.phrase_of(o), o.box, 0.9) for o in objects]
+        return "…", [(language.phrase_of(o), o.box, 0.9, 0.8) for o in objects]
 
     def locate(self, image, phrase):
         return [o.box for o in self.scene[id(image)].objects if language.phrase_of(o) == phrase]
@@ -102,6 +102,19 @@ def test_each_box_and_each_object_is_matched_once():
     of_object, of_entity = figures.match(said, [a, b])
     assert [m[0] for m in of_object] == ["a cat", "a dog"]
     assert of_entity == [0, None, 1]
+
+
+def test_each_score_is_held_against_what_it_is_of():
+    """Of three boxes one is right, one has another name, one another place: the box's score knows of places alone."""
+    cat, dog, owl = ((n, (x, 0, x + 0.2, 0.4)) for n, x in (("cat", 0), ("dog", 0.4), ("owl", 0.8)))
+    objects = [spec.Object("noun", name, None, box, 0) for name, box in (cat, dog, owl)]
+    said = [("a cat", cat[1], 0.9, 0.9), ("a fox", dog[1], 0.8, 0.1), ("an owl", (0.75, 0.6, 0.95, 1.0), 0.1, 0.2)]
+    case = type("Case", (), {"objects": objects})
+    found = figures.caption_figures([("…", said)], [case])
+    assert found["place_auroc"] == found["name_auroc"] == 1
+    swapped = [(phrase, box, words, place) for phrase, box, place, words in said]
+    found = figures.caption_figures([("…", swapped)], [case])
+    assert found["place_auroc"] == 0.5 and found["name_auroc"] == 1
 
 
 def test_auroc():

@@ -1,4 +1,4 @@
-"""the shapes of nano's world: a seed is a scene for ever, its boxes and answers are true, painting needs Pillow alone."""
+"""The shapes of nano's world: a seed is a scene for ever, boxes and answers are true, painting needs Pillow alone."""
 
 import hashlib
 import json

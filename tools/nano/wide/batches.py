@@ -20,7 +20,7 @@ SHORT = (("caption", 64), ("locate", 29), ("describe", 16), *[("ask", 24)] * 4)
 LONG = (("detailed", 84), ("plain", 44), ("locate", 29), ("describe", 16), *[("ask", 24)] * 2)
 LONG_SHARE = 0.3
 ANSWER_WEIGHT = 4.0  # of an answer's tokens, a refusal to locate among them: few among a caption's many
-# of a caption's that says that nothing is known: moves the point from which it claims to see something towards certainty
+# of a caption that says that nothing is known: moves the point from which nano claims to see something
 NOTHING_WEIGHT = 16.0
 EXTRA_EVERY, EXTRA_ROWS, EXTRA_ROOM = 8, 32, 48  # every 8th batch also has 32 pairs of pictures and 32 lines of text
 TRAIN_SEED, VALID_SEED, HELD_OUT_SEED = 0, 910_000_000, 900_000_000
