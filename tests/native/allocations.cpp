@@ -48,7 +48,12 @@ int main(int argc, char** argv) {
     ke::LoadOptions options;
     options.backend.threads = argc > 2 ? std::atoi(argv[2]) : 2;
     const auto engine = ke::Engine::load(argv[1], options);
-    const std::vector<uint8_t> rgb(64 * 64 * 3, 200);
+    std::vector<uint8_t> rgb(64 * 64 * 3, 90);  // grey with a red square, so that there is something to say
+    for (size_t y = 16; y < 48; y++)
+      for (size_t x = 16; x < 48; x++) {
+        rgb[(y * 64 + x) * 3] = 210;
+        rgb[(y * 64 + x) * 3 + 1] = rgb[(y * 64 + x) * 3 + 2] = 35;
+      }
     ke::Segment picture, words;
     picture.kind = ke::Segment::Kind::Image;
     picture.image = engine->encode_image({rgb.data(), 64, 64}, nullptr);
