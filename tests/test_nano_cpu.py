@@ -60,6 +60,40 @@ def test_scenes_keep_to_their_scope(toy):
     assert np.mean([len(s.objects) for s in practised]) > np.mean([len(s.objects) for s in scenes]) + 0.3
 
 
+def test_half_of_the_pictures_with_texts_are_practice_with_more_that_show_nothing(toy):
+    world = archive.World(toy, pixels=False)
+    world.scope = SCOPES["icons"]
+    maker = batches.Maker(world, None, 200, 64)
+    plain, practised = (maker.scenes(1)[half::2] for half in (0, 1))
+    for half, scenes in enumerate((plain, practised)):
+        practice = (None, world.scope.reading)[half]
+        again = [spec.sample(maker.pools, s.seed, practice=practice) for s in scenes]
+        assert [(s.ground, s.objects) for s in again] == [(s.ground, s.objects) for s in scenes]
+    scenes = [spec.sample(maker.pools, seed, practice=world.scope.reading) for seed in range(600)]
+    nothing = [s for s in scenes if not s.objects]
+    assert 0.2 < len(nothing) / len(scenes) < 0.4
+    assert np.mean([s.kind == "photo" for s in nothing]) > 0.75
+    assert not any(s.warp != spec.NO_WARP for scene in plain for s in scene.layers)
+
+
+def test_saying_nothing_weighs_most(toy):
+    class Letters:
+        def encode(self, text, target=False):
+            return [5 + ord(c) % 50 for c in text][:20]
+
+    world = archive.World(toy, pixels=False)
+    world.scope = SCOPES["icons"]
+    maker = batches.Maker(world, None, 1, 64)
+    maker.vocabulary = Letters()
+    for seed, count in ((1, 0), (2, 2)):
+        scene = spec.sample(maker.pools, seed, count=count)
+        for kind in ("caption", "plain", "detailed", "locate", "describe", "ask"):
+            weights = set(maker.pack([scene], [(kind, 64)], random.Random(3))["weights"].ravel()) - {1.0}
+            answers = {batches.ANSWER_WEIGHT} if kind in ("locate", "ask") else set()
+            silence = kind in ("caption", "plain", "detailed") and count == 0
+            assert weights == ({batches.NOTHING_WEIGHT} if silence else answers)
+
+
 def test_some_scenes_are_v0s_world_and_are_asked_as_it_is(toy):
     world = archive.World(toy, pixels=False)
     world.scope = SCOPES["icons"]

@@ -62,10 +62,8 @@ void bind_tasks(nb::module_& m) {
          const std::vector<float>& logprobs, const std::vector<std::string>& stop,
          int64_t bins) { return answer_tuple(AnswerReader(t, bins).read(kept, answer, logprobs, stop)); },
       nb::arg("tokenizer"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"), nb::arg("bins"),
-      "(text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer "
-      "behind the "
-      "kept\n"
-      "ids; scores are None where unknown. Raises InvalidRequest.");
+      "(text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer\n"
+      "behind the kept ids; scores are None where unknown. Raises InvalidRequest.");
   m.def(
       "answer_has_stop",
       [](const Tokenizer& t, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,

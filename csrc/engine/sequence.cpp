@@ -155,7 +155,7 @@ void Sequence::add_and_forced(int32_t id, double logprob) {
 }
 
 void Sequence::find_outputs() {
-  outputs_.clear();
+  outputs_.clear();  // log-probabilities need the whole vocabulary
   if (constraint_ && !params_.logprobs && !params_.hash_logits && !model_.format.in_phrase(out_.ids))
     constraint_->few(outputs_);
   for (int32_t id : outputs_)

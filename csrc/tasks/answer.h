@@ -24,9 +24,8 @@ struct AnswerEntity {
   int64_t start, end;           // code points of Answer::text, as parse_grounded gives them
   size_t begin_byte, end_byte;  // the same in bytes, inside the text and in order
   std::vector<AnswerBox> boxes;
-  double score;  // of all its location tokens
-  double
-      phrase_score;  // exp(sum ln p) of the tokens between <phrase> and </phrase>; NaN where not all are the answer's
+  double score;         // of all its location tokens
+  double phrase_score;  // exp(sum ln p) of the tokens inside <phrase>; NaN where not all of them are of the answer
 };
 
 struct Answer {

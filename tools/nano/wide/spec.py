@@ -225,7 +225,7 @@ def sample(pools, seed, split="train", ground_split=None, count=None, practice=N
     mono, stretches = (practice.mono, practice.stretch) if practice else (scope.mono, STRETCH)
     rng = random.Random(f"{split} {seed}")
     alone = scope.shapes_alone > 0 and rng.random() < scope.shapes_alone
-    blank = practice is not None and not alone and rng.random() < practice.blank
+    blank = practice is not None and count is None and not alone and rng.random() < practice.blank
     photos = 0.0 if alone else 1.0 if blank else PHOTOS
     ground = _sample_ground(pools, ground_split or split, rng, photos, practice)
     g, ground_inverse, ground_color, kind, tone, tones = ground
