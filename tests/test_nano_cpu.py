@@ -1,6 +1,7 @@
 """Training the wider nano on a CPU: scope, its renderer, several processes as one run, and a chunk that is resumed."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -130,7 +131,8 @@ def train(toy, run, *arguments):
     """The training command; -> the rows of its log so far"""
     command = [sys.executable, "-m", "wide.train", arguments[0], "--world", str(toy), "--run", str(run)]
     command += ["--preset", "tiny", "--supersample", "1", "--sentences", "900", "--log-every", "1", *arguments[1:]]
-    ended = subprocess.run(command, cwd=NANO, capture_output=True, text=True, timeout=600)
+    environment = {**os.environ, "PYTHONPATH": str(NANO)}  # tests start programs without the folder they stand in
+    ended = subprocess.run(command, cwd=NANO, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return [json.loads(line) for line in (Path(run) / "log.jsonl").read_text().splitlines()]
 
