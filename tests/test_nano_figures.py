@@ -117,6 +117,21 @@ def test_each_score_is_held_against_what_it_is_of():
     assert found["place_auroc"] == 0.5 and found["name_auroc"] == 1
 
 
+def test_nouns_are_counted_by_name_and_by_the_package_of_their_cutout(world, tested):
+    nano = Oracle(tested, {})
+    said = [nano.caption(c.image) for c in tested]
+    nouns = [o for c in tested for o in c.objects if o.kind == "noun"]
+    by = figures.noun_figures(said, tested, world)
+    assert set(by["noun"]) == {o.name for o in nouns} and list(by["package"]) == ["toy"]
+    assert by["package"]["toy"] == {"n": len(nouns), "named": 1}
+    name = nouns[0].name
+    others = [(t, [e for e in entities if not e[0].endswith(name)]) for t, entities in said]
+    by = figures.noun_figures(others, tested, world)
+    assert {k for k, v in by["noun"].items() if v["named"] == 0} == {name}
+    lines = figures.nouns_lines({"unseen": {"named_by": by}})
+    assert lines[1] == f"Never named: {name}." and ", 1 in less than half" in lines[0]
+
+
 def test_auroc():
     assert figures.auroc(np.array([0.9, 0.8]), np.array([0.1, 0.2])) == 1
     assert figures.auroc(np.array([0.1]), np.array([0.9])) == 0

@@ -205,6 +205,18 @@ def caption_figures(said, tested):
     return out
 
 
+def noun_figures(said, tested, world):
+    """Things named in full in captions: {"noun": {name: {n, named}}, "package" of the cut-out: the same}"""
+    out = {"noun": {}, "package": {}}
+    for (_, entities), case in zip(said, tested, strict=True):
+        for (phrase, _, _), o in zip(match(entities, case.objects)[0], case.objects, strict=True):
+            if o.kind == "noun":
+                package = world.sprites[o.sprite]["key"].partition(":")[0]
+                for by, key in (("noun", o.name), ("package", package)):
+                    out[by].setdefault(key, []).append(phrase == language.phrase_of(o))
+    return {by: {k: {"n": len(v), "named": share(v)} for k, v in sorted(part.items())} for by, part in out.items()}
+
+
 def referring_figures(nano, tested, names):
     rng = random.Random("referring")
     some = [c for c in tested if c.objects]
@@ -305,6 +317,7 @@ def evaluate(nano, world, count, per_kind=500):
         said = answer_all(nano, "caption", [c.image for c in tested])
         out[label] = {
             "caption": caption_figures(said, tested),
+            "named_by": noun_figures(said, tested, world),
             "referring": referring_figures(nano, tested, names),
             "ask": question_figures(nano, tested, names, blind, per_kind),
             "baselines": baselines(tested, pools),
@@ -353,13 +366,27 @@ def claims_line(r):
     )
 
 
+def nouns_lines(r):
+    """How evenly unseen designs are named: nouns, and the packages of the cut-outs"""
+    by = r["unseen"]["named_by"]
+    named = {k: v["named"] for k, v in by["noun"].items()}
+    often, seldom = sum(v >= 0.9 for v in named.values()), sum(v < 0.5 for v in named.values())
+    never = ", ".join(k for k, v in named.items() if v == 0)
+    packages = sorted(by["package"].items(), key=lambda kv: -kv[1]["named"])
+    return [
+        f"Of {len(named)} unseen nouns {often} are named in at least .9 of their scenes, {seldom} in less than half.",
+        f"Never named: {never or 'none'}.",
+        "By package: " + ", ".join(f"{k} {v['named']:.2f} of {v['n']}" for k, v in packages) + ".",
+    ]
+
+
 def table(r):
     """The figures for people"""
     lines = [f"{r['scenes']} scenes a set{'':20}seen   unseen   without looking"]
     for label, *values in rows(r):
         numbers = [f"{v:.3f}" if v is not None else "  -  " for v in values]
         lines.append(f"{label:44}{numbers[0]}  {numbers[1]}    {numbers[2].replace('-', ' ')}".rstrip())
-    return "\n".join([*lines, claims_line(r)])
+    return "\n".join([*lines, claims_line(r), *nouns_lines(r)])
 
 
 def markdown(r):
