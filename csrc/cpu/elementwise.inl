@@ -1,4 +1,9 @@
 // Row operations: exponential, activations, normalisations, additions. One text for every instruction set.
+#pragma once
+#include "cpu/unit.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
 
 // e^x, relative error below 2e-7; 0 below -87.3 (no subnormal results), clamped at 88.
 // x = n ln 2 + r, e^x = 2^n e^r; e^r is a minimax polynomial of degree 6 on |r| <= ln(2) / 2 (relative error 2e-9).
@@ -75,28 +80,6 @@ inline void map(const float* x, float* y, int64_t n, F f) {
     store_n(y + i, f(load_n(x + i, static_cast<int>(n - i)), i, static_cast<int>(n - i)), static_cast<int>(n - i));
 }
 
-// Two passes: the mean, then the mean square of the differences from it.
-void layer_norm(const float* x, const float* gamma, const float* beta, float eps, int64_t n, float* y) {
-  const float mean = reduce(x, n, [](f32x16 v) { return v; }) / static_cast<float>(n);
-  const f32x16 m = set1(mean);
-  const float variance = reduce(x, n, [=](f32x16 v) { return mul(sub(v, m), sub(v, m)); }) / static_cast<float>(n);
-  const f32x16 r = set1(1.0f / square_root(variance + eps));
-  map(x, y, n, [=](f32x16 v, int64_t i, int count) {
-    const f32x16 g = load_n(gamma + i, count), b = load_n(beta + i, count);
-    return fma(mul(sub(v, m), r), g, b);
-  });
-}
-
-void l2_normalize(float* x, float eps, int64_t n) {
-  const float norm = square_root(reduce(x, n, [](f32x16 v) { return mul(v, v); }));
-  const f32x16 r = set1(1.0f / (norm > eps ? norm : eps));
-  map(x, x, n, [=](f32x16 v, int64_t, int) { return mul(v, r); });
-}
-
-void add_rows(const float* x, float* y, int64_t n) {
-  map(x, y, n, [=](f32x16 v, int64_t i, int count) { return add(load_n(y + i, count), v); });
-}
-
 // acc -> y for `count` outputs of one row (count < 16 in a matrix's last panel).
 inline void finish(const Epilogue& e, f32x16 acc, int64_t row, int64_t output, int count) {
   if (e.bias) acc = add(acc, load(e.bias + output));  // padded to whole panels
@@ -110,3 +93,6 @@ inline void finish(const Epilogue& e, f32x16 acc, int64_t row, int64_t output, i
     store_n(y, acc, count);
   }
 }
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA

@@ -1,12 +1,24 @@
 // How the kernels read quantized panels (layouts: panels.h): the lines of unsigned codes of each type, and the two ways
 // a tile kernel gets them. FromPanels unpacks in registers, for few rows of x; FromScratch reads what unpack() has
 // spread out once for many tiles.
+#pragma once
+#include "cpu/quantize.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
 
 // How far ahead of its loads a product asks for its weights: further than the hardware's own prefetching looks.
 constexpr int kAhead = 16384;
 
 inline void prefetch(const uint8_t* p, int begin, int end) {
   for (int i = begin & -64; i < end; i += 64) __builtin_prefetch(p + kAhead + i);
+}
+
+// Panels that a tile of `cols` columns takes at once: as many as leave its sums in registers.
+static constexpr int tile_panels(int cols) {
+  int panels = kPanels;
+  while (panels > 1 && panels * cols > kQuantSums) panels /= 2;
+  return panels;
 }
 
 template <int N>
@@ -219,3 +231,6 @@ inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) 
     }
   }
 }
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA

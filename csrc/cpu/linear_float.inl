@@ -1,6 +1,11 @@
 // Matrix products with floating-point weights, the exact path: float32 products and sums whatever the storage.
 // Every output is its bias plus, chunk by chunk of kFloatChunk k in order, the sum of the chunk's products added one
 // after the other. That order does not depend on tiles, panels or threads, so a row gives the same bits in any batch.
+#pragma once
+#include "cpu/elementwise.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
 
 struct F32Weights {
   using Stored = float;
@@ -74,13 +79,6 @@ inline void float_tile(W w, int64_t n, X x, float* acc, int64_t acc_stride) {
     float_chunk<P, C>(w.from(k), n - k < kFloatChunk ? n - k : kFloatChunk, x.from(k), acc, acc_stride, k == 0);
 }
 
-void pack_floats(const float* x, const Packed* out, int64_t row) {
-  for (int64_t k = 0; k < out->cols; k += kFloatChunk) {
-    const int64_t n = out->cols - k < kFloatChunk ? out->cols - k : kFloatChunk;
-    __builtin_memcpy(out->values + k * out->rows + row * kFloatChunk, x + k, n * sizeof(float));
-  }
-}
-
 constexpr int64_t kTilesAtOnce = 44;  // tiles whose sums are kept while the panels' chunks pass by
 
 // The sums of a group's outputs, (rows, 16 kPanels), go through the epilogue.
@@ -114,3 +112,6 @@ void linear_float(const LinearTask& task) {
     finish_rows(task, acc, row0, row1);
   }
 }
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA

@@ -9,6 +9,11 @@
 // instruction set gives the same bits. I and M are exact, as no int32 overflows: |x| <= 127, so one dot4 is at most
 // 4 * 255 * 127 < 2^17; a sub-block's sum, which may begin at -32 sum16 or -128 sum32 (|sum32| <= 4064), stays below
 // 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28; |M| <= 8 * 63 * 4064 < 2^21.
+#pragma once
+#include "cpu/formats.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
 
 constexpr bool kCoarse = true;
 
@@ -154,3 +159,6 @@ template <int Bits>
 using SubBlocks32 = AffineSubBlocks;
 template <int Bits, bool Affine>
 using Blocks32 = FloatBlocks<Affine>;
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA

@@ -7,6 +7,11 @@
 // factors are widened to int16 and pmaddwd adds 2 * 255 * 127 into int32; for one row, which widening does not pay for,
 // magnitudes of the signed codes meet activations that took the signs: 2 * 128 * 127 = 32512. The int32 sums: see
 // quant_dot4.inl.
+#pragma once
+#include "cpu/formats.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
 
 // Both 16-bit halves of a lane hold the scale: pmaddwd multiplies pairs of 16-bit sums and adds them in one step.
 inline i32x16 scale_lanes(i32x16 x) {
@@ -276,3 +281,6 @@ struct Blocks32<8, false> {
     for (int c = 0; c < C; ++c) add_block(acc + c * stride, load(v[c]), x.scale[c]);
   }
 };
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA

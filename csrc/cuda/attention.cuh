@@ -1,6 +1,6 @@
 // Attention in float32: over a cache, one row and head per block of the launch, and all-to-all, a tile of rows and one
-// head. Scores of a row lie in shared memory. Sums have the order of csrc/cpu/attention.inl: scores and outputs in
-// chunks of 128 products, each summed value by value, the exponentials in 16 partial sums.
+// head. Scores of a row lie in shared memory. Sums have the order of csrc/cpu/units/attention.cpp: scores and outputs
+// in chunks of 128 products, each summed value by value, the exponentials in 16 partial sums.
 #pragma once
 #include "cuda/linear_float.cuh"
 

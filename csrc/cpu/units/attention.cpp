@@ -1,5 +1,10 @@
 // Attention of a tile of rows of one head: scores against panels of keys, softmax per row, sums over panels of values.
 // A row's result depends on its own query, keys and values alone, in a fixed order: bits are the same in any batch.
+#include "cpu/linear_float.inl"
+#include "cpu/quant_tiles.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
 
 // Floats between the score rows of a tile; the odd vector keeps rows of a power-of-two length out of one cache set.
 static constexpr int64_t score_stride(int64_t positions) { return (positions + 15) / 16 * 16 + 16; }
@@ -121,15 +126,6 @@ void attention_tile(const AttentionTask& task) {
         [&](f32x16 v, int64_t, int) { return mul(v, inverse[c]); });
 }
 
-void attention(const AttentionTask* task) {
-  for_columns<kTileCols>(task->rows, [&]<int C>() {
-    if (task->half)
-      attention_tile<F16Weights, C>(*task);
-    else
-      attention_tile<F32Weights, C>(*task);
-  });
-}
-
 // values[i * step] = x[i]. Written so that GCC does not make slow scatter instructions of it.
 template <class Value>
 inline void scatter(const Value* x, int n, Value* to, int64_t step) {
@@ -137,6 +133,17 @@ inline void scatter(const Value* x, int n, Value* to, int64_t step) {
     to[i * step] = x[i];
     asm volatile("" ::: "memory");
   }
+}
+
+}  // namespace
+
+void attention(const AttentionTask* task) {
+  for_columns<kTileCols>(task->rows, [&]<int C>() {
+    if (task->half)
+      attention_tile<F16Weights, C>(*task);
+    else
+      attention_tile<F32Weights, C>(*task);
+  });
 }
 
 void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key,
@@ -198,3 +205,5 @@ void lay_values(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, f
     for (int64_t i = 0; i < n; ++i) store(values + dim * n + i * 16, load_n(v + i * v_stride + dim, count));
   }
 }
+
+}  // namespace ke::cpu::KE_ISA

@@ -1,5 +1,7 @@
-// One instruction set's kernels: includes the texts below into its namespace and exports the table.
-// The including file has defined KE_ISA and included its vector vocabulary.
+// What all units of kernels start from (units/*.cpp; each is compiled once per instruction set): the instruction set's
+// header, which names its namespace KE_ISA and has its vector vocabulary, and loops over constants.
+#pragma once
+#include KE_ISA_HEADER
 #include "cpu/kernels.h"
 #include "cpu/panels.h"
 
@@ -33,29 +35,5 @@ inline void for_columns(int cols, const F& f) {
   f.template operator()<C>();
 }
 
-#include "cpu/elementwise.inl"
-#include "cpu/linear_float.inl"
-#include "cpu/linear_quantized.inl"
-#include "cpu/attention.inl"
-
-void linear(const LinearTask* task) {
-  switch (task->type) {
-    case PanelType::F32:
-      return linear_float<F32Weights>(*task);
-    case PanelType::F16:
-      return linear_float<F16Weights>(*task);
-    case PanelType::BF16:
-      return linear_float<BF16Weights>(*task);
-    default:
-      return linear_quantized(*task);
-  }
-}
-
 }  // namespace
-
-extern const Kernels kernels;
-const Kernels kernels = {KE_NAME,        kTileCols, kPanels,    kCoarse,      kLinearScratch, pack_floats,
-                         pack_quantized, linear,    layer_norm, l2_normalize, add_rows,       attention,
-                         store_kv,       lay_keys,  lay_values, lay_key_codes};
-
 }  // namespace ke::cpu::KE_ISA

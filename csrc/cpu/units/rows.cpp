@@ -1,0 +1,58 @@
+// Kernels that take one row at a time: norms, additions, packing for the products.
+#include "cpu/elementwise.inl"
+#include "cpu/quantize.inl"
+
+namespace ke::cpu::KE_ISA {
+
+// Two passes: the mean, then the mean square of the differences from it.
+void layer_norm(const float* x, const float* gamma, const float* beta, float eps, int64_t n, float* y) {
+  const float mean = reduce(x, n, [](f32x16 v) { return v; }) / static_cast<float>(n);
+  const f32x16 m = set1(mean);
+  const float variance = reduce(x, n, [=](f32x16 v) { return mul(sub(v, m), sub(v, m)); }) / static_cast<float>(n);
+  const f32x16 r = set1(1.0f / square_root(variance + eps));
+  map(x, y, n, [=](f32x16 v, int64_t i, int count) {
+    const f32x16 g = load_n(gamma + i, count), b = load_n(beta + i, count);
+    return fma(mul(sub(v, m), r), g, b);
+  });
+}
+
+void l2_normalize(float* x, float eps, int64_t n) {
+  const float norm = square_root(reduce(x, n, [](f32x16 v) { return mul(v, v); }));
+  const f32x16 r = set1(1.0f / (norm > eps ? norm : eps));
+  map(x, x, n, [=](f32x16 v, int64_t, int) { return mul(v, r); });
+}
+
+void add_rows(const float* x, float* y, int64_t n) {
+  map(x, y, n, [=](f32x16 v, int64_t i, int count) { return add(load_n(y + i, count), v); });
+}
+
+void pack_floats(const float* x, const Packed* out, int64_t row) {
+  for (int64_t k = 0; k < out->cols; k += kFloatChunk) {
+    const int64_t n = out->cols - k < kFloatChunk ? out->cols - k : kFloatChunk;
+    __builtin_memcpy(out->values + k * out->rows + row * kFloatChunk, x + k, n * sizeof(float));
+  }
+}
+
+void pack_quantized(const float* x, const Packed* out, int64_t row) {
+  for (int64_t b = 0; b < out->cols / out->block; ++b) {
+    const TileX to = tile_x(*out, b, row);
+    *to.scale = quantize_block(x + b * out->block, out->block, to.codes);
+    int32_t sums[kBlock / 16];
+    for (int i = 0; i < out->block / 32; ++i) {
+      sums_of_16(to.codes + 32 * i, sums + 2 * i);
+      to.sum32[i] = sums[2 * i] + sums[2 * i + 1];
+    }
+    if (out->block != kBlock) continue;
+    __builtin_memcpy(to.sum16, sums, sizeof sums);
+    store(to.starts, sub(set1(0), shift_left<5>(load(sums))));
+    to.starts[24] = 0;
+    for (int i = 0; i < 8; ++i) to.starts[24] += to.starts[16 + i] = -128 * to.sum32[i];
+    for (int i = 0; i < 8; ++i) {
+      const int32_t both = to.sum32[i], high = (both + 32) >> 6;  // |high| <= 64, |both - 64 high| <= 32
+      to.mins[i / 4 * 8 + i % 4] = static_cast<int8_t>(high);
+      to.mins[i / 4 * 8 + 4 + i % 4] = static_cast<int8_t>(both - 64 * high);
+    }
+  }
+}
+
+}  // namespace ke::cpu::KE_ISA

@@ -1,0 +1,37 @@
+// The table of the kernels that the other units define.
+#include "cpu/linear_quantized.inl"
+
+namespace ke::cpu::KE_ISA {
+
+namespace {
+
+template <class F>
+struct Pointed;
+template <class F>
+struct Pointed<F*> {
+  using Type = F;
+};
+
+}  // namespace
+
+// Declares a kernel as the table has it: a definition of another type does not link.
+#define KE_KERNEL(name, member) Pointed<decltype(Kernels::member)>::Type name
+KE_KERNEL(pack_floats, pack_floats);
+KE_KERNEL(pack_quantized, pack_quantized);
+KE_KERNEL(linear, linear);
+KE_KERNEL(layer_norm, layer_norm);
+KE_KERNEL(l2_normalize, l2_normalize);
+KE_KERNEL(add_rows, add);
+KE_KERNEL(attention, attention);
+KE_KERNEL(store_kv, store_kv);
+KE_KERNEL(lay_keys, lay_keys);
+KE_KERNEL(lay_values, lay_values);
+KE_KERNEL(lay_key_codes, lay_key_codes);
+#undef KE_KERNEL
+
+extern const Kernels kernels;
+const Kernels kernels = {KE_NAME,        kTileCols, kPanels,    kCoarse,      kLinearScratch, pack_floats,
+                         pack_quantized, linear,    layer_norm, l2_normalize, add_rows,       attention,
+                         store_kv,       lay_keys,  lay_values, lay_key_codes};
+
+}  // namespace ke::cpu::KE_ISA
