@@ -1,10 +1,11 @@
 """Turns published KOSMOS-2 checkpoints into one GGUF file: `convert`; `requantize` stores a file in another type;
 `verify` checks one; `RECIPES` are the types."""
 
-from .pipeline import Cancellable, ConvertReport, Progress, convert, describe
+from .pipeline import ConvertReport, convert, describe
 from .recipe import DEFAULT, RECIPES
 from .requantize import requantize, stored_type
 from .verify import verify
+from .writer import Cancellable, Progress
 
 __all__ = [
     "DEFAULT",

@@ -5,39 +5,26 @@ encoded by a few threads, and written to their place, which is known beforehand.
 size of the model.
 """
 
-import hashlib
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
 
 from kosmos_edge import _core
-from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError, KosmosIOError, ModelCorrupt
+from kosmos_edge.errors import InvalidRequest, KosmosError, KosmosIOError, ModelCorrupt
 
-from .atomic import AtomicFile
-from .gguf import ALIGNMENT, Entry, TensorInfo, data_offsets, encode_header
-from .models import kosmos2
+from . import writer
+from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
+from .mapping import map_tensors
+from .models import find_model
 from .recipe import DEFAULT, Recipe, choose_type, find_recipe, wanted_type
 from .sources.checkpoint import Checkpoint
-from .sources.files import brief
 from .sources.open import open_checkpoint
 from .sources.tensor import FLOAT_BYTES, SourceTensor
-
-CHUNK_BYTES = 1 << 22  # of source values per piece of work
-WORKERS = 2
-MODELS = {"kosmos-2": kosmos2}  # config.json's model_type -> the module that knows the model
-Progress = Callable[[int, int, str], None]
-
-
-class Cancellable(Protocol):
-    """What `cancel` must look like: _core.CancelToken does."""
-
-    @property
-    def cancelled(self) -> bool: ...
+from .writer import Cancellable, Piece, Progress, check_tensors, write_model
 
 
 @dataclass(frozen=True)
@@ -103,23 +90,32 @@ def convert(
             if file.same_as(target):
                 raise InvalidRequest(f"{target} is {file.path}, one of the files to convert: choose another output")
         blank = [f"{file.name}:{'0' * 64}" for file in checkpoint.files]
-        offsets, data_bytes = data_offsets(plan.infos)
-        data_at = len(_header(plan, blank, ["0" * 64] * len(plan.infos)))
-        with AtomicFile(target, data_at + data_bytes, overwrite) as out:
-            checksums = _stream(plan, [data_at + offset for offset in offsets], out, progress, cancel)
-            if data_bytes:  # padding after the last tensor
-                end = offsets[-1] + plan.infos[-1].nbytes
-                out.write(data_at + end, bytes(data_bytes - end))
-            sha256 = [f"{file.name}:{file.sha256()}" for file in checkpoint.files]
+        sha256: list[str] = []
+
+        def header(checksums: list[str]) -> bytes:
+            sha256.extend(f"{file.name}:{file.sha256()}" for file in checkpoint.files)
             _check_sources(checkpoint, sha256, expected_sha256 or {})
-            out.write(0, _header(plan, sha256, checksums))
-            out.commit(lambda path: _check(path, plan.infos))
+            return _header(plan, sha256, checksums)
+
+        source_bytes = sum(tensor.nbytes for tensor in plan.sources)
+        output_bytes = write_model(
+            target,
+            plan.infos,
+            _pieces(plan),
+            header_bytes=len(_header(plan, blank, ["0" * 64] * len(plan.infos))),
+            header=header,
+            check=lambda path: _check(path, plan.infos),
+            total=source_bytes,
+            overwrite=overwrite,
+            progress=progress,
+            cancel=cancel,
+        )
     return ConvertReport(
         source=source_path,
         output=target,
         type=recipe.name,
-        source_bytes=sum(tensor.nbytes for tensor in plan.sources),
-        output_bytes=data_at + data_bytes,
+        source_bytes=source_bytes,
+        output_bytes=output_bytes,
         tensors=dict(Counter(info.dtype for info in plan.infos)),
         fallbacks=plan.fallbacks,
         sha256=sha256,
@@ -135,12 +131,10 @@ def file_name(metadata: list[Entry], recipe: Recipe) -> str:
 
 def _plan(checkpoint: Checkpoint, recipe: Recipe) -> _Plan:
     """Maps names, checks shapes, chooses types."""
-    kind = checkpoint.config.get("model_type")
-    model = MODELS.get(kind) if isinstance(kind, str) else None
-    if model is None:
-        raise ModelCorrupt(f"config.json: model_type is {brief(kind)}; expected one of {', '.join(MODELS)}")
+    model = find_model(checkpoint.config)
     config = model.read_config(checkpoint.config)
-    mapped = model.map_tensors(checkpoint, config)
+    vocabulary = model.read_vocabulary(checkpoint)
+    mapped = map_tensors(checkpoint, model, config)
     infos, fallbacks = [], []
     for name, tensor in mapped:
         dtype, wanted = (choose(recipe, name, tensor.shape, config.layers) for choose in (choose_type, wanted_type))
@@ -150,8 +144,7 @@ def _plan(checkpoint: Checkpoint, recipe: Recipe) -> _Plan:
     converter = f"kosmos-edge {_version()}"
 
     def metadata(sha256: list[str]) -> list[Entry]:
-        entries: list[Entry] = model.metadata(checkpoint, config, recipe.file_type, sha256, converter)
-        return entries
+        return model.metadata(checkpoint, config, vocabulary, recipe.file_type, sha256, converter)
 
     return _Plan([tensor for _, tensor in mapped], infos, fallbacks, metadata)
 
@@ -171,61 +164,32 @@ def _header(plan: _Plan, sha256: list[str], checksums: list[str]) -> bytes:
     return encode_header([*plan.metadata(sha256), *extra], plan.infos)
 
 
-def _stream(
-    plan: _Plan, places: list[int], out: AtomicFile, progress: Progress | None, cancel: Cancellable | None
-) -> list[str]:
-    """Reads, encodes and writes all tensors; -> the SHA-256 of each one's stored bytes, in the order of the file."""
-    hashes = [hashlib.sha256() for _ in plan.infos]
-    written = [0] * len(plan.infos)
-    total = sum(tensor.nbytes for tensor in plan.sources)
-    done = 0
+def _pieces(plan: _Plan) -> Iterator[Piece]:
+    """Whole rows of all tensors, in the order of the source; reading them hashes the source in passing."""
     files = {id(tensor.file): i for i, tensor in enumerate(plan.sources)}
     order = sorted(range(len(plan.sources)), key=lambda i: (files[id(plan.sources[i].file)], plan.sources[i].offset, i))
-    pending: deque[tuple[int, int, Future[bytes]]] = deque()
-
-    def finish_one() -> None:
-        nonlocal done
-        i, source_bytes, future = pending.popleft()
-        try:
-            data = future.result()
-        except KosmosError as error:  # a value that the type cannot hold
-            raise ModelCorrupt(f"{plan.sources[i].file.path}: tensor {plan.sources[i].name!r}: {error}") from error
-        out.write(places[i] + written[i], data)
-        hashes[i].update(data)
-        written[i] += len(data)
-        done += source_bytes
-        if progress is not None:
-            progress(done, total, plan.infos[i].name)
-
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="kosmos-convert")
-    try:
-        for i in order:
-            tensor, info = plan.sources[i], plan.infos[i]
-            for start, count in _chunks(tensor):
-                if cancel is not None and cancel.cancelled:
-                    raise Cancelled(f"conversion cancelled after {done} of {total} bytes")
-                tensor.file.hash_up_to(tensor.offset + start)
-                data = tensor.read(start, count)
-                job = pool.submit(
-                    _core.quantize, info.dtype, data, tensor.dtype, tensor.shape[-1] if tensor.shape else 1
-                )
-                pending.append((i, count, job))
-                if len(pending) > 2 * WORKERS:
-                    finish_one()
-        while pending:
-            finish_one()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    for info, size in zip(plan.infos, written, strict=True):
-        if size != info.nbytes:
-            raise KosmosError(f"internal: {info.name} became {size} bytes of {info.dtype}, expected {info.nbytes}")
-    return [h.hexdigest() for h in hashes]
+    for i in order:
+        tensor, info = plan.sources[i], plan.infos[i]
+        where = f"{tensor.file.path}: tensor {tensor.name!r}"
+        row = tensor.shape[-1] if tensor.shape else 1
+        for start, count in _chunks(tensor, row):
+            encode = partial(_encode, info.dtype, tensor.dtype, row)
+            yield Piece(i, count, where, partial(_read, tensor, start, count), encode)
 
 
-def _chunks(tensor: SourceTensor) -> list[tuple[int, int]]:
+def _read(tensor: SourceTensor, start: int, count: int) -> bytearray:
+    tensor.file.hash_up_to(tensor.offset + start)
+    return tensor.read(start, count)
+
+
+def _encode(dtype: str, source: str, row: int, data: bytearray) -> bytes:
+    return _core.quantize(dtype, data, source, row)
+
+
+def _chunks(tensor: SourceTensor, row: int) -> list[tuple[int, int]]:
     """(start, bytes) of pieces of whole rows that cover the tensor."""
-    row = (tensor.shape[-1] if tensor.shape else 1) * FLOAT_BYTES[tensor.dtype]
-    step = max(1, CHUNK_BYTES // row) * row
+    row_bytes = row * FLOAT_BYTES[tensor.dtype]
+    step = max(1, writer.CHUNK_BYTES // row_bytes) * row_bytes
     return [(start, min(step, tensor.nbytes - start)) for start in range(0, tensor.nbytes, step)]
 
 
@@ -239,14 +203,12 @@ def _check_sources(checkpoint: Checkpoint, sha256: list[str], expected: Mapping[
 def _check(path: Path, infos: list[TensorInfo]) -> None:
     """Opens the finished file as the engine will: what cannot be run is not given a name."""
     try:
-        found = [(name, dtype, tuple(shape)) for name, dtype, shape, *_ in _core.GgufFile(str(path)).tensors()]
         _core.read_config(str(path))
     except KosmosIOError:
         raise
     except KosmosError as error:
         raise ModelCorrupt(f"the converted file would not load: {error}") from error
-    if found != [(info.name, info.dtype, info.shape) for info in infos]:
-        raise KosmosError("internal: the tensors of the written file are not those that were to be written")
+    check_tensors(path, infos)
 
 
 def describe(report: ConvertReport) -> list[str]:

@@ -5,40 +5,29 @@ is copied. From a float32 file the result has the tensors that the checkpoint it
 quantized file it has that file's losses too. The metadata are copied as they stand but for the type and the checksums.
 """
 
-import hashlib
 import math
 import os
 import struct
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kosmos_edge import _core
-from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError, ModelCorrupt
+from kosmos_edge.errors import InvalidRequest
 
-from .atomic import AtomicFile
-from .gguf import ALIGNMENT, Entry, TensorInfo, data_offsets, encode_header
-from .models import kosmos2
-from .pipeline import CHUNK_BYTES, WORKERS, Cancellable, ConvertReport, Progress
+from . import writer
+from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
+from .models import model_of
+from .pipeline import ConvertReport
 from .recipe import RECIPES, Recipe, choose_type, find_recipe, wanted_type
 from .sources.files import SourceFile
+from .writer import Cancellable, Piece, Progress, check_tensors, write_model
 
 _OWN = ("general.alignment", "general.file_type", "kosmos2.checksum.sha256")
 _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by GGUF value type
 _STRING = 8
 _FLOATS = ("F32", "F16", "BF16")
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Whole rows of one tensor."""
-
-    tensor: int
-    start: int  # bytes from the tensor's beginning
-    size: int
-    values: int
 
 
 def stored_type(path: str | os.PathLike[str]) -> str | None:
@@ -66,7 +55,8 @@ def requantize(
     file = _core.GgufFile(os.fspath(source))
     settings = _core.read_config(os.fspath(source))
     tensors = file.tensors()
-    kosmos2.check_stored(os.fspath(source), settings, tensors)  # a file that the engine would refuse is refused here
+    model = model_of(str(file.metadata()["general.architecture"]))
+    model.check(os.fspath(source), settings, tensors)  # a file that the engine would refuse is refused here
     blocks = settings["decoder"]["layers"]
     infos = [TensorInfo(name, choose_type(recipe, name, shape, blocks), shape) for name, _, shape, *_ in tensors]
     fallbacks = [
@@ -83,27 +73,25 @@ def requantize(
             for entry in _entries(raw, min((offset for *_, offset, _ in tensors), default=raw.size))
             if entry[0] not in _OWN
         ]
-        offsets, data_bytes = data_offsets(infos)
-        data_at = len(_header(kept, recipe, infos, ["0" * 64] * len(infos)))
-        hashes = [hashlib.sha256() for _ in infos]
-        with AtomicFile(target, data_at + data_bytes, overwrite) as out:
-            written = [0] * len(infos)
-            for piece, data in _encoded(raw, tensors, infos, progress, cancel):
-                i = piece.tensor
-                out.write(data_at + offsets[i] + written[i], data)
-                hashes[i].update(data)
-                written[i] += len(data)
-            if infos:  # padding after the last tensor
-                end = offsets[-1] + infos[-1].nbytes
-                out.write(data_at + end, bytes(data_bytes - end))
-            out.write(0, _header(kept, recipe, infos, [h.hexdigest() for h in hashes]))
-            out.commit(lambda path: _check(path, infos))
+        total = sum(nbytes for *_, nbytes in tensors)
+        output_bytes = write_model(
+            target,
+            infos,
+            _pieces(raw, tensors, infos),
+            header_bytes=len(_header(kept, recipe, infos, ["0" * 64] * len(infos))),
+            header=lambda checksums: _header(kept, recipe, infos, checksums),
+            check=lambda path: check_tensors(path, infos),
+            total=total,
+            overwrite=overwrite,
+            progress=progress,
+            cancel=cancel,
+        )
     return ConvertReport(
         source=Path(source),
         output=target,
         type=recipe.name,
-        source_bytes=sum(nbytes for *_, nbytes in tensors),
-        output_bytes=data_at + data_bytes,
+        source_bytes=total,
+        output_bytes=output_bytes,
         tensors=dict(Counter(info.dtype for info in infos)),
         fallbacks=fallbacks,
         sha256=[],
@@ -119,68 +107,28 @@ def _header(kept: list[Entry], recipe: Recipe, infos: list[TensorInfo], checksum
     return encode_header([*kept, *own], infos)
 
 
-def _encoded(
-    raw: SourceFile,
-    tensors: list[tuple[str, str, tuple[int, ...], int, int]],
-    infos: list[TensorInfo],
-    progress: Progress | None,
-    cancel: Cancellable | None,
-) -> Iterator[tuple[_Piece, bytes]]:
-    """All tensors in order, as the bytes to store."""
-    total = sum(nbytes for *_, nbytes in tensors)
-    done = 0
-    pending: deque[tuple[_Piece, Future[bytes]]] = deque()
-
-    def encode(dtype: str, info: TensorInfo, data: bytearray, piece: _Piece) -> bytes:
-        if dtype == info.dtype:
-            return bytes(data)
-        source = dtype if dtype in _FLOATS else "F32"
-        values = data if dtype in _FLOATS else _core.dequantize(dtype, data, piece.values)
-        return _core.quantize(info.dtype, values, source, info.shape[-1] if info.shape else 1)
-
-    def finish() -> tuple[_Piece, bytes]:
-        nonlocal done
-        piece, future = pending.popleft()
-        try:
-            data = future.result()
-        except KosmosError as error:  # a value that the type cannot hold
-            raise ModelCorrupt(f"{raw.path}: tensor {infos[piece.tensor].name!r}: {error}") from error
-        done += piece.size
-        if progress is not None:
-            progress(done, total, infos[piece.tensor].name)
-        return piece, data
-
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="kosmos-requantize")
-    try:
-        for i, (_, dtype, shape, offset, nbytes) in enumerate(tensors):
-            for piece in _pieces(i, dtype, shape, nbytes):
-                if cancel is not None and cancel.cancelled:
-                    raise Cancelled(f"conversion cancelled after {done} of {total} bytes")
-                data = raw.read(offset + piece.start, piece.size)
-                pending.append((piece, pool.submit(encode, dtype, infos[i], data, piece)))
-                if len(pending) > 2 * WORKERS:
-                    yield finish()
-        while pending:
-            yield finish()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _pieces(
+    raw: SourceFile, tensors: list[tuple[str, str, tuple[int, ...], int, int]], infos: list[TensorInfo]
+) -> Iterator[Piece]:
+    """Whole rows of all tensors in order, of about CHUNK_BYTES as float32."""
+    for i, (_, dtype, shape, offset, nbytes) in enumerate(tensors):
+        row = shape[-1] if shape else 1
+        rows = math.prod(shape) // row
+        row_bytes = nbytes // rows
+        step = max(1, writer.CHUNK_BYTES // (4 * row))
+        where = f"{raw.path}: tensor {infos[i].name!r}"
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            read = partial(raw.read, offset + first * row_bytes, count * row_bytes)
+            yield Piece(i, count * row_bytes, where, read, partial(_encode, dtype, infos[i], count * row))
 
 
-def _pieces(tensor: int, dtype: str, shape: tuple[int, ...], nbytes: int) -> Iterator[_Piece]:
-    """Pieces of whole rows that cover a tensor, of about CHUNK_BYTES as float32."""
-    row = shape[-1] if shape else 1
-    rows = math.prod(shape) // row
-    row_bytes = nbytes // rows
-    step = max(1, CHUNK_BYTES // (4 * row))
-    for first in range(0, rows, step):
-        count = min(step, rows - first)
-        yield _Piece(tensor, first * row_bytes, count * row_bytes, count * row)
-
-
-def _check(path: Path, infos: list[TensorInfo]) -> None:
-    found = [(name, dtype, tuple(shape)) for name, dtype, shape, *_ in _core.GgufFile(str(path)).tensors()]
-    if found != [(info.name, info.dtype, info.shape) for info in infos]:
-        raise KosmosError("internal: the tensors of the written file are not those that were to be written")
+def _encode(dtype: str, info: TensorInfo, values: int, data: bytearray) -> bytes:
+    if dtype == info.dtype:
+        return bytes(data)
+    source = dtype if dtype in _FLOATS else "F32"
+    floats = data if dtype in _FLOATS else _core.dequantize(dtype, data, values)
+    return _core.quantize(info.dtype, floats, source, info.shape[-1] if info.shape else 1)
 
 
 # ---- metadata, as the bytes they are

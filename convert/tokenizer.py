@@ -1,139 +1,50 @@
-"""The vocabulary of a checkpoint, from tokenizer.json or sentencepiece.bpe.model: both give the same pieces and
-scores.
+"""Vocabulary files: `tokenizer.json` of the `tokenizers` package and sentencepiece's .model, and what a GGUF file says
+of them. What a model makes of the pieces is its module's business.
 
-Ids: `<s> <pad> </s> <unk>`, the sentencepiece pieces from its number 3 on, `<mask>`, eleven tags, the patch indices.
-tokenizer.json: the format of the `tokenizers` package (Unigram + Precompiled). sentencepiece:
-sentencepiece_model.proto.
+tokenizer.json: Unigram + Precompiled. sentencepiece: sentencepiece_model.proto.
 """
 
 import base64
 import binascii
-import math
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kosmos_edge import _core
-from kosmos_edge.errors import ModelCorrupt, ModelNotFound
+from kosmos_edge.errors import ModelCorrupt
 
-from .sources.files import MAX_TOKENIZER_BYTES, Folder, SourceFile, brief, parse_json
+from .sources.files import brief, parse_json
 
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
-MASK = "<mask>"
-TAGS = (
-    "</doc>",
-    "<image>",
-    "</image>",
-    "</chunk>",
-    "</line>",
-    "<phrase>",
-    "</phrase>",
-    "<object>",
-    "</object>",
-    "</delimiter_of_multi_objects/>",
-    "<grounding>",
-)
-LOCATION_BINS = 32  # per side, of a vocabulary that does not list its patch indices
 # Types of GGUF's tokenizer.ggml.token_type.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
-_MAX_PIECES = 1 << 20
-_MAX_SCORE = 1e30  # float32 has room for it
-
-
-def patch_index(i: int) -> str:
-    """The piece of location cell i (row-major from the upper left)."""
-    return f"<patch_index_{i:04d}>"
+UNIGRAM = 1  # trainer_spec.model_type of a sentencepiece model
+MAX_PIECES = 1 << 20
+MAX_SCORE = 1e30  # float32 has room for it
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """Pieces by id, their unigram scores (natural log), and sentencepiece's compiled normalizer (may be empty)."""
+class Unigram:
+    """Pieces by id, their scores (natural log), and sentencepiece's compiled normaliser (may be empty)."""
 
     pieces: list[str]
     scores: list[float]
     charsmap: bytes
-    location_bins: int
-
-    @property
-    def types(self) -> list[int]:
-        """GGUF's token types by id."""
-        special = {MASK: UNUSED, SPECIALS[3]: UNKNOWN, **dict.fromkeys(SPECIALS[:3], CONTROL)}
-        first_tag = len(self.pieces) - len(TAGS) - self.location_bins**2
-        return [USER_DEFINED if i >= first_tag else special.get(piece, NORMAL) for i, piece in enumerate(self.pieces)]
 
 
-def find_vocabulary(folder: Folder, given: Path | None, files: list[SourceFile]) -> Vocabulary:
-    """Reads tokenizer.json or sentencepiece.bpe.model (+ dict.txt) of `folder`, or of `given` (a file or a folder).
+@dataclass(frozen=True)
+class SentencePiece(Unigram):
+    """A sentencepiece model. kinds: by id, in the numbers of NORMAL and its kin."""
 
-    Opened files are added to `files`.
-    """
-    name = ""
-    if given is not None:
-        is_folder = os.path.isdir(given)
-        folder = Folder(given if is_folder else given.parent)
-        if not is_folder:
-            files.append(SourceFile(given))
-            name = given.name
-    if not name:
-        names = [n for n in ("tokenizer.json", "sentencepiece.bpe.model") if folder.has(n)]
-        if not names:
-            raise ModelNotFound(f"no tokenizer.json and no sentencepiece.bpe.model in {folder.path}")
-        files.append(folder.open(names[0]))
-    file = files[-1]
-    data = file.read_all(MAX_TOKENIZER_BYTES)
-    if data[:1] == b"{":
-        return read_tokenizer_json(data, file.path)
-    symbols = None
-    if folder.has("dict.txt"):
-        files.append(folder.open("dict.txt"))
-        symbols = files[-1].read_all(MAX_TOKENIZER_BYTES)
-    return read_sentencepiece(data, file.path, symbols)
-
-
-def _checked(pieces: list[str], scores: list[float], charsmap: bytes, where: Path) -> Vocabulary:
-    """The rules that hold for every KOSMOS-2 vocabulary."""
-
-    def bad(what: str) -> ModelCorrupt:
-        return ModelCorrupt(f"{where}: {what}")
-
-    if tuple(pieces[:4]) != SPECIALS:
-        raise bad(f"the first pieces are {pieces[:4]}, expected {list(SPECIALS)}")
-    if len(set(pieces)) != len(pieces):
-        raise bad("a piece occurs twice")
-    if "" in pieces:
-        raise bad(f"piece {pieces.index('')} is empty")
-    cells = 0
-    while cells < len(pieces) and pieces[-1 - cells].startswith("<patch_index_"):
-        cells += 1
-    bins = math.isqrt(cells)
-    first = len(pieces) - cells
-    if bins == 0 or bins * bins != cells or pieces[first:] != [patch_index(i) for i in range(cells)]:
-        raise bad(f"expected the vocabulary to end in <patch_index_0000> ... of a square grid, got {cells} such pieces")
-    tags = pieces[first - len(TAGS) : first]
-    if sorted(tags) != sorted(TAGS) or pieces[first - len(TAGS) - 1] != MASK:
-        raise bad(f"expected {MASK} and the tags {' '.join(TAGS)} before the patch indices, got {tags}")
-    for piece, score in zip(pieces, scores, strict=True):
-        if not abs(score) < _MAX_SCORE:  # also refuses NaN
-            raise bad(f"piece {piece!r} has the score {score}")
-    fixed = {*SPECIALS, *pieces[first - len(TAGS) - 1 :]}  # never chosen by score
-    single = struct.Struct("<f")
-    rounded = [0.0 if p in fixed else single.unpack(single.pack(s))[0] for p, s in zip(pieces, scores, strict=True)]
-    vocabulary = Vocabulary(pieces, rounded, charsmap, bins)
-    try:
-        _core.Tokenizer(pieces, rounded, vocabulary.types, charsmap)  # what the engine refuses is not written
-    except ModelCorrupt as error:
-        raise bad(str(error)) from None
-    return vocabulary
+    kinds: list[int]
+    model_type: int
 
 
 # ---- tokenizer.json
 
 
-def read_tokenizer_json(data: bytes, where: Path) -> Vocabulary:
-    """The vocabulary of a `tokenizers` file; anything but KOSMOS-2's kind of tokenizer is an error."""
+def read_unigram_json(data: bytes, where: Path, unk: int) -> Unigram:
+    """The vocabulary of a `tokenizers` file of type Unigram with that unk_id and sentencepiece's normaliser."""
 
     def bad(what: str) -> ModelCorrupt:
         return ModelCorrupt(f"{where}: {what}")
@@ -142,26 +53,26 @@ def read_tokenizer_json(data: bytes, where: Path) -> Vocabulary:
     model = root.get("model")
     if not isinstance(model, dict) or model.get("type") != "Unigram":
         raise bad(f"expected a Unigram model, got {brief(model.get('type') if isinstance(model, dict) else model)}")
-    if model.get("unk_id") != 3 or model.get("byte_fallback"):
+    if model.get("unk_id") != unk or model.get("byte_fallback"):
         raise bad(
-            f"expected unk_id 3 without byte fallback, got {brief(model.get('unk_id'))} "
+            f"expected unk_id {unk} without byte fallback, got {brief(model.get('unk_id'))} "
             f"and byte_fallback {brief(model.get('byte_fallback'))}"
         )
     vocab = model.get("vocab")
-    if not isinstance(vocab, list) or not 4 < len(vocab) <= _MAX_PIECES:
-        raise bad(f"model.vocab is not a list of 5..{_MAX_PIECES} pieces")
+    if not isinstance(vocab, list) or not 4 < len(vocab) <= MAX_PIECES:
+        raise bad(f"model.vocab is not a list of 5..{MAX_PIECES} pieces")
     pieces, scores = [], []
     for i, entry in enumerate(vocab):
         if not (
             isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and type(entry[1]) in (int, float)
         ):
             raise bad(f"model.vocab[{i}] is {brief(entry)}, expected [piece, score]")
-        if not abs(entry[1]) < _MAX_SCORE:  # float() of a larger integer may not exist
+        if not abs(entry[1]) < MAX_SCORE:  # float() of a larger integer may not exist
             raise bad(f"piece {brief(entry[0])} has the score {brief(entry[1])}")
         pieces.append(_encodable(entry[0], where))
         scores.append(float(entry[1]))
     added = root.get("added_tokens", [])
-    if not isinstance(added, list) or len(added) > _MAX_PIECES or not all(isinstance(token, dict) for token in added):
+    if not isinstance(added, list) or len(added) > MAX_PIECES or not all(isinstance(token, dict) for token in added):
         raise bad("added_tokens is not a list of objects")
     for token in sorted(added, key=lambda t: t["id"] if type(t.get("id")) is int else -1):
         number, content = token.get("id"), token.get("content")
@@ -172,7 +83,7 @@ def read_tokenizer_json(data: bytes, where: Path) -> Vocabulary:
             scores.append(0.0)
         elif pieces[number] != content:
             raise bad(f"added token {number} is {content!r}, the vocabulary has {pieces[number]!r} there")
-    return _checked(pieces, scores, _charsmap(root.get("normalizer"), where), where)
+    return Unigram(pieces, scores, _charsmap(root.get("normalizer"), where))
 
 
 def _encodable(piece: str, where: Path) -> str:
@@ -240,8 +151,8 @@ def _fields(data: bytes, where: Path) -> Iterator[tuple[int, int | float | bytes
         yield number, struct.unpack("<f", value)[0] if kind == 5 else value
 
 
-def read_sentencepiece(data: bytes, where: Path, symbols: bytes | None) -> Vocabulary:
-    """The vocabulary of a sentencepiece unigram model. symbols: fairseq's dict.txt, which must list the same pieces."""
+def read_sentencepiece_model(data: bytes, where: Path) -> SentencePiece:
+    """What a sentencepiece .model holds. ModelCorrupt where it is not one."""
 
     def bad(what: str) -> ModelCorrupt:
         return ModelCorrupt(f"{where}: {what}")
@@ -268,22 +179,10 @@ def read_sentencepiece(data: bytes, where: Path, symbols: bytes | None) -> Vocab
         elif number == 3 and isinstance(value, bytes):  # normalizer_spec
             charsmap_value = dict(_fields(value, where)).get(2, b"")
             charsmap = charsmap_value if isinstance(charsmap_value, bytes) else b""
-    if model_type != 1:
-        raise bad(f"model type {model_type}, expected 1 (unigram)")
-    if pieces[:3] != ["<unk>", "<s>", "</s>"]:
-        raise bad(f"the first pieces are {pieces[:3]}, expected ['<unk>', '<s>', '</s>']")
-    odd = [piece for piece, kind in zip(pieces[3:], kinds[3:], strict=True) if kind != NORMAL]
-    if odd:
-        raise bad(
-            f"{len(odd)} pieces are not normal ones (the first is {odd[0]!r}); KOSMOS-2's tags are not in its model"
-        )
-    if symbols is not None:
-        _compare_dict(pieces[3:], symbols, where)
-    tail = [MASK, *TAGS, *(patch_index(i) for i in range(LOCATION_BINS**2))]
-    return _checked([*SPECIALS, *pieces[3:], *tail], [0.0] * 4 + scores[3:] + [0.0] * len(tail), charsmap, where)
+    return SentencePiece(pieces, scores, charsmap, kinds, model_type)
 
 
-def _compare_dict(pieces: list[str], symbols: bytes, where: Path) -> None:
+def compare_dict(pieces: list[str], symbols: bytes, where: Path) -> None:
     """fairseq numbers symbols by dict.txt ("piece count" per line): its order must be the model's."""
     try:
         lines = symbols.decode().rstrip("\n").split("\n")

@@ -15,20 +15,9 @@ from pathlib import Path
 
 from charsmaps import make_charsmap
 
-TAGS = [
-    "</doc>",
-    "<image>",
-    "</image>",
-    "</chunk>",
-    "</line>",
-    "<phrase>",
-    "</phrase>",
-    "<object>",
-    "</object>",
-    "</delimiter_of_multi_objects/>",
-    "<grounding>",
-]
-PATCHES = [f"<patch_index_{i:04d}>" for i in range(1024)]
+from kosmos_edge.convert.models.kosmos_layout import LOCATION_BINS, SPECIALS, TAGS, layout, location
+
+PATCHES = [location(i) for i in range(LOCATION_BINS**2)]
 PIECES = [
     ".",
     "▁the",
@@ -50,7 +39,7 @@ PIECES = [
     "e",
 ]
 CHARSMAP = make_charsmap({"ﬁ".encode(): b"fi", "ﬀ".encode(): b"ff"})
-TOKENS = ["<s>", "<pad>", "</s>", "<unk>", *PIECES, "<mask>", *TAGS, *PATCHES]
+TOKENS = layout(PIECES)
 SCORES = [0.0] * 4 + [-1.0 - 0.1 * i for i in range(len(PIECES))] + [0.0] * (1 + len(TAGS) + len(PATCHES))
 
 VOCAB = len(TOKENS)
@@ -309,10 +298,10 @@ def convert_unilm_name(name: str) -> str:
 def convert_tokenizer_json(pieces=PIECES, scores=None, charsmap=CHARSMAP) -> dict:
     """tokenizer.json as the published one is built."""
     scores = SCORES[4 : 4 + len(pieces)] if scores is None else scores
-    vocab = [[t, 0.0] for t in ("<s>", "<pad>", "</s>", "<unk>")]
+    vocab = [[t, 0.0] for t in SPECIALS]
     vocab += [[p, s] for p, s in zip(pieces, scores, strict=True)]
     vocab += [["<mask>", 0.0]]
-    added = [{"id": i, "content": t, "special": True} for i, t in enumerate(("<s>", "<pad>", "</s>", "<unk>"))]
+    added = [{"id": i, "content": t, "special": True} for i, t in enumerate(SPECIALS)]
     added += [{"id": len(vocab) - 1 + i, "content": t} for i, t in enumerate(["<mask>", *TAGS, *PATCHES])]
     return {
         "version": "1.0",

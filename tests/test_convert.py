@@ -223,11 +223,11 @@ def test_same_input_same_bytes(hf, tmp_path):
 
 
 def test_bytes_do_not_depend_on_chunks_and_threads(hf, tmp_path, monkeypatch):
-    from kosmos_edge.convert import pipeline
+    from kosmos_edge.convert import writer
 
     a = convert(hf, tmp_path / "a.gguf").output.read_bytes()
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 5000)
-    monkeypatch.setattr(pipeline, "WORKERS", 7)
+    monkeypatch.setattr(writer, "CHUNK_BYTES", 5000)
+    monkeypatch.setattr(writer, "WORKERS", 7)
     assert convert(hf, tmp_path / "b.gguf").output.read_bytes() == a
 
 

@@ -24,7 +24,7 @@ from convert_checkpoint import (
     convert_write_hf,
 )
 
-from kosmos_edge.convert import convert, pipeline, verify
+from kosmos_edge.convert import convert, verify, writer
 from kosmos_edge.convert.atomic import AtomicFile, remove_leftovers
 from kosmos_edge.convert.sources import files
 from kosmos_edge.errors import InvalidRequest, KosmosError, KosmosIOError, ModelCorrupt, ModelNotFound
@@ -106,7 +106,7 @@ def test_too_little_space_is_said_before_work(tmp_path, hf, monkeypatch):
 
 
 def test_full_disk_at_any_write(tmp_path, hf, monkeypatch):
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1 << 15)
+    monkeypatch.setattr(writer, "CHUNK_BYTES", 1 << 15)
     real = os.write
     calls = 0
 
@@ -141,7 +141,7 @@ def test_full_disk_at_any_write(tmp_path, hf, monkeypatch):
 
 def test_an_input_output_error_at_any_call(tmp_path, hf, monkeypatch):
     """Reads of the source, everything that touches the target: the old file or the new one, nothing else."""
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(writer, "CHUNK_BYTES", 1 << 16)
     output = tmp_path / "a.gguf"
     new = convert(hf, tmp_path / "new.gguf", type="q8_0").output.read_bytes()
     left = -1
@@ -283,11 +283,11 @@ RUNNER = textwrap.dedent(
     # Converts in forked children, kills each at its instant, and reports what the folder holds after every kill.
     import hashlib, json, os, signal, sys, time
     from pathlib import Path
-    from kosmos_edge.convert import convert, pipeline
+    from kosmos_edge.convert import convert, writer
 
     source, folder, (plan, reset) = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     output = folder / "a.gguf"
-    pipeline.CHUNK_BYTES = 1 << 15
+    writer.CHUNK_BYTES = 1 << 15
 
     def child(call):
         if call is not None:  # die in the middle of the call-th system call that changes the disk
@@ -377,7 +377,7 @@ def test_kill_at_random_instants(tmp_path, hf, before):
 def test_kill_at_every_kind_of_write(tmp_path, hf, monkeypatch):
     total = 0
     with monkeypatch.context() as patch:  # how many system calls there are to die in
-        patch.setattr(pipeline, "CHUNK_BYTES", 1 << 15)
+        patch.setattr(writer, "CHUNK_BYTES", 1 << 15)
         for name in ("write", "fsync", "replace"):
             real = getattr(os, name)
 

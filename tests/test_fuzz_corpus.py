@@ -14,9 +14,9 @@ from tiny import write_gguf
 
 from kosmos_edge import Model, _core, errors, open_image
 from kosmos_edge.convert import requantize
+from kosmos_edge.convert.models.kosmos_vocabulary import read_sentencepiece, read_tokenizer_json
 from kosmos_edge.convert.sources.files import Folder, SourceFile
 from kosmos_edge.convert.sources.weights import read_sharded, read_state
-from kosmos_edge.convert.tokenizer import read_sentencepiece, read_tokenizer_json
 
 PIXELS = bytes(range(192))
 OPENED: list[str] | None = None

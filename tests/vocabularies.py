@@ -9,12 +9,9 @@ from typing import Any
 import sentencepiece
 
 from kosmos_edge import _core
+from kosmos_edge.convert.models.kosmos_layout import SPECIALS, TAGS, layout, location
 
 NORMAL, UNKNOWN, CONTROL, TAG, UNUSED = 1, 2, 3, 4, 5
-TAGS = [
-    *("</doc>", "<image>", "</image>", "</chunk>", "</line>", "<phrase>", "</phrase>", "<object>", "</object>"),
-    *("</delimiter_of_multi_objects/>", "<grounding>"),
-]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -70,9 +67,9 @@ class Vocabulary:
         assert [p.get(3, NORMAL) for p in pieces[:3]] == [UNKNOWN, CONTROL, CONTROL]
         assert all(p.get(3, NORMAL) == NORMAL for p in pieces[3:])
         self.charsmap: bytes = normalizer.get(2, b"")
-        tags = TAGS + [f"<patch_index_{i:04d}>" for i in range(cells)]
-        self.pieces = ["<s>", "<pad>", "</s>", "<unk>", *(p[1].decode() for p in pieces[3:]), "<mask>", *tags]
-        self.scores = [0.0] * 4 + [p.get(2, 0.0) for p in pieces[3:]] + [0.0] * (1 + len(tags))
+        tags = [*TAGS, *(location(i) for i in range(cells))]
+        self.pieces = [*layout([p[1].decode() for p in pieces[3:]], TAGS, 0), *tags[len(TAGS) :]]
+        self.scores = [0.0] * len(SPECIALS) + [p.get(2, 0.0) for p in pieces[3:]] + [0.0] * (1 + len(tags))
         self.types = [CONTROL] * 3 + [UNKNOWN] + [NORMAL] * (len(pieces) - 3) + [UNUSED] + [TAG] * len(tags)
         self.mask = len(pieces) + 1
         self.tokenizer = _core.Tokenizer(self.pieces, self.scores, self.types, self.charsmap)

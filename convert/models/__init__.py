@@ -1,1 +1,32 @@
-"""One file per model: its tensors and its metadata."""
+"""The models that can be converted: a module each, and a row here."""
+
+from typing import Any
+
+from kosmos_edge.errors import ModelCorrupt
+
+from ..model import Model
+from ..sources.files import brief
+from . import kosmos2
+
+# config.json's model_type -> the module. The first whose `recognises` says yes converts a checkpoint.
+MODELS: dict[str, Model] = {
+    "kosmos-2": kosmos2,
+}
+
+
+def find_model(settings: dict[str, Any]) -> Model:
+    """The model that a config.json is of. ModelCorrupt names its model_type and those that are known."""
+    for model in MODELS.values():
+        if model.recognises(settings):
+            return model
+    kind = settings.get("model_type")
+    raise ModelCorrupt(f"config.json: model_type is {brief(kind)}; expected one of {', '.join(MODELS)}")
+
+
+def model_of(architecture: str) -> Model:
+    """The model of a GGUF file with this general.architecture; ModelCorrupt where there is none."""
+    for model in MODELS.values():
+        if architecture == model.ARCHITECTURE:
+            return model
+    known = ", ".join(model.ARCHITECTURE for model in MODELS.values())
+    raise ModelCorrupt(f"general.architecture is {brief(architecture)}; expected one of {known}")

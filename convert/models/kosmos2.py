@@ -1,10 +1,4 @@
-"""KOSMOS-2: source names -> GGUF names with the shapes that the settings demand, and the metadata of the file.
-
-A folder may hold `kosmos_edge.json`, which says how the converted model is to be called where it is not the published
-one: {"name", "basename", "version", "size_label", "description", "license", "languages": [..], "tags": [..],
-"source_url", "notice": a line shown when the model answers, "prompt": {task: text}}. All are optional; unknown keys
-are errors.
-"""
+"""KOSMOS-2: source names -> GGUF names with the shapes that the settings demand, and the metadata of the file."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,11 +7,19 @@ from typing import Any
 
 from kosmos_edge.errors import ModelCorrupt
 
+from ..card import general_entries, read_card
 from ..gguf import Entry
+from ..mapping import check_tensors_of
 from ..sources.checkpoint import Checkpoint
 from ..sources.files import brief
-from ..sources.tensor import FLOAT_BYTES, SourceTensor
-from ..tokenizer import Vocabulary
+from . import kosmos_vocabulary
+from .kosmos_layout import TAGS
+from .kosmos_vocabulary import Vocabulary
+
+NAME, ARCHITECTURE = "KOSMOS-2", "kosmos2"
+# Buffers that some versions of transformers stored; nothing of the model is in them.
+IGNORED = (".position_ids", "embed_positions.weights")
+TIED = {"text_model.lm_head.weight": "text_model.model.embed_tokens.weight"}
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,6 +45,15 @@ CARD = {
     "prompt": {},
 }
 _FIRST_SLOT = 4  # unk + 1: the processor's first_image_token_id
+
+
+@dataclass(frozen=True)
+class Family:
+    """What tells the models of this layout apart: KOSMOS-2, and KOSMOS-1 (kosmos1.py)."""
+
+    architecture: str
+    card: dict[str, Any]  # see card.py
+    prompts: dict[str, str]  # by task
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,11 @@ _FIXED = (
     ("vision_config", "hidden_act", "quick_gelu"),
     ("vision_config", "num_channels", 3),
 )
+
+
+def recognises(settings: dict[str, Any]) -> bool:
+    """Whether this config.json is KOSMOS-2's."""
+    return settings.get("model_type") == "kosmos-2"
 
 
 def read_config(settings: dict[str, Any]) -> Config:
@@ -177,9 +193,7 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         yield from _both(f"{projection}x_attn.{part}_proj", f"mm.attn_{part}", d, d)
 
 
-def check_stored(
-    where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]
-) -> None:
+def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> None:
     """Whether a GGUF file's tensors are those of its settings: what _core.GgufFile.tensors and _core.read_config gave.
 
     ModelCorrupt names the first that is missing, misshapen or no part of the model.
@@ -190,104 +204,58 @@ def check_stored(
         latents=settings["latents"], vision_width=vision["width"], vision_layers=vision["layers"],
         vision_ff_width=vision["ff_width"], image_size=vision["image_size"], patch_size=vision["patch_size"],
     )  # fmt: skip
-    found = {name: tuple(shape) for name, _, shape, *_ in tensors}
-    for _, name, shape in tensor_table(c):
-        if found.get(name) != shape:
-            got = f"has shape {found[name]}" if name in found else "is missing"
-            raise ModelCorrupt(f"{where}: tensor {name} {got}; expected shape {shape}")
-        del found[name]
-    if found:
-        raise ModelCorrupt(f"{where}: {len(found)} tensors are no part of this model: {', '.join(list(found)[:5])}")
-
-
-def _ignored(name: str) -> bool:
-    """Buffers that some versions of transformers stored; nothing of the model is in them."""
-    return name.endswith((".position_ids", "embed_positions.weights"))
-
-
-def map_tensors(checkpoint: Checkpoint, config: Config) -> list[tuple[str, SourceTensor]]:
-    """(GGUF name, tensor) in the order of the file; missing, unexpected or misshapen tensors are one error that lists
-    them."""
-    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not _ignored(name)}
-    head = tensors.pop("text_model.lm_head.weight", None)
-    result, wrong = [], []
-    for source, name, shape in tensor_table(config):
-        tensor = tensors.pop(source, None)
-        if tensor is None:
-            wrong.append(f"{source} {shape} is missing")
-        elif tensor.shape != shape:
-            wrong.append(f"{source} has the shape {tensor.shape}, expected {shape}")
-        elif tensor.dtype not in FLOAT_BYTES:
-            wrong.append(f"{source} is {tensor.dtype}, expected one of {', '.join(FLOAT_BYTES)}")
-        else:
-            result.append((name, tensor))
-    wrong += [f"{name} {tensor.shape} is not a tensor of KOSMOS-2" for name, tensor in sorted(tensors.items())]
-    if wrong:
-        rest = f"\n  ... and {len(wrong) - 20} more" if len(wrong) > 20 else ""
-        raise ModelCorrupt(
-            f"{checkpoint.files[0].path}: {len(wrong)} tensors do not fit the settings:\n  "
-            + "\n  ".join(wrong[:20])
-            + rest
-        )
-    if head is not None and not _equal(head, result[0][1]):
-        raise ModelCorrupt(
-            f"{checkpoint.files[0].path}: text_model.lm_head.weight differs from the embedding; "
-            "only tied heads are supported"
-        )
-    return result
-
-
-def _equal(a: SourceTensor, b: SourceTensor) -> bool:
-    if (a.dtype, a.shape) != (b.dtype, b.shape):
-        return False
-    if a.file is b.file and a.offset == b.offset:
-        return True
-    step = 1 << 22
-    return all(
-        a.read(at, min(step, a.nbytes - at)) == b.read(at, min(step, a.nbytes - at)) for at in range(0, a.nbytes, step)
-    )
+    check_tensors_of(where, tensor_table(c), tensors)
 
 
 # ---- metadata
 
 
-def metadata(checkpoint: Checkpoint, config: Config, file_type: int, sha256: list[str], converter: str) -> list[Entry]:
+def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+    """The vocabulary, with tags and location tokens."""
+    return kosmos_vocabulary.read_vocabulary(checkpoint.tokenizer, TAGS, boxes=True)
+
+
+def metadata(
+    checkpoint: Checkpoint, c: Config, vocabulary: Vocabulary, file_type: int, sha256: list[str], converter: str
+) -> list[Entry]:
     """Everything but the tensors' checksums: (key, GGUF type, value). sha256: "file name:hex" of every source file."""
-    c, vocabulary = config, checkpoint.vocabulary
+    family = Family(ARCHITECTURE, CARD, PROMPTS)
+    return family_metadata(family, checkpoint, c, vocabulary, file_type, sha256, converter)
+
+
+def family_metadata(
+    family: Family,
+    checkpoint: Checkpoint,
+    c: Config,
+    vocabulary: Vocabulary,
+    file_type: int,
+    sha256: list[str],
+    converter: str,
+) -> list[Entry]:
+    """metadata() of any model of this layout."""
     if len(vocabulary.pieces) != c.vocab:
         raise ModelCorrupt(
             f"the vocabulary has {len(vocabulary.pieces)} pieces, "
             f"the embedding of {checkpoint.files[0].path} {c.vocab} rows"
         )
-    card = _card(checkpoint.card)
+    arch = family.architecture
+    card = read_card(checkpoint.card, family.card, family.prompts)
     mean, std = _normalisation(checkpoint.preprocessor, c)
     count = sum(math.prod(shape) for _, _, shape in tensor_table(c))
     return [
-        ("general.architecture", "str", "kosmos2"),
-        ("general.type", "str", "model"),
-        ("general.name", "str", card["name"]),
-        ("general.basename", "str", card["basename"]),
-        ("general.version", "str", card["version"]),
-        ("general.size_label", "str", card["size_label"] or size_label(count)),
-        ("general.description", "str", card["description"]),
-        ("general.license", "str", card["license"]),
-        ("general.languages", "[str]", card["languages"]),
-        ("general.tags", "[str]", card["tags"]),
-        *([("general.source.url", "str", card["source_url"])] if card["source_url"] else []),
-        ("general.file_type", "u32", file_type),
-        ("general.quantization_version", "u32", 2),
-        ("kosmos2.converter", "str", converter),
-        ("kosmos2.source.sha256", "[str]", sha256),
-        ("kosmos2.context_length", "u32", c.context),
-        ("kosmos2.embedding_length", "u32", c.width),
-        ("kosmos2.block_count", "u32", c.layers),
-        ("kosmos2.feed_forward_length", "u32", c.ff_width),
-        ("kosmos2.attention.head_count", "u32", c.heads),
-        ("kosmos2.attention.layer_norm_epsilon", "f32", c.eps),
-        ("kosmos2.vocab_size", "u32", c.vocab),
-        ("kosmos2.image_token_count", "u32", c.latents),
-        ("kosmos2.location_bins", "u32", vocabulary.location_bins),
-        ("kosmos2.first_slot_token_id", "u32", _FIRST_SLOT),
+        *general_entries(card, arch, count, file_type),
+        (f"{arch}.converter", "str", converter),
+        (f"{arch}.source.sha256", "[str]", sha256),
+        (f"{arch}.context_length", "u32", c.context),
+        (f"{arch}.embedding_length", "u32", c.width),
+        (f"{arch}.block_count", "u32", c.layers),
+        (f"{arch}.feed_forward_length", "u32", c.ff_width),
+        (f"{arch}.attention.head_count", "u32", c.heads),
+        (f"{arch}.attention.layer_norm_epsilon", "f32", c.eps),
+        (f"{arch}.vocab_size", "u32", c.vocab),
+        (f"{arch}.image_token_count", "u32", c.latents),
+        *([(f"{arch}.location_bins", "u32", vocabulary.location_bins)] if vocabulary.location_bins else []),
+        (f"{arch}.first_slot_token_id", "u32", _FIRST_SLOT),
         ("clip.has_vision_encoder", "bool", True),
         ("clip.projector_type", "str", "kosmos2"),
         ("clip.use_gelu", "bool", False),  # quick gelu
@@ -301,34 +269,11 @@ def metadata(checkpoint: Checkpoint, config: Config, file_type: int, sha256: lis
         ("clip.vision.attention.layer_norm_epsilon", "f32", c.vision_eps),
         ("clip.vision.image_mean", "[f32]", mean),
         ("clip.vision.image_std", "[f32]", std),
-        *_generation(checkpoint),
-        *((f"kosmos2.prompt.{task}", "str", text) for task, text in card["prompt"].items()),
-        *([("kosmos2.notice", "str", card["notice"])] if card["notice"] else []),
-        *_vocabulary(vocabulary),
+        *_generation(checkpoint, arch),
+        *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items()),
+        *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
+        *vocabulary.entries(),
     ]
-
-
-def size_label(count: int) -> str:
-    """A number of parameters as GGUF names it: 1664485376 -> 1.6B (cut off, as the model's own name does)."""
-    for unit, scale in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if count >= scale:
-            return f"{count // (scale // 10) / 10:.1f}{unit}"
-    return str(count)
-
-
-def _card(given: dict[str, Any]) -> dict[str, Any]:
-    """CARD with the values of a kosmos_edge.json put in."""
-    for key, value in given.items():
-        expected = CARD.get(key)
-        same = isinstance(value, type(expected)) if expected is not None else False
-        parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
-        unknown = sorted(set(value) - set(PROMPTS)) if isinstance(value, dict) else []
-        if not same or unknown or not all(isinstance(part, str) for part in parts):
-            raise ModelCorrupt(
-                f"kosmos_edge.json: {key!r} is {brief(value)}; "
-                f"expected the form of {CARD.get(key)!r}, keys {list(CARD)}"
-            )
-    return {**CARD, **given, "prompt": {**PROMPTS, **given.get("prompt", {})}}
 
 
 def _normalisation(settings: dict[str, Any], c: Config) -> tuple[list[float], list[float]]:
@@ -365,7 +310,7 @@ def _normalisation(settings: dict[str, Any], c: Config) -> tuple[list[float], li
     return values[0], values[1]
 
 
-def _generation(checkpoint: Checkpoint) -> list[Entry]:
+def _generation(checkpoint: Checkpoint, arch: str) -> list[Entry]:
     """Defaults of generation: generation_config.json, else config.json's text_config, else the published values."""
     text = checkpoint.config.get("text_config")
     sources = (checkpoint.generation, text if isinstance(text, dict) else {})
@@ -376,26 +321,9 @@ def _generation(checkpoint: Checkpoint) -> list[Entry]:
             raise ModelCorrupt(
                 f"generation_config.json: {key} is {brief(value)}, expected an integer of at most {largest}"
             )
-        entries.append((f"kosmos2.generation.{key}", "u32", value))
+        entries.append((f"{arch}.generation.{key}", "u32", value))
     for key, expected in (("bos_token_id", 0), ("pad_token_id", 1), ("eos_token_id", 2)):
         value = checkpoint.generation.get(key, expected)
         if value != expected:
             raise ModelCorrupt(f"generation_config.json: {key} is {brief(value)}, expected {expected}")
     return entries
-
-
-def _vocabulary(vocabulary: Vocabulary) -> list[Entry]:
-    return [
-        ("tokenizer.ggml.model", "str", "t5"),  # llama.cpp's name of sentencepiece unigram
-        ("tokenizer.ggml.tokens", "[str]", vocabulary.pieces),
-        ("tokenizer.ggml.scores", "[f32]", vocabulary.scores),
-        ("tokenizer.ggml.token_type", "[i32]", vocabulary.types),
-        ("tokenizer.ggml.bos_token_id", "u32", 0),
-        ("tokenizer.ggml.padding_token_id", "u32", 1),
-        ("tokenizer.ggml.eos_token_id", "u32", 2),
-        ("tokenizer.ggml.unknown_token_id", "u32", 3),
-        ("tokenizer.ggml.add_bos_token", "bool", True),
-        ("tokenizer.ggml.add_space_prefix", "bool", True),
-        ("tokenizer.ggml.remove_extra_whitespaces", "bool", True),
-        ("tokenizer.ggml.precompiled_charsmap", "[u8]", vocabulary.charsmap),
-    ]

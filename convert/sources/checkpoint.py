@@ -1,12 +1,12 @@
-"""What every kind of checkpoint is turned into: tensors under Hugging Face's names, settings, vocabulary."""
+"""What every kind of checkpoint is turned into: tensors under Hugging Face's names, settings, tokenizer files."""
 
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from ..tokenizer import Vocabulary
 from .files import SourceFile
 from .tensor import SourceTensor
+from .tokenizer_files import TokenizerFiles
 
 
 @dataclass
@@ -18,8 +18,8 @@ class Checkpoint:
     config: dict[str, Any]
     generation: dict[str, Any]
     preprocessor: dict[str, Any]
-    card: dict[str, Any]  # kosmos_edge.json: how the converted model is to be called, see models/kosmos2.py
-    vocabulary: Vocabulary
+    card: dict[str, Any]  # kosmos_edge.json: how the converted model is to be called, see card.py
+    tokenizer: TokenizerFiles  # unread: the model decides what it opens
     files: list[SourceFile] = field(default_factory=list)  # everything that was read
 
     def close(self) -> None:

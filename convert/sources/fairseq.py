@@ -12,10 +12,10 @@ from typing import Any
 
 from kosmos_edge.errors import ModelCorrupt
 
-from ..tokenizer import find_vocabulary
 from .checkpoint import Checkpoint
 from .files import Folder, SourceFile, read_json
 from .tensor import SourceTensor
+from .tokenizer_files import TokenizerFiles
 from .torch_file import TorchFile
 from .unpickle import Record
 from .weights import read_torch, sniff
@@ -75,7 +75,7 @@ def open_fairseq(
             generation={},
             preprocessor={},
             card=card,
-            vocabulary=find_vocabulary(folder, tokenizer, files),
+            tokenizer=TokenizerFiles(folder, tokenizer, files),
             files=files,
         )
     except BaseException:

@@ -5,10 +5,10 @@ from typing import Any
 
 from kosmos_edge.errors import ModelNotFound
 
-from ..tokenizer import find_vocabulary
 from .checkpoint import Checkpoint
 from .files import Folder, SourceFile, read_json
 from .tensor import SourceTensor
+from .tokenizer_files import TokenizerFiles
 from .weights import read_sharded, read_state
 
 # In order of preference; an index names the files that hold the tensors.
@@ -65,6 +65,6 @@ def _read(
         generation=optional("generation_config.json"),
         preprocessor=preprocessor,
         card=optional("kosmos_edge.json"),
-        vocabulary=find_vocabulary(folder, tokenizer, files),
+        tokenizer=TokenizerFiles(folder, tokenizer, files),
         files=files,
     )

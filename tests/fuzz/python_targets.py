@@ -39,6 +39,7 @@ from pictures import make_picture_case
 
 from kosmos_edge import _core
 from kosmos_edge.convert import convert, requantize, verify
+from kosmos_edge.convert.models.kosmos_vocabulary import read_sentencepiece, read_tokenizer_json
 from kosmos_edge.convert.sources.files import Folder, SourceFile
 from kosmos_edge.convert.sources.weights import (
     read_sharded,
@@ -46,7 +47,6 @@ from kosmos_edge.convert.sources.weights import (
     read_torch,
     sniff,
 )
-from kosmos_edge.convert.tokenizer import read_sentencepiece, read_tokenizer_json
 from kosmos_edge.errors import (
     ContextTooLong,
     ImageDecodeError,

@@ -14,27 +14,21 @@ import os
 import random
 import re
 import string
+import sys
+from pathlib import Path
 
 import sentencepiece
 import texts
 from boxes import BINS
 from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES, sample_scene
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "convert" / "models"))  # the package need not be installed
+from kosmos_layout import BOS as BOS
+from kosmos_layout import EOS as EOS
+from kosmos_layout import PAD as PAD
+from kosmos_layout import TAGS, UNK, layout, location
+
 MODEL_FILE = "sentencepiece.bpe.model"
-TAGS = [
-    "</doc>",
-    "<image>",
-    "</image>",
-    "</chunk>",
-    "</line>",
-    "<phrase>",
-    "</phrase>",
-    "<object>",
-    "</object>",
-    "</delimiter_of_multi_objects/>",
-    "<grounding>",
-]
-BOS, PAD, EOS, UNK = 0, 1, 2, 3
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + r"|<patch_index_\d{4}>)")
 
 # Words of other people's questions, so that a sentence outside the world falls into a handful of pieces, not letters.
@@ -107,18 +101,9 @@ class Vocabulary:
         n = self.spm.get_piece_size()
         self.pieces = [self.spm.id_to_piece(i) for i in range(3, n)]
         self.scores = [self.spm.get_score(i) for i in range(3, n)]
-        self.tokens = [
-            "<s>",
-            "<pad>",
-            "</s>",
-            "<unk>",
-            *self.pieces,
-            "<mask>",
-            *TAGS,
-            *(f"<patch_index_{i:04d}>" for i in range(BINS * BINS)),
-        ]
+        self.tokens = layout(self.pieces, TAGS, BINS)
         self.id = {t: i for i, t in enumerate(self.tokens)}
-        self.first_location = self.id["<patch_index_0000>"]
+        self.first_location = self.id[location(0)]
         self._run = {}
 
     def __len__(self):

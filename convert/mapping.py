@@ -1,0 +1,72 @@
+"""Tensors of a checkpoint or of a GGUF file against the table of a model: names, shapes, tied heads."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kosmos_edge.errors import ModelCorrupt
+
+from .model import Model, Table
+from .sources.checkpoint import Checkpoint
+from .sources.tensor import FLOAT_BYTES, SourceTensor
+
+_LISTED = 20  # of the tensors that do not fit
+
+
+def map_tensors(checkpoint: Checkpoint, model: Model, config: Any) -> list[tuple[str, SourceTensor]]:
+    """(GGUF name, tensor) in the order of the file; missing, unexpected or misshapen tensors are one error that lists
+    them."""
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(model.IGNORED)}
+    heads = {name: tensors.pop(name) for name in model.TIED if name in tensors}
+    result, wrong = [], []
+    by_source: dict[str, SourceTensor] = {}
+    for source, name, shape in model.tensor_table(config):
+        tensor = tensors.pop(source, None)
+        if tensor is None:
+            wrong.append(f"{source} {shape} is missing")
+        elif tensor.shape != shape:
+            wrong.append(f"{source} has the shape {tensor.shape}, expected {shape}")
+        elif tensor.dtype not in FLOAT_BYTES:
+            wrong.append(f"{source} is {tensor.dtype}, expected one of {', '.join(FLOAT_BYTES)}")
+        else:
+            result.append((name, tensor))
+            by_source[source] = tensor
+    wrong += [f"{name} {tensor.shape} is not a tensor of {model.NAME}" for name, tensor in sorted(tensors.items())]
+    if wrong:
+        rest = f"\n  ... and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+        raise ModelCorrupt(
+            f"{checkpoint.files[0].path}: {len(wrong)} tensors do not fit the settings:\n  "
+            + "\n  ".join(wrong[:_LISTED])
+            + rest
+        )
+    for name, head in heads.items():
+        if not _equal(head, by_source[model.TIED[name]]):
+            raise ModelCorrupt(
+                f"{checkpoint.files[0].path}: {name} differs from the embedding; only tied heads are supported"
+            )
+    return result
+
+
+def check_tensors_of(where: str, table: Table, tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> None:
+    """Whether a GGUF file's tensors (what _core.GgufFile.tensors gave) are those of the table.
+
+    ModelCorrupt names the first that is missing, misshapen or no part of the model.
+    """
+    found = {name: tuple(shape) for name, _, shape, *_ in tensors}
+    for _, name, shape in table:
+        if found.get(name) != shape:
+            got = f"has shape {found[name]}" if name in found else "is missing"
+            raise ModelCorrupt(f"{where}: tensor {name} {got}; expected shape {shape}")
+        del found[name]
+    if found:
+        raise ModelCorrupt(f"{where}: {len(found)} tensors are no part of this model: {', '.join(list(found)[:5])}")
+
+
+def _equal(a: SourceTensor, b: SourceTensor) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    if a.file is b.file and a.offset == b.offset:
+        return True
+    step = 1 << 22
+    return all(
+        a.read(at, min(step, a.nbytes - at)) == b.read(at, min(step, a.nbytes - at)) for at in range(0, a.nbytes, step)
+    )
