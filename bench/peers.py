@@ -6,10 +6,11 @@
     python bench/peers.py --work DIR --threads 2 --resume --seconds 60   # measure for a minute, go on where it stopped
     python bench/peers.py --work DIR --write docs/benchmarks.md    # a page of what has been measured in DIR
 
-Needs a C++ compiler, CMake and Ninja, 25 GB of disk and 16 GB of memory. The first run builds the peers (20 to 60
-minutes on 2 cores) and makes models; they stay in DIR. Measuring takes about 4 minutes per round on 2 cores; --quick
-is two rounds without the slowest peers. What --seconds leaves to do ends with status 75: run it again with --resume.
-The page's figures want an idle machine. A peer that cannot be had is reported with the reason.
+Needs the package with its test extra, a C++ compiler, 25 GB of disk and 16 GB of memory; what else it needs it brings
+into DIR, also CMake and Ninja where they are not installed. The first run builds the peers (20 to 60 minutes on 2
+cores) and makes models; they stay in DIR. Measuring takes about 4 minutes per round on 2 cores; --quick is two rounds
+without the slowest peers. What --seconds leaves to do ends with status 75: run it again with --resume. The page's
+figures want an idle machine. A peer that cannot be had is reported with the reason.
 """
 
 import argparse
@@ -23,6 +24,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # behind an installed package
+
+try:
+    import kosmos_edge._native  # noqa: F401
+except ImportError as missing:
+    sys.exit(f"peers.py: {missing}")
 
 import peers_get  # noqa: E402 (these want the path above)
 import peers_models  # noqa: E402

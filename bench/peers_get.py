@@ -67,11 +67,24 @@ def source(work: Path, package: str, engine: str) -> Path:
     folder = work / f"{package.replace('-', '_')}-{version}"
     if not (folder / "vendor" / engine).exists():
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", package]
-        run([*command, "--no-build-isolation", f"{package}=={version}", "-d", work], work / "pip.log")
+        run([*command, f"{package}=={version}", "-d", work], work / "pip.log")
         archive = work / f"{folder.name}.tar.gz"
         with tarfile.open(archive) as tar:
             tar.extractall(work, filter="data")
     return folder / "vendor" / engine
+
+
+def find_tool(work: Path, name: str) -> Path:
+    """cmake or ninja: the one on the PATH, else the Python package of that name in an environment of its own."""
+    found = shutil.which(name)
+    if found:
+        return Path(found)
+    folder = work / "tools"
+    tool = folder / "bin" / name
+    if not tool.exists():
+        run([sys.executable, "-m", "venv", folder], work / "pip.log")
+        run([folder / "bin" / "python", "-m", "pip", "install", name], work / "pip.log", env=clean_environment())
+    return tool
 
 
 def build(work: Path, source_folder: Path, name: str, targets: Sequence[str], options: Sequence[str]) -> Path:
@@ -81,11 +94,10 @@ def build(work: Path, source_folder: Path, name: str, targets: Sequence[str], op
     done = folder / "complete"
     if done.exists() and done.read_text() == " ".join([*targets, *options]):
         return binaries
-    for tool in ("cmake", "ninja"):
-        if not shutil.which(tool):
-            raise Unavailable(f"{tool} is not installed")
-    run(["cmake", "-G", "Ninja", "-S", source_folder, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", *options], log)
-    run(["ninja", "-C", folder, *targets], log)
+    cmake, ninja = find_tool(work, "cmake"), find_tool(work, "ninja")
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_BUILD_TYPE=Release"]
+    run([cmake, *generator, "-S", source_folder, "-B", folder, *options], log)
+    run([ninja, "-C", folder, *targets], log)
     done.write_text(" ".join([*targets, *options]))
     return binaries
 

@@ -9,6 +9,7 @@
 Names are imported when they are first used, so that `import kosmos_edge` costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from kosmos_edge.results import Box, Done, Entity, EntityEvent, Event, Ranking, Result, Score, TextDelta, Timings
 
     __version__: str
+
+if os.path.isdir(os.path.join(os.path.dirname(os.path.dirname(__file__)), "csrc")):  # perhaps a source tree
+    from kosmos_edge import checkout
+
+    if checkout.find_root(__path__[0]):
+        checkout.complete(__path__)
 
 _HOME = {
     "CancelToken": "_native",
@@ -103,6 +110,8 @@ def __getattr__(name: str) -> Any:
             value: Any = version("kosmos-edge")
         except PackageNotFoundError:  # a source folder on the path, not an installation
             value = "0+unknown"
+    elif name == "_core":  # `from kosmos_edge import _core` is checked, too
+        value = import_module("kosmos_edge._native")._core
     elif name in _HOME:
         value = getattr(import_module(f"kosmos_edge.{_HOME[name]}"), name)
     else:

@@ -1,6 +1,19 @@
 """python -m kosmos_edge: the command line."""
 
+import sys
+
 from kosmos_edge.cli import main
 
+
+def start() -> None:
+    """Runs the command line and exits; a native part that is missing or does not fit is told in one line."""
+    try:
+        main()
+    except ImportError as error:
+        if error.name != "kosmos_edge._core":
+            raise
+        sys.exit(f"kosmos-edge: error: {error}")
+
+
 if __name__ == "__main__":
-    main()
+    start()

@@ -257,4 +257,8 @@ class Batch:
 
 def compare_logits(reference: Buffer, other: Buffer, vocab: int) -> list[tuple[float, int, int]]: ...
 
+# ---- the module itself
+
+def sources_id() -> str: ...
+
 testing: ModuleType

@@ -1,11 +1,20 @@
-"""The native module, imported in one place so that its absence is explained in one place."""
+"""The native module, imported in one place so that its absence is explained in one place.
+
+In a source tree it is the installed one (kosmos_edge/checkout.py), and must have been built from these sources.
+"""
+
+import os
 
 try:
-    from kosmos_edge import _core as _core
-except ImportError as error:  # pragma: no cover (needs a broken installation)
+    import kosmos_edge._core as _core  # not `from kosmos_edge import _core`, which comes here
+except ImportError as error:
     raise ImportError(
         "kosmos_edge._core, the native part of kosmos-edge, is missing or does not fit this Python and machine "
-        f"({error}). Install a wheel or build one with `pip install .`; a bare source folder is not enough."
+        f"({error}). Install a wheel or build one with `pip install .`; a bare source folder is not enough.",
+        name="kosmos_edge._core",
     ) from error
 
+from kosmos_edge import checkout
+
+checkout.check_native(_core, os.path.dirname(__file__))
 CancelToken = _core.CancelToken

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import kosmos_edge
 from kosmos_edge.errors import KosmosError
 
 LIBRARIES = ("libkosmos_edge.so.0", "libkosmos_edge.0.dylib", "kosmos_edge.dll")
@@ -37,18 +38,19 @@ class NativePaths:
 
 
 def native_paths() -> NativePaths:
-    """The paths in this installation; KosmosError where it has no C library (a source folder on the path)."""
-    package = Path(__file__).resolve().parent
-    for name in LIBRARIES:
-        library = package / "lib" / name
-        if library.is_file():
-            return NativePaths(
-                library,
-                package / "include",
-                package / "lib" / "pkgconfig",
-                package / "lib" / "cmake" / "kosmos_edge",
-            )
-    raise KosmosError(f"{package / 'lib'}: no C library here; an installed wheel has one ({', '.join(LIBRARIES)})")
+    """The paths in this installation; in a source tree those of the installed package. KosmosError without one."""
+    packages = [Path(folder).resolve() for folder in kosmos_edge.__path__]
+    for package in packages:
+        for name in LIBRARIES:
+            library = package / "lib" / name
+            if library.is_file():
+                return NativePaths(
+                    library,
+                    package / "include",
+                    package / "lib" / "pkgconfig",
+                    package / "lib" / "cmake" / "kosmos_edge",
+                )
+    raise KosmosError(f"{packages[0] / 'lib'}: no C library here; an installed wheel has one ({', '.join(LIBRARIES)})")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,12 +1,13 @@
 """Shared fixtures: where optional inputs lie."""
 
+import importlib
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-# Programs that tests start must find the installed package, not the checkout's folder of the same name.
+# Programs that tests start find the installed package, wherever they are started: not the sources' folder of its name.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: the Ctrl-C tests need it heard.
@@ -14,6 +15,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Ends with one line, instead of as many errors as there are test files, where the package cannot run."""
+    try:
+        importlib.import_module("kosmos_edge._native")
+    except ImportError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

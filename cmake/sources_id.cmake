@@ -1,0 +1,17 @@
+# cmake -DROOT=source tree -DOUT=header -P sources_id.cmake: what the native module is built from, as a number in a header.
+# kosmos_edge/checkout.py computes the same in a source tree and compares.
+set(KE_FILES)
+foreach(folder csrc include)
+  foreach(suffix cpp h inl cu cuh)
+    file(GLOB_RECURSE found RELATIVE ${ROOT} ${ROOT}/${folder}/*.${suffix})
+    list(APPEND KE_FILES ${found})
+  endforeach()
+endforeach()
+list(SORT KE_FILES)
+set(KE_LISTING "")
+foreach(name ${KE_FILES})
+  file(SHA256 ${ROOT}/${name} hash)
+  string(APPEND KE_LISTING "${hash}  ${name}\n")
+endforeach()
+string(SHA256 KE_SOURCES_ID "${KE_LISTING}")
+file(WRITE ${OUT} "#define KE_SOURCES_ID \"${KE_SOURCES_ID}\"\n")
