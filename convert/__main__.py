@@ -3,13 +3,34 @@
 import argparse
 import sys
 
+from kosmos_edge.cli_streams import Ended, ended_by_signals, plain_error, standard_streams, stdout_is_closed
 from kosmos_edge.errors import KosmosError
 
 from . import DEFAULT, RECIPES, convert, describe
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; -> exit status: 0 done, 1 failed, 130 interrupted (argparse exits with 2 on wrong usage)."""
+    """Runs the command; -> exit status: 0 done, 1 failed, 128 + n ended by signal n, 130 by Ctrl-C.
+
+    argparse exits with 2 on wrong usage.
+    """
+    with standard_streams(), ended_by_signals():
+        try:
+            status = _run(arguments)
+            sys.stdout.flush()
+            return status
+        except (KosmosError, OSError) as error:
+            print(f"error: {plain_error(error)}", file=sys.stderr)
+            return 1
+        except Ended as error:
+            print(f"ended by {error}", file=sys.stderr)
+            return 128 + error.number
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+
+def _run(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kosmos_edge.convert", description=__doc__)
     parser.add_argument("source", help="folder or file of the checkpoint")
     parser.add_argument("-o", "--output", required=True, help="GGUF file to write, or a folder for it")
@@ -26,24 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
             shown = percent
             print(f"\r{percent:3d} % {name:40s}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
-    try:
-        report = convert(
-            options.source,
-            options.output,
-            type=options.type,
-            overwrite=options.overwrite,
-            tokenizer=options.tokenizer,
-            progress=progress,
-        )
-    except KosmosError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    report = convert(
+        options.source,
+        options.output,
+        type=options.type,
+        overwrite=options.overwrite,
+        tokenizer=options.tokenizer,
+        progress=progress,
+    )
     for line in describe(report):
         print(line, file=sys.stderr)
-    print(report.output)
+    if not stdout_is_closed():  # the file is what was asked for
+        print(report.output)
     return 0
 
 

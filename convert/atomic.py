@@ -1,4 +1,4 @@
-"""A file that appears under its name complete or not at all.
+"""A model file that appears under its name complete or not at all. Links, modes and places: kosmos_edge/targets.py.
 
 The bytes go to `.NAME.part-<random>` in the same folder, under a lock; then fsync, a check by the caller, rename,
 fsync of the folder. A failure removes the temporary file; what a killed process left is removed by the next run for
@@ -11,16 +11,14 @@ import os
 import re
 import secrets
 import shutil
-import sys
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kosmos_edge.errors import InvalidRequest, KosmosIOError
-
-if sys.platform != "win32":
-    import fcntl
+from kosmos_edge.targets import find_target, give_name, lock
 
 _NAME_BYTES = 255  # what file systems allow
 
@@ -31,17 +29,6 @@ def _stem(target: Path) -> str:
     if len(os.fsencode(stem)) + 16 > _NAME_BYTES:
         stem = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}.part-"
     return stem
-
-
-def _lock(fd: int) -> bool:
-    """Takes the file's lock unless another process has it. Windows needs none: it refuses to remove open files."""
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def remove_leftovers(target: Path) -> list[Path]:
@@ -56,7 +43,7 @@ def remove_leftovers(target: Path) -> list[Path]:
         except OSError:
             continue  # gone meanwhile, or not ours to touch
         try:
-            if _lock(fd):
+            if lock(fd):
                 path.unlink(missing_ok=True)
                 removed.append(path)
         except OSError:
@@ -66,37 +53,47 @@ def remove_leftovers(target: Path) -> list[Path]:
     return removed
 
 
+def _kind(info: os.stat_result | None) -> str:
+    mode = 0 if info is None else info.st_mode
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISREG, "an open descriptor"))
+    return next((name for test, name in kinds if test(mode)), "a device")
+
+
 class AtomicFile:
     """`with AtomicFile(target, size) as out: out.write(offset, data); out.commit(check)`"""
 
     def __init__(self, target: Path, size: int, overwrite: bool) -> None:
-        """size: bytes that the file will have. KosmosIOError when the folder is missing, unwritable or too full."""
-        self._target = target
+        """size: bytes that the file will have.
+
+        KosmosIOError when the folder is missing, unwritable or too full; InvalidRequest for a device or pipe, which
+        takes no file with a header that is written last, and for a file that exists, without `overwrite`.
+        """
+        self._to = find_target(target, overwrite=overwrite)
+        if self._to.in_place:
+            raise InvalidRequest(f"{target} is {_kind(self._to.info)}: a model can be written to a file only")
+        if not overwrite and os.path.lexists(target):  # a link that leads nowhere
+            raise InvalidRequest(f"{target} exists: ask for overwriting (--overwrite), or choose another name")
+        self._target = self._to.path
         self._overwrite = overwrite
         self._size = size
-        self._check_target()
         try:
-            remove_leftovers(target)
-            free = shutil.disk_usage(target.parent).free
+            remove_leftovers(self._target)
+            free = shutil.disk_usage(self._target.parent).free
             if free < size:
-                raise KosmosIOError(f"{target.parent} has {free} bytes free, {target.name} needs {size}")
+                raise KosmosIOError(f"{self._target.parent} has {free} bytes free, {target.name} needs {size}")
             self._path, self._fd = self._create()
         except KosmosIOError:
             raise
         except (OSError, ValueError) as error:
-            raise KosmosIOError(f"cannot write to {target.parent}: {error}") from error
+            raise KosmosIOError(f"cannot write to {self._target.parent}: {error}") from error
         self._committed = False
-
-    def _check_target(self) -> None:
-        if not self._overwrite and os.path.lexists(self._target):
-            raise InvalidRequest(f"{self._target} exists; ask for overwriting, or choose another name")
 
     def _create(self) -> tuple[Path, int]:
         while True:
             path = self._target.parent / (_stem(self._target) + secrets.token_hex(8))
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
             # Another process may clean up between creation and lock: then the name is gone, and another one is taken.
-            if _lock(fd) and path.exists():
+            if lock(fd) and path.exists():
                 return path, fd
             os.close(fd)
 
@@ -117,20 +114,11 @@ class AtomicFile:
         except OSError as error:
             raise self._io_error(error) from error
         check(self._path)
-        self._check_target()
         try:
-            if sys.platform == "win32":  # cannot rename an open file
-                os.close(self._fd)
-            os.replace(self._path, self._target)
-            self._committed = True
-            if sys.platform != "win32":
-                folder = os.open(self._target.parent, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+            give_name(self._fd, self._path, self._to, overwrite=self._overwrite)
         except OSError as error:
             raise KosmosIOError(f"cannot name the finished file {self._target}: {error.strerror}") from error
+        self._committed = True
 
     def _io_error(self, error: OSError) -> KosmosIOError:
         free = shutil.disk_usage(self._target.parent).free

@@ -1,20 +1,23 @@
-"""kosmos-edge: the command line. stdout carries results only; exit 0 ok, 1 some input failed, 2 usage, 130 Ctrl-C.
+"""kosmos-edge: the command line. stdout carries results only.
+
+Exit 0 ok, 1 an input failed or the system refused something, 2 wrong usage, 128 + n ended by signal n (130 Ctrl-C,
+143 SIGTERM, 129 SIGHUP).
 
 Commands live in cli_*.py and are imported when they are called, so that --help is quick.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 import click
 
+from kosmos_edge.cli_streams import Ended, ended_by_signals, plain_error, standard_streams
 from kosmos_edge.errors import InvalidRequest, KosmosError
 
 # command -> (module, one line of help)
@@ -103,37 +106,46 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit code."""
-    _prepare_streams()
+    """Runs the command line; the exit code. What the system refuses becomes one line on stderr, here for all."""
+    with standard_streams(), ended_by_signals():
+        try:
+            with warnings.catch_warnings():  # Pillow's remarks about odd files: what counts is an error or a note here
+                warnings.filterwarnings("ignore", module="PIL")
+                code = _invoke(sys.argv[1:] if args is None else list(args))
+            sys.stdout.flush()
+            return code
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort:
+            _say("interrupted")
+            return 130
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, Ended) else signal.SIGINT
+            what = f"ended by {error}" if isinstance(error, Ended) else "interrupted"
+            _say("; ".join([what, *_notes(error)]), after_echo=number == signal.SIGINT)
+            return 128 + number
+        except (KosmosError, OSError, MemoryError) as error:
+            _say("; ".join([f"error: {plain_error(error)}", *_notes(error)]))
+            return 2 if isinstance(error, InvalidRequest) else 1
+
+
+def _invoke(args: list[str]) -> int:
+    """What click's own main does but for its ways with errors: it turns a closed stdout into a silent exit."""
+    if "_KOSMOS_EDGE_COMPLETE" in os.environ:  # a shell asks for completions
+        cli.main(args, "kosmos-edge")
     try:
-        with warnings.catch_warnings():  # Pillow's remarks about odd files: what counts is an error or a note here
-            warnings.filterwarnings("ignore", module="PIL")
-            code = cli.main(args=args, prog_name="kosmos-edge", standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of our output went away; Python would complain once more at exit
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KosmosError as error:
-        _say(f"error: {error}")
-        return 2 if isinstance(error, InvalidRequest) else 1
+        with cli.make_context("kosmos-edge", args) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    return code if isinstance(code, int) else 0
 
 
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        click.echo(f"kosmos-edge: {text}", err=True)
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
 
 
-def _prepare_streams() -> None:
-    """UTF-8 out whatever the console says; file names that are no UTF-8 leave as the bytes they came as."""
-    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
-        reconfigure: Any = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors=errors)
+def _say(text: str, *, after_echo: bool = False) -> None:
+    """after_echo: the terminal has just shown ^C."""
+    click.echo(("\n" if after_echo and sys.stderr.isatty() else "") + f"kosmos-edge: {text}", err=True)

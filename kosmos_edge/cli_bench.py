@@ -8,6 +8,7 @@ import click
 
 from kosmos_edge.cli_common import message_options, option, take_messages
 from kosmos_edge.cli_quality import quality
+from kosmos_edge.cli_streams import check_stdout
 from kosmos_edge.errors import InvalidRequest
 
 
@@ -43,6 +44,7 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
     from kosmos_edge.model import find_model
 
     messages = take_messages(values)
+    check_stdout()
     spec = values["model"]
     if spec is None:
         spec, why = hub.default_model()

@@ -51,7 +51,7 @@ def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in:
     kosmos-edge generate --image a.png --text "An image of a cat." --image b.png --text "An image of"
     """
     from kosmos_edge.cli_inputs import Input
-    from kosmos_edge.cli_output import Writer, open_output, text_lines
+    from kosmos_edge.cli_output import Writer, choose_format, open_output, text_lines
     from kosmos_edge.images import open_image
 
     for kind in OrderedCommand.KINDS:
@@ -60,10 +60,12 @@ def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in:
     generation = take_generation(rest)
     if not ctx.obj:
         raise click.UsageError("nothing to go on from: give --image or --text")
-    exif, frame, form = rest.pop("exif"), rest.pop("frame"), rest.pop("form")
+    exif, frame, output = rest.pop("exif"), rest.pop("frame"), rest.pop("output")
+    form = choose_format(rest.pop("form"), output)
     segments: list[Any] = []
     name = ""
-    with open_output(rest.pop("output"), rest.pop("overwrite")) as out:
+    paths = [value for kind, value in ctx.obj if kind == "image" and value != "-"]
+    with open_output(output, rest.pop("overwrite"), pictures=paths, say=messages.say) as out:
         for kind, value in ctx.obj:
             if kind == "text":
                 segments.append(value)

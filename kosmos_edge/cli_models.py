@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kosmos_edge.cli_common import Messages, message_options, option, take_messages
+from kosmos_edge.cli_streams import check_stdout, stdout_is_closed
 
 Progress = Callable[[int, int, str], None]
 
@@ -86,6 +87,7 @@ def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, kee
     from kosmos_edge import hub
 
     messages = take_messages(rest)
+    check_stdout()
     for line in hub.describe_plan(hub.plan(tag, type=type_, offline=offline, to=to)):
         messages.say(line)
     with progress_bar("pull", messages) as progress:
@@ -154,5 +156,6 @@ def convert(source: str, output: str, type_: str, tokenizer: str | None, overwri
         )
     for line in _conversion().describe(report):
         messages.say(line)
-    click.echo(str(Path(report.output)))
+    if not stdout_is_closed():  # the file is what was asked for
+        click.echo(str(Path(report.output)))
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from kosmos_edge.cli_common import message_options, option, take_messages
+from kosmos_edge.cli_streams import check_stdout
 
 DEFAULT_TYPES = "f32,f16,q8_0,q6_k,q5_k,q4_k_m,q4_0"
 DEFAULT_COUNT = 200  # scenes
@@ -71,6 +72,7 @@ def quality(
     from kosmos_edge.quality_models import Source, parse_types
 
     messages = take_messages(rest)
+    check_stdout()
     wanted = parse_types(types)
     if labels is not None:
         cases = quality_cases.labelled_cases(labels, pictures, count)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,11 +24,13 @@ from kosmos_edge.cli_common import (
     take_messages,
     take_model,
 )
+from kosmos_edge.errors import InvalidRequest, KosmosError
 
 if TYPE_CHECKING:
     from kosmos_edge.cli_inputs import Input
     from kosmos_edge.cli_output import Answer
     from kosmos_edge.images import Picture
+    from kosmos_edge.targets import Target
 
 pictures = click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
 picture = click.argument("picture", metavar="PICTURE")
@@ -164,16 +166,20 @@ def answer_all(
     """One verb over all pictures; the exit code. `rest` holds the shared options."""
     from kosmos_edge.batching import run_batch
     from kosmos_edge.cli_inputs import expand_inputs
-    from kosmos_edge.cli_output import Writer, open_output
+    from kosmos_edge.cli_output import Writer, choose_format, open_output
     from kosmos_edge.images import open_image
 
     messages = take_messages(rest)
     inputs, several = expand_inputs(given, rest.pop("recursive"))
     if task != "score":
         arguments |= take_generation(rest)
-    drawings = Drawings(rest.pop("draw", None), inputs, several, rest["overwrite"])
-    with open_output(rest.pop("output"), rest.pop("overwrite")) as out:
-        exif, frame, fail_fast, form = (rest.pop(name) for name in ("exif", "frame", "fail_fast", "form"))
+    output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
+    drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite)
+    drawings.keep_apart(output)
+    paths = (item.path for item in inputs if item.path is not None)
+    with open_output(output, overwrite, pictures=paths, say=messages.say) as out:
+        form = choose_format(form, output)
+        exif, frame, fail_fast = (rest.pop(name) for name in ("exif", "frame", "fail_fast"))
         size = min(rest.pop("batch_size", 1), len(inputs))
         model = take_model(rest, messages)
         assert not rest, rest
@@ -193,23 +199,22 @@ def answer_all(
         answers = run_batch(model, sources(), task, "yield", size, arguments, opener=opened, namer=_name)
         writer = Writer(form, several, out, _lines_of(task, arguments))
         failed = 0
-        try:
-            with closing(answers):
-                numbered = enumerate(_progress(answers, len(inputs), messages, to_terminal=out is sys.stdout))
-                for number, answer in numbered:
-                    item = inputs[number]
-                    writer.write(item.name, answer)
-                    if answer.error is not None:
-                        failed += 1
-                        messages.error(item.name, str(answer.error))
-                        if fail_fast:
-                            break
-                        continue
-                    if item.name in drawings.targets:
-                        drawings.draw(opened(stdin[0] if item.path is None else item.path), answer, item)
+        with closing(answers):
+            for number, answer in enumerate(_progress(answers, len(inputs), messages, to_terminal=out.isatty())):
+                item = inputs[number]
+                writer.write(item.name, answer)
+                error = answer.error
+                if error is None and item.name in drawings.targets:
+                    error = drawings.draw(opened, stdin[0] if item.path is None else item.path, answer, item)
+                if error is None:
                     _report(messages, item, answer, number + 1, len(inputs))
-        finally:
-            writer.close()
+                    continue
+                failed += 1
+                messages.error(item.name, str(error))
+                if fail_fast:
+                    out.complete = number + 1 == len(inputs)
+                    break
+        writer.close()
     if failed:
         messages.say(f"{failed} of {len(inputs)} failed") if len(inputs) > 1 else None
     return 1 if failed else 0
@@ -238,7 +243,7 @@ def _report(messages: Messages, item: Input, answer: Answer, number: int, count:
 
 def _progress(answers: Iterator[Answer], count: int, messages: Messages, *, to_terminal: bool) -> Iterator[Answer]:
     """The answers; with a bar on stderr where it disturbs nobody: many pictures, results not on the same terminal."""
-    shown = count > 1 and sys.stderr.isatty() and not (to_terminal and sys.stdout.isatty())
+    shown = count > 1 and sys.stderr.isatty() and not to_terminal
     if not shown or messages.quiet or messages.verbose:
         yield from answers
         return
@@ -250,27 +255,49 @@ class Drawings:
     """Where --draw writes: the file itself, or one file per picture in a folder."""
 
     def __init__(self, target: str | None, inputs: list[Input], several: bool, overwrite: bool) -> None:
-        from kosmos_edge.cli_output import check_free
-
-        self.targets: dict[str, Path] = {}  # by the picture's name
+        self.targets: dict[str, str] = {}  # by the picture's name
+        self._found: list[Target] = []
         if target is None:
             return
-        for item in inputs:
-            stem = Path(item.path).stem if item.path is not None else "stdin"
-            path = Path(target) / f"{stem}.boxes.png" if several else Path(target)
-            if path in self.targets.values():
-                raise click.UsageError(f"--draw: two pictures would be written to {path}")
-            if item.path is not None and path.exists() and path.samefile(item.path):
-                raise click.UsageError(f"--draw: {path} is the picture itself")
-            check_free(path, overwrite)
-            self.targets[item.name] = path
-        if several:
-            Path(target).mkdir(parents=True, exist_ok=True)
+        from kosmos_edge.draw import picture_format
+        from kosmos_edge.drawing_names import drawing_names
+        from kosmos_edge.targets import find_target, make_folder, refuse_pictures
 
-    def draw(self, picture: Picture, answer: Answer, item: Input) -> None:
-        """Writes the drawing of one answer about a picture that is among the targets."""
+        if several:
+            make_folder(target, "--draw: several pictures need a folder")
+            names = drawing_names([item.path or "/stdin" for item in inputs])
+            self.targets = {item.name: os.path.join(target, name) for item, name in zip(inputs, names, strict=True)}
+        else:
+            self.targets = {item.name: target for item in inputs}
+        self._found = [find_target(path, overwrite=overwrite) for path in self.targets.values()]
+        for found in self._found:
+            picture_format(found)
+        refuse_pictures("--draw", self._found, (item.path for item in inputs if item.path is not None))
+
+    def keep_apart(self, output: str | None) -> None:
+        """InvalidRequest where the results would go into one of the drawings."""
+        from kosmos_edge.targets import find_target, standard_output
+
+        results = standard_output() if output is None else find_target(output, overwrite=True)
+        for found in self._found:
+            if results is not None and found.identity is not None and found.identity == results.identity:
+                raise InvalidRequest(f"--draw: {found.name} is where the results go, too: choose another name")
+
+    def draw(
+        self, opener: Callable[[str | bytes], Picture], source: str | bytes, answer: Answer, item: Input
+    ) -> KosmosError | None:
+        """Writes the drawing of one answer; the error of a picture that cannot be drawn on.
+
+        A place that cannot be written to any longer is raised: it would be the same for the pictures to come.
+        """
         from kosmos_edge.draw import draw_boxes, save_drawing
         from kosmos_edge.results import Result
 
-        if isinstance(answer, Result):
-            save_drawing(draw_boxes(picture, answer), self.targets[item.name])
+        if not isinstance(answer, Result):
+            return None
+        try:
+            drawn = draw_boxes(opener(source), answer)
+        except KosmosError as error:
+            return error
+        save_drawing(drawn, self.targets[item.name])
+        return None

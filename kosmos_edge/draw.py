@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import colorsys
-import contextlib
+import io
 import os
-import tempfile
+import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from kosmos_edge.errors import InvalidRequest, KosmosIOError
+from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import ImageInput, open_image
 from kosmos_edge.results import Box, Corners, Entity, Result
+from kosmos_edge.targets import Target, find_target, write_whole
 
 Colour: TypeAlias = tuple[int, int, int]
 Rectangle: TypeAlias = tuple[float, float, float, float]
+_checked: set[str] = set()  # formats that this Pillow can write
 _GOLDEN_TURN = 0.618034  # steps around the colour wheel that keep neighbours far apart
 
 
@@ -58,26 +60,36 @@ def draw_boxes(image: ImageInput, result: Result | Iterable[Entity], *, scores: 
 
 
 def save_drawing(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Writes the picture in the format of the path's suffix; a failed write leaves nothing behind."""
-    target = Path(path)
+    """Writes the picture in the format of the path's suffix; a failed write leaves nothing behind.
+
+    A file that exists is replaced and keeps its mode; a link is followed; a device or pipe is written to in place, as
+    PNG where its name has no suffix. Errors: InvalidRequest (suffix, a folder, a picture that the format cannot hold),
+    KosmosIOError.
+    """
+    target = find_target(path, overwrite=True)
+    write_whole(target, _encode(image, picture_format(target), target.name))
+
+
+def picture_format(target: Target) -> str:
+    """Pillow's name of the format that the target's suffix means; InvalidRequest where none can be written."""
+    suffix = os.path.splitext(target.name)[1].lower()
     Image.init()
-    file_format = Image.EXTENSION.get(target.suffix.lower())
+    file_format = "PNG" if target.in_place and not suffix else Image.EXTENSION.get(suffix)
     if file_format is None or file_format not in Image.SAVE:
-        raise InvalidRequest(f"{target}: cannot write a picture with the suffix {target.suffix!r}; use .png or .jpg")
+        raise InvalidRequest(f"{target.name}: cannot write a picture with the suffix {suffix!r}; use .png or .jpg")
+    if file_format not in _checked:  # Pillow names formats whose library is not here, or that hold no colours
+        _encode(Image.new("RGB", (1, 1)), file_format, target.name)
+        _checked.add(file_format)
+    return file_format
+
+
+def _encode(image: Image.Image, file_format: str, name: str) -> bytes:
+    buffer = io.BytesIO()
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".kosmos-edge-", suffix=target.suffix)
-    except OSError as error:
-        raise KosmosIOError(error.errno, error.strerror, str(target)) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, file_format)
-        os.replace(temporary, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise KosmosIOError(error.errno, error.strerror or str(error), str(target)) from error
-        raise
+        image.save(buffer, file_format)
+    except (OSError, ValueError, KeyError) as error:  # nothing is written to the disk here: it is the picture
+        raise InvalidRequest(f"{name}: cannot write this picture as {file_format}: {error}") from error
+    return buffer.getvalue()
 
 
 def distinct_colour(number: int) -> Colour:
@@ -88,7 +100,14 @@ def distinct_colour(number: int) -> Colour:
 
 def _label(entity: Entity, box: Box, scores: bool) -> str:
     score = box.score if box.score is not None else entity.score
-    return f"{entity.phrase} {score:.2f}".strip() if scores and score is not None else entity.phrase
+    phrase = _one_line(entity.phrase)
+    return f"{phrase} {score:.2f}".strip() if scores and score is not None else phrase
+
+
+def _one_line(text: str) -> str:
+    """The text as it can be drawn: line breaks and other white space as blanks, control characters as U+FFFD."""
+    plain = " ".join(text.split())
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in plain)
 
 
 def _inside(box: Box, size: tuple[int, int]) -> Corners:
@@ -127,11 +146,13 @@ def _draw_label(
 def _shorten(
     pen: ImageDraw.ImageDraw, label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
 ) -> str:
-    if pen.textlength(label, font=font) <= width:
+    """The label, or as much of it as fits with dots behind it; a letter at least."""
+    most = max(1, int(width))  # letters that can be seen: each takes a pixel
+    if len(label) <= most and pen.textlength(label, font=font) <= width:
         return label
-    while len(label) > 1 and pen.textlength(label + "...", font=font) > width:
-        label = label[:-1]
-    return label.rstrip() + "..."
+    shown = range(1, min(len(label), most) + 1)
+    fitting = bisect.bisect_right(shown, width, key=lambda n: pen.textlength(label[:n] + "...", font=font))
+    return label[: max(1, fitting)].rstrip() + "..."
 
 
 def _place(size: tuple[float, float], box: Corners, canvas: tuple[int, int], placed: Sequence[Rectangle]) -> Rectangle:

@@ -5,11 +5,9 @@ that holds GGUF files). Converted files lie in `cache_dir()/models`; what is dow
 cache. Nothing here opens a socket but `plan` and `pull`, and these do not when told to be offline.
 """
 
-import contextlib
 import json
 import os
 import re
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,16 +289,12 @@ def remember_pulled(spec: str, file: Path) -> None:
 
 
 def _write_pulled(pulled: dict[str, str]) -> None:
+    from kosmos_edge.targets import find_target, make_folder, write_whole
+
     target = cache_dir() / "pulled.json"
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(pulled, indent=1, sort_keys=True), encoding="utf-8")
-        os.replace(temporary, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise KosmosIOError(f"cannot write {target}: {error.strerror}") from error
+    make_folder(str(target.parent), "the cache is a folder")
+    data = json.dumps(pulled, indent=1, sort_keys=True).encode()
+    write_whole(find_target(target, overwrite=True), data)
 
 
 # ---- fetching

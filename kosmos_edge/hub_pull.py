@@ -17,6 +17,7 @@ from typing import Any
 from kosmos_edge import hub
 from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelCorrupt, ModelNotFound
 from kosmos_edge.hub_transfer import Cancellable, Digest, download
+from kosmos_edge.targets import check_place
 
 _SHARD = r"-\d{5}-of-\d{5}\."
 # Sets of weights in order of preference: (what must be there, pattern of all files of the set).
@@ -254,6 +255,8 @@ def run_plan(plan: Plan, progress: Progress | None, keep_source: bool, cancel: C
     if plan.ready is not None:
         return plan.ready
     _check_space(plan)
+    if plan.type is not None or plan.folder != hub.hf_cache_dir():  # the library makes its cache itself
+        check_place(str(plan.folder), "a model is pulled into a folder")
     weights = sum(file.size for file in plan.files if file.large) if plan.type is not None else 0
     total = plan.download_bytes + weights  # a conversion reads the weights once
 

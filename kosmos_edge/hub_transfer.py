@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kosmos_edge.errors import Cancelled, KosmosIOError, ModelCorrupt
+from kosmos_edge.targets import PART, part_name
 
 if sys.platform != "win32":
     import fcntl
@@ -139,7 +140,10 @@ def download(
     KosmosIOError after too many failures in a row (the partial file stays and is resumed by the next call);
     ModelCorrupt when what came is not what was announced (it is removed).
     """
-    part = destination.with_name(destination.name + ".kosmos-edge.part")
+    destination = destination.resolve()  # a link stays, and what it leads to is written
+    if destination.exists() and not destination.is_file():
+        raise KosmosIOError(f"cannot write {destination}: something that is no regular file has this name")
+    part = destination.with_name(part_name(destination.name, PART))
     try:
         with _locked(part) as file:
             if destination.exists():

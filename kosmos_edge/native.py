@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kosmos_edge
+from kosmos_edge.cli_streams import plain_error, standard_streams
 from kosmos_edge.errors import KosmosError
 
 LIBRARIES = ("libkosmos_edge.so.0", "libkosmos_edge.0.dylib", "kosmos_edge.dll")
@@ -55,17 +56,24 @@ def native_paths() -> NativePaths:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line: one line on stdout, in pkg-config's manner."""
+    with standard_streams():
+        try:
+            status = _run(arguments)
+            sys.stdout.flush()
+            return status
+        except (KosmosError, OSError) as error:
+            print(f"kosmos_edge.native: {plain_error(error)}", file=sys.stderr)
+            return 1
+
+
+def _run(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kosmos_edge.native", description="Paths of the C library.")
     parser.add_argument("--cflags", action="store_true", help="arguments for compiling")
     parser.add_argument("--libs", action="store_true", help="arguments for linking")
     for name in ("library", "include", "pkg-config", "cmake"):
         parser.add_argument(f"--{name}", action="store_true", help=f"the path native_paths().{name.replace('-', '_')}")
     given = parser.parse_args(arguments)
-    try:
-        paths = native_paths()
-    except KosmosError as error:
-        print(f"kosmos_edge.native: {error}", file=sys.stderr)
-        return 1
+    paths = native_paths()
     out = [*(paths.cflags if given.cflags else []), *(paths.libs if given.libs else [])]
     out += [str(getattr(paths, name)) for name in ("library", "include", "pkg_config", "cmake") if getattr(given, name)]
     if not out:

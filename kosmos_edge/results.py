@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 from kosmos_edge.errors import InvalidRequest, KosmosError
@@ -259,9 +260,15 @@ def error_fields(error: KosmosError | None) -> dict[str, str | None]:
 
 
 def _fragment(box: Box) -> str:
-    unit, corners = ("percent", tuple(v * 100 for v in box.normalized)) if box.pixels is None else ("pixel", box.pixels)
-    x1, y1, x2, y2 = corners
-    return f"xywh={unit}:{x1:.4g},{y1:.4g},{x2 - x1:.4g},{y2 - y1:.4g}"
+    unit, corners, scale = ("percent", box.normalized, 100) if box.pixels is None else ("pixel", box.pixels, 1)
+    x1, y1, x2, y2 = (Decimal(repr(float(value))) * scale for value in corners)  # exact: no 0.30000000000000004
+    return f"xywh={unit}:" + ",".join(_decimal(value) for value in (x1, y1, x2 - x1, y2 - y1))
+
+
+def _decimal(value: Decimal) -> str:
+    """All digits, and never an exponent, which the fragment's grammar does not know."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _escape(text: str) -> str:

@@ -1,0 +1,196 @@
+"""What a command's surroundings may do to it: standard streams that are closed, full or gone, and signals.
+
+stdout that cannot be written to is an error of one line; what cannot be said on stderr is left out, and the command
+goes on. SIGTERM and SIGHUP end a command as Ctrl-C does, with the same cleaning up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from kosmos_edge.errors import KosmosIOError
+from kosmos_edge.targets import is_writable
+
+T = TypeVar("T")
+ENDING_SIGNALS = ("SIGTERM", "SIGHUP")
+REPEAT_SECONDS = 1.0  # `timeout` and others send a signal twice: the second one must not end the cleaning up
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asks the command to end; everything that heeds Ctrl-C heeds it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP raise Ended in the main thread. One that is ignored (nohup) stays ignored."""
+    last = [-REPEAT_SECONDS]
+    taken = []
+
+    def end(number: int, _: Any) -> None:
+        now = time.monotonic()
+        if now - last[0] >= REPEAT_SECONDS:
+            last[0] = now
+            raise Ended(number)
+
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+        taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def standard_streams() -> Iterator[None]:
+    """Within it stdin, stdout and stderr can be used whatever they are: an OSError of stdout or stdin says its name."""
+    _occupy_descriptors()
+    before = sys.stdin, sys.stdout, sys.stderr
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        # UTF-8 out whatever the console says; file names that are no UTF-8 leave as the bytes they came as.
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors=errors)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Closed()))
+    sys.stdout, sys.stderr = _Stream(sys.stdout, "stdout"), _Stream(sys.stderr, None)
+    try:
+        yield
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before
+        for stream in (sys.stdout, sys.stderr):
+            _let_go(stream)
+
+
+def plain_error(error: BaseException) -> str:
+    """The error in one line: file and reason where the system refused something, without Python's error number."""
+    if isinstance(error, OSError) and error.strerror:
+        shown = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+        text = f"{' -> '.join(shown)}: {error.strerror}" if shown else error.strerror
+    else:
+        text = str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+    return " ".join(text.split("\n"))
+
+
+def check_stdout() -> None:
+    """KosmosIOError where nothing can be written to stdout because it is closed, or is open for reading only."""
+    stream = sys.stdout.stream if isinstance(sys.stdout, _Stream) else sys.stdout
+    closed = stream is None
+    with contextlib.suppress(OSError, AttributeError):  # a stream without a descriptor: a test's, or a notebook's
+        closed = closed or not is_writable(stream.fileno())
+    if closed:
+        raise KosmosIOError(errno.EBADF, "it is closed, and the results would go there", "stdout")
+
+
+def stdout_is_closed() -> bool:
+    """Whether the command was started without a stdout."""
+    try:
+        check_stdout()
+    except KosmosIOError:
+        return True
+    return False
+
+
+def _occupy_descriptors() -> None:
+    """Closed ones of 0, 1 and 2 become /dev/null, in the direction that nobody uses for 0 and 1.
+
+    Else the next file that is opened, perhaps the model, would have the number, and a message would go into it.
+    """
+    if os.name != "posix":
+        return
+    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                opened = os.open(os.devnull, flags)
+                if opened != number:
+                    os.dup2(opened, number)
+                    os.close(opened)
+                os.set_inheritable(number, True)
+
+
+def _let_go(stream: Any) -> None:
+    """What is left in the buffer of a broken stream is dropped: Python would complain about it at exit, with 120."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(null, stream.fileno())
+            finally:
+                os.close(null)
+            stream.flush()
+
+
+class _Closed(io.RawIOBase):
+    """stdin that is not there."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        raise KosmosIOError(errno.EBADF, "it is closed", "stdin")
+
+
+class _Stream(io.TextIOBase):
+    """stdout or stderr. name: what an error calls it; None: there are no errors, what cannot be written is left out."""
+
+    def __init__(self, stream: Any, name: str | None) -> None:
+        self.stream = stream
+        self._name = name
+
+    def _try(self, call: Callable[[], T], otherwise: T) -> T:
+        try:
+            if self.stream is None:
+                raise OSError(errno.EBADF, "it is closed")
+            return call()
+        except OSError as error:
+            if self._name is None:
+                return otherwise
+            raise KosmosIOError(error.errno or errno.EIO, error.strerror or str(error), self._name) from error
+
+    def write(self, text: str) -> int:
+        return self._try(lambda: self.stream.write(text), 0)
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            self._try(self.stream.flush, None)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self.stream is not None and bool(self.stream.isatty())
+
+    def fileno(self) -> int:
+        if self.stream is None:
+            raise io.UnsupportedOperation("fileno")
+        return int(self.stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return getattr(self.stream, "errors", None)
