@@ -1,5 +1,6 @@
-// Times the vision tower of llama.cpp: `mtmd_encode LLM.gguf VISION.gguf THREADS [gpu]` loads, prints {"ready": ...}, then answers
-// every line on stdin (the number of repeats) with {"ms": [...]}: encodings of one random 224 x 224 picture by libmtmd.
+// Times the vision tower of llama.cpp: `mtmd_encode LLM.gguf VISION.gguf THREADS [gpu]` loads, prints {"ready": ...},
+// then answers every line on stdin (the number of repeats) with {"ms": [...]}: encodings of one random 224 x 224
+// picture by libmtmd.
 #include <sys/resource.h>
 
 #include <chrono>

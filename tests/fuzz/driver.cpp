@@ -23,7 +23,8 @@ namespace {
 
 constexpr double kLongestCase = 20;  // s of processor time
 
-const fuzz::Target* const kTargets[] = {&fuzz::header_target, &fuzz::gguf_target, &fuzz::tokenizer_target, &fuzz::image_target};
+const fuzz::Target* const kTargets[] = {&fuzz::header_target, &fuzz::gguf_target, &fuzz::tokenizer_target,
+                                        &fuzz::image_target};
 const char* target_name = "";
 std::string replay_words;            // seed, or the file
 std::atomic<long long> current{-1};  // number of the case that runs
