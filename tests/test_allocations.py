@@ -1,6 +1,6 @@
 """A decoded token allocates nothing on the heap, however it is chosen: tests/native/allocations.cpp counts.
 
-cmake -S . -B FOLDER -DKOSMOS_EDGE_SELFTEST=ON -DSKBUILD_PROJECT_VERSION=0 && cmake --build FOLDER, then
+cmake -S . -B FOLDER -DKOSMOS_EDGE_SELFTEST=ON -DKOSMOS_EDGE_PYTHON=OFF && cmake --build FOLDER, then
 KOSMOS_EDGE_NATIVE=FOLDER pytest tests/test_allocations.py; or with the programs of tests/native/cross.sh, emulated:
 KOSMOS_EDGE_AARCH64=FOLDER.
 """

@@ -1,0 +1,10 @@
+# The native tests: -DKOSMOS_EDGE_SELFTEST=ON builds the programs of tests/native, `ctest --test-dir FOLDER` runs them.
+foreach(program selftest caption allocations)
+  add_executable(${program} tests/native/${program}.cpp)
+  target_compile_options(${program} PRIVATE -Wall -Wextra)
+  target_link_libraries(${program} PRIVATE kosmos_edge_core)
+endforeach()
+set(KE_NANO ${CMAKE_CURRENT_SOURCE_DIR}/kosmos_edge/data/nano-q4_k_m.gguf)
+add_test(NAME kernels COMMAND selftest)
+add_test(NAME allocations COMMAND allocations ${KE_NANO} 1)
+add_test(NAME allocations_2_threads COMMAND allocations ${KE_NANO} 2)
