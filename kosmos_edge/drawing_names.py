@@ -2,8 +2,8 @@
 
 photos/IMG_1.png becomes IMG_1.boxes.png. Pictures of one stem keep their suffix (IMG.png.boxes.png, IMG.jpg.boxes.png);
 where that is not enough, the folders above come before it, as few as tell them apart (a_IMG_1.png.boxes.png). What is
-still equal, because a file is really named so, is numbered in the order of the pictures (IMG-2.boxes.png). Upper and
-lower case and Unicode's ways of writing one letter count as equal, as they do on the disks of other systems.
+equal all the same is numbered in the order of the pictures (IMG.png-2.boxes.png). Upper and lower case and Unicode's
+ways of writing one letter count as equal, as they do on the disks of other systems.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ def drawing_names(pictures: Sequence[str]) -> list[str]:
         wanted = {picture: _name(picture, parts[picture], depth) for picture in left}
         count = Counter(_key(name) for name in wanted.values())
         for picture in left:
-            if count[_key(wanted[picture])] == 1 or depth >= len(parts[picture]):
+            if count[_key(wanted[picture])] == 1:
                 names[picture] = wanted[picture]
+            elif depth >= len(parts[picture]):  # no folder tells it apart
+                names[picture] = _name(picture, parts[picture], 1)
         left = [picture for picture in left if picture not in names]
         depth += 1
     taken: set[str] = set()

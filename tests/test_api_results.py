@@ -156,6 +156,19 @@ def test_to_markdown() -> None:
     assert nameless.to_markdown() == "text"
 
 
+def test_fragments_are_plain_decimals_of_full_precision() -> None:
+    def fragment(box: Box) -> str:
+        return Result("x", [Entity("x", (0, 1), (box,))]).to_markdown().partition("xywh=")[2].rstrip(")")
+
+    assert fragment(Box((0.1, 0.1, 0.2, 0.2), (12345.678901, 0.5, 54321.75, 99999.0))) == (
+        "pixel:12345.678901,0.5,41976.071099,99998.5"
+    )
+    assert fragment(Box((1e-7, 2.5e-5, 0.3, 0.4))) == "percent:0.00001,0.0025,29.99999,39.9975"
+    third = 1 / 3
+    assert fragment(Box((0, 0, third, 1))) == "percent:0,0,33.33333333333333,100"
+    assert float(fragment(Box((0, 0, third, 1))).split(",")[2]) == pytest.approx(third * 100, rel=1e-15)
+
+
 def test_ranking_is_json() -> None:
     rows = [
         Score("a cat", -1.0, 0.7, -1.0, -0.5, [5, 6], [-0.4, -0.6]),
@@ -196,6 +209,40 @@ def test_any_size_can_be_drawn_on(size: tuple[int, int]) -> None:
     ]
     entities.append(Entity("", (0, 0), (Box((0.9, 0.9, 0.1, 0.1)),)))
     assert draw_boxes(Image.new("RGB", size), entities).size == size
+
+
+PHRASES = [
+    *("a red\nhat", "\r\n", "a\tb\x0bc", "\x00x", "\x1b[31mred", "a\u2028b\u2029c", "\ud800", "\u202eto the left"),
+    *("שלום עולם", "مرحبا", "😀" * 50, "👨\u200d👩\u200d👧", "e" + "\u0301" * 5000, "ﷺ" * 3000, "w" * 200_000),
+]
+
+
+@pytest.mark.parametrize("phrase", PHRASES, ids=[ascii(phrase[:12]) for phrase in PHRASES])
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (1500, 40)])
+def test_any_phrase_can_be_drawn(phrase: str, size: tuple[int, int]) -> None:
+    entities = [Entity(phrase, (0, 1), (Box((0.1, 0.1, 0.5, 0.5), score=score),)) for score in (None, 0.5)]
+    assert draw_boxes(Image.new("RGB", size), entities).size == size
+
+
+def test_a_line_break_is_drawn_as_a_blank() -> None:
+    def drawn(phrase: str) -> bytes:
+        return draw_boxes(Image.new("RGB", (300, 200)), [Entity(phrase, (0, 1), (box(0.1, 0.5, 0.9, 0.9),))]).tobytes()
+
+    assert drawn("a red\nhat") == drawn("a red \r\n hat\n") == drawn("a red hat") != drawn("a redhat")
+
+
+def test_a_long_phrase_is_measured_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import ImageDraw
+
+    calls, real = [], ImageDraw.ImageDraw.textlength
+
+    def textlength(pen: ImageDraw.ImageDraw, text: str, **options: object) -> float:
+        calls.append(len(text))
+        return real(pen, text, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "textlength", textlength)
+    draw_boxes(Image.new("RGB", (200, 200)), [Entity("w" * 100_000, (0, 1), (box(0.1, 0.5, 0.9, 0.9),))])
+    assert len(calls) < 20 and max(calls) < 300
 
 
 def test_labels_do_not_cover_each_other() -> None:
