@@ -4,6 +4,8 @@ u = 2^-24 is float32's unit roundoff. A sum of n float32 products added one afte
 n u sum |w x|; the kernels sum chunks of 128 and add the chunks' sums.
 """
 
+import math
+
 import numpy as np
 
 U = 2.0**-24
@@ -27,6 +29,33 @@ def heavy(rng, *shape) -> np.ndarray:
     x = rng.standard_normal(shape)
     x[rng.random(shape) < 0.01] *= 30
     return f32(x)
+
+
+def activation(name: str, x) -> np.ndarray:
+    """The activations of csrc/backend/backend.h in float64."""
+    x = np.asarray(x, np.float64)
+    with np.errstate(over="ignore"):
+        if name == "gelu_erf":
+            return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+        if name == "gelu_tanh":
+            return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        if name == "quick_gelu":
+            return x / (1 + np.exp(-1.702 * x))
+        if name == "silu":
+            return x / (1 + np.exp(-x))
+    return {"none": x, "relu": np.maximum(x, 0)}[name]
+
+
+def rotate(x: np.ndarray, table: np.ndarray, positions: list[int], heads: int, interleaved: bool) -> np.ndarray:
+    """x (rows, heads * d) with rotary positions, in x's own type; table: (positions, dims), cosines, then sines."""
+    dims, rows = table.shape[1], len(positions)
+    y = x.copy().reshape(rows, heads, -1)
+    c, s = (a[positions][:, None, :] for a in (table[:, : dims // 2], table[:, dims // 2 :]))
+    first = slice(0, dims, 2) if interleaved else slice(0, dims // 2)
+    second = slice(1, dims, 2) if interleaved else slice(dims // 2, dims)
+    a, b = y[..., first].copy(), y[..., second].copy()
+    y[..., first], y[..., second] = a * c - b * s, b * c + a * s
+    return y.reshape(rows, -1)
 
 
 def dot_bound(terms: int, magnitude: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from kosmos_edge import _core
 from kosmos_edge.errors import DeviceUnavailable
 
 EXACT = _core.isa() != "scalar"  # whose multiply-adds round twice
+ACTIVATIONS = ["none", "gelu_erf", "quick_gelu", "relu", "gelu_tanh", "silu"]
 TYPES = ["Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q5_0", "Q4_1", "F16", "BF16", "F32"]
 
 
@@ -49,15 +50,18 @@ def test_products(both, dtype: str, m: int, rows: int, cols: int) -> None:
     """Every type, few and many rows, rows of weights that fill no panel, with norm, bias, activation and residual."""
     rng = np.random.default_rng(m * rows)
     data = _core.quantize(dtype, f32(rng.standard_normal((rows, cols))), row_length=cols)
-    norm = (f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols)), 1e-5)
+    gamma, beta = f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols))
+    norm, act = (gamma, beta, 1e-5), ["none", "gelu_erf", "quick_gelu"][m % 3]
     x, bias, residual = heavy(rng, m, cols), f32(rng.standard_normal(rows)), f32(rng.standard_normal((m, rows)))
-    act = ["none", "gelu_erf", "quick_gelu"][m % 3]
     want, got = (ops.linear([(dtype, data, rows)], cols, x, m, bias, act, residual, norm, m % 4) for ops in both)
-    if dtype == "Q4_1":  # float weights on the device, products of codes on the CPU
+    if dtype != "Q4_1":
+        assert same(got, want)
+        norm, act = (gamma, None, 1e-5, "rms"), {1: "relu", 2: "gelu_tanh", 3: "silu", 9: "silu", 37: "gelu_tanh"}[m]
+        want, got = (ops.linear([(dtype, data, rows)], cols, x, m, bias, act, None, norm, m % 4) for ops in both)
+        assert same(got, want)
+    else:  # float weights on the device, products of codes on the CPU
         error = np.abs(floats(got, m, rows) - floats(want, m, rows)).max() / np.abs(floats(want, m, rows)).max()
         assert error < 0.04
-    else:
-        assert same(got, want)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "Q8_0"])
@@ -107,7 +111,7 @@ def test_some_outputs_only(both) -> None:
     x, gamma, beta = heavy(rng, 2, 256), f32(rng.standard_normal(256)), f32(rng.standard_normal(256))
     outputs = [0, 3, 255, 299]
     want, got = (
-        ops.norm_linear_rows([("Q6_K", data, 300)], 256, x, 2, gamma, beta, 1e-5, outputs, False) for ops in both
+        ops.norm_linear_rows([("Q6_K", data, 300)], 256, x, 2, (gamma, beta, 1e-5), outputs, False) for ops in both
     )
     assert same(got, want)
 
@@ -119,31 +123,68 @@ def test_row_operations(both, cols: int) -> None:
     x, y = heavy(rng, 5, cols), f32(rng.standard_normal((5, cols)))
     gamma, beta = f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols))
     cpu, cuda = both
-    assert same(cuda.layer_norm(x, 5, cols, gamma, beta, 1e-5), cpu.layer_norm(x, 5, cols, gamma, beta, 1e-5))
+    for norm in ((gamma, beta, 1e-5), (gamma, None, 1e-5), (gamma, None, 1e-6, "rms"), (gamma, beta, 1e-6, "rms")):
+        assert same(cuda.norm(x, 5, cols, norm), cpu.norm(x, 5, cols, norm))
     assert same(cuda.l2_normalize(x, 5, cols, 1e-12), cpu.l2_normalize(x, 5, cols, 1e-12))
     assert cuda.add(x, y, 5, cols) == cpu.add(x, y, 5, cols)
     assert cuda.copy(x, 5, cols) == cpu.copy(x, 5, cols)
+    assert cuda.add_scaled(x, 0.37, y, 5, cols) == cpu.add_scaled(x, 0.37, y, 5, cols)
+    halves = np.concatenate([x, y], axis=1)
+    for act in ACTIVATIONS:
+        assert same(cuda.gate(halves, act, 5, cols), cpu.gate(halves, act, 5, cols)), act
 
 
-@pytest.mark.parametrize("m,n,heads,dim", [(1, 1, 2, 64), (17, 65, 3, 64), (5, 140, 2, 16), (3, 33, 1, 136)])
-def test_attention(both, m: int, n: int, heads: int, dim: int) -> None:
-    """All-to-all, tiles of queries and keys that are not full."""
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("heads,dim,dims", [(2, 64, 64), (3, 80, 32), (1, 24, 6)])
+def test_rotary_positions(both, heads: int, dim: int, dims: int, interleaved: bool) -> None:
+    """Whole heads and parts of them."""
+    rng = np.random.default_rng(dims)
+    x, table = f32(rng.standard_normal((4, heads * dim))), f32(rng.standard_normal((9, dims)))
+    want, got = (ops.rope(x, heads, dim, table, 9, dims, interleaved, [0, 8, 3, 3]) for ops in both)
+    assert got == want
+
+
+def test_embedded_rows(both) -> None:
+    """Decoded on the host; rows of negative ids keep what they have."""
+    rng = np.random.default_rng(4)
+    y = f32(rng.standard_normal((5, 256)))
+    table = ("Q4_K", _core.quantize("Q4_K", f32(rng.standard_normal((9, 256))), row_length=256), 9)
+    want, got = (ops.embed_rows(table, 256, [8, -1, -1, 0, 8], 1.7, y, False) for ops in both)
+    assert got == want and floats(got, 5, 256)[1:3].tobytes() == y[1:3].tobytes()
+
+
+@pytest.mark.parametrize(
+    "m,n,heads,dim,kv_heads",
+    [
+        (1, 1, 2, 64, 2),
+        (17, 65, 3, 64, 1),
+        (5, 140, 2, 16, 2),
+        (3, 33, 1, 136, 1),
+        (9, 60, 6, 88, 2),
+        (6, 601, 2, 64, 1),
+    ],
+)
+def test_attention(both, m: int, n: int, heads: int, dim: int, kv_heads: int) -> None:
+    """All-to-all, tiles of queries and keys that are not full; more positions than four queries per warp leave room
+    for; heads that share keys and values."""
     rng = np.random.default_rng(n)
-    q, kv = f32(rng.standard_normal((m, heads * dim))), f32(rng.standard_normal((n, 2 * heads * dim)))
-    want, got = (ops.attention(q, kv, m, n, heads, dim, dim**-0.5) for ops in both)
+    q, kv = f32(rng.standard_normal((m, heads * dim))), f32(rng.standard_normal((n, 2 * kv_heads * dim)))
+    want, got = (ops.attention(q, kv, m, n, heads, dim, dim**-0.5, kv_heads=kv_heads) for ops in both)
     assert same(got, want)
 
 
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("copied", [True, False])
-@pytest.mark.parametrize("n,heads,dim", [(140, 2, 64), (20, 3, 24), (9, 1, 160)])
-def test_attention_over_caches(both, half: bool, copied: bool, n: int, heads: int, dim: int) -> None:
+@pytest.mark.parametrize("n,heads,dim,kv_heads", [(140, 2, 64, 2), (20, 3, 24, 3), (9, 1, 160, 1), (30, 6, 88, 2)])
+def test_attention_over_caches(both, half: bool, copied: bool, n: int, heads: int, dim: int, kv_heads: int) -> None:
     """Rows of several caches, which grow while they are filled and may be copied piece by piece."""
     rng = np.random.default_rng(n)
-    width, rows = heads * dim, [(0, n - 1), (1, 0), (1, n // 2), (0, 3)]
-    q = f32(rng.standard_normal((len(rows), width)))
+    width, rows = kv_heads * dim, [(0, n - 1), (1, 0), (1, n // 2), (0, 3)]
+    q = f32(rng.standard_normal((len(rows), heads * dim)))
     k, v = f32(rng.standard_normal((2, n, width))), f32(rng.standard_normal((2, n, width)))
-    want, got = (ops.kv_attention(q, k, v, rows, 2, n, heads, dim, dim**-0.5, half, 48, 2, copied) for ops in both)
+    want, got = (
+        ops.kv_attention(q, k, v, rows, 2, n, heads, dim, dim**-0.5, half, 48, 2, copied, kv_heads) for ops in both
+    )
     assert same(got, want)
 
 

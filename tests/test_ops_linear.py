@@ -211,17 +211,19 @@ def test_erf_within_2e_7(ops):
     assert np.abs(2 * y / d - 1 - erf(d / np.sqrt(2))).max() <= 2e-7
 
 
+@pytest.mark.parametrize("kind", ["layer", "rms"])
 @pytest.mark.parametrize("dtype", ["F32", "Q4_K"])
-def test_residual_bias_and_norm_compose(ops, dtype):
+def test_residual_bias_and_norm_compose(ops, dtype, kind):
     rng = np.random.default_rng(2)
     m, rows, cols = 10, 90, 256
     data, x = encode(dtype, rng.standard_normal((rows, cols))), heavy(rng, m, cols)
     bias, residual = f32(rng.standard_normal(rows)), heavy(rng, m, rows)
     gamma, beta = f32(rng.standard_normal(cols)), f32(rng.standard_normal(cols))
-    normed = floats(ops.layer_norm(x, m, cols, gamma, beta, 1e-5), m, cols)
+    norm = (gamma, beta if kind == "layer" else None, 1e-5, kind)
+    normed = floats(ops.norm(x, m, cols, norm), m, cols)
     plain = run(ops, [(dtype, data, rows)], normed, bias, "quick_gelu")
     np.testing.assert_array_equal(
-        run(ops, [(dtype, data, rows)], x, bias, "quick_gelu", residual, (gamma, beta, 1e-5), pad=5), plain + residual
+        run(ops, [(dtype, data, rows)], x, bias, "quick_gelu", residual, norm, pad=5), plain + residual
     )
 
 
@@ -280,7 +282,8 @@ def test_chosen_rows_have_the_bits_of_all(ops, dtype):
         x = f32(rng.standard_normal((m, cols)))
         want = run(ops, parts, x, norm=(gamma, beta, 1e-5))[:, outputs]
         for composed in (False, True):
-            got = floats(ops.norm_linear_rows(parts, cols, x, m, gamma, beta, 1e-5, outputs, composed), m, len(outputs))
+            data = ops.norm_linear_rows(parts, cols, x, m, (gamma, beta, 1e-5), outputs, composed)
+            got = floats(data, m, len(outputs))
             np.testing.assert_array_equal(got, want)
 
 

@@ -1,4 +1,4 @@
-// What a device must do for a model: ~16 coarse operations on float32 matrices.
+// What a device must do for a model: ~20 coarse operations on float32 matrices.
 // The model graph is written once against this class; a device implements the primitives and may override
 // the fused operations, whose default bodies (fused.cpp) are composed of primitives.
 #pragma once
@@ -48,7 +48,7 @@ class KvCache {
  public:
   virtual ~KvCache() = default;
   int layers = 0;
-  int64_t width = 0;                 // heads * head_dim
+  int64_t width = 0;                 // KV heads * head_dim
   int64_t capacity = 0;              // positions that fit
   virtual size_t bytes() const = 0;  // of device memory, for `capacity` positions
 };
@@ -59,13 +59,28 @@ struct Slot {
   int32_t pos = 0;
 };
 
+// Layer: (x - mean) / sqrt(var + eps) * gamma + beta, biased variance. Rms: x / sqrt(mean(x^2) + eps) * gamma + beta.
+enum class NormKind { Layer, Rms };
+
 struct Norm {
   const Buffer* gamma = nullptr;  // (cols)
-  const Buffer* beta = nullptr;   // (cols)
+  const Buffer* beta = nullptr;   // (cols), or nullptr: zeros
   float eps = 1e-5f;
+  NormKind kind = NormKind::Layer;
 };
 
-enum class Activation { None, GeluErf, QuickGelu };
+// GeluErf: x/2 (1 + erf(x / sqrt 2)). QuickGelu: x / (1 + e^(-1.702 x)). Relu: max(x, 0).
+// GeluTanh: x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). Silu: x / (1 + e^-x).
+enum class Activation { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };
+
+// Rotary positions: in the first `dims` values of each head, pair i at position p becomes
+//   (a, b) -> (a cos - b sin, b cos + a sin), cos and sin being table[p][i] and table[p][dims / 2 + i].
+// Pairs are values (i, i + dims / 2), or if interleaved (2 i, 2 i + 1). dims is even.
+struct Rope {
+  const Buffer* table = nullptr;  // (positions, dims)
+  int64_t dims = 0;
+  bool interleaved = false;
+};
 
 // What an uploaded matrix is for. ManyRows: it always meets hundreds of rows at once, so that arithmetic decides and
 // not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's type has.
@@ -90,7 +105,7 @@ class Backend {
   virtual void read(Mat src, float* host) = 0;
   // parts: matrices (out_i, in) stacked by rows; bias: sum(out_i) floats or nullptr. Reads each part once, in order.
   virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use = Use::Any) = 0;
-  virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
+  virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                             DType type) = 0;   // type: F32 or F16
   virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored
   // Positions [begin, end) of every layer of src -> dst (same layers, width and type; reserves what dst needs). What
@@ -100,28 +115,41 @@ class Backend {
   // ---- primitives. Outputs never alias inputs unless said.
   // y (m, out) = act(x (m, in) W^T + b) + residual; residual may be y itself (y += ...) or absent (data == nullptr).
   virtual void linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) = 0;
-  // y = (x - mean) / sqrt(var + eps) * gamma + beta per row, biased variance; y may be x.
-  virtual void layer_norm(Mat x, const Norm& norm, Mat y) = 0;
+  // Each row by itself, see NormKind; y may be x.
+  virtual void norm(Mat x, const Norm& norm, Mat y) = 0;
   // x /= max(||x||_2, eps) per row, in place.
   virtual void l2_normalize(Mat x, float eps) = 0;
   // y += x, same shape.
   virtual void add(Mat x, Mat y) = 0;
+  // y += factor * x, same shape.
+  virtual void add_scaled(Mat x, float factor, Mat y) = 0;
+  // y = factor * x, same shape; y may be x.
+  virtual void scale(Mat x, float factor, Mat y) = 0;
+  // y = act(gate) * up, same shapes; y may be gate or up. (SwiGLU and GeGLU: gate and up are halves of one product.)
+  virtual void gate(Mat gate, Activation act, Mat up, Mat y) = 0;
   virtual void copy(Mat x, Mat y) = 0;
-  // softmax(q k^T * scale) v per head, no mask. q (m, heads*d), k and v (n, heads*d), out (m, heads*d).
+  // Turns the queries or keys of `heads` heads, x (m, heads*d), in place; row r is at position slots[r].pos.
+  virtual void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) = 0;
+  // softmax(q k^T * scale) v per head, no mask. q (m, heads*d), k and v (n, kv_heads*d), out (m, heads*d). heads is a
+  // multiple of kv_heads; head j reads keys and values of KV head j / (heads / kv_heads). d: multiples of 8 up to 256.
   virtual void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out,
                          Precision precision = Precision::Float) = 0;
   // Stores row r of k and v (m, width) at slots[r] of one layer.
   virtual void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) = 0;
-  // Row r of q attends to positions 0..slots[r].pos of its own cache (causal; kv_write comes first).
+  // Row r of q attends to positions 0..slots[r].pos of its own cache (causal; kv_write comes first). Heads share KV
+  // heads as in attention().
   virtual void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) = 0;
 
-  // ---- fused; the defaults (fused.cpp) are layer_norm into scratch, then linear.
-  // y = act(LN(x) W^T + b) + residual. scratch (m, in) may be overwritten.
+  // ---- fused; the defaults (fused.cpp) are norm into scratch, then linear.
+  // y = act(norm(x) W^T + b) + residual. scratch (m, in) may be overwritten.
   virtual void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y);
   // Only some rows of W: y (m, outputs.size()), column i the one that norm_linear gives for row outputs[i], bit for
   // bit.
   virtual void norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs, Mat scratch,
                                 Mat y);
+  // Row r of y = factor * row ids[r] of the table, a matrix (rows, y.cols) in the host's memory; where ids[r] < 0 row r
+  // of y stays as it is. The default decodes on the host and writes.
+  virtual void embed_rows(const Tensor& table, std::span<const int32_t> ids, float factor, Mat y);
 
   // ---- the choice of a token
   // Whether the device chooses tokens itself. Where not, the engine reads the logits and chooses from them.

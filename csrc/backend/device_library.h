@@ -8,7 +8,7 @@ namespace ke {
 
 // Both sides are C++ and share the classes of backend.h: a library of another interface or compiler is refused.
 // To be raised with every change of backend.h or of this file.
-constexpr int kDeviceInterface = 2;
+constexpr int kDeviceInterface = 3;
 #define KE_DEVICE_COMPILER __VERSION__
 
 struct DeviceLibrary {

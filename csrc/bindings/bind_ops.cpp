@@ -34,8 +34,11 @@ std::vector<float> floats(nb::handle object, int64_t count, const char* what) {
 Activation activation(const std::string& name) {
   if (name == "none") return Activation::None;
   if (name == "gelu_erf") return Activation::GeluErf;
-  KE_CHECK(name == "quick_gelu", InvalidRequest, "unknown activation '", name, "'");
-  return Activation::QuickGelu;
+  if (name == "quick_gelu") return Activation::QuickGelu;
+  if (name == "relu") return Activation::Relu;
+  if (name == "gelu_tanh") return Activation::GeluTanh;
+  KE_CHECK(name == "silu", InvalidRequest, "unknown activation '", name, "'");
+  return Activation::Silu;
 }
 
 DType dtype(const std::string& name) {
@@ -51,6 +54,20 @@ struct Device {
   Device(Backend& b, const float* host, int64_t rows, int64_t cols, int64_t pad = 0)
       : buffer(b.alloc(rows * (cols + pad))), mat(buffer->data, rows, cols, cols + pad) {
     if (host) b.write(host, mat);
+  }
+};
+
+// A norm on the backend, given as (gamma, beta or None, eps) or (gamma, beta or None, eps, "layer" or "rms").
+struct DeviceNorm {
+  Norm norm;
+  std::unique_ptr<Device> gamma, beta;
+  DeviceNorm(Backend& b, const nb::tuple& given, int64_t cols) {
+    const std::string kind = given.size() > 3 ? nb::cast<std::string>(given[3]) : "layer";
+    KE_CHECK(kind == "layer" || kind == "rms", InvalidRequest, "unknown norm '", kind, "'");
+    gamma = std::make_unique<Device>(b, floats(given[0], cols, "gamma").data(), 1, cols);
+    if (!given[1].is_none()) beta = std::make_unique<Device>(b, floats(given[1], cols, "beta").data(), 1, cols);
+    norm = {gamma->buffer.get(), beta ? beta->buffer.get() : nullptr, nb::cast<float>(given[2]),
+            kind == "rms" ? NormKind::Rms : NormKind::Layer};
   }
 };
 
@@ -83,11 +100,11 @@ class Ops {
 
   std::string description() const { return backend_->description(); }
   void alloc(int64_t floats) { backend_->alloc(floats); }
-  void alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, const std::string& type) {
-    backend_->alloc_kv(layers, heads, head_dim, capacity, dtype(type));
+  void alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity, const std::string& type) {
+    backend_->alloc_kv(layers, kv_heads, head_dim, capacity, dtype(type));
   }
 
-  // parts: (dtype, bytes, rows); norm: (gamma, beta, eps) or None; pad: see Device; many_rows: Use::ManyRows.
+  // parts: (dtype, bytes, rows); norm: see DeviceNorm, or None; pad: see Device; many_rows: Use::ManyRows.
   nb::bytes linear(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle bias,
                    const std::string& act, nb::handle residual, nb::handle norm, int64_t pad, bool many_rows) {
     const Parts w_parts(parts, cols);
@@ -95,14 +112,9 @@ class Ops {
     const std::vector<float> hx = floats(x, m * cols, "x"),
                              hb = bias.is_none() ? std::vector<float>() : floats(bias, out, "bias");
     const std::vector<float> hr = residual.is_none() ? std::vector<float>() : floats(residual, m * out, "residual");
-    std::vector<float> gamma, beta, result(m * out);
-    float eps = 0;
-    if (!norm.is_none()) {
-      const auto n = nb::cast<nb::tuple>(norm);
-      gamma = floats(n[0], cols, "gamma");
-      beta = floats(n[1], cols, "beta");
-      eps = nb::cast<float>(n[2]);
-    }
+    std::vector<float> result(m * out);
+    std::unique_ptr<DeviceNorm> first;
+    if (!norm.is_none()) first = std::make_unique<DeviceNorm>(*backend_, nb::cast<nb::tuple>(norm), cols);
     const Activation a = activation(act);
     {
       nb::gil_scoped_release release;
@@ -110,12 +122,11 @@ class Ops {
           backend_->upload(w_parts.tensors, hb.empty() ? nullptr : hb.data(), many_rows ? Use::ManyRows : Use::Any);
       Device dx(*backend_, hx.data(), m, cols, pad), dy(*backend_, hr.empty() ? nullptr : hr.data(), m, out, pad);
       const Mat r = hr.empty() ? Mat() : dy.mat;  // y += ...
-      if (gamma.empty()) {
-        backend_->linear(*w, dx.mat, a, r, dy.mat);
+      if (first) {
+        Device s(*backend_, nullptr, m, cols, pad);
+        backend_->norm_linear(dx.mat, first->norm, *w, a, r, s.mat, dy.mat);
       } else {
-        Device g(*backend_, gamma.data(), 1, cols), b(*backend_, beta.data(), 1, cols),
-            s(*backend_, nullptr, m, cols, pad);
-        backend_->norm_linear(dx.mat, {g.buffer.get(), b.buffer.get(), eps}, *w, a, r, s.mat, dy.mat);
+        backend_->linear(*w, dx.mat, a, r, dy.mat);
       }
       backend_->read(dy.mat, result.data());
     }
@@ -123,19 +134,18 @@ class Ops {
   }
 
   // Some rows of the product alone; composed: by the default body of Backend.
-  nb::bytes norm_linear_rows(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle gamma,
-                             nb::handle beta, float eps, const std::vector<int32_t>& outputs, bool composed) {
+  nb::bytes norm_linear_rows(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, const nb::tuple& norm,
+                             const std::vector<int32_t>& outputs, bool composed) {
     const Parts w_parts(parts, cols);
-    const std::vector<float> hx = floats(x, m * cols, "x"), hg = floats(gamma, cols, "gamma"),
-                             hb = floats(beta, cols, "beta");
+    const std::vector<float> hx = floats(x, m * cols, "x");
     const std::unique_ptr<Linear> w = backend_->upload(w_parts.tensors, nullptr);
-    Device dx(*backend_, hx.data(), m, cols, 3), g(*backend_, hg.data(), 1, cols), b(*backend_, hb.data(), 1, cols),
-        s(*backend_, nullptr, m, cols, 3), dy(*backend_, nullptr, m, static_cast<int64_t>(outputs.size()), 5);
-    const Norm norm{g.buffer.get(), b.buffer.get(), eps};
+    const DeviceNorm n(*backend_, norm, cols);
+    Device dx(*backend_, hx.data(), m, cols, 3), s(*backend_, nullptr, m, cols, 3),
+        dy(*backend_, nullptr, m, static_cast<int64_t>(outputs.size()), 5);
     if (composed)
-      backend_->Backend::norm_linear_rows(dx.mat, norm, *w, outputs, s.mat, dy.mat);
+      backend_->Backend::norm_linear_rows(dx.mat, n.norm, *w, outputs, s.mat, dy.mat);
     else
-      backend_->norm_linear_rows(dx.mat, norm, *w, outputs, s.mat, dy.mat);
+      backend_->norm_linear_rows(dx.mat, n.norm, *w, outputs, s.mat, dy.mat);
     return read(dy);
   }
 
@@ -165,11 +175,11 @@ class Ops {
     return out;
   }
 
-  nb::bytes layer_norm(nb::handle x, int64_t rows, int64_t cols, nb::handle gamma, nb::handle beta, float eps) {
-    const std::vector<float> hx = floats(x, rows * cols, "x"), hg = floats(gamma, cols, "gamma"),
-                             hb = floats(beta, cols, "beta");
-    Device dx(*backend_, hx.data(), rows, cols, 3), g(*backend_, hg.data(), 1, cols), b(*backend_, hb.data(), 1, cols);
-    backend_->layer_norm(dx.mat, {g.buffer.get(), b.buffer.get(), eps}, dx.mat);
+  nb::bytes norm(nb::handle x, int64_t rows, int64_t cols, const nb::tuple& norm) {
+    const std::vector<float> hx = floats(x, rows * cols, "x");
+    const DeviceNorm n(*backend_, norm, cols);
+    Device dx(*backend_, hx.data(), rows, cols, 3);
+    backend_->norm(dx.mat, n.norm, dx.mat);
     return read(dx);
   }
 
@@ -187,6 +197,26 @@ class Ops {
     return read(dy);
   }
 
+  // y + factor x, and factor x into a matrix of its own.
+  nb::tuple add_scaled(nb::handle x, float factor, nb::handle y, int64_t rows, int64_t cols) {
+    const std::vector<float> hx = floats(x, rows * cols, "x"), hy = floats(y, rows * cols, "y");
+    Device dx(*backend_, hx.data(), rows, cols, 3), dy(*backend_, hy.data(), rows, cols, 5),
+        scaled(*backend_, nullptr, rows, cols, 1);
+    backend_->add_scaled(dx.mat, factor, dy.mat);
+    backend_->scale(dx.mat, factor, scaled.mat);
+    return nb::make_tuple(read(dy), read(scaled));
+  }
+
+  // halves (rows, 2 cols): gate and up side by side, as one product leaves them; the result takes the place of up.
+  nb::bytes gate(nb::handle halves, const std::string& act, int64_t rows, int64_t cols) {
+    const std::vector<float> host = floats(halves, rows * 2 * cols, "halves");
+    Device d(*backend_, host.data(), rows, 2 * cols, 3), y(*backend_, nullptr, rows, cols);
+    const Mat up = d.mat.col_range(cols, 2 * cols);
+    backend_->gate(d.mat.col_range(0, cols), activation(act), up, up);
+    backend_->copy(up, y.mat);
+    return read(y);
+  }
+
   nb::bytes copy(nb::handle x, int64_t rows, int64_t cols) {
     const std::vector<float> hx = floats(x, rows * cols, "x");
     Device dx(*backend_, hx.data(), rows, cols, 3), dy(*backend_, nullptr, rows, cols, 5);
@@ -194,36 +224,69 @@ class Ops {
     return read(dy);
   }
 
-  // q (m, width), kv (n, 2 width): keys and values side by side, as a projection leaves them.
+  // Row r of x is at positions[r] of the table (rows, dims): see Rope.
+  nb::bytes rope(nb::handle x, int64_t heads, int64_t head_dim, nb::handle table, int64_t table_rows, int64_t dims,
+                 bool interleaved, const std::vector<int>& positions) {
+    const int64_t rows = static_cast<int64_t>(positions.size()), cols = heads * head_dim;
+    const std::vector<float> hx = floats(x, rows * cols, "x"), ht = floats(table, table_rows * dims, "table");
+    Device dx(*backend_, hx.data(), rows, cols, 3), dt(*backend_, ht.data(), table_rows, dims);
+    const std::unique_ptr<KvCache> cache = backend_->alloc_kv(1, heads, head_dim, 16, DType::F32);
+    std::vector<Slot> slots;
+    for (int pos : positions) slots.push_back({cache.get(), pos});
+    backend_->rope(dx.mat, heads, {dt.buffer.get(), dims, interleaved}, slots);
+    return read(dx);
+  }
+
+  // The table as (dtype, bytes, rows); y (ids, cols) is what rows of negative ids keep; composed: by the default body.
+  nb::bytes embed_rows(const nb::tuple& table, int64_t cols, const std::vector<int32_t>& ids, float factor,
+                       nb::handle y, bool composed) {
+    nb::list one;
+    one.append(table);
+    const Parts parts(one, cols);
+    const int64_t rows = static_cast<int64_t>(ids.size());
+    const std::vector<float> hy = floats(y, rows * cols, "y");
+    Device dy(*backend_, hy.data(), rows, cols, 5);
+    if (composed)
+      backend_->Backend::embed_rows(parts.tensors[0], ids, factor, dy.mat);
+    else
+      backend_->embed_rows(parts.tensors[0], ids, factor, dy.mat);
+    return read(dy);
+  }
+
+  // q (m, heads head_dim), kv (n, 2 kv_heads head_dim): keys and values side by side, as a projection leaves them.
+  // kv_heads 0: as many as heads.
   nb::bytes attention(nb::handle q, nb::handle kv, int64_t m, int64_t n, int64_t heads, int64_t head_dim, float scale,
-                      bool rounded) {
-    const int64_t width = heads * head_dim;
-    const std::vector<float> hq = floats(q, m * width, "q"), hkv = floats(kv, n * 2 * width, "kv");
-    Device dq(*backend_, hq.data(), m, width, 3), dkv(*backend_, hkv.data(), n, 2 * width),
+                      bool rounded, int64_t kv_heads) {
+    const int64_t width = heads * head_dim, kv_width = (kv_heads ? kv_heads : heads) * head_dim;
+    const std::vector<float> hq = floats(q, m * width, "q"), hkv = floats(kv, n * 2 * kv_width, "kv");
+    Device dq(*backend_, hq.data(), m, width, 3), dkv(*backend_, hkv.data(), n, 2 * kv_width),
         out(*backend_, nullptr, m, width, 5);
     {
       nb::gil_scoped_release release;
-      backend_->attention(dq.mat, dkv.mat.col_range(0, width), dkv.mat.col_range(width, 2 * width), heads, scale,
-                          out.mat, rounded ? Precision::Rounded : Precision::Float);
+      backend_->attention(dq.mat, dkv.mat.col_range(0, kv_width), dkv.mat.col_range(kv_width, 2 * kv_width), heads,
+                          scale, out.mat, rounded ? Precision::Rounded : Precision::Float);
     }
     return read(out);
   }
 
-  // k, v (caches, n, width); row r of q attends in cache rows[r][0] up to position rows[r][1]. Positions are written
-  // `batch` at a time into caches that grow on the way; with `copied`, attention reads copies of the caches.
+  // k, v (caches, n, kv_heads head_dim), kv_heads 0: as many as heads; row r of q attends in cache rows[r][0] up to
+  // position rows[r][1]. Positions are written `batch` at a time into caches that grow on the way; with `copied`,
+  // attention reads copies of the caches.
   nb::bytes kv_attention(nb::handle q, nb::handle k, nb::handle v, const std::vector<std::pair<int, int>>& rows,
                          int64_t caches, int64_t n, int64_t heads, int64_t head_dim, float scale, bool half,
-                         int64_t batch, int layers, bool copied) {
-    const int64_t width = heads * head_dim, m = static_cast<int64_t>(rows.size());
-    const std::vector<float> hq = floats(q, m * width, "q"), hk = floats(k, caches * n * width, "k"),
+                         int64_t batch, int layers, bool copied, int64_t kv_heads) {
+    const int64_t all = heads * head_dim, m = static_cast<int64_t>(rows.size());
+    if (kv_heads == 0) kv_heads = heads;
+    const int64_t width = kv_heads * head_dim;
+    const std::vector<float> hq = floats(q, m * all, "q"), hk = floats(k, caches * n * width, "k"),
                              hv = floats(v, caches * n * width, "v");
     const DType type = half ? DType::F16 : DType::F32;
-    Device dq(*backend_, hq.data(), m, width), dk(*backend_, hk.data(), caches * n, width, 3),
+    Device dq(*backend_, hq.data(), m, all), dk(*backend_, hk.data(), caches * n, width, 3),
         dv(*backend_, hv.data(), caches * n, width, 3);
-    Device out(*backend_, nullptr, m, width, 5);
+    Device out(*backend_, nullptr, m, all, 5);
     std::vector<std::unique_ptr<KvCache>> store;
     for (int64_t c = 0; c < caches; ++c) {
-      store.push_back(backend_->alloc_kv(layers, heads, head_dim, 1, type));
+      store.push_back(backend_->alloc_kv(layers, kv_heads, head_dim, 1, type));
       for (int64_t i = 0; i < n; i += batch) {
         const int64_t end = std::min(n, i + batch);
         std::vector<Slot> slots;
@@ -236,7 +299,7 @@ class Ops {
     }
     if (copied)
       for (auto& c : store) {
-        std::unique_ptr<KvCache> other = backend_->alloc_kv(layers, heads, head_dim, 1, type);
+        std::unique_ptr<KvCache> other = backend_->alloc_kv(layers, kv_heads, head_dim, 1, type);
         for (int64_t i = 0; i < n; i += batch) backend_->kv_copy(*c, *other, i, std::min(n, i + batch));
         c = std::move(other);
       }
@@ -327,13 +390,19 @@ void bind_ops(nb::module_& m) {
            nb::arg("rules"), nb::arg("composed") = false)
       .def("alloc", &Ops::alloc)
       .def("alloc_kv", &Ops::alloc_kv)
-      .def("layer_norm", &Ops::layer_norm)
+      .def("norm", &Ops::norm)
       .def("l2_normalize", &Ops::l2_normalize)
       .def("add", &Ops::add)
+      .def("add_scaled", &Ops::add_scaled)
+      .def("gate", &Ops::gate)
       .def("copy", &Ops::copy)
       .def("attention", &Ops::attention, nb::arg("q"), nb::arg("kv"), nb::arg("m"), nb::arg("n"), nb::arg("heads"),
-           nb::arg("head_dim"), nb::arg("scale"), nb::arg("rounded") = false)
-      .def("kv_attention", &Ops::kv_attention);
+           nb::arg("head_dim"), nb::arg("scale"), nb::arg("rounded") = false, nb::arg("kv_heads") = 0)
+      .def("kv_attention", &Ops::kv_attention, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("rows"),
+           nb::arg("caches"), nb::arg("n"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("scale"), nb::arg("half"),
+           nb::arg("batch"), nb::arg("layers"), nb::arg("copied"), nb::arg("kv_heads") = 0)
+      .def("rope", &Ops::rope)
+      .def("embed_rows", &Ops::embed_rows);
   t.def("quantize_activations", &quantize_activations);
   t.def("visits", &visits, nb::call_guard<nb::gil_scoped_release>());
   t.def("cgroup_cpu_quota", &cgroup_cpu_quota);

@@ -22,11 +22,19 @@ int64_t head_dim_of(Mat q, int64_t heads) {
   return d;
 }
 
+// Query heads that share a KV head.
+int64_t head_group(int64_t heads, int64_t kv_heads) {
+  KE_CHECK(kv_heads > 0 && heads % kv_heads == 0, InvalidRequest, "attention: ", heads,
+           " heads cannot share keys and values of ", kv_heads);
+  return heads / kv_heads;
+}
+
 }  // namespace
 
 void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) {
   const int64_t d = head_dim_of(q, heads), dims = (d + 15) / 16 * 16, n = k.rows;
-  KE_ASSERT(k.cols == q.cols && v.cols == q.cols && v.rows == n && out.rows == q.rows && out.cols == q.cols && n > 0);
+  KE_ASSERT(k.cols % d == 0 && v.cols == k.cols && v.rows == n && out.rows == q.rows && out.cols == q.cols && n > 0);
+  const int64_t group = head_group(heads, k.cols / d);
   if (q.rows == 0) return;
   const int tile_cols = kernels_.tile_cols;
   const int64_t tiles = tile_count(q.rows, tile_cols);
@@ -48,15 +56,15 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   uint8_t* memory = arena->take(slots * own_bytes);
 
   run_tasks(pool_, heads * splits, grain, [&](int slot, int64_t task) {
-    const int64_t head = task / splits, split = task % splits, first = head * d;
+    const int64_t head = task / splits, split = task % splits, first = head * d, kv = head / group * d;
     uint8_t* keys = memory + slot * own_bytes;
     float* scales = codes ? reinterpret_cast<float*>(keys + key_bytes) : nullptr;
     float* values = reinterpret_cast<float*>(keys + key_bytes + scale_bytes);
     if (codes)
-      kernels_.lay_key_codes(k.data + first, k.stride, n, d, keys, scales);
+      kernels_.lay_key_codes(k.data + kv, k.stride, n, d, keys, scales);
     else
-      kernels_.lay_keys(k.data + first, k.stride, n, d, reinterpret_cast<float*>(keys));
-    kernels_.lay_values(v.data + first, v.stride, n, d, values);
+      kernels_.lay_keys(k.data + kv, k.stride, n, d, reinterpret_cast<float*>(keys));
+    kernels_.lay_values(v.data + kv, v.stride, n, d, values);
     for (int64_t tile = tiles * split / splits; tile < tiles * (split + 1) / splits; ++tile) {
       const int64_t row = tile_start(q.rows, tile_cols, tile);
       AttentionTask t;
@@ -99,10 +107,11 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
   const int64_t d = head_dim_of(q, heads);
   KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(slots.size()) >= q.rows);
   if (q.rows == 0) return;
+  const int64_t kv_heads = static_cast<const CpuKvCache&>(*slots[0].cache).heads(), group = head_group(heads, kv_heads);
   int64_t longest = 0;
   for (int64_t r = 0; r < q.rows; ++r) {
     const auto& c = static_cast<const CpuKvCache&>(*slots[r].cache);
-    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == heads && c.head_dim() == d && slots[r].pos >= 0 &&
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && slots[r].pos >= 0 &&
               slots[r].pos < c.capacity);
     longest = std::max<int64_t>(longest, slots[r].pos + 1);
   }
@@ -138,9 +147,9 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
     t.head_dim = d;
     t.scale = scale;
     t.half = cache.half();
-    t.keys = cache.keys(layer, head);
+    t.keys = cache.keys(layer, head / group);
     t.key_scales = nullptr;
-    t.values = cache.values(layer, head);
+    t.values = cache.values(layer, head / group);
     t.value_panel = cache.capacity;
     t.out = out.data + row * out.stride + head * d;
     t.out_stride = out.stride;

@@ -9,6 +9,7 @@
 #include "cpu/kv_cache.h"
 #include "cpu/select.h"
 #include "cpu/tasks.h"
+#include "quant/codec.h"
 
 namespace ke {
 
@@ -62,9 +63,9 @@ std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, con
   return upload_linear(pool_, kernels_.panels, parts, bias, use == Use::ManyRows && kernels_.coarse);
 }
 
-std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
+std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                               DType type) {
-  return std::make_unique<CpuKvCache>(layers, heads, head_dim, capacity, type);
+  return std::make_unique<CpuKvCache>(layers, kv_heads, head_dim, capacity, type);
 }
 
 void CpuBackend::reserve(KvCache& cache, int64_t capacity) { static_cast<CpuKvCache&>(cache).reserve(capacity); }
@@ -78,12 +79,11 @@ void CpuBackend::kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_
             [&](int, int64_t layer) { to.copy_layer(from, static_cast<int>(layer), begin, end); });
 }
 
-void CpuBackend::layer_norm(Mat x, const Norm& norm, Mat y) {
-  KE_ASSERT(x.rows == y.rows && x.cols == y.cols && norm.gamma->count >= x.cols && norm.beta->count >= x.cols);
-  run_tasks(pool_, x.rows, row_grain(x.cols), [&](int, int64_t r) {
-    kernels_.layer_norm(x.data + r * x.stride, norm.gamma->data, norm.beta->data, norm.eps, x.cols,
-                        y.data + r * y.stride);
-  });
+void CpuBackend::norm(Mat x, const Norm& norm, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols && fits(norm, x.cols));
+  const RowNorm row = row_norm(norm);
+  run_tasks(pool_, x.rows, row_grain(x.cols),
+            [&](int, int64_t r) { kernels_.norm(x.data + r * x.stride, &row, x.cols, y.data + r * y.stride); });
 }
 
 void CpuBackend::l2_normalize(Mat x, float eps) {
@@ -95,6 +95,50 @@ void CpuBackend::add(Mat x, Mat y) {
   KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
   run_tasks(pool_, x.rows, row_grain(x.cols),
             [&](int, int64_t r) { kernels_.add(x.data + r * x.stride, y.data + r * y.stride, x.cols); });
+}
+
+void CpuBackend::add_scaled(Mat x, float factor, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  run_tasks(pool_, x.rows, row_grain(x.cols),
+            [&](int, int64_t r) { kernels_.add_scaled(x.data + r * x.stride, factor, y.data + r * y.stride, x.cols); });
+}
+
+void CpuBackend::scale(Mat x, float factor, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  run_tasks(pool_, x.rows, row_grain(x.cols),
+            [&](int, int64_t r) { kernels_.scale(x.data + r * x.stride, factor, y.data + r * y.stride, x.cols); });
+}
+
+void CpuBackend::gate(Mat gate, Activation act, Mat up, Mat y) {
+  KE_ASSERT(gate.rows == y.rows && gate.cols == y.cols && up.rows == y.rows && up.cols == y.cols);
+  run_tasks(pool_, y.rows, row_grain(y.cols), [&](int, int64_t r) {
+    kernels_.gate(gate.data + r * gate.stride, act_of(act), up.data + r * up.stride, y.data + r * y.stride, y.cols);
+  });
+}
+
+void CpuBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) {
+  const int64_t d = x.cols / heads;
+  KE_ASSERT(x.cols % heads == 0 && rope.dims % 2 == 0 && rope.dims <= d);
+  KE_ASSERT(static_cast<int64_t>(slots.size()) >= x.rows);
+  for (int64_t r = 0; r < x.rows; ++r)
+    KE_ASSERT(slots[r].pos >= 0 && (slots[r].pos + 1) * rope.dims <= rope.table->count);
+  run_tasks(pool_, x.rows, row_grain(x.cols), [&](int, int64_t r) {
+    for (int64_t h = 0; h < heads; ++h)
+      kernels_.rope(x.data + r * x.stride + h * d, rope.table->data + slots[r].pos * rope.dims, rope.dims,
+                    rope.interleaved);
+  });
+}
+
+void CpuBackend::embed_rows(const Tensor& table, std::span<const int32_t> ids, float factor, Mat y) {
+  KE_ASSERT(table.cols() == y.cols && static_cast<int64_t>(ids.size()) == y.rows);
+  for (int32_t id : ids) KE_ASSERT(id < table.rows());
+  const size_t row_bytes = table.bytes / static_cast<size_t>(table.rows());
+  run_tasks(pool_, y.rows, row_grain(y.cols), [&](int, int64_t r) {
+    if (ids[r] < 0) return;
+    float* row = y.data + r * y.stride;
+    decode(table.dtype, table.data + row_bytes * static_cast<size_t>(ids[r]), row, y.cols);
+    kernels_.scale(row, factor, row, y.cols);
+  });
 }
 
 void CpuBackend::copy(Mat x, Mat y) {

@@ -10,6 +10,14 @@
 
 namespace ke::cpu {
 
+inline Act act_of(Activation a) { return static_cast<Act>(a); }
+static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu));
+
+inline RowNorm row_norm(const Norm& n) {
+  return {n.gamma->data, n.beta ? n.beta->data : nullptr, n.eps, n.kind == NormKind::Rms};
+}
+inline bool fits(const Norm& n, int64_t cols) { return n.gamma->count >= cols && (!n.beta || n.beta->count >= cols); }
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
@@ -23,7 +31,8 @@ class CpuBackend final : public Backend {
   void write(const float* host, Mat dst) override;
   void read(Mat src, float* host) override;
   std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use) override;
-  std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type) override;
+  std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                                    DType type) override;
   void reserve(KvCache& cache, int64_t capacity) override;
   void kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) override;
 
@@ -31,10 +40,15 @@ class CpuBackend final : public Backend {
   void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) override;
   void norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs, Mat scratch,
                         Mat y) override;
-  void layer_norm(Mat x, const Norm& norm, Mat y) override;
+  void norm(Mat x, const Norm& norm, Mat y) override;
   void l2_normalize(Mat x, float eps) override;
   void add(Mat x, Mat y) override;
+  void add_scaled(Mat x, float factor, Mat y) override;
+  void scale(Mat x, float factor, Mat y) override;
+  void gate(Mat gate, Activation act, Mat up, Mat y) override;
   void copy(Mat x, Mat y) override;
+  void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) override;
+  void embed_rows(const Tensor& table, std::span<const int32_t> ids, float factor, Mat y) override;
   void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) override;
   void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
   void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;

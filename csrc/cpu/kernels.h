@@ -23,7 +23,7 @@ constexpr int kMaxHeadDim = 256;
 // How a weight matrix is stored in panels. Layouts: panels.h. I8 is no file's type: see coarse.cpp.
 enum class PanelType : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, I8 };
 
-enum class Act : int { None, GeluErf, QuickGelu };
+enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as Activation
 
 // Rows of activations, repacked for the linear kernels so that a tile's rows lie close together:
 // float:     values[chunk of kFloatChunk k][row][kFloatChunk]
@@ -87,6 +87,14 @@ struct AttentionTask {
   float* scratch;  // attention_scratch_floats(), 64-byte aligned
 };
 
+// As Norm. beta: or nullptr.
+struct RowNorm {
+  const float* gamma;
+  const float* beta;
+  float eps;
+  bool rms;
+};
+
 struct Kernels {
   const char* name;
   int tile_cols;  // widest tile of columns
@@ -99,9 +107,15 @@ struct Kernels {
   void (*pack_quantized)(const float* x, const Packed* out, int64_t row);
   void (*linear)(const LinearTask* task);
 
-  void (*layer_norm)(const float* x, const float* gamma, const float* beta, float eps, int64_t n, float* y);
+  void (*norm)(const float* x, const RowNorm* norm, int64_t n, float* y);
   void (*l2_normalize)(float* x, float eps, int64_t n);
   void (*add)(const float* x, float* y, int64_t n);
+  void (*add_scaled)(const float* x, float factor, float* y, int64_t n);
+  void (*scale)(const float* x, float factor, float* y, int64_t n);
+  void (*gate)(const float* gate, Act act, const float* up, float* y, int64_t n);
+
+  // The first `dims` values of one head, see Rope; turn: a row of its table.
+  void (*rope)(float* x, const float* turn, int64_t dims, bool interleaved);
 
   void (*attention)(const AttentionTask* task);
   // One row of one head, 16-padded dims: key into [dim][16] at its lane, value into [dim / 16][value_panel][16].

@@ -13,10 +13,6 @@ constexpr int64_t kPackGrain = 32768;    // values of x per packing task
 constexpr int64_t kWorkGrain = 1 << 18;  // products per task: below that, handing over costs more
 constexpr int64_t kTasksPerThread = 4;   // at least, where the matrix allows it
 
-Act act_of(Activation a) {
-  return a == Activation::GeluErf ? Act::GeluErf : a == Activation::QuickGelu ? Act::QuickGelu : Act::None;
-}
-
 struct PackedBytes {
   size_t values, codes, scale, sum16, sum32, mins, starts;
   size_t total() const {
@@ -55,11 +51,12 @@ Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const Pa
 }  // namespace
 
 void CpuBackend::pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized) {
+  const RowNorm row_norm_of = norm ? row_norm(*norm) : RowNorm{};
   run_tasks(pool_, x.rows, std::max<int64_t>(1, kPackGrain / x.cols), [&](int, int64_t r) {
     const float* row = x.data + r * x.stride;
     if (norm) {
       float* normed = scratch.data + r * scratch.stride;
-      kernels_.layer_norm(row, norm->gamma->data, norm->beta->data, norm->eps, x.cols, normed);
+      kernels_.norm(row, &row_norm_of, x.cols, normed);
       row = normed;
     }
     if (floats) kernels_.pack_floats(row, &packed, r);
@@ -71,7 +68,7 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
                             Mat y) {
   KE_ASSERT(x.cols == w.in && y.cols == w.out && y.rows == x.rows);
   KE_ASSERT(!residual.data || (residual.rows == y.rows && residual.cols == y.cols));
-  KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && norm->gamma->count >= x.cols));
+  KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && fits(*norm, x.cols)));
   if (x.rows == 0) return;
   const int block = x.cols % kBlock == 0 ? kBlock : 32;
   const int tile_cols = kernels_.tile_cols, group_rows = kernels_.panels * kPanelRows;

@@ -14,21 +14,26 @@ cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& 
 cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const RowSlot* slots, const CacheShape& shape,
                                 float scale, int64_t longest, const Matrix& out) {
   return launch(stream, shape.half ? kv_attention_kernel<true> : kv_attention_kernel<false>,
-                dim3{up(shape.heads, 1), up(q.rows, 1), 1}, kThreads, sizeof(float) * longest, q, slots, shape, scale,
-                out);
+                dim3{up(shape.heads * shape.group, 1), up(q.rows, 1), 1}, kThreads, sizeof(float) * longest, q, slots,
+                shape, scale, out);
 }
 
-int64_t attention_positions(int64_t dims) {
-  const size_t shared = 46 << 10, fixed = attention_shared_bytes(dims, 0);
+// How many positions fit the shared memory that every device has.
+static int64_t positions_for(int64_t dims, int warp_queries) {
+  const size_t shared = 46 << 10, fixed = attention_shared_bytes(dims, 0, warp_queries);
   if (fixed > shared) return 0;
-  return static_cast<int64_t>((shared - fixed) / (attention_shared_bytes(dims, 1) - fixed));
+  return static_cast<int64_t>((shared - fixed) / (attention_shared_bytes(dims, 1, warp_queries) - fixed));
 }
+
+int64_t attention_positions(int64_t dims) { return positions_for(dims, 1); }
 
 cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
                              float scale, const Matrix& out) {
-  const int64_t dims = q.cols / heads;
-  return launch(stream, attention_kernel, dim3{up(q.rows, kTileQueries), up(heads, 1), 1}, kThreads,
-                attention_shared_bytes(dims, k.rows), q, k, v, dims, scale, out);
+  const int64_t dims = q.cols / heads, group = q.cols / k.cols;
+  const int queries = k.rows <= positions_for(dims, kWarpQueries) ? kWarpQueries : 1;
+  return launch(stream, queries == 1 ? attention_kernel<1> : attention_kernel<kWarpQueries>,
+                dim3{up(q.rows, kWarps * queries), up(heads, 1), 1}, kThreads,
+                attention_shared_bytes(dims, k.rows, queries), q, k, v, dims, group, scale, out);
 }
 
 }  // namespace ke::cuda

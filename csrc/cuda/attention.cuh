@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = threadIdx.x; i < dims; i += kThreads) query[i] = __fmul_rn(from[i], scale);
   __syncthreads();
 
-  const int64_t keys = cache_offset(slot, shape, 0, head), values = cache_offset(slot, shape, 1, head);
+  const int64_t kv_head = head / shape.group;
+  const int64_t keys = cache_offset(slot, shape, 0, kv_head), values = cache_offset(slot, shape, 1, kv_head);
   float top = -INFINITY;
   for (int64_t p = threadIdx.x; p < length; p += kThreads) {
     float score = 0;
@@ -104,23 +105,26 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-constexpr int kKeyTile = 32;  // positions whose keys lie in shared memory, one per lane
-constexpr int kTileQueries = 16;
-constexpr int kWarpQueries = kTileQueries / kWarps;
+constexpr int kKeyTile = 32;     // positions whose keys lie in shared memory, one per lane
+constexpr int kWarpQueries = 4;  // of a warp, where the scores of so many fit; else one
 
-// Dynamic shared memory: keys (kKeyTile, dims + 4), queries (kTileQueries, dims), scores (kTileQueries, positions).
-constexpr size_t attention_shared_bytes(int64_t dims, int64_t positions) {
-  return sizeof(float) * static_cast<size_t>(kKeyTile * (dims + 4) + kTileQueries * (dims + positions));
+// Dynamic shared memory: keys (kKeyTile, dims + 4), queries (per block, dims), scores (per block, positions).
+constexpr size_t attention_shared_bytes(int64_t dims, int64_t positions, int warp_queries) {
+  return sizeof(float) * static_cast<size_t>(kKeyTile * (dims + 4) + kWarps * warp_queries * (dims + positions));
 }
 
+// group: query heads that share keys and values.
+template <int kQueries>
 __global__ void __launch_bounds__(kThreads)
-    attention_kernel(Matrix q, Matrix k, Matrix v, int64_t dims, float scale, Matrix out) {
+    attention_kernel(Matrix q, Matrix k, Matrix v, int64_t dims, int64_t group, float scale, Matrix out) {
+  constexpr int kTileQueries = kWarps * kQueries;
   KE_DYNAMIC_SHARED(float, memory);
   const int64_t n = k.rows, head = blockIdx.y, first = int64_t{blockIdx.x} * kTileQueries, stride = dims + 4;
+  const int64_t kv = head / group * dims;
   float* keys = memory;
   float* queries = keys + kKeyTile * stride;
   float* scores = queries + kTileQueries * dims;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, own = warp * kWarpQueries;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, own = warp * kQueries;
   for (int64_t i = threadIdx.x; i < kTileQueries * dims; i += kThreads) {
     const int64_t r = first + i / dims;
     queries[i] = r < q.rows ? __fmul_rn(q.data[r * q.stride + head * dims + i % dims], scale) : 0.0f;
@@ -129,17 +133,17 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     for (int64_t i = threadIdx.x; i < kKeyTile * dims; i += kThreads) {
       const int64_t p = tile + i / dims;
-      keys[i / dims * stride + i % dims] = p < n ? k.data[p * k.stride + head * dims + i % dims] : 0.0f;
+      keys[i / dims * stride + i % dims] = p < n ? k.data[p * k.stride + kv + i % dims] : 0.0f;
     }
     __syncthreads();
-    float score[kWarpQueries] = {};
+    float score[kQueries] = {};
     for (int64_t chunk = 0; chunk < dims; chunk += kChunk) {
       const int64_t end = chunk + kChunk < dims ? chunk + kChunk : dims;
-      float sum[kWarpQueries] = {};
+      float sum[kQueries] = {};
       for (int64_t i = chunk; i < end; i += 4) {
         const float4 key = *reinterpret_cast<const float4*>(keys + lane * stride + i);
 #pragma unroll
-        for (int r = 0; r < kWarpQueries; r++) {
+        for (int r = 0; r < kQueries; r++) {
           const float4 x = *reinterpret_cast<const float4*>(queries + (own + r) * dims + i);
           sum[r] = __fmaf_rn(key.x, x.x, sum[r]);
           sum[r] = __fmaf_rn(key.y, x.y, sum[r]);
@@ -148,16 +152,16 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
 #pragma unroll
-      for (int r = 0; r < kWarpQueries; r++) score[r] = chunk == 0 ? sum[r] : __fadd_rn(score[r], sum[r]);
+      for (int r = 0; r < kQueries; r++) score[r] = chunk == 0 ? sum[r] : __fadd_rn(score[r], sum[r]);
     }
 #pragma unroll
-    for (int r = 0; r < kWarpQueries; r++)
+    for (int r = 0; r < kQueries; r++)
       if (tile + lane < n) scores[(own + r) * n + tile + lane] = score[r];
   }
   __syncwarp();  // from here on a warp works on its own queries' scores alone
-  float inverse[kWarpQueries];
+  float inverse[kQueries];
 #pragma unroll
-  for (int r = 0; r < kWarpQueries; r++) {
+  for (int r = 0; r < kQueries; r++) {
     float* s = scores + (own + r) * n;
     float top = -INFINITY, sum = 0;
     for (int64_t p = lane; p < n; p += 32) top = fmaxf(top, s[p]);
@@ -169,21 +173,21 @@ __global__ void __launch_bounds__(kThreads)
     inverse[r] = __fdiv_rn(1.0f, sum_of_16(sum));
   }
   for (int64_t dim = lane; dim < dims; dim += 32) {
-    float total[kWarpQueries] = {};
-    const float* column = v.data + head * dims + dim;
+    float total[kQueries] = {};
+    const float* column = v.data + kv + dim;
     for (int64_t chunk = 0; chunk < n; chunk += kChunk) {
       const int64_t end = chunk + kChunk < n ? chunk + kChunk : n;
-      float sum[kWarpQueries] = {};
+      float sum[kQueries] = {};
       for (int64_t p = chunk; p < end; p++) {
         const float value = column[p * v.stride];
 #pragma unroll
-        for (int r = 0; r < kWarpQueries; r++) sum[r] = __fmaf_rn(value, scores[(own + r) * n + p], sum[r]);
+        for (int r = 0; r < kQueries; r++) sum[r] = __fmaf_rn(value, scores[(own + r) * n + p], sum[r]);
       }
 #pragma unroll
-      for (int r = 0; r < kWarpQueries; r++) total[r] = chunk == 0 ? sum[r] : __fadd_rn(total[r], sum[r]);
+      for (int r = 0; r < kQueries; r++) total[r] = chunk == 0 ? sum[r] : __fadd_rn(total[r], sum[r]);
     }
 #pragma unroll
-    for (int r = 0; r < kWarpQueries; r++)
+    for (int r = 0; r < kQueries; r++)
       if (first + own + r < q.rows)
         out.data[(first + own + r) * out.stride + head * dims + dim] = __fmul_rn(total[r], inverse[r]);
   }

@@ -26,10 +26,12 @@ class CudaBuffer final : public Buffer {
 constexpr int64_t kScoreStep = 256;  // positions
 
 Matrix matrix(Mat m) { return {m.data, m.rows, m.cols, m.stride}; }
-NormWeights weights(const Norm& n) { return {n.gamma->data, n.beta->data, n.eps}; }
-Act act_of(Activation a) {
-  return a == Activation::GeluErf ? Act::GeluErf : a == Activation::QuickGelu ? Act::QuickGelu : Act::None;
+NormWeights weights(const Norm& n) {
+  return {n.gamma->data, n.beta ? n.beta->data : nullptr, n.eps, n.kind == NormKind::Rms};
 }
+bool fits(const Norm& n, int64_t cols) { return n.gamma->count >= cols && (!n.beta || n.beta->count >= cols); }
+Act act_of(Activation a) { return static_cast<Act>(a); }
+static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu));
 size_t row_bytes(int64_t cols) { return static_cast<size_t>(cols) * sizeof(float); }
 
 int64_t head_dim_of(Mat q, int64_t heads) {
@@ -39,6 +41,13 @@ int64_t head_dim_of(Mat q, int64_t heads) {
   KE_CHECK(d % 8 == 0 && d <= 256, InvalidRequest, "attention: head width ", d,
            ", supported are multiples of 8 up to 256");
   return d;
+}
+
+// Query heads that share a KV head.
+int64_t head_group(int64_t heads, int64_t kv_heads) {
+  KE_CHECK(kv_heads > 0 && heads % kv_heads == 0, InvalidRequest, "attention: ", heads,
+           " heads cannot share keys and values of ", kv_heads);
+  return heads / kv_heads;
 }
 
 }  // namespace
@@ -147,11 +156,11 @@ std::unique_ptr<Linear> CudaBackend::upload(const std::vector<Tensor>& parts, co
   return linear;
 }
 
-std::unique_ptr<KvCache> CudaBackend::alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity,
+std::unique_ptr<KvCache> CudaBackend::alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                                DType type) {
   KE_CHECK(type == DType::F32 || type == DType::F16, InvalidRequest, "keys and values are float32 or float16");
   check(cudaSetDevice(device_), "select the device");
-  return std::make_unique<CudaKvCache>(layers, heads, head_dim, capacity, type == DType::F16,
+  return std::make_unique<CudaKvCache>(layers, kv_heads, head_dim, capacity, type == DType::F16,
                                        [handle = handle_] { handle->settle(); });
 }
 
@@ -188,7 +197,7 @@ void CudaBackend::run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat s
                              Mat y) {
   KE_ASSERT(x.cols == w.in && y.cols == w.out && y.rows == x.rows);
   KE_ASSERT(!residual.data || (residual.rows == y.rows && residual.cols == y.cols));
-  KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && norm->gamma->count >= x.cols));
+  KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && fits(*norm, x.cols)));
   if (x.rows == 0) return;
   const auto lock = enter();
   const NormWeights norm_weights = norm ? weights(*norm) : NormWeights{};
@@ -204,7 +213,7 @@ void CudaBackend::run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat s
     e.y_stride = y.stride;
     e.act = act_of(act);
     if (!s.quantized) {
-      if (!have_normed) add_layer_norm(matrix(x), norm_weights, normed);
+      if (!have_normed) add_norm(matrix(x), norm_weights, normed);
       have_normed = true;
       queue_->add("product with float weights", key_of(s.floats.data, normed, e),
                   [=, w = s.floats](cudaStream_t stream) { return launch_float(stream, w, normed, e); });
@@ -224,9 +233,8 @@ void CudaBackend::run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat s
   }
 }
 
-void CudaBackend::add_layer_norm(const Matrix& x, const NormWeights& norm, const Matrix& y) {
-  queue_->add("layer norm", key_of(x, norm, y),
-              [=](cudaStream_t stream) { return launch_layer_norm(stream, x, norm, y); });
+void CudaBackend::add_norm(const Matrix& x, const NormWeights& norm, const Matrix& y) {
+  queue_->add("norm", key_of(x, norm, y), [=](cudaStream_t stream) { return launch_norm(stream, x, norm, y); });
 }
 
 void CudaBackend::linear(const Linear& w, Mat x, Activation act, Mat residual, Mat y) {
@@ -256,11 +264,11 @@ void CudaBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std
               [=](cudaStream_t stream) { return launch_gather_columns(stream, matrix(all), columns, matrix(y)); });
 }
 
-void CudaBackend::layer_norm(Mat x, const Norm& norm, Mat y) {
-  KE_ASSERT(x.rows == y.rows && x.cols == y.cols && norm.gamma->count >= x.cols && norm.beta->count >= x.cols);
+void CudaBackend::norm(Mat x, const Norm& norm, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols && fits(norm, x.cols));
   if (x.rows == 0) return;
   const auto lock = enter();
-  add_layer_norm(matrix(x), weights(norm), matrix(y));
+  add_norm(matrix(x), weights(norm), matrix(y));
 }
 
 void CudaBackend::l2_normalize(Mat x, float eps) {
@@ -278,6 +286,31 @@ void CudaBackend::add(Mat x, Mat y) {
               [=](cudaStream_t stream) { return launch_add(stream, matrix(x), matrix(y)); });
 }
 
+void CudaBackend::add_scaled(Mat x, float factor, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  queue_->add("add scaled", key_of(matrix(x), factor, matrix(y)),
+              [=](cudaStream_t stream) { return launch_add_scaled(stream, matrix(x), factor, matrix(y)); });
+}
+
+void CudaBackend::scale(Mat x, float factor, Mat y) {
+  KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  queue_->add("scale", key_of(matrix(x), factor, matrix(y)),
+              [=](cudaStream_t stream) { return launch_scale(stream, matrix(x), factor, matrix(y)); });
+}
+
+void CudaBackend::gate(Mat gate, Activation act, Mat up, Mat y) {
+  KE_ASSERT(gate.rows == y.rows && gate.cols == y.cols && up.rows == y.rows && up.cols == y.cols);
+  if (y.rows == 0) return;
+  const auto lock = enter();
+  queue_->add("gate", key_of(matrix(gate), static_cast<int64_t>(act), matrix(up), matrix(y)), [=](cudaStream_t stream) {
+    return launch_gate(stream, matrix(gate), act_of(act), matrix(up), matrix(y));
+  });
+}
+
 void CudaBackend::copy(Mat x, Mat y) {
   KE_ASSERT(x.rows == y.rows && x.cols == y.cols);
   if (x.rows == 0) return;
@@ -290,8 +323,9 @@ void CudaBackend::copy(Mat x, Mat y) {
 
 void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision) {
   const int64_t d = head_dim_of(q, heads);
-  KE_ASSERT(k.cols == q.cols && v.cols == q.cols && v.rows == k.rows && out.rows == q.rows && out.cols == q.cols &&
+  KE_ASSERT(k.cols % d == 0 && v.cols == k.cols && v.rows == k.rows && out.rows == q.rows && out.cols == q.cols &&
             k.rows > 0);
+  head_group(heads, k.cols / d);
   const int64_t most = attention_positions(d);
   KE_CHECK(k.rows <= most, InvalidRequest, "attention over ", k.rows, " positions with heads of ", d,
            " values: a CUDA device takes at most ", most);
@@ -320,6 +354,20 @@ const RowSlot* CudaBackend::device_slots(const std::vector<Slot>& slots, int64_t
   return slots_.as<RowSlot>();
 }
 
+void CudaBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) {
+  KE_ASSERT(x.cols % heads == 0 && rope.dims % 2 == 0 && rope.dims <= x.cols / heads);
+  KE_ASSERT(static_cast<int64_t>(slots.size()) >= x.rows);
+  for (int64_t r = 0; r < x.rows; r++)
+    KE_ASSERT(slots[r].pos >= 0 && (slots[r].pos + 1) * rope.dims <= rope.table->count);
+  if (x.rows == 0) return;
+  const auto lock = enter();
+  const RowSlot* on_device = device_slots(slots, x.rows);
+  const RopeTable table{rope.table->data, rope.dims, rope.interleaved};
+  slots_in_queue_ = true;
+  queue_->add("rotary positions", key_of(matrix(x), heads, table, on_device),
+              [=](cudaStream_t stream) { return launch_rope(stream, matrix(x), heads, table, on_device); });
+}
+
 void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) {
   KE_ASSERT(k.rows == v.rows && k.cols == v.cols && static_cast<int64_t>(slots.size()) >= k.rows);
   for (int64_t r = 0; r < k.rows; r++) {
@@ -330,7 +378,7 @@ void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slo
   const auto lock = enter();
   const auto& cache = static_cast<const CudaKvCache&>(*slots[0].cache);
   const RowSlot* on_device = device_slots(slots, k.rows);
-  const CacheShape shape{cache.heads(), cache.head_dim(), layer, cache.half()};
+  const CacheShape shape{cache.heads(), cache.head_dim(), 1, layer, cache.half()};
   slots_in_queue_ = true;
   queue_->add("store keys and values", key_of(matrix(k), matrix(v), on_device, shape),
               [=](cudaStream_t stream) { return launch_kv_write(stream, matrix(k), matrix(v), on_device, shape); });
@@ -341,10 +389,11 @@ void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, con
   KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(slots.size()) >= q.rows);
   if (q.rows == 0) return;
   const auto& first = static_cast<const CudaKvCache&>(*slots[0].cache);
+  const int64_t kv_heads = first.heads(), group = head_group(heads, kv_heads);
   int64_t longest = 0;
   for (int64_t r = 0; r < q.rows; r++) {
     const auto& c = static_cast<const CudaKvCache&>(*slots[r].cache);
-    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == heads && c.head_dim() == d && slots[r].pos >= 0 &&
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && slots[r].pos >= 0 &&
               slots[r].pos < c.capacity && c.half() == first.half());
     longest = std::max<int64_t>(longest, slots[r].pos + 1);
   }
@@ -354,7 +403,7 @@ void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, con
   // Room for scores by whole steps, so that a pass stays the same while positions are added.
   const int64_t room = std::min(kMostPositions, (longest + kScoreStep - 1) / kScoreStep * kScoreStep);
   const RowSlot* on_device = device_slots(slots, q.rows);
-  const CacheShape shape{heads, d, layer, first.half()};
+  const CacheShape shape{kv_heads, d, group, layer, first.half()};
   slots_in_queue_ = true;
   queue_->add("attention over the cache", key_of(matrix(q), on_device, shape, scale, room, matrix(out)),
               [=](cudaStream_t stream) {

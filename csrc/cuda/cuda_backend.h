@@ -49,7 +49,8 @@ class CudaBackend final : public Backend {
   void write(const float* host, Mat dst) override;
   void read(Mat src, float* host) override;
   std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use) override;
-  std::unique_ptr<KvCache> alloc_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, DType type) override;
+  std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                                    DType type) override;
   void reserve(KvCache& cache, int64_t capacity) override;
   void kv_copy(const KvCache& src, KvCache& dst, int64_t begin, int64_t end) override;
 
@@ -57,10 +58,14 @@ class CudaBackend final : public Backend {
   void norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) override;
   void norm_linear_rows(Mat x, const Norm& norm, const Linear& w, std::span<const int32_t> outputs, Mat scratch,
                         Mat y) override;
-  void layer_norm(Mat x, const Norm& norm, Mat y) override;
+  void norm(Mat x, const Norm& norm, Mat y) override;
   void l2_normalize(Mat x, float eps) override;
   void add(Mat x, Mat y) override;
+  void add_scaled(Mat x, float factor, Mat y) override;
+  void scale(Mat x, float factor, Mat y) override;
+  void gate(Mat gate, Activation act, Mat up, Mat y) override;
   void copy(Mat x, Mat y) override;
+  void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) override;
   void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) override;
   void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
   void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
@@ -82,7 +87,7 @@ class CudaBackend final : public Backend {
   const RowSlot* device_slots(const std::vector<Slot>& slots, int64_t rows);
   void grow(DeviceMemory& memory, size_t bytes);
   void flush();
-  void add_layer_norm(const Matrix& x, const NormWeights& norm, const Matrix& y);
+  void add_norm(const Matrix& x, const NormWeights& norm, const Matrix& y);
 
   const std::shared_ptr<BackendHandle> handle_ = std::make_shared<BackendHandle>(this);
   const int device_;

@@ -13,18 +13,19 @@
 
 namespace ke::cuda {
 
-enum class Act : int { None, GeluErf, QuickGelu };
+enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as Activation
 
 struct Matrix {
   float* data = nullptr;
   int64_t rows = 0, cols = 0, stride = 0;
 };
 
-// gamma == nullptr: no norm.
+// As Norm. gamma == nullptr: no norm.
 struct NormWeights {
   const float* gamma = nullptr;
-  const float* beta = nullptr;
+  const float* beta = nullptr;  // or nullptr
   float eps = 0;
+  int rms = 0;
 };
 
 // y = act(product + bias) + residual, for outputs from the segment's first on.
@@ -71,9 +72,12 @@ cudaError_t launch_many(cudaStream_t stream, const QuantizedWeights& w, const Co
 cudaError_t launch_quantize(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Codes& out);
 cudaError_t launch_float(cudaStream_t stream, const FloatWeights& w, const Matrix& x, const Epilogue& epilogue);
 
-cudaError_t launch_layer_norm(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Matrix& y);
+cudaError_t launch_norm(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Matrix& y);
 cudaError_t launch_l2_normalize(cudaStream_t stream, const Matrix& x, float eps);
 cudaError_t launch_add(cudaStream_t stream, const Matrix& x, const Matrix& y);
+cudaError_t launch_add_scaled(cudaStream_t stream, const Matrix& x, float factor, const Matrix& y);
+cudaError_t launch_scale(cudaStream_t stream, const Matrix& x, float factor, const Matrix& y);
+cudaError_t launch_gate(cudaStream_t stream, const Matrix& gate, Act act, const Matrix& up, const Matrix& y);
 // y(:, i) = x(:, columns[i])
 cudaError_t launch_gather_columns(cudaStream_t stream, const Matrix& x, const int32_t* columns, const Matrix& y);
 
@@ -85,10 +89,19 @@ struct RowSlot {
   int32_t pad;
 };
 struct CacheShape {
-  int64_t heads, head_dim;
+  int64_t heads, head_dim;  // of keys and values
+  int64_t group;            // query heads that share one of them
   int layer;
   bool half;  // float16, else float32
 };
+// See Rope; table: (positions, dims).
+struct RopeTable {
+  const float* table;
+  int64_t dims;
+  int interleaved;
+};
+cudaError_t launch_rope(cudaStream_t stream, const Matrix& x, int64_t heads, const RopeTable& rope,
+                        const RowSlot* slots);
 cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& v, const RowSlot* slots,
                             const CacheShape& shape);
 // longest: the most positions that a row sees. Row r sees positions 0 .. slots[r].position.

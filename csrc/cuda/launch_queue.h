@@ -62,14 +62,17 @@ inline void put(Key& k, const void* p) { k.push_back(reinterpret_cast<uintptr_t>
 inline void put(Key& k, int64_t v) { k.push_back(static_cast<uint64_t>(v)); }
 inline void put(Key& k, float v) { k.push_back(std::bit_cast<uint32_t>(v)); }
 inline void put(Key& k, const Matrix& m) { put(k, m.data), put(k, m.rows), put(k, m.cols), put(k, m.stride); }
-inline void put(Key& k, const NormWeights& n) { put(k, n.gamma), put(k, n.beta), put(k, n.eps); }
+inline void put(Key& k, const NormWeights& n) {
+  put(k, n.gamma), put(k, n.beta), put(k, n.eps), put(k, int64_t{n.rms});
+}
 inline void put(Key& k, const Epilogue& e) {
   put(k, e.bias), put(k, e.residual), put(k, e.residual_stride), put(k, e.y), put(k, e.y_stride);
   put(k, static_cast<int64_t>(e.act));
 }
 inline void put(Key& k, const CacheShape& c) {
-  put(k, c.heads), put(k, c.head_dim), put(k, int64_t{c.layer}), put(k, int64_t{c.half});
+  put(k, c.heads), put(k, c.head_dim), put(k, c.group), put(k, int64_t{c.layer}), put(k, int64_t{c.half});
 }
+inline void put(Key& k, const RopeTable& r) { put(k, r.table), put(k, r.dims), put(k, int64_t{r.interleaved}); }
 template <class... T>
 Key key_of(const T&... values) {
   Key k;

@@ -9,8 +9,8 @@ cudaError_t launch_quantize(cudaStream_t stream, const Matrix& x, const NormWeig
   return launch(stream, quantize_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, norm, out);
 }
 
-cudaError_t launch_layer_norm(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Matrix& y) {
-  return launch(stream, layer_norm_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, norm, y);
+cudaError_t launch_norm(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Matrix& y) {
+  return launch(stream, norm_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, norm, y);
 }
 
 cudaError_t launch_l2_normalize(cudaStream_t stream, const Matrix& x, float eps) {
@@ -19,6 +19,23 @@ cudaError_t launch_l2_normalize(cudaStream_t stream, const Matrix& x, float eps)
 
 cudaError_t launch_add(cudaStream_t stream, const Matrix& x, const Matrix& y) {
   return launch(stream, add_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, y);
+}
+
+cudaError_t launch_add_scaled(cudaStream_t stream, const Matrix& x, float factor, const Matrix& y) {
+  return launch(stream, add_scaled_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, factor, y);
+}
+
+cudaError_t launch_scale(cudaStream_t stream, const Matrix& x, float factor, const Matrix& y) {
+  return launch(stream, scale_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, factor, y);
+}
+
+cudaError_t launch_gate(cudaStream_t stream, const Matrix& gate, Act act, const Matrix& up_half, const Matrix& y) {
+  return launch(stream, gate_kernel, dim3{up(y.rows, 1), 1, 1}, kThreads, 0, gate, act, up_half, y);
+}
+
+cudaError_t launch_rope(cudaStream_t stream, const Matrix& x, int64_t heads, const RopeTable& rope,
+                        const RowSlot* slots) {
+  return launch(stream, rope_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, heads, rope, slots);
 }
 
 cudaError_t launch_gather_columns(cudaStream_t stream, const Matrix& x, const int32_t* columns, const Matrix& y) {

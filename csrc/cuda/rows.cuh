@@ -62,19 +62,22 @@ struct Statistics {
   float mean, scale;  // (x - mean) * scale
 };
 
-// Two passes: the mean, then the mean square of the differences from it.
-__device__ __forceinline__ Statistics row_statistics(const float* x, int64_t n, float eps, float* partial) {
-  const float mean = __fdiv_rn(row_sum(x, n, partial, [](float v) { return v; }), static_cast<float>(n));
+// Two passes: the mean, then the mean square of the differences from it. To Rms the mean is 0.
+__device__ __forceinline__ Statistics row_statistics(const float* x, int64_t n, const NormWeights& norm,
+                                                     float* partial) {
+  const float mean =
+      norm.rms ? 0.0f : __fdiv_rn(row_sum(x, n, partial, [](float v) { return v; }), static_cast<float>(n));
   const float square = row_sum(x, n, partial, [mean](float v) {
     const float d = __fsub_rn(v, mean);
     return __fmul_rn(d, d);
   });
   const float variance = __fdiv_rn(square, static_cast<float>(n));
-  return {mean, __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(variance, eps)))};
+  return {mean, __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(variance, norm.eps)))};
 }
 
-__device__ __forceinline__ float normalised(float x, const Statistics& s, float gamma, float beta) {
-  return __fmaf_rn(__fmul_rn(__fsub_rn(x, s.mean), s.scale), gamma, beta);
+// Value i of the row.
+__device__ __forceinline__ float normalised(float x, const Statistics& s, const NormWeights& norm, int64_t i) {
+  return __fmaf_rn(__fmul_rn(__fsub_rn(x, s.mean), s.scale), norm.gamma[i], norm.beta ? norm.beta[i] : 0.0f);
 }
 
 // The exponential and the activations of csrc/cpu/elementwise.inl, step by step.
@@ -112,10 +115,26 @@ __device__ __forceinline__ float gelu_erf(float x) {
   return __fmul_rn(__fmul_rn(x, 0.5f), x < 0 ? e : __fsub_rn(2.0f, e));
 }
 
+__device__ __forceinline__ float gelu_tanh(float x) {
+  const float minus_2u = __fmul_rn(__fmul_rn(x, -1.5957691216057f), __fmaf_rn(__fmul_rn(x, x), 0.044715f, 1.0f));
+  return __fdiv_rn(x, __fadd_rn(1.0f, exponential(minus_2u)));
+}
+
 __device__ __forceinline__ float activate(float x, Act act) {
-  if (act == Act::GeluErf) return gelu_erf(x);
-  if (act == Act::QuickGelu) return __fdiv_rn(x, __fadd_rn(1.0f, exponential(__fmul_rn(x, -1.702f))));
-  return x;
+  switch (act) {
+    case Act::GeluErf:
+      return gelu_erf(x);
+    case Act::QuickGelu:
+      return __fdiv_rn(x, __fadd_rn(1.0f, exponential(__fmul_rn(x, -1.702f))));
+    case Act::Relu:
+      return x < 0 ? 0.0f : x;
+    case Act::GeluTanh:
+      return gelu_tanh(x);
+    case Act::Silu:
+      return __fdiv_rn(x, __fadd_rn(1.0f, exponential(__fsub_rn(0.0f, x))));
+    default:
+      return x;
+  }
 }
 
 __device__ __forceinline__ void finish(const Epilogue& e, float sum, int64_t row, int64_t output) {
@@ -130,7 +149,7 @@ __device__ __forceinline__ void finish(const Epilogue& e, float sum, int64_t row
 __device__ __forceinline__ void quantize_row(const float* x, int64_t blocks, const NormWeights& norm, float* partial,
                                              int8_t* codes, int64_t codes_stride, float* scales, int8_t* sums) {
   Statistics s{0, 1};
-  if (norm.gamma) s = row_statistics(x, blocks * kBlock, norm.eps, partial);
+  if (norm.gamma) s = row_statistics(x, blocks * kBlock, norm, partial);
   const int lane = threadIdx.x % 32;
   for (int64_t b = threadIdx.x / 32; b < blocks; b += kWarps) {
     const int64_t first = b * kBlock + 8 * lane;  // a lane has eight values in a row
@@ -138,7 +157,7 @@ __device__ __forceinline__ void quantize_row(const float* x, int64_t blocks, con
     uint32_t top = 0;  // magnitudes compare like the integers of their bits, NaN above all
     for (int i = 0; i < 8; i++) {
       v[i] = x[first + i];
-      if (norm.gamma) v[i] = normalised(v[i], s, norm.gamma[first + i], norm.beta[first + i]);
+      if (norm.gamma) v[i] = normalised(v[i], s, norm, first + i);
       const uint32_t magnitude = __float_as_uint(v[i]) & 0x7fffffffu;
       top = magnitude > top ? magnitude : top;
     }

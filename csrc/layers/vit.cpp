@@ -43,7 +43,7 @@ Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel)
   backend_.copy(Mat(*class_embd_, 1, d), x.row_range(0, 1));
   backend_.linear(*patch_embd_, pixels, Activation::None, {}, x.row_range(1, n));
   backend_.add(Mat(*position_embd_, n, d), x);
-  backend_.layer_norm(x, pre_ln_, x);
+  backend_.norm(x, pre_ln_, x);
 
   for (const Layer& layer : layers_) {  // Kosmos2VisionEncoderLayer.forward
     if (cancel) cancel->check();
@@ -55,7 +55,7 @@ Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel)
     backend_.norm_linear(x, layer.ln2, *layer.up, Activation::QuickGelu, {}, scratch, h);  // fc1
     backend_.linear(*layer.down, h, Activation::None, x, x);                               // x += fc2
   }
-  backend_.layer_norm(x, post_ln_, x);  // on all tokens, unlike CLIP's own use of the tower
+  backend_.norm(x, post_ln_, x);  // on all tokens, unlike CLIP's own use of the tower
   backend_.l2_normalize(x, 1e-12f);
   return x;
 }

@@ -225,20 +225,21 @@ void test_products(const std::string& isa, Runner& run, Runner& scalar, DType ty
 }
 
 void test_activations(const std::string& isa, Runner& run, Runner& scalar) {
-  Report report(isa, "gelu, quick gelu");
+  Report report(isa, "activations");
   Floats eye(64 * 64), x(64 * 64);
   for (int i = 0; i < 64; ++i) eye[i * 65] = 1;
   for (size_t i = 0; i < x.size(); ++i) x[i] = (static_cast<float>(i) - 2048) / 200;
   Stored s{DType::F32, 64, 64, std::vector<uint8_t>(eye.size() * 4)};
   std::memcpy(s.bytes.data(), eye.data(), s.bytes.size());
   const auto w = run.backend().upload({s.tensor()}, nullptr), ws = scalar.backend().upload({s.tensor()}, nullptr);
-  for (Activation a : {Activation::GeluErf, Activation::QuickGelu})
+  for (Activation a :
+       {Activation::GeluErf, Activation::QuickGelu, Activation::Relu, Activation::GeluTanh, Activation::Silu})
     report.near(run.linear(*w, x.data(), 64, a, nullptr), scalar.linear(*ws, x.data(), 64, a, nullptr), 8e-7,
                 "against scalar");
 }
 
 void test_rows(const std::string& isa, Runner& run, Runner& scalar) {
-  Report norms(isa, "layer_norm, l2_normalize"), adds(isa, "add, copy");
+  Report norms(isa, "norm, l2_normalize, gate"), adds(isa, "add, copy, scale, rope");
   for (int64_t cols : {1, 7, 16, 63, 64, 65, 256, 1000}) {
     const int64_t rows = 5;
     const Floats x = normals(rows * cols), y = normals(rows * cols), gamma = normals(cols), beta = normals(cols);
@@ -248,12 +249,27 @@ void test_rows(const std::string& isa, Runner& run, Runner& scalar) {
       f(r.backend(), mx, my, Norm{g.get(), b.get(), 1e-5f});
       return r.get(my);
     };
-    const auto norm = [](Backend& b, Mat from, Mat to, const Norm& n) { b.layer_norm(from, n, to); };
+    const auto norm = [](Backend& b, Mat from, Mat to, const Norm& n) { b.norm(from, n, to); };
+    const auto rms = [](Backend& b, Mat from, Mat to, const Norm& n) {
+      b.norm(from, {n.gamma, nullptr, n.eps, NormKind::Rms}, to);
+    };
+    const auto gate = [](Backend& b, Mat from, Mat to, const Norm&) { b.gate(from, Activation::Silu, to, to); };
+    const auto scaled = [](Backend& b, Mat from, Mat to, const Norm&) { b.add_scaled(from, 0.37f, to); };
+    const auto scale = [](Backend& b, Mat from, Mat to, const Norm&) { b.scale(from, 0.37f, to); };
+    const auto rope = [](Backend& b, Mat, Mat to, const Norm& n) {  // gamma is as good as any row of a table
+      const std::vector<Slot> slots(static_cast<size_t>(to.rows));
+      for (bool interleaved : {false, true}) b.rope(to, 1, {n.gamma, to.cols / 2 * 2, interleaved}, slots);
+    };
     const auto l2 = [](Backend& b, Mat, Mat to, const Norm&) { b.l2_normalize(to, 1e-12f); };
     const auto add = [](Backend& b, Mat from, Mat to, const Norm&) { b.add(from, to); };
     const auto copy = [](Backend& b, Mat from, Mat to, const Norm&) { b.copy(from, to); };
     norms.near(apply(run, norm), apply(scalar, norm), cols < 16 ? 1e-4 : 4e-6, "layer_norm");
     norms.near(apply(run, l2), apply(scalar, l2), 1e-6, "l2_normalize");
+    norms.near(apply(run, rms), apply(scalar, rms), 4e-6, "rms norm");
+    norms.near(apply(run, gate), apply(scalar, gate), 4e-6, "gate");
+    adds.same_bits(apply(run, scaled), apply(scalar, scaled), "add_scaled");
+    adds.same_bits(apply(run, scale), apply(scalar, scale), "scale");
+    adds.same_bits(apply(run, rope), apply(scalar, rope), "rope");
     adds.same_bits(apply(run, add), apply(scalar, add), "add");
     adds.same_bits(apply(run, copy), x, "copy");
   }

@@ -1,17 +1,18 @@
-// Kernels that take one row at a time: norms, additions, packing for the products.
+// Kernels that take one row at a time: norms, additions, gates, rotations, packing for the products.
 #include "cpu/elementwise.inl"
 #include "cpu/quantize.inl"
 
 namespace ke::cpu::KE_ISA {
 
-// Two passes: the mean, then the mean square of the differences from it.
-void layer_norm(const float* x, const float* gamma, const float* beta, float eps, int64_t n, float* y) {
-  const float mean = reduce(x, n, [](f32x16 v) { return v; }) / static_cast<float>(n);
+// Two passes: the mean, then the mean square of the differences from it. To Rms the mean is 0.
+void norm_row(const float* x, const RowNorm* norm, int64_t n, float* y) {
+  const float mean = norm->rms ? 0.0f : reduce(x, n, [](f32x16 v) { return v; }) / static_cast<float>(n);
   const f32x16 m = set1(mean);
   const float variance = reduce(x, n, [=](f32x16 v) { return mul(sub(v, m), sub(v, m)); }) / static_cast<float>(n);
-  const f32x16 r = set1(1.0f / square_root(variance + eps));
+  const f32x16 r = set1(1.0f / square_root(variance + norm->eps));
+  const float *gamma = norm->gamma, *beta = norm->beta;
   map(x, y, n, [=](f32x16 v, int64_t i, int count) {
-    const f32x16 g = load_n(gamma + i, count), b = load_n(beta + i, count);
+    const f32x16 g = load_n(gamma + i, count), b = beta ? load_n(beta + i, count) : zero();
     return fma(mul(sub(v, m), r), g, b);
   });
 }
@@ -24,6 +25,41 @@ void l2_normalize(float* x, float eps, int64_t n) {
 
 void add_rows(const float* x, float* y, int64_t n) {
   map(x, y, n, [=](f32x16 v, int64_t i, int count) { return add(load_n(y + i, count), v); });
+}
+
+void add_scaled(const float* x, float factor, float* y, int64_t n) {
+  const f32x16 f = set1(factor);
+  map(x, y, n, [=](f32x16 v, int64_t i, int count) { return add(load_n(y + i, count), mul(f, v)); });
+}
+
+void scale_row(const float* x, float factor, float* y, int64_t n) {
+  const f32x16 f = set1(factor);
+  map(x, y, n, [=](f32x16 v, int64_t, int) { return mul(f, v); });
+}
+
+void gate_row(const float* gate, Act act, const float* up, float* y, int64_t n) {
+  map(gate, y, n, [=](f32x16 v, int64_t i, int count) { return mul(activate(v, act), load_n(up + i, count)); });
+}
+
+// Without fused steps, so that all instruction sets give the same bits.
+void rope_head(float* x, const float* turn, int64_t dims, bool interleaved) {
+  const int64_t half = dims / 2;
+  if (interleaved) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = x[2 * i], b = x[2 * i + 1];
+      x[2 * i] = a * turn[i] - b * turn[half + i];
+      x[2 * i + 1] = b * turn[i] + a * turn[half + i];
+    }
+    return;
+  }
+  float* high = x + half;
+  for (int64_t i = 0; i < half; i += 16) {
+    const int n = half - i < 16 ? static_cast<int>(half - i) : 16;
+    const f32x16 a = load_n(x + i, n), b = load_n(high + i, n);
+    const f32x16 c = load_n(turn + i, n), s = load_n(turn + half + i, n);
+    store_n(x + i, sub(mul(a, c), mul(b, s)), n);
+    store_n(high + i, add(mul(b, c), mul(a, s)), n);
+  }
 }
 
 void pack_floats(const float* x, const Packed* out, int64_t row) {

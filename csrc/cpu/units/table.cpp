@@ -19,9 +19,13 @@ struct Pointed<F*> {
 KE_KERNEL(pack_floats, pack_floats);
 KE_KERNEL(pack_quantized, pack_quantized);
 KE_KERNEL(linear, linear);
-KE_KERNEL(layer_norm, layer_norm);
+KE_KERNEL(norm_row, norm);
 KE_KERNEL(l2_normalize, l2_normalize);
 KE_KERNEL(add_rows, add);
+KE_KERNEL(add_scaled, add_scaled);
+KE_KERNEL(scale_row, scale);
+KE_KERNEL(gate_row, gate);
+KE_KERNEL(rope_head, rope);
 KE_KERNEL(attention, attention);
 KE_KERNEL(store_kv, store_kv);
 KE_KERNEL(lay_keys, lay_keys);
@@ -30,8 +34,8 @@ KE_KERNEL(lay_key_codes, lay_key_codes);
 #undef KE_KERNEL
 
 extern const Kernels kernels;
-const Kernels kernels = {KE_NAME,        kTileCols, kPanels,    kCoarse,      kLinearScratch, pack_floats,
-                         pack_quantized, linear,    layer_norm, l2_normalize, add_rows,       attention,
-                         store_kv,       lay_keys,  lay_values, lay_key_codes};
+const Kernels kernels = {KE_NAME,   kTileCols, kPanels,      kCoarse,  kLinearScratch, pack_floats,  pack_quantized,
+                         linear,    norm_row,  l2_normalize, add_rows, add_scaled,     scale_row,    gate_row,
+                         rope_head, attention, store_kv,     lay_keys, lay_values,     lay_key_codes};
 
 }  // namespace ke::cpu::KE_ISA
