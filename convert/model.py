@@ -45,4 +45,4 @@ class Model(Protocol):
     def check(
         self, where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]
     ) -> None:
-        """Whether a GGUF file's tensors are those of its settings (_core.GgufFile.tensors, _core.read_config)."""
+        """Whether a GGUF file's tensors are those of its settings (_core.GgufFile.tensors, _core.model_info)."""

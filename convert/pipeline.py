@@ -157,11 +157,13 @@ def _version() -> str:
 
 
 def _header(plan: _Plan, sha256: list[str], checksums: list[str]) -> bytes:
+    entries = plan.metadata(sha256)
+    architecture = next(value for key, _, value in entries if key == "general.architecture")
     extra: list[Entry] = [
         ("general.alignment", "u32", ALIGNMENT),
-        ("kosmos2.checksum.sha256", "[str]", checksums),
+        (f"{architecture}.checksum.sha256", "[str]", checksums),
     ]
-    return encode_header([*plan.metadata(sha256), *extra], plan.infos)
+    return encode_header([*entries, *extra], plan.infos)
 
 
 def _pieces(plan: _Plan) -> Iterator[Piece]:
@@ -203,7 +205,7 @@ def _check_sources(checkpoint: Checkpoint, sha256: list[str], expected: Mapping[
 def _check(path: Path, infos: list[TensorInfo]) -> None:
     """Opens the finished file as the engine will: what cannot be run is not given a name."""
     try:
-        _core.read_config(str(path))
+        _core.model_info(str(path))
     except KosmosIOError:
         raise
     except KosmosError as error:

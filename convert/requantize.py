@@ -24,7 +24,7 @@ from .recipe import RECIPES, Recipe, choose_type, find_recipe, wanted_type
 from .sources.files import SourceFile
 from .writer import Cancellable, Piece, Progress, check_tensors, write_model
 
-_OWN = ("general.alignment", "general.file_type", "kosmos2.checksum.sha256")
+_OWN = ("general.alignment", "general.file_type")
 _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by GGUF value type
 _STRING = 8
 _FLOATS = ("F32", "F16", "BF16")
@@ -53,9 +53,9 @@ def requantize(
     """
     recipe = find_recipe(type)
     file = _core.GgufFile(os.fspath(source))
-    settings = _core.read_config(os.fspath(source))
+    settings = _core.model_info(os.fspath(source))
     tensors = file.tensors()
-    model = model_of(str(file.metadata()["general.architecture"]))
+    model = model_of(settings["architecture"])
     model.check(os.fspath(source), settings, tensors)  # a file that the engine would refuse is refused here
     blocks = settings["decoder"]["layers"]
     infos = [TensorInfo(name, choose_type(recipe, name, shape, blocks), shape) for name, _, shape, *_ in tensors]
@@ -64,6 +64,7 @@ def requantize(
         for info in infos
         if info.dtype != (wanted := wanted_type(recipe, info.name, info.shape, blocks))
     ]
+    checksum_key = f"{settings['architecture']}.checksum.sha256"
     target = Path(output)
     with SourceFile(Path(source)) as raw:
         if target.exists() and os.path.samefile(target, source):
@@ -71,15 +72,15 @@ def requantize(
         kept = [
             entry
             for entry in _entries(raw, min((offset for *_, offset, _ in tensors), default=raw.size))
-            if entry[0] not in _OWN
+            if entry[0] not in (*_OWN, checksum_key)
         ]
         total = sum(nbytes for *_, nbytes in tensors)
         output_bytes = write_model(
             target,
             infos,
             _pieces(raw, tensors, infos),
-            header_bytes=len(_header(kept, recipe, infos, ["0" * 64] * len(infos))),
-            header=lambda checksums: _header(kept, recipe, infos, checksums),
+            header_bytes=len(_header(kept, checksum_key, recipe, infos, ["0" * 64] * len(infos))),
+            header=lambda checksums: _header(kept, checksum_key, recipe, infos, checksums),
             check=lambda path: check_tensors(path, infos),
             total=total,
             overwrite=overwrite,
@@ -98,11 +99,13 @@ def requantize(
     )
 
 
-def _header(kept: list[Entry], recipe: Recipe, infos: list[TensorInfo], checksums: list[str]) -> bytes:
+def _header(
+    kept: list[Entry], checksum_key: str, recipe: Recipe, infos: list[TensorInfo], checksums: list[str]
+) -> bytes:
     own: list[Entry] = [
         ("general.file_type", "u32", recipe.file_type),
         ("general.alignment", "u32", ALIGNMENT),
-        ("kosmos2.checksum.sha256", "[str]", checksums),
+        (checksum_key, "[str]", checksums),
     ]
     return encode_header([*kept, *own], infos)
 

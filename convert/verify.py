@@ -10,7 +10,6 @@ from kosmos_edge.errors import ModelCorrupt
 
 from .sources.files import SourceFile
 
-KEY = "kosmos2.checksum.sha256"
 _STEP = 1 << 22
 
 
@@ -22,9 +21,11 @@ def verify(path: str | os.PathLike[str], progress: Callable[[int, int, str], Non
     """
     file = _core.GgufFile(os.fspath(path))
     tensors = file.tensors()
-    checksums = file.metadata().get(KEY)
+    metadata = file.metadata()
+    key = f"{metadata.get('general.architecture')}.checksum.sha256"
+    checksums = metadata.get(key)
     if not isinstance(checksums, list) or len(checksums) != len(tensors):
-        raise ModelCorrupt(f"{path} has no checksums ({KEY}) for its {len(tensors)} tensors: it cannot be verified")
+        raise ModelCorrupt(f"{path} has no checksums ({key}) for its {len(tensors)} tensors: it cannot be verified")
     total = sum(nbytes for *_, nbytes in tensors)
     done = 0
     bad = []

@@ -182,12 +182,17 @@ typedef struct kosmos_model_info {
   int32_t threads;
   int32_t context_length; /* tokens of prompt and answer together */
   int32_t image_tokens;   /* that a picture takes in the prompt, two tags not counted */
-  int32_t location_bins;  /* cells per side of the grid of boxes */
+  int32_t location_bins;  /* cells per side of the grid of boxes; 0: the model has no location tokens */
   int32_t vocabulary;     /* number of token ids */
   int32_t max_tokens;     /* default of kosmos_options.max_tokens */
   int32_t no_repeat_ngram_size; /* default of kosmos_options.no_repeat_ngram_size */
   int32_t reserved;
   uint64_t file_bytes;
+  const char *architecture;  /* general.architecture of the file */
+  const char *preprocessing; /* what becomes of a picture before the encoder, for people */
+  const char *const *tasks;  /* task_count names of what the model can do: "caption", "ask", "generate", "score", and
+                              * where location_bins is not 0 "ground", "locate", "describe" */
+  size_t task_count;
 } kosmos_model_info;
 
 /* What the model is; strings live until the model is freed. INVALID_REQUEST. */

@@ -31,7 +31,7 @@ class Cost:
         read = sum(size for name, *_, size in tensors if name.startswith(("blk.", "output_norm", "token_embd")))
         up = next(dtype for name, dtype, *_ in tensors if name == "blk.0.ffn_up.weight")
         quantized = up not in FLOAT_TYPES
-        return cls(_core.read_config(path), read, 2 if quantized else 4, quantized)
+        return cls(_core.model_info(path), read, 2 if quantized else 4, quantized)
 
     def encode_macs(self) -> float:
         """Tower and resampler for one picture."""

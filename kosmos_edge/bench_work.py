@@ -93,7 +93,7 @@ class Work:
         self._given = None if image is None else open_image(image)
         self._segments: list[tuple[str, Any]] = []
         if words is None:
-            plan = tasks.plan_caption(self.model.metadata, None, "short", True, False, ())
+            plan = tasks.plan_caption(self.model.model_info, None, "short", True, False, ())
             self._segments = [s for s in plan.segments if isinstance(s, tuple)]
         else:
             self._segments = [("ids", _ordinary_tokens(engine.tokenizer, words))]
@@ -104,7 +104,7 @@ class Work:
 
     def encode(self) -> tuple[Sample, _core.ImageEmbedding]:
         """Pixels to image tokens. Synthetic pictures have the size that the encoder wants."""
-        side = int(self.model.metadata.get("clip.vision.image_size", 224))
+        side = int(self.model.model_info["vision"]["image_size"])
         picture = self._picture((side, side))
         rgb = picture.tobytes()
         start = time.perf_counter()
@@ -149,7 +149,7 @@ class Work:
 
     def logits(self) -> bytes:
         """float32 logits of a fixed prompt with a fixed picture: equal bytes mean equal arithmetic."""
-        side = int(self.model.metadata.get("clip.vision.image_size", 224))
+        side = int(self.model.model_info["vision"]["image_size"])
         picture = synthetic_photo(0, (side, side))
         embedding = self.engine.encode_image(picture.tobytes(), *picture.size)
         return self.engine.logits([("image", embedding), *self._segments])[0]
@@ -157,7 +157,7 @@ class Work:
     def _generate(self, embedding: _core.ImageEmbedding) -> _core.Generation:
         params = _core.GenerateParams()
         params.max_tokens, params.grammar = self.tokens, False
-        params.no_repeat_ngram_size = int(self.model.metadata.get("kosmos2.generation.no_repeat_ngram_size", 3))
+        params.no_repeat_ngram_size = int(self.model.model_info["no_repeat_ngram_size"])
         return self.engine.generate([("image", embedding), *self._segments], params)
 
     def _picture(self, size: tuple[int, int]) -> Any:

@@ -351,7 +351,7 @@ def _finish_gguf(plan: Plan, path: Path) -> Path:
     """Checks that the engine will open the downloaded file, and notes it for `list_models`."""
     from kosmos_edge import _core
 
-    _core.read_config(str(path))
+    _core.model_info(str(path))
     if plan.folder == hub.hf_cache_dir():
         hub.remember_pulled(plan.spec, path)
     return path

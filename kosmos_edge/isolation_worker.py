@@ -141,6 +141,7 @@ class Server:
         )
         return {name: getattr(engine, name) for name in names} | {
             "metadata": dict(engine.metadata),
+            "info": engine.info,
             "vocabulary": engine.tokenizer.size,
             "library": _library(),
         }

@@ -122,6 +122,7 @@ class Model:
         self._process = os.getpid()
         self._path = Path(path)
         self._metadata: dict[str, Any] = dict(self._session.engine.metadata)
+        self._info: dict[str, Any] = dict(self._session.engine.info)
 
     # ---- life
 
@@ -158,7 +159,7 @@ class Model:
     @property
     def name(self) -> str:
         """general.name of the file, else the file's name."""
-        return str(self._metadata.get("general.name") or self._path.stem)
+        return str(self._info["name"] or self._path.stem)
 
     @property
     def path(self) -> Path:
@@ -171,10 +172,16 @@ class Model:
         return dict(self._metadata)
 
     @property
+    def model_info(self) -> dict[str, Any]:
+        """What the file says of the model: architecture, name, notice, context (positions), vocabulary, image_tokens,
+        tasks, grounding (None where the model cannot write boxes), image (token ids around and of one), prompts,
+        and the sizes of its parts (vision, decoder, ...)."""
+        return dict(self._info)
+
+    @property
     def notice(self) -> str | None:
         """What the model's makers want its users to know, e.g. how small its world is."""
-        value = self._metadata.get("kosmos2.notice")
-        return value if isinstance(value, str) and value else None
+        return str(self._info["notice"]) or None
 
     @property
     def device(self) -> str:
@@ -253,7 +260,7 @@ class Model:
         ground: with boxes. lead_in: begin the text with the prompt's words ("An image of"). examples: pairs of
         a picture and its caption that go before.
         """
-        plan = tasks.plan_caption(self._metadata, image, length, ground, lead_in, examples)
+        plan = tasks.plan_caption(self._info, image, length, ground, lead_in, examples)
         return self._run(plan, stream, options)
 
     @overload
@@ -286,7 +293,7 @@ class Model:
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
         """Text with the boxes of what it names. prompt: words to go on from; None: the short caption's."""
-        return self._run(tasks.plan_ground(self._metadata, image, prompt, lead_in), stream, options)
+        return self._run(tasks.plan_ground(self._info, image, prompt, lead_in), stream, options)
 
     @overload
     def locate(
@@ -303,7 +310,7 @@ class Model:
 
         The model tends to find whatever it is asked for; the score helps to judge (see Entity.score).
         """
-        return self._run(tasks.plan_locate(self._metadata, image, phrase), stream, options)
+        return self._run(tasks.plan_locate(self._info, image, phrase), stream, options)
 
     @overload
     def describe(
@@ -350,7 +357,7 @@ class Model:
         ground: as the model was trained, the answer may have boxes. examples: (image, box, text), boxes in the same
         unit.
         """
-        plan = tasks.plan_describe(self._metadata, image, box, normalized, ground, lead_in, examples)
+        plan = tasks.plan_describe(self._info, image, box, normalized, ground, lead_in, examples)
         return self._run(plan, stream, options)
 
     @overload
@@ -392,7 +399,7 @@ class Model:
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
         """The answer to a question. choices: it is exactly one of these. examples: (image, question, answer)."""
-        plan = tasks.plan_ask(self._metadata, image, question, ground, choices, lead_in, examples)
+        plan = tasks.plan_ask(self._info, image, question, ground, choices, lead_in, examples)
         return self._run(plan, stream, options)
 
     @overload
@@ -501,7 +508,7 @@ class Model:
         del values["stream"], values["image"]
 
         def plan(image: Any) -> tasks.Plan:
-            return tasks.PLANS[task](self._metadata, image, **values)
+            return tasks.PLANS[task](self._info, image, **values)
 
         return GenerateRequest(self._open, self.name, plan, self._options(plan(None), options))
 
@@ -511,16 +518,13 @@ class Model:
         if normalize not in ("sum", "mean"):
             raise InvalidRequest(f"normalize: expected 'sum' or 'mean', got {normalize!r}")
         if template is None:
-            template = prompt_format(self._metadata, "caption") + " {text}"
+            template = prompt_format(self._info, "caption") + " {text}"
         before, after = split_template(template)
         return checked, before, after
 
     def _limits(self) -> Limits:
-        engine = self._open.engine
-        published = Limits(engine.context_length, engine.tokenizer.size, 128, 3)
-        new_tokens = self._metadata.get("kosmos2.generation.max_new_tokens", published.max_tokens)
-        ngram = self._metadata.get("kosmos2.generation.no_repeat_ngram_size", published.no_repeat_ngram_size)
-        return Limits(published.context_length, published.vocabulary, int(new_tokens), int(ngram))
+        info = self._info
+        return Limits(info["context"], info["vocabulary"], info["max_new_tokens"], info["no_repeat_ngram_size"])
 
     def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:
         if plan.choices is not None:

@@ -1,6 +1,6 @@
 """Prompt formats of a model -> segments of a prompt. What a caller types is data: it never becomes a tag.
 
-The formats come from the model file (keys kosmos2.prompt.*); where a file has none, the published ones are used.
+The formats come from the model file: model_info has them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,6 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.options import check_text
 from kosmos_edge.results import Box, Corners, check_corners
-
-PUBLISHED = {
-    "caption": "An image of",
-    "caption_detailed": "Describe this image in detail:",
-    "question": "Question: {question} Answer:",
-    "locate": "<phrase> {phrase}</phrase>",
-    "describe": "<phrase> It</phrase>{boxes} is",
-    "grounding": "<grounding>",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +34,9 @@ TextSegment: TypeAlias = tuple[str, str]  # ("text", plain characters) or ("tags
 PlanSegment: TypeAlias = TextSegment | PictureSegment | BoxSegment
 
 
-def prompt_format(metadata: Mapping[str, Any], name: str) -> str:
-    """The model's own format, else the published one."""
-    value = metadata.get(f"kosmos2.prompt.{name}", PUBLISHED[name])
-    return value if isinstance(value, str) else PUBLISHED[name]
+def prompt_format(info: Mapping[str, Any], name: str) -> str:
+    """The model's own format of a prompt, from its model_info."""
+    return str(info["prompts"][name])
 
 
 def expand(template: str, **values: str | BoxSegment) -> list[PlanSegment]:
@@ -62,12 +52,12 @@ def expand(template: str, **values: str | BoxSegment) -> list[PlanSegment]:
     return out
 
 
-def caption_format(metadata: Mapping[str, Any], length: object) -> str:
+def caption_format(info: Mapping[str, Any], length: object) -> str:
     """The caption prompt of this length, or InvalidRequest."""
     if length == "short":
-        return prompt_format(metadata, "caption")
+        return prompt_format(info, "caption")
     if length == "long":
-        return prompt_format(metadata, "caption_detailed")
+        return prompt_format(info, "caption_detailed")
     raise InvalidRequest(f"length: expected 'short' or 'long', got {length!r}")
 
 

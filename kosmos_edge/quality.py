@@ -121,9 +121,9 @@ class _Run:
 
     def forced_logits(self, case: Case, image: EncodedImage, forced: list[list[int]]) -> list[tuple[bytes, int]]:
         """For caption and replies the logits that predict each forced token: ((tokens, vocab) float32, vocab)."""
-        metadata = self.model.metadata
-        plans = [tasks.plan_caption(metadata, image, "short", True, False, ())]
-        plans += [tasks.plan_ask(metadata, image, q.text, False, None, False, ()) for q in case.questions]
+        info = self.model.model_info
+        plans = [tasks.plan_caption(info, image, "short", True, False, ())]
+        plans += [tasks.plan_ask(info, image, q.text, False, None, False, ()) for q in case.questions]
         return [self.session.forced_logits(plan, ids) for plan, ids in zip(plans, forced, strict=True)]
 
 

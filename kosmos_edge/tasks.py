@@ -46,16 +46,16 @@ def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tupl
         yield tuple(example)
 
 
-def _grounding(metadata: Mapping[str, Any], ground: object) -> list[PlanSegment]:
-    return expand(prompt_format(metadata, "grounding")) if check_bool("ground", ground) else []
+def _grounding(info: Mapping[str, Any], ground: object) -> list[PlanSegment]:
+    return expand(prompt_format(info, "grounding")) if check_bool("ground", ground) else []
 
 
 def plan_caption(
-    metadata: Mapping[str, Any], image: Any, length: object, ground: object, lead_in: object, examples: object
+    info: Mapping[str, Any], image: Any, length: object, ground: object, lead_in: object, examples: object
 ) -> Plan:
     """caption: the model's caption prompt after the picture, after any (picture, caption) examples."""
-    words = caption_format(metadata, length)
-    grounding = _grounding(metadata, ground)
+    words = caption_format(info, length)
+    grounding = _grounding(info, ground)
     segments: list[PlanSegment] = []
     for number, (shot, text) in enumerate(_shots("examples", examples, 2, "(image, caption)")):
         caption = check_text(f"examples[{number}]", text)
@@ -64,22 +64,22 @@ def plan_caption(
     return Plan("caption", segments, keep_prompt=check_bool("lead_in", lead_in))
 
 
-def plan_ground(metadata: Mapping[str, Any], image: Any, prompt: object, lead_in: object) -> Plan:
+def plan_ground(info: Mapping[str, Any], image: Any, prompt: object, lead_in: object) -> Plan:
     """ground: boxes are asked for, then the caller's words or the caption prompt."""
-    words = prompt_format(metadata, "caption") if prompt is None else check_text("prompt", prompt)
-    segments = [PictureSegment(image), *_grounding(metadata, True), ("text", words)]
+    words = prompt_format(info, "caption") if prompt is None else check_text("prompt", prompt)
+    segments = [PictureSegment(image), *_grounding(info, True), ("text", words)]
     return Plan("ground", segments, keep_prompt=check_bool("lead_in", lead_in))
 
 
-def plan_locate(metadata: Mapping[str, Any], image: Any, phrase: object) -> Plan:
+def plan_locate(info: Mapping[str, Any], image: Any, phrase: object) -> Plan:
     """locate: the phrase as if the model had said it; its boxes are to follow."""
     words = check_text("phrase", phrase)
-    prompt = expand(prompt_format(metadata, "locate"), phrase=words)
-    return Plan("locate", [PictureSegment(image), *_grounding(metadata, True), *prompt], one_object=True)
+    prompt = expand(prompt_format(info, "locate"), phrase=words)
+    return Plan("locate", [PictureSegment(image), *_grounding(info, True), *prompt], one_object=True)
 
 
 def plan_describe(
-    metadata: Mapping[str, Any],
+    info: Mapping[str, Any],
     image: Any,
     box: object,
     normalized: object,
@@ -88,8 +88,8 @@ def plan_describe(
     examples: object,
 ) -> Plan:
     """describe: "It" with the caller's box, for the model to say what it is."""
-    template = prompt_format(metadata, "describe")
-    grounding = _grounding(metadata, ground)
+    template = prompt_format(info, "describe")
+    grounding = _grounding(info, ground)
 
     def prompt(name: str, value: object, ending: str = "") -> list[PlanSegment]:
         checked = check_box(value, normalized, name)
@@ -104,7 +104,7 @@ def plan_describe(
 
 
 def plan_ask(
-    metadata: Mapping[str, Any],
+    info: Mapping[str, Any],
     image: Any,
     question: object,
     ground: object,
@@ -113,8 +113,8 @@ def plan_ask(
     examples: object,
 ) -> Plan:
     """ask: the model's question-and-answer format; examples are (image, question, answer)."""
-    template = prompt_format(metadata, "question")
-    grounding = _grounding(metadata, ground)
+    template = prompt_format(info, "question")
+    grounding = _grounding(info, ground)
     if grounding and choices is not None:
         raise InvalidRequest("choices and ground=True contradict each other: an answer from a list has no boxes")
     segments: list[PlanSegment] = []
@@ -157,7 +157,7 @@ PLANS: dict[str, Callable[..., Plan]] = {
     "locate": plan_locate,
     "describe": plan_describe,
     "ask": plan_ask,
-}  # by verb; the parameters behind metadata are those of the verb
+}  # by verb; the parameters behind info (the model's model_info) are those of the verb
 
 
 def source_name(source: object) -> str | None:

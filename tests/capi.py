@@ -59,6 +59,10 @@ class ModelInfo(Sized):
             )
         ),
         ("file_bytes", c_uint64),
+        ("architecture", c_char_p),
+        ("preprocessing", c_char_p),
+        ("tasks", POINTER(c_char_p)),
+        ("task_count", c_size_t),
     )
 
 

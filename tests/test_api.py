@@ -471,6 +471,7 @@ def test_batch_is_lazy_and_checks_its_arguments_first(model: Model) -> None:
 
 
 def test_facts(model: Model) -> None:
+    assert model.model_info == _core.model_info(str(tiny_file()))
     assert model.device == "cpu" and model.threads == 1 and model.isa in _core.available_isas()
     assert model.context_length == 512 and model.image_tokens == 64 and model.path == tiny_file()
     assert model.metadata["general.architecture"] == "kosmos2" and "cpu" in model.description

@@ -10,11 +10,21 @@ import pytest
 from kosmos_edge import tasks
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.options import Limits, Options, check_options, check_text
-from kosmos_edge.prompts import PUBLISHED, BoxSegment, PictureSegment, expand, prompt_format, split_template
+from kosmos_edge.prompts import BoxSegment, PictureSegment, expand, prompt_format, split_template
 from kosmos_edge.results import Box
 
 LIMITS = Limits(context_length=2048, vocabulary=65037, max_tokens=128, no_repeat_ngram_size=3)
-META = {f"kosmos2.prompt.{name}": value for name, value in PUBLISHED.items()}
+INFO = {
+    "prompts": {
+        "caption": "An image of",
+        "caption_detailed": "Describe this image in detail:",
+        "question": "Question: {question} Answer:",
+        "locate": "<phrase> {phrase}</phrase>",
+        "describe": "<phrase> It</phrase>{boxes} is",
+        "grounding": "<grounding>",
+    },
+    "grounding": {"location_bins": 32},
+}  # what model_info says of the published model
 
 
 def options(**given: object) -> Options:
@@ -107,10 +117,9 @@ def test_texts_are_checked(value: object) -> None:
 # ---- prompts
 
 
-def test_formats_come_from_the_model_else_from_the_published_ones() -> None:
-    assert prompt_format({}, "caption") == "An image of"
-    assert prompt_format({"kosmos2.prompt.caption": "A scene of"}, "caption") == "A scene of"
-    assert prompt_format({"kosmos2.prompt.caption": 5}, "caption") == "An image of"
+def test_formats_come_from_the_model() -> None:
+    assert prompt_format(INFO, "caption") == "An image of"
+    assert prompt_format({"prompts": {"caption": "A scene of"}}, "caption") == "A scene of"
 
 
 def test_expand_joins_words_and_separates_tags() -> None:
@@ -136,9 +145,9 @@ def test_expand_joins_words_and_separates_tags() -> None:
 )
 def test_a_callers_words_are_data(words: str) -> None:
     for segments in (
-        tasks.plan_locate(META, None, words).segments,
-        tasks.plan_ask(META, None, words, False, None, False, ()).segments,
-        tasks.plan_ground(META, None, words, False).segments,
+        tasks.plan_locate(INFO, None, words).segments,
+        tasks.plan_ask(INFO, None, words, False, None, False, ()).segments,
+        tasks.plan_ground(INFO, None, words, False).segments,
         tasks.plan_generate([words], False, False).segments,
     ):
         assert any(kind == "text" and words in text for kind, text in (s for s in segments if isinstance(s, tuple)))
@@ -162,23 +171,23 @@ def plain(plan: tasks.Plan) -> list:
 
 def test_plans_of_the_published_tasks() -> None:
     ground = ("tags", "<grounding>")
-    assert plain(tasks.plan_caption(META, "i", "short", False, False, ())) == ["i", ("text", "An image of")]
-    assert plain(tasks.plan_caption(META, "i", "long", True, False, ())) == [
+    assert plain(tasks.plan_caption(INFO, "i", "short", False, False, ())) == ["i", ("text", "An image of")]
+    assert plain(tasks.plan_caption(INFO, "i", "long", True, False, ())) == [
         "i",
         ground,
         ("text", "Describe this image in detail:"),
     ]
-    assert plain(tasks.plan_ground(META, "i", None, False)) == ["i", ground, ("text", "An image of")]
-    assert plain(tasks.plan_locate(META, "i", "a red hat")) == [
+    assert plain(tasks.plan_ground(INFO, "i", None, False)) == ["i", ground, ("text", "An image of")]
+    assert plain(tasks.plan_locate(INFO, "i", "a red hat")) == [
         "i",
         ground,
         ("tags", "<phrase>"),
         ("text", " a red hat"),
         ("tags", "</phrase>"),
     ]
-    asked = tasks.plan_ask(META, "i", "How many?", True, None, False, ())
+    asked = tasks.plan_ask(INFO, "i", "How many?", True, None, False, ())
     assert plain(asked) == ["i", ground, ("text", "Question: How many? Answer:")]
-    described = plain(tasks.plan_describe(META, "i", (1, 2, 30, 40), False, True, False, ()))
+    described = plain(tasks.plan_describe(INFO, "i", (1, 2, 30, 40), False, True, False, ()))
     assert described == [
         "i",
         ground,
@@ -191,7 +200,7 @@ def test_plans_of_the_published_tasks() -> None:
 
 
 def test_examples_go_before_with_the_same_format() -> None:
-    plan = tasks.plan_caption(META, "q", "short", False, False, [("a", "a cat."), ("b", "a dog.")])
+    plan = tasks.plan_caption(INFO, "q", "short", False, False, [("a", "a cat."), ("b", "a dog.")])
     assert plain(plan) == [
         "a",
         ("text", "An image of a cat."),
@@ -200,7 +209,7 @@ def test_examples_go_before_with_the_same_format() -> None:
         "q",
         ("text", "An image of"),
     ]
-    asked = plain(tasks.plan_ask(META, "q", "Who?", False, None, False, [("a", "What?", "A cat.")]))
+    asked = plain(tasks.plan_ask(INFO, "q", "Who?", False, None, False, [("a", "What?", "A cat.")]))
     assert asked == [
         "a",
         ("text", "Question: What? Answer:"),
@@ -208,7 +217,7 @@ def test_examples_go_before_with_the_same_format() -> None:
         "q",
         ("text", "Question: Who? Answer:"),
     ]
-    described = plain(tasks.plan_describe(META, "q", (0, 0, 1, 1), True, False, False, [("a", (0, 0, 1, 0.5), "sky")]))
+    described = plain(tasks.plan_describe(INFO, "q", (0, 0, 1, 1), True, False, False, [("a", (0, 0, 1, 0.5), "sky")]))
     assert described.count("a") == 1 and BoxSegment(((0.0, 0.0, 1.0, 0.5),), True) in described
 
 
@@ -217,28 +226,28 @@ def test_examples_go_before_with_the_same_format() -> None:
 )
 def test_bad_examples(examples: object) -> None:
     with pytest.raises(InvalidRequest, match="examples"):
-        tasks.plan_caption(META, "i", "short", False, False, examples)
+        tasks.plan_caption(INFO, "i", "short", False, False, examples)
 
 
 @pytest.mark.parametrize("length", ["medium", None, 5, True])
 def test_bad_length(length: object) -> None:
     with pytest.raises(InvalidRequest, match="length"):
-        tasks.plan_caption(META, "i", length, False, False, ())
+        tasks.plan_caption(INFO, "i", length, False, False, ())
 
 
 @pytest.mark.parametrize("box", [(1, 2, 3), "1,2,3,4", None, (1, 2, 3, math.nan), (1, 2, 3, "4"), {1, 2, 3, 4}, 5])
 def test_bad_boxes(box: object) -> None:
     with pytest.raises(InvalidRequest, match="box"):
-        tasks.plan_describe(META, "i", box, False, True, False, ())
+        tasks.plan_describe(INFO, "i", box, False, True, False, ())
 
 
 def test_boxes_say_what_they_are() -> None:
     with pytest.raises(InvalidRequest, match="fractions"):
-        tasks.plan_describe(META, "i", (10, 10, 20, 20), True, True, False, ())
+        tasks.plan_describe(INFO, "i", (10, 10, 20, 20), True, True, False, ())
     with pytest.raises(InvalidRequest, match="normalized"):
-        tasks.plan_describe(META, "i", (0, 0, 1, 1), None, True, False, ())
+        tasks.plan_describe(INFO, "i", (0, 0, 1, 1), None, True, False, ())
     with pytest.raises(InvalidRequest, match="x1 < x2"):
-        tasks.plan_describe(META, "i", Box((0.5, 0.5, 0.4, 0.6)), False, True, False, ())
+        tasks.plan_describe(INFO, "i", Box((0.5, 0.5, 0.4, 0.6)), False, True, False, ())
 
 
 def test_generate_takes_any_interleaving() -> None:
@@ -264,4 +273,4 @@ def test_bad_segments(segments: object) -> None:
 
 def test_contradiction_of_choices_and_boxes() -> None:
     with pytest.raises(InvalidRequest, match="choices"):
-        tasks.plan_ask(META, "i", "Who?", True, ["a", "b"], False, ())
+        tasks.plan_ask(INFO, "i", "Who?", True, ["a", "b"], False, ())

@@ -101,7 +101,7 @@ def polls(call: Call) -> int:
 def test_polls_are_dense(engine: _core.Engine) -> None:
     """Twice in every layer of every pass, before every tensor of a load, every few rows of a resize."""
     calls = phases(engine)
-    config = _core.read_config(str(tiny_file()))
+    config = _core.model_info(str(tiny_file()))
     layers, vision = config["decoder"]["layers"], config["vision"]["layers"]
     assert polls(calls["load"]) >= len(_core.GgufFile(str(tiny_file())).tensors()) // 2
     assert polls(calls["encode"]) >= 2 * vision + 48  # and the resize

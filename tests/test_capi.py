@@ -13,6 +13,8 @@ import pytest
 from api_model import folder, picture, tiny_file
 from capi import ROOT, CError, call, lib, make, texts
 
+from kosmos_edge import _core
+
 HEADER = (ROOT / "include" / "kosmos.h").read_text(encoding="utf-8")
 FUNCTIONS = re.findall(r"KOSMOS_API [^;]*?\b(kosmos_\w+)\(", HEADER)
 BAD_HANDLES = [None, 1, 2, 0xDEADBEEF, 2**64 - 1]
@@ -248,6 +250,9 @@ def test_what_a_model_says(model):
     assert (info.device, info.threads, info.location_bins) == (b"cpu", 1, 32)
     assert info.isa and info.isa in info.description and info.notice == b""
     assert info.file_bytes == tiny_file().stat().st_size and info.context_length > info.image_tokens > 0
+    same = _core.model_info(str(tiny_file()))
+    assert [info.tasks[i].decode() for i in range(info.task_count)] == same["tasks"]
+    assert (info.architecture.decode(), info.preprocessing.decode()) == (same["architecture"], same["preprocessing"])
 
 
 def test_errors_of_loading_are_typed(tmp_path):

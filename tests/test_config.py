@@ -1,4 +1,4 @@
-"""The configuration of KOSMOS-2 files: every key is checked for presence, type and range, and against the others."""
+"""What model files say of themselves (model_info): every key is checked for presence, type and range."""
 
 import math
 
@@ -16,7 +16,7 @@ NAN, INF = math.nan, math.inf
 
 
 def config_of(tmp_path, **changes):
-    """read_config of the tiny model's metadata after changes: key (dots as __) -> (type, value), or None to drop it."""
+    """model_info of the tiny model's metadata after changes: key (dots as __) -> (type, value), or None to drop it."""
     metadata = dict(TINY.metadata)
     for key, entry in changes.items():
         key = key.replace("__", ".")
@@ -26,7 +26,7 @@ def config_of(tmp_path, **changes):
             metadata[key] = entry
     path = tmp_path / "config.gguf"
     write_gguf(path, GgufContent(metadata))
-    return _core.read_config(str(path))
+    return _core.model_info(str(path))
 
 
 def refused(tmp_path, message: str, **changes) -> None:
@@ -45,12 +45,20 @@ def test_reads_every_number(tmp_path):
         "width": 256, "ff_width": 512, "layers": 2, "heads": 4, "context": 512, "vocab": len(TINY.vocabulary.pieces),
     }  # fmt: skip
     tag = TINY.vocabulary.id
+    prompts = {key.removeprefix("kosmos2.prompt."): TINY.metadata[key][1] for key in TINY.metadata if ".prompt." in key}
     assert config == {
-        "latents": 64, "location_bins": 32, "max_new_tokens": 128, "no_repeat_ngram_size": 3, "bos": 0, "eos": 2,
-        "pad": 1, "unk": 3, "image_begin": tag("<image>"), "image_end": tag("</image>"), "first_slot": 4,
-        "phrase_begin": tag("<phrase>"), "phrase_end": tag("</phrase>"), "object_begin": tag("<object>"),
-        "object_end": tag("</object>"), "delimiter": tag("</delimiter_of_multi_objects/>"),
-        "grounding": tag("<grounding>"), "first_patch_index": FIRST_INDEX,
+        "architecture": "kosmos2", "name": "tiny", "notice": "", "context": 512,
+        "vocabulary": len(TINY.vocabulary.pieces), "image_tokens": 64,
+        "tasks": ["caption", "ask", "generate", "score", "ground", "locate", "describe"],
+        "preprocessing": "resized to 56 x 56, aspect not kept",
+        "latents": 64, "location_bins": 32, "max_new_tokens": 128, "no_repeat_ngram_size": 3,
+        "bos": 0, "eos": 2, "pad": 1, "unk": 3, "prompts": prompts,
+        "image": {"before": [tag("<image>")], "row": 4, "row_step": 1, "after": [tag("</image>")]},
+        "grounding": {
+            "location_bins": 32, "phrase_begin": tag("<phrase>"), "phrase_end": tag("</phrase>"),
+            "object_begin": tag("<object>"), "object_end": tag("</object>"),
+            "delimiter": tag("</delimiter_of_multi_objects/>"), "first_location": FIRST_INDEX,
+        },
     }  # fmt: skip
 
 
@@ -150,7 +158,11 @@ def test_numbers_that_contradict_each_other(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("key", "entry", "message"),
     [
-        ("general.architecture", ("str", "llama"), 'general.architecture is "llama"; expected "kosmos2"'),
+        (
+            "general.architecture",
+            ("str", "llama"),
+            'general.architecture is "llama"; expected one that this build runs: kosmos2',
+        ),
         ("clip.projector_type", ("str", "mlp"), 'clip.projector_type is "mlp"'),
         ("tokenizer.ggml.model", ("str", "gpt2"), 'tokenizer.ggml.model is "gpt2"; expected "t5"'),
         ("clip.has_vision_encoder", ("bool", False), "clip.has_vision_encoder is false; only true is supported"),
@@ -212,7 +224,7 @@ def test_patch_indices_follow_each_other(tmp_path):
 
 def test_path(tmp_path):
     with pytest.raises(ModelNotFound):
-        _core.read_config(str(tmp_path / "none.gguf"))
+        _core.model_info(str(tmp_path / "none.gguf"))
 
 
 # ------------------------------------------------------------------------------------ tensors by name and shape

@@ -118,7 +118,7 @@ def test_metadata_is_what_the_engine_needs(hf, tmp_path):
     assert types[4 : 4 + len(PIECES)] == [1] * len(PIECES)
     assert types[4 + len(PIECES) :] == [5] + [4] * (11 + 1024)
     assert bytes(metadata["tokenizer.ggml.precompiled_charsmap"]) == CHARSMAP
-    assert _core.read_config(str(report.output))
+    assert _core.model_info(str(report.output))
     names = [entry.split(":")[0] for entry in metadata["kosmos2.source.sha256"]]
     assert set(names) == {
         "model.safetensors",

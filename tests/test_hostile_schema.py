@@ -17,7 +17,7 @@ from kosmos_edge import _core
 from kosmos_edge.errors import KosmosError, ModelCorrupt
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = {row["key"]: row for row in _core.testing.model_schema()}
+SCHEMA = {row["key"]: row for row in _core.testing.model_schemas()["kosmos2"]}
 SMALL = small_model()
 PICTURE = bytes(range(256))[: 8 * 8 * 3]
 NAN = math.nan
@@ -128,9 +128,11 @@ def test_every_key_has_a_row_here_and_every_row_is_a_key():
     assert set(CROSS) == set(SCHEMA)
     assert all(row["min"] <= row["max"] for row in SCHEMA.values())
     # Keys that the engine reads anywhere are keys of the table.
-    literal = re.compile(r'"((?:general|kosmos2|clip|tokenizer)\.[a-z0-9_.]+[a-z0-9_])"')
-    sources = [p for p in (ROOT / "csrc").rglob("*.cpp")]
-    found = {key for p in sources for key in literal.findall(p.read_text(encoding="utf-8"))}
+    literal = re.compile(r'"((?:general|clip|tokenizer)\.[a-z0-9_.]+[a-z0-9_])"')
+    own = re.compile(r'(?:\ba|\barchitecture|kName)(?: \+|,) "(\.[a-z0-9_.]+[a-z0-9_])"')  # <architecture>.key
+    texts = [p.read_text(encoding="utf-8") for p in (ROOT / "csrc").rglob("*.cpp")]
+    found = {key for text in texts for key in literal.findall(text)}
+    found |= {"kosmos2" + key for text in texts for key in own.findall(text)}
     assert found - set(SCHEMA) == set()
     assert set(SCHEMA) - found == set()
 

@@ -48,7 +48,18 @@ def session(model: Model) -> RemoteSession:
 
 
 def test_the_facts_are_the_same(here: Model, there: Model) -> None:
-    for name in ("name", "metadata", "notice", "device", "description", "isa", "threads", "context_length", "path"):
+    for name in (
+        "name",
+        "metadata",
+        "model_info",
+        "notice",
+        "device",
+        "description",
+        "isa",
+        "threads",
+        "context_length",
+        "path",
+    ):
         assert getattr(there, name) == getattr(here, name), name
     assert there.image_tokens == here.image_tokens and repr(there) == repr(here) and not there.closed
 

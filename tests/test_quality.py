@@ -121,7 +121,7 @@ def test_forced_logits_are_those_of_decoding() -> None:
     with load(grounded_file(), threads=1) as model:
         image = model.encode(png(5))
         result = model.caption(image, ground=True, grammar=False, no_repeat_ngram_size=0, max_tokens=12, logprobs=True)
-        plan = tasks.plan_caption(model.metadata, image, "short", True, False, ())
+        plan = tasks.plan_caption(model.model_info, image, "short", True, False, ())
         values, vocab = model._open.forced_logits(plan, result.token_ids)
         rows = np.frombuffer(values, np.float32).reshape(-1, vocab).astype(float)
         assert rows.shape[0] == len(result.token_ids)

@@ -194,7 +194,7 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 
 def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> None:
-    """Whether a GGUF file's tensors are those of its settings: what _core.GgufFile.tensors and _core.read_config gave.
+    """Whether a GGUF file's tensors are those of its settings: what _core.GgufFile.tensors and _core.model_info gave.
 
     ModelCorrupt names the first that is missing, misshapen or no part of the model.
     """

@@ -52,6 +52,9 @@ inline std::string utf8_of(nb::handle text) {
 class GgufFile;
 // The file's metadata as Python values; arrays of more than skip_longer_than elements are left out.
 nb::dict metadata_dict(const GgufFile& file, uint64_t skip_longer_than);
+struct ModelInfo;
+// What model_info(path) gives.
+nb::dict info_dict(const ModelInfo& info);
 
 void bind_errors(nb::module_& m);
 void bind_bench(nb::module_& m);

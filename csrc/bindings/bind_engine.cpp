@@ -200,6 +200,7 @@ void bind_engine(nb::module_& m) {
            nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
            nb::arg("cancel").none() = nb::none())
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
+      .def_prop_ro("info", [](const Engine& e) { return info_dict(e.model().info()); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
       .def_prop_ro("description", [](const Engine& e) { return e.backend().description(); })
       .def_prop_ro("fallback", &Engine::fallback)

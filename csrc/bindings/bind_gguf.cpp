@@ -1,4 +1,5 @@
 // The GGUF reader and the model's configuration for Python.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 
 #include <bit>
@@ -8,8 +9,7 @@
 #include "format/gguf.h"
 #include "format/utf8.h"
 #include "format/weights.h"
-#include "models/kosmos2_config.h"
-#include "models/kosmos2_schema.h"
+#include "models/architecture.h"
 
 namespace ke {
 
@@ -95,72 +95,85 @@ static LoadMode mode_of(std::string_view mode) {
   return mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
 }
 
-static nb::list triple(const std::array<float, 3>& v) {
-  nb::list out;
-  for (float x : v) out.append(x);
-  return out;
+static nb::object python_fact(const Fact& fact) {
+  return std::visit([](const auto& value) { return nb::cast(value); }, fact.value);
 }
 
-static nb::dict read_config(const std::string& path) {
-  const Kosmos2Config c = Kosmos2Config::read(*GgufFile::open(path, LoadMode::Mmap));
-  nb::dict vision, decoder, out;
-  vision["image_size"] = c.vision.image_size;
-  vision["patch_size"] = c.vision.patch_size;
-  vision["width"] = c.vision.width;
-  vision["ff_width"] = c.vision.ff_width;
-  vision["layers"] = c.vision.layers;
-  vision["heads"] = c.vision.heads;
-  vision["eps"] = c.vision.eps;
-  vision["mean"] = triple(c.vision.mean);
-  vision["std"] = triple(c.vision.std);
-  decoder["width"] = c.decoder.width;
-  decoder["ff_width"] = c.decoder.ff_width;
-  decoder["layers"] = c.decoder.layers;
-  decoder["heads"] = c.decoder.heads;
-  decoder["context"] = c.decoder.context;
-  decoder["vocab"] = c.decoder.vocab;
-  decoder["eps"] = c.decoder.eps;
-  out["vision"] = vision;
-  out["decoder"] = decoder;
-  out["latents"] = c.latents;
-  out["location_bins"] = c.location_bins;
-  out["max_new_tokens"] = c.max_new_tokens;
-  out["no_repeat_ngram_size"] = c.no_repeat_ngram_size;
-  const std::pair<const char*, int32_t> ids[] = {{"bos", c.bos},
-                                                 {"eos", c.eos},
-                                                 {"pad", c.pad},
-                                                 {"unk", c.unk},
-                                                 {"image_begin", c.image_begin},
-                                                 {"image_end", c.image_end},
-                                                 {"first_slot", c.first_slot},
-                                                 {"phrase_begin", c.phrase_begin},
-                                                 {"phrase_end", c.phrase_end},
-                                                 {"object_begin", c.object_begin},
-                                                 {"object_end", c.object_end},
-                                                 {"delimiter", c.delimiter},
-                                                 {"grounding", c.grounding},
-                                                 {"first_patch_index", c.first_patch_index}};
+static nb::object grounding_dict(const std::optional<Grounding>& g) {
+  if (!g) return nb::none();
+  nb::dict out;
+  out["location_bins"] = g->bins;
+  const std::pair<const char*, int32_t> ids[] = {
+      {"phrase_begin", g->phrase_begin}, {"phrase_end", g->phrase_end}, {"object_begin", g->object_begin},
+      {"object_end", g->object_end},     {"delimiter", g->delimiter},   {"first_location", g->first_location}};
   for (const auto& [name, id] : ids) out[name] = id;
   return out;
 }
 
-// The schema's rows, for the test that tries every key.
-static nb::list model_schema() {
-  Kosmos2Config config{};
-  int64_t projection = 0;
-  nb::list out;
-  for (const SchemaRow& row : kosmos2_schema(config, projection)) {
-    nb::dict d;
-    d["key"] = row.key;
-    d["type"] = meta_type_name(row.type);
-    d["array"] = row.array;
-    d["required"] = row.required;
-    d["min"] = row.min;
-    d["max"] = row.max;
-    d["count"] = row.count;
-    d["only"] = row.only ? nb::cast(row.only) : nb::none();
-    d["rule"] = row.rule ? nb::cast(row.rule) : nb::none();
-    out.append(d);
+static nb::dict image_dict(const ImageLayout& layout) {
+  nb::dict out;
+  out["before"] = layout.before;
+  out["row"] = layout.row;
+  out["row_step"] = layout.row_step;
+  out["after"] = layout.after;
+  return out;
+}
+
+nb::dict info_dict(const ModelInfo& info) {
+  nb::dict out, prompts;
+  out["architecture"] = info.architecture;
+  out["name"] = info.name;
+  out["notice"] = info.notice;
+  out["context"] = info.context;
+  out["vocabulary"] = info.vocab;
+  out["image_tokens"] = info.image_tokens;
+  out["tasks"] = info.tasks();
+  out["preprocessing"] = info.preprocessing;
+  out["grounding"] = grounding_dict(info.grounding);
+  out["image"] = image_dict(info.image);
+  const std::pair<const char*, const std::string&> formats[] = {
+      {"caption", info.prompts.caption},   {"caption_detailed", info.prompts.caption_detailed},
+      {"question", info.prompts.question}, {"locate", info.prompts.locate},
+      {"describe", info.prompts.describe}, {"grounding", info.prompts.grounding}};
+  for (const auto& [name, format] : formats) prompts[name] = format;
+  out["prompts"] = prompts;
+  for (const Fact& fact : info.facts) {
+    const size_t dot = fact.name.find('.');
+    if (dot == std::string::npos) {
+      out[fact.name.c_str()] = python_fact(fact);
+      continue;
+    }
+    const std::string part = fact.name.substr(0, dot);
+    if (!out.contains(part.c_str())) out[part.c_str()] = nb::dict();
+    out[part.c_str()][fact.name.substr(dot + 1).c_str()] = python_fact(fact);
+  }
+  return out;
+}
+
+static nb::dict model_info(const std::string& path) {
+  const std::shared_ptr<GgufFile> file = GgufFile::open(path, LoadMode::Mmap);
+  return info_dict(architecture_of(*file).describe(*file));
+}
+
+// The schemas' rows by architecture, for the tests that try every key.
+static nb::dict model_schemas() {
+  nb::dict out;
+  for (const Architecture* a : architectures()) {
+    nb::list rows;
+    for (const SchemaRow& row : a->schema()) {
+      nb::dict d;
+      d["key"] = row.key;
+      d["type"] = meta_type_name(row.type);
+      d["array"] = row.array;
+      d["required"] = row.required;
+      d["min"] = row.min;
+      d["max"] = row.max;
+      d["count"] = row.count;
+      d["only"] = row.only;
+      d["rule"] = row.rule;
+      rows.append(d);
+    }
+    out[a->name] = rows;
   }
   return out;
 }
@@ -192,12 +205,16 @@ void bind_gguf(nb::module_& m) {
       .def("tensors", &tensors,
            "(name, dtype, shape outermost first, offset in the file, bytes) of each, in file order.")
       .def("tensor_data", &tensor_data, nb::arg("name"), "The stored bytes of one tensor.");
-  m.def("read_config", &read_config, nb::arg("path"),
-        "The checked configuration of a KOSMOS-2 file: numbers of the vision encoder and the decoder, and token ids.");
+  m.def(
+      "model_info", &model_info, nb::arg("path"),
+      "What a model file says of its model, checked: architecture, name, notice, context (positions), vocabulary and\n"
+      "image_tokens (numbers), tasks, grounding (None, or the grid's location_bins and the token ids of its tags),\n"
+      "image (ids before, of the rows and after one), prompts, and the sizes of its parts (vision, decoder, ...).\n"
+      "ModelNotFound, KosmosIOError, ModelCorrupt.");
   nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));
   testing.def("claim_tensors", &claim_tensors, nb::arg("path"), nb::arg("wanted"),
               "Load as a model does: [(name, shape)] -> the values of each; an error if a tensor is left over.");
-  testing.def("model_schema", &model_schema, "The schema of KOSMOS-2 files: a dict for each metadata key.");
+  testing.def("model_schemas", &model_schemas, "architecture -> its schema: a dict for each metadata key.");
   testing.def("release_tensor", [](const GgufFile& file, const std::string& name) { file.release(find(file, name)); });
 }
 

@@ -4,10 +4,6 @@
 namespace ke::capi {
 namespace {
 
-std::string text_value(const GgufFile& file, const char* key) {
-  return file.has(key) ? well_formed(file.string(key)) : std::string();
-}
-
 std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o) {
   KE_CHECK(path != nullptr, InvalidRequest, "path: expected the path of a model file, got NULL");
   KE_CHECK(o.threads >= 0 && o.threads <= 1024, InvalidRequest, "threads: expected 0..1024, got ", o.threads);
@@ -26,12 +22,16 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
 
   auto model = std::make_shared<ModelObject>();
   const std::shared_ptr<Engine> engine = Engine::load(path, options);
-  const GgufFile& file = engine->file();
+  const ModelInfo& about = engine->model().info();
   const Backend& backend = engine->backend();
   model->engine = engine;
-  model->formats = read_prompt_formats(file);
-  model->name = text_value(file, "general.name");
-  model->notice = text_value(file, "kosmos2.notice");
+  model->formats = about.prompts;
+  model->name = about.name;
+  model->notice = about.notice;
+  model->architecture = about.architecture;
+  model->preprocessing = about.preprocessing;
+  model->tasks = about.tasks();
+  for (const std::string& task : model->tasks) model->task_names.push_back(task.c_str());
   model->device = backend.name();
   model->description = backend.description();
   model->isa = backend.isa();
@@ -42,13 +42,17 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   info.description = model->description.c_str();
   info.isa = model->isa.c_str();
   info.threads = backend.threads();
-  info.context_length = static_cast<int32_t>(engine->model().context);
-  info.image_tokens = static_cast<int32_t>(engine->model().image_tokens);
-  info.location_bins = static_cast<int32_t>(engine->model().format.location_bins);
-  info.vocabulary = static_cast<int32_t>(engine->model().vocab);
-  info.max_tokens = static_cast<int32_t>(file.u32("kosmos2.generation.max_new_tokens"));
-  info.no_repeat_ngram_size = static_cast<int32_t>(file.u32("kosmos2.generation.no_repeat_ngram_size"));
-  info.file_bytes = file.file_bytes();
+  info.context_length = static_cast<int32_t>(about.context);
+  info.image_tokens = static_cast<int32_t>(about.image_tokens);
+  info.location_bins = static_cast<int32_t>(about.grounding ? about.grounding->bins : 0);
+  info.vocabulary = static_cast<int32_t>(about.vocab);
+  info.max_tokens = static_cast<int32_t>(about.max_new_tokens);
+  info.no_repeat_ngram_size = static_cast<int32_t>(about.no_repeat_ngram_size);
+  info.file_bytes = engine->file().file_bytes();
+  info.architecture = model->architecture.c_str();
+  info.preprocessing = model->preprocessing.c_str();
+  info.tasks = model->task_names.data();
+  info.task_count = model->task_names.size();
   model->on_log = o.on_log;
   model->user = o.user;
   model->log(KOSMOS_LOG_INFO, "loaded ", path, ": ", model->name, " on ", model->description);

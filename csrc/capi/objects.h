@@ -26,7 +26,9 @@ struct ModelObject {
   static constexpr Kind kind = Kind::Model;
   std::shared_ptr<const Engine> engine;
   PromptFormats formats;
-  std::string name, notice, device, description, isa;
+  std::string name, notice, device, description, isa, architecture, preprocessing;
+  std::vector<std::string> tasks;
+  std::vector<const char*> task_names;  // of tasks
   kosmos_model_info info{};
   kosmos_log_callback on_log = nullptr;
   void* user = nullptr;

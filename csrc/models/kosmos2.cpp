@@ -1,59 +1,113 @@
-#include "models/kosmos2.h"
-
-#include <mutex>
+// KOSMOS-2: ViT -> resampler -> decoder, with location tokens. The only file that knows this model.
+#include <cstdio>
 
 #include "layers/resampler.h"
 #include "layers/vit.h"
-#include "models/kosmos2_config.h"
+#include "models/architecture.h"
+#include "models/schema_groups.h"
+#include "models/workspace_pool.h"
 
 namespace ke {
 namespace {
 
-// Workspaces not in use; a call leases one, so that callers in parallel never share activations.
-class WorkspacePool {
- public:
-  explicit WorkspacePool(Backend& backend) : backend_(backend) {}
-  class Lease {
-   public:
-    Lease(WorkspacePool& pool, std::unique_ptr<Workspace> ws) : pool_(pool), ws_(std::move(ws)) {}
-    ~Lease() {
-      std::lock_guard lock(pool_.mutex_);
-      pool_.free_.push_back(std::move(ws_));
-    }
-    Workspace& operator*() { return *ws_; }
+constexpr const char* kName = "kosmos2";
 
-   private:
-    WorkspacePool& pool_;
-    std::unique_ptr<Workspace> ws_;
-  };
-  Lease lease() {
-    std::lock_guard lock(mutex_);
-    if (free_.empty()) {
-      free_.reserve(++made_);  // so that giving one back never allocates
-      return {*this, std::make_unique<Workspace>(backend_)};
-    }
-    std::unique_ptr<Workspace> ws = std::move(free_.back());
-    free_.pop_back();
-    return {*this, std::move(ws)};
-  }
-
- private:
-  Backend& backend_;
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Workspace>> free_;
-  size_t made_ = 0;
+struct Config {
+  GeneralConfig general;
+  VisionConfig vision;
+  DecoderConfig decoder;
+  TokenizerConfig tokenizer;
+  GenerationConfig generation;
+  ImageSlots slots;
+  PromptFormats prompts;
+  int64_t location_bins = 0;  // per axis
 };
 
-VitShape vit_shape(const Kosmos2Config& c) {
+Schema schema_of(Config& c) {
+  const Schema own = {
+      named("location_bins", whole(concat(kName, ".location_bins"), 2, 100, &c.location_bins,
+                                   "its square: the patch indices of the vocabulary")),
+  };
+  return general_rows(kName, c.general) + decoder_rows(kName, c.decoder) + slot_rows(kName, c.slots) + own +
+         generation_rows(kName, c.generation) + prompt_rows(kName, c.prompts) +
+         grounding_prompt_rows(kName, c.prompts) + vision_rows(kName, c.vision) + unigram_rows(kName, c.tokenizer);
+}
+
+Grounding read_grounding(const GgufFile& file, const VocabularyCheck& vocabulary, int64_t bins) {
+  Grounding g;
+  g.phrase_begin = vocabulary.tag("<phrase>");
+  g.phrase_end = vocabulary.tag("</phrase>");
+  g.object_begin = vocabulary.tag("<object>");
+  g.object_end = vocabulary.tag("</object>");
+  g.delimiter = vocabulary.tag("</delimiter_of_multi_objects/>");
+  (void)vocabulary.tag("<grounding>");  // of the prompts
+  g.bins = bins;
+  for (int i = 0; i < bins * bins; ++i) {
+    char name[32];
+    std::snprintf(name, sizeof name, "<patch_index_%04d>", i);
+    const int32_t id = vocabulary.tag(name);
+    if (i == 0) g.first_location = id;
+    check_file(file, id == g.first_location + i, name, " is token ", id, "; expected ", g.first_location + i,
+               ", for patch indices follow each other");
+  }
+  return g;
+}
+
+// Reads and checks a file; what the table says of each key on its own, and the checks between them.
+ModelInfo read(const GgufFile& file, Config& c) {
+  const Schema schema = schema_of(c);
+  read_by_schema(file, schema);
+  check_prompts(file, kName, /*grounding=*/true);
+  check_checksums(file, kName);
+  check_decoder(file, kName, c.decoder);
+  check_vision(file, c.vision);
+  check_file(file, c.vision.projection == c.decoder.width, "clip.vision.projection_dim is ", c.vision.projection,
+             "; expected ", kName, ".embedding_length, ", c.decoder.width);
+  check_slots(file, kName, c.slots, c.decoder);
+  check_generation(file, kName, c.generation, c.decoder);
+  const VocabularyCheck vocabulary(file, kName, c.decoder.vocab);
+  vocabulary.check_special_tokens(c.tokenizer);
+
+  ModelInfo info;
+  info.architecture = kName;
+  info.name = c.general.name;
+  info.notice = c.general.notice;
+  info.preprocessing = concat("resized to ", c.vision.image_size, " x ", c.vision.image_size, ", aspect not kept");
+  info.context = c.decoder.context;
+  info.vocab = c.decoder.vocab;
+  info.width = c.decoder.width;
+  info.image_tokens = c.slots.count;
+  info.max_new_tokens = c.generation.max_new_tokens;
+  info.no_repeat_ngram_size = c.generation.no_repeat_ngram_size;
+  info.begin = {c.tokenizer.bos};
+  info.eos = c.tokenizer.eos;
+  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.slots.first, 1};
+  info.grounding = read_grounding(file, vocabulary, c.location_bins);
+  info.prompts = c.prompts;
+  info.facts = facts_of(schema);
+  return info;
+}
+
+Schema schema() {
+  Config config;
+  return schema_of(config);
+}
+
+ModelInfo describe(const GgufFile& file) {
+  Config config;
+  return read(file, config);
+}
+
+VitShape vit_shape(const Config& c) {
   return {c.vision.patches(), c.vision.patch_values(), c.vision.width, c.vision.ff_width,
           c.vision.layers,    c.vision.heads,          c.vision.eps};
 }
 
-ResamplerShape resampler_shape(const Kosmos2Config& c) {
-  return {c.vision.tokens(), c.vision.width, c.latents, c.decoder.width, c.decoder.heads};
+ResamplerShape resampler_shape(const Config& c) {
+  return {c.vision.tokens(), c.vision.width, c.slots.count, c.decoder.width, c.decoder.heads};
 }
 
-DecoderShape decoder_shape(const Kosmos2Config& c) {
+DecoderShape decoder_shape(const Config& c) {
   return {c.decoder.width, c.decoder.ff_width, c.decoder.layers, c.decoder.heads, c.decoder.vocab, c.decoder.eps};
 }
 
@@ -62,7 +116,7 @@ class Kosmos2 : public Model {
   Kosmos2(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend)
       : file_(std::move(file)),
         backend_(std::move(backend)),
-        config_(Kosmos2Config::read(*file_)),
+        info_(read(*file_, config_)),
         weights_(file_),
         vit_(*backend_, weights_, vit_shape(config_)),
         resampler_(*backend_, weights_, resampler_shape(config_)),
@@ -70,14 +124,17 @@ class Kosmos2 : public Model {
         vision_workspaces_(*backend_),
         decoder_workspaces_(*backend_) {
     weights_.finish();
-    const Kosmos2Config& c = config_;
-    image_tokens = c.latents;
-    width = c.decoder.width;
-    vocab = c.decoder.vocab;
-    context = c.decoder.context;
-    format = {c.bos,        c.eos,          c.image_begin, c.image_end, c.first_slot,        c.phrase_begin,
-              c.phrase_end, c.object_begin, c.object_end,  c.delimiter, c.first_patch_index, c.location_bins};
+    image_tokens = info_.image_tokens;
+    width = info_.width;
+    vocab = info_.vocab;
+    context = info_.context;
+    const Grounding& g = *info_.grounding;
+    format = {info_.begin[0],  info_.eos,      info_.image.before[0], info_.image.after[0],
+              info_.image.row, g.phrase_begin, g.phrase_end,          g.object_begin,
+              g.object_end,    g.delimiter,    g.first_location,      g.bins};
   }
+
+  const ModelInfo& info() const override { return info_; }
 
   std::vector<float> encode_image(const ImageView& image, const CancelToken* cancel) const override {
     const VisionConfig& v = config_.vision;
@@ -119,7 +176,8 @@ class Kosmos2 : public Model {
  private:
   std::shared_ptr<GgufFile> file_;
   std::shared_ptr<Backend> backend_;
-  Kosmos2Config config_;
+  Config config_;
+  ModelInfo info_;
   Weights weights_;
   Vit vit_;
   Resampler resampler_;
@@ -127,10 +185,13 @@ class Kosmos2 : public Model {
   mutable WorkspacePool vision_workspaces_, decoder_workspaces_;
 };
 
-}  // namespace
-
-std::unique_ptr<Model> load_kosmos2(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
+std::unique_ptr<Model> load(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
   return std::make_unique<Kosmos2>(std::move(file), std::move(backend));
 }
+
+}  // namespace
+
+extern const Architecture kosmos2;
+const Architecture kosmos2 = {kName, schema, describe, load};
 
 }  // namespace ke

@@ -11,6 +11,7 @@
 #include "format/gguf.h"
 #include "image/image.h"
 #include "layers/decoder.h"
+#include "models/info.h"
 
 namespace ke {
 
@@ -46,6 +47,7 @@ class Model {
   int64_t context = 0;  // positions
   PromptFormat format;
 
+  virtual const ModelInfo& info() const = 0;
   // -> (image_tokens, width) float32
   virtual std::vector<float> encode_image(const ImageView& image, const CancelToken* cancel) const = 0;
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity) const = 0;

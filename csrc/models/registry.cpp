@@ -1,28 +1,36 @@
-// general.architecture -> model: one line each.
 #include "format/utf8.h"
-#include "models/kosmos2.h"
+#include "models/architecture.h"
+
+// The architectures that this build runs: one line each.
+#define KE_ARCHITECTURES(ROW) ROW(kosmos2)
 
 namespace ke {
 
-namespace {
-struct Architecture {
-  const char* name;
-  std::unique_ptr<Model> (*load)(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>);
-};
-constexpr Architecture kArchitectures[] = {
-    {"kosmos2", load_kosmos2},
-};
-}  // namespace
+#define KE_DECLARE(name) extern const Architecture name;
+KE_ARCHITECTURES(KE_DECLARE)
+#undef KE_DECLARE
+
+const std::vector<const Architecture*>& architectures() {
+#define KE_LIST(name) &name,
+  static const std::vector<const Architecture*> all = {KE_ARCHITECTURES(KE_LIST)};
+#undef KE_LIST
+  return all;
+}
+
+const Architecture& architecture_of(const GgufFile& file) {
+  const std::string name = file.string("general.architecture");
+  std::string known;
+  for (const Architecture* a : architectures()) {
+    if (name == a->name) return *a;
+    known += concat(known.empty() ? "" : ", ", a->name);
+  }
+  fail(ErrorCode::ModelCorrupt, file.path(), ": general.architecture is ", quoted(name),
+       "; expected one that this build runs: ", known);
+}
 
 std::unique_ptr<Model> load_model(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
-  const std::string name = file->string("general.architecture");
-  std::string known;
-  for (const Architecture& a : kArchitectures) {
-    if (name == a.name) return a.load(std::move(file), std::move(backend));
-    known += concat(known.empty() ? "" : ", ", a.name);
-  }
-  fail(ErrorCode::ModelCorrupt, file->path(), ": general.architecture is ", quoted(name),
-       "; expected one that this build runs: ", known);
+  const Architecture& a = architecture_of(*file);
+  return a.load(std::move(file), std::move(backend));
 }
 
 }  // namespace ke

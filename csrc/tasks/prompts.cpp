@@ -46,21 +46,6 @@ std::vector<Segment> begin(const PromptFormats& f, EncodedPicture image, bool gr
 
 }  // namespace
 
-PromptFormats read_prompt_formats(const GgufFile& file) {
-  PromptFormats f;
-  const auto read = [&](const char* name, std::string& format) {
-    const std::string key = std::string("kosmos2.prompt.") + name;
-    if (file.has(key)) format = file.string(key);
-  };
-  read("caption", f.caption);
-  read("caption_detailed", f.caption_detailed);
-  read("question", f.question);
-  read("locate", f.locate);
-  read("describe", f.describe);
-  read("grounding", f.grounding);
-  return f;
-}
-
 void append_format(std::string_view format, const PromptValues& values, std::vector<Segment>& out) {
   const size_t first = out.size();
   std::string run;

@@ -1,5 +1,5 @@
-// The verbs as prompts: which segments in which order. The words come from the model file (keys kosmos2.prompt.*), else
-// from the published model. What a caller types is data: it never becomes a tag.
+// The verbs as prompts: which segments in which order. The words come from the model file. What a caller
+// types is data: it never becomes a tag.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -8,20 +8,9 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "models/info.h"
 
 namespace ke {
-
-// Formats with their places {question}, {phrase}, {boxes}; tag strings in them are tags.
-struct PromptFormats {
-  std::string caption = "An image of";
-  std::string caption_detailed = "Describe this image in detail:";
-  std::string question = "Question: {question} Answer:";
-  std::string locate = "<phrase> {phrase}</phrase>";
-  std::string describe = "<phrase> It</phrase>{boxes} is";
-  std::string grounding = "<grounding>";
-};
-
-PromptFormats read_prompt_formats(const GgufFile& file);
 
 // What fills the places of a format.
 struct PromptValues {

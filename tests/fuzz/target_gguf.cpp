@@ -7,7 +7,7 @@
 #include "engine/engine.h"
 #include "gguf_draft.h"
 #include "memory_file.h"
-#include "models/kosmos2_config.h"
+#include "models/architecture.h"
 #include "tasks/prompts.h"
 #include "targets.h"
 #include "text/grounding.h"
@@ -66,7 +66,7 @@ void caption(const ke::Engine& engine) {
   static constexpr uint8_t rgb[5 * 3 * 3] = {255, 0, 0, 9, 8, 7, 0, 255, 0, 1, 2, 3};
   try {
     const auto picture = engine.encode_image({rgb, 5, 3}, nullptr, true);
-    const ke::PromptFormats formats = ke::read_prompt_formats(engine.file());
+    const ke::PromptFormats& formats = engine.model().info().prompts;
     ke::GenerateParams params;
     params.max_tokens = 2;
     params.sampler.no_repeat_ngram_size = 3;
@@ -121,8 +121,8 @@ Outcome run_header(std::span<const uint8_t> input) {
   if (!mapped) return outcome;
   touch(*mapped);
   try {
-    const ke::Kosmos2Config config = ke::Kosmos2Config::read(*mapped);
-    if (config.decoder.heads < 1 || config.decoder.width % config.decoder.heads || config.vision.patches() < 1)
+    const ke::ModelInfo info = ke::architecture_of(*mapped).describe(*mapped);
+    if (info.context < 1 || info.vocab < 1 || info.width < 8 || info.image_tokens < 1 || !info.grounding)
       broken("a configuration that contradicts itself");
     outcome.accepted = true;
   } catch (const ke::Error& e) {

@@ -1,0 +1,25 @@
+// One architecture: its name in general.architecture, its schema, and how its files become models. Each is a file of
+// this folder and a row of registry.cpp.
+#pragma once
+#include <memory>
+
+#include "models/model.h"
+#include "models/schema.h"
+
+namespace ke {
+
+struct Architecture {
+  const char* name;
+  // The rows alone: what they point to is gone.
+  Schema (*schema)();
+  // Reads and checks all metadata and no tensor. ModelCorrupt names key, expected range and value. What comes back is
+  // consistent: heads divide widths, ids name the pieces that they must, the prompt of one image fits the context.
+  ModelInfo (*describe)(const GgufFile& file);
+  std::unique_ptr<Model> (*load)(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend);
+};
+
+const std::vector<const Architecture*>& architectures();
+// That of the file's general.architecture; ModelCorrupt where it is none of them.
+const Architecture& architecture_of(const GgufFile& file);
+
+}  // namespace ke

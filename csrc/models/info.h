@@ -1,0 +1,77 @@
+// What a model says of itself, read from its file before any weight is: the numbers and rules that the engine, the
+// tasks and the bindings work by. Whoever needs to behave differently for a model asks for a property here, never for
+// its name.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace ke {
+
+// The formats of the verbs' prompts, with their places {question}, {phrase}, {boxes}; tag strings in them are tags.
+// locate, describe and grounding are empty where a model has no location tokens.
+struct PromptFormats {
+  std::string caption, caption_detailed, question, locate, describe, grounding;
+};
+
+// How an image stands in a prompt: ids before it, one id for each of its rows, ids after it.
+struct ImageLayout {
+  std::vector<int32_t> before, after;
+  int32_t row = 0;       // id of the first row: a placeholder, which the n-gram rule sees and the decoder does not
+  int32_t row_step = 0;  // how much the ids of the following rows grow; 0: all rows have the same
+  int32_t row_id(int64_t index) const { return row + static_cast<int32_t>(index) * row_step; }
+};
+
+// How a model writes boxes: location tokens, which number the cells of a grid, and the tags around them.
+struct Grounding {
+  int32_t phrase_begin = 0, phrase_end = 0, object_begin = 0, object_end = 0, delimiter = 0;
+  int32_t first_location = 0;  // id of cell 0
+  int64_t bins = 0;            // cells per axis
+  bool is_location(int32_t id) const { return id >= first_location && id < first_location + bins * bins; }
+  // Whether these ids of an answer end in a phrase that is not closed yet.
+  bool in_phrase(std::span<const int32_t> answer) const {
+    for (size_t i = answer.size(); i-- > 0;)
+      if (answer[i] == phrase_begin || answer[i] == phrase_end) return answer[i] == phrase_begin;
+    return false;
+  }
+  // Whether an entity's scores are made of the log-probability of this id behind these.
+  bool is_scored(int32_t id, std::span<const int32_t> answer) const {
+    return is_location(id) || (id != phrase_end && in_phrase(answer));
+  }
+};
+
+// A number or text of a part of the model, under the name that its schema gives it: "vision.width".
+struct Fact {
+  std::string name;
+  std::variant<int64_t, double, std::string, std::vector<double>> value;
+};
+
+struct ModelInfo {
+  std::string architecture;
+  std::string name;                                      // general.name; may be empty
+  std::string notice;                                    // what users should know of the model's limits; may be empty
+  std::string preprocessing;                             // what becomes of an image before the encoder, for people
+  int64_t context = 0;                                   // positions of prompt and answer together
+  int64_t vocab = 0;                                     // token ids
+  int64_t width = 0;                                     // of a row of the decoder
+  int64_t image_tokens = 0;                              // rows of one image, at most
+  int64_t max_new_tokens = 0, no_repeat_ngram_size = 0;  // defaults of generation; 0: no n-gram rule
+  std::vector<int32_t> begin;                            // ids that every prompt begins with
+  int32_t eos = 0;
+  ImageLayout image;
+  std::optional<Grounding> grounding;  // none: the model cannot write boxes
+  PromptFormats prompts;
+  std::vector<Fact> facts;
+
+  // The tasks that it can do: "caption", "ask", ...
+  std::vector<std::string> tasks() const {
+    std::vector<std::string> out = {"caption", "ask", "generate", "score"};
+    if (grounding) out.insert(out.end(), {"ground", "locate", "describe"});
+    return out;
+  }
+};
+
+}  // namespace ke

@@ -1,0 +1,97 @@
+// Groups of schema rows that several architectures share, with the numbers that they fill and the checks between them.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string_view>
+
+#include "models/schema.h"
+
+namespace ke {
+
+// ---- general.*, and what the converter and the users are told: <architecture>.notice, .checksum.sha256
+
+struct GeneralConfig {
+  std::string name, notice;
+};
+Schema general_rows(const std::string& architecture, GeneralConfig& g);
+// Checksums, where there are some, are one for each tensor.
+void check_checksums(const GgufFile& file, const std::string& architecture);
+
+// ---- clip.*: a ViT whose pictures are squashed to a square
+
+struct VisionConfig {
+  int64_t image_size = 0, patch_size = 0;  // pixels
+  int64_t width = 0, ff_width = 0, layers = 0, heads = 0;
+  int64_t projection = 0;  // width of an image token
+  float eps = 0;
+  std::array<float, 3> mean{}, std{};  // of pixels / 255, RGB
+  int64_t patches() const { return (image_size / patch_size) * (image_size / patch_size); }
+  int64_t tokens() const { return patches() + 1; }
+  int64_t patch_values() const { return 3 * patch_size * patch_size; }
+};
+Schema vision_rows(const std::string& architecture, VisionConfig& v);
+void check_vision(const GgufFile& file, const VisionConfig& v);
+
+// ---- <architecture>.*: the decoder and the defaults of generation
+
+struct DecoderConfig {
+  int64_t width = 0, ff_width = 0, layers = 0, heads = 0, context = 0, vocab = 0;
+  float eps = 0;
+};
+Schema decoder_rows(const std::string& architecture, DecoderConfig& d);
+void check_decoder(const GgufFile& file, const std::string& architecture, const DecoderConfig& d);
+
+struct GenerationConfig {
+  int64_t max_new_tokens = 0;        // at most the context
+  int64_t no_repeat_ngram_size = 0;  // 0: no rule
+};
+Schema generation_rows(const std::string& architecture, GenerationConfig& g);
+void check_generation(const GgufFile& file, const std::string& architecture, const GenerationConfig& g,
+                      const DecoderConfig& d);
+
+// ---- <architecture>.image_token_count, .first_slot_token_id: a fixed number of rows per image, with ids in a row
+
+struct ImageSlots {
+  int64_t count = 0;
+  int32_t first = 0;  // slot j has id first + j
+};
+Schema slot_rows(const std::string& architecture, ImageSlots& s);
+// The slots are in the vocabulary, and an image fits the context.
+void check_slots(const GgufFile& file, const std::string& architecture, const ImageSlots& s, const DecoderConfig& d);
+
+// ---- <architecture>.prompt.*
+
+Schema prompt_rows(const std::string& architecture, PromptFormats& p);
+Schema grounding_prompt_rows(const std::string& architecture, PromptFormats& p);
+// A format has the place that its row's rule names: without it, what the user asks would be dropped.
+void check_prompts(const GgufFile& file, const std::string& architecture, bool grounding);
+
+// ---- tokenizer.ggml.*
+
+struct TokenizerConfig {
+  int32_t bos = 0, eos = 0, pad = 0, unk = 0;
+};
+// Sentencepiece's unigram model.
+Schema unigram_rows(const std::string& architecture, TokenizerConfig& t);
+
+// The vocabulary's arrays, checked against each other and against <architecture>.vocab_size.
+class VocabularyCheck {
+ public:
+  VocabularyCheck(const GgufFile& file, const std::string& architecture, int64_t vocab);
+  VocabularyCheck(const VocabularyCheck&) = delete;
+  // Begin, end and padding are control tokens and three, unknown is the unknown token.
+  void check_special_tokens(const TokenizerConfig& t) const;
+  // The id of a piece; ModelCorrupt unless it is there and a tag.
+  int32_t tag(std::string_view piece) const;
+
+ private:
+  void check_special(const char* key, int32_t id, int32_t type) const;
+
+  const GgufFile& file_;
+  const std::string vocab_key_;
+  std::vector<std::string> pieces_;
+  std::vector<int32_t> types_;
+  std::map<std::string_view, int32_t> ids_;  // views into pieces_
+};
+
+}  // namespace ke
