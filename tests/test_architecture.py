@@ -13,7 +13,7 @@ BELOW = {
     "quant": {"base"},
     "format": {"base", "quant"},
     "image": {"base"},
-    "text": {"base"},
+    "text": {"base", "format"},
     "backend": {"base", "quant", "format"},
     "cpu": {"base", "quant", "format", "backend"},
     "emulate": set(),

@@ -1,8 +1,14 @@
 // Tokenizer, boxes, entities and streaming decoders for Python: text/*.h.
+#include <nanobind/stl/shared_ptr.h>
+
 #include "bindings/bind_common.h"
+#include "format/gguf.h"
+#include "text/byte_bpe.h"
 #include "text/grounding.h"
+#include "text/load_tokenizer.h"
+#include "text/spm_bpe.h"
 #include "text/stream.h"
-#include "text/tokenizer.h"
+#include "text/unigram.h"
 
 namespace ke {
 
@@ -22,49 +28,117 @@ static nb::tuple grounded_tuple(const Grounded& grounded) {
   return nb::make_tuple(grounded.text, entity_list(grounded.entities));
 }
 
-static void init_tokenizer(Tokenizer* self, const nb::sequence& pieces, std::vector<float> scores,
-                           std::vector<int32_t> types, nb::handle charsmap, int32_t unk) {
-  Vocabulary vocabulary;
-  vocabulary.pieces.reserve(nb::len(pieces));
-  for (nb::handle piece : pieces) vocabulary.pieces.push_back(utf8_of(piece));
-  vocabulary.scores = std::move(scores);
-  vocabulary.types = std::move(types);
-  const BufferView blob(charsmap);
-  vocabulary.charsmap.assign(blob.bytes().begin(), blob.bytes().end());
-  vocabulary.unk = unk;
-  new (self) Tokenizer(std::move(vocabulary));
+static std::vector<std::string> strings_of(const nb::sequence& texts) {
+  std::vector<std::string> out;
+  out.reserve(nb::len(texts));
+  for (nb::handle text : texts) out.push_back(utf8_of(text));
+  return out;
+}
+
+static std::string string_of(nb::handle buffer) {
+  const BufferView blob(buffer);
+  return {blob.bytes().begin(), blob.bytes().end()};
+}
+
+static std::shared_ptr<Tokenizer> make_unigram(const nb::sequence& pieces, std::vector<float> scores,
+                                               std::vector<int32_t> types, nb::handle charsmap, int32_t unk) {
+  return std::make_shared<Unigram>(
+      UnigramVocabulary{strings_of(pieces), std::move(scores), std::move(types), string_of(charsmap), unk});
+}
+
+static std::shared_ptr<Tokenizer> make_spm_bpe(const nb::sequence& pieces, std::vector<float> scores,
+                                               std::vector<int32_t> types, nb::handle charsmap, int32_t unk,
+                                               bool blank_prefix, bool prefix_every_stretch, bool prefix_before_blank,
+                                               bool fold_blanks) {
+  return std::make_shared<SpmBpe>(SpmBpeVocabulary{strings_of(pieces), std::move(scores), std::move(types),
+                                                   string_of(charsmap), unk, blank_prefix, prefix_every_stretch,
+                                                   prefix_before_blank, fold_blanks});
+}
+
+static std::shared_ptr<Tokenizer> make_byte_bpe(const nb::sequence& pieces, std::vector<int32_t> types,
+                                                const nb::sequence& merges, const std::string& pretokenizer,
+                                                bool whole_pieces) {
+  const bool gpt2 = pretokenizer == "gpt2", cl100k = pretokenizer == "cl100k";
+  KE_CHECK(gpt2 || cl100k || pretokenizer == "qwen2", InvalidRequest, "pretokenizer is '", pretokenizer,
+           "', expected 'gpt2', 'cl100k' or 'qwen2'");
+  return std::make_shared<ByteBpe>(ByteBpeVocabulary{strings_of(pieces), std::move(types), strings_of(merges),
+                                                     gpt2     ? Pretokenizer::Gpt2
+                                                     : cl100k ? Pretokenizer::Cl100k
+                                                              : Pretokenizer::Qwen2,
+                                                     whole_pieces});
+}
+
+static std::vector<int32_t> encode_parts(const Tokenizer& t, const nb::sequence& parts, bool at_start) {
+  std::vector<std::pair<std::string, bool>> texts;
+  for (nb::handle part : parts) {
+    const auto [text, tags] = nb::cast<std::pair<nb::object, bool>>(part);
+    texts.emplace_back(utf8_of(text), tags);
+  }
+  std::vector<TextPart> views;
+  for (const auto& [text, tags] : texts) views.push_back({text, tags});
+  nb::gil_scoped_release release;
+  return t.encode_parts(views, at_start);
 }
 
 static void bind_tokenizer(nb::module_& m) {
-  nb::class_<Tokenizer>(m, "Tokenizer", "A sentencepiece unigram vocabulary with the model's tags.")
+  nb::class_<Tokenizer>(m, "Tokenizer", "Text <-> ids. The constructor makes a sentencepiece unigram vocabulary.")
       .def(
-          "__init__", &init_tokenizer, nb::arg("pieces"), nb::arg("scores"), nb::arg("types"),
+          nb::new_(&make_unigram), nb::arg("pieces"), nb::arg("scores"), nb::arg("types"),
           nb::arg("charsmap") = nb::bytes("", 0), nb::arg("unk") = 3,
           "pieces: str or UTF-8 bytes by id; scores: log-probabilities; types: 1 normal, 2 unknown, 3 control, 4 tag,\n"
           "5 unused; charsmap: sentencepiece's precompiled_charsmap. Raises ModelCorrupt.")
+      .def_static("spm_bpe", &make_spm_bpe, nb::arg("pieces"), nb::arg("scores"), nb::arg("types"),
+                  nb::arg("charsmap") = nb::bytes("", 0), nb::arg("unk") = 0, nb::arg("blank_prefix") = true,
+                  nb::arg("prefix_every_stretch") = true, nb::arg("prefix_before_blank") = true,
+                  nb::arg("fold_blanks") = false,
+                  "sentencepiece BPE; type 6: a byte, spelled <0x00> to <0xFF>. Raises ModelCorrupt.")
+      .def_static("byte_bpe", &make_byte_bpe, nb::arg("pieces"), nb::arg("types"), nb::arg("merges"),
+                  nb::arg("pretokenizer"), nb::arg("whole_pieces") = false,
+                  "Byte-level BPE; merges: 'left right', the first goes first; pretokenizer: 'gpt2', 'cl100k' or\n"
+                  "'qwen2'. Raises ModelCorrupt, InvalidRequest.")
+      .def_static(
+          "load",
+          [](const std::string& path) {
+            nb::gil_scoped_release release;
+            return std::const_pointer_cast<Tokenizer>(make_tokenizer(*GgufFile::open(path, LoadMode::Mmap)));
+          },
+          nb::arg("path"), "The tokenizer of a GGUF file. Raises ModelNotFound, ModelCorrupt.")
       .def(
           "encode",
-          [](const Tokenizer& t, nb::handle text) {
+          [](const Tokenizer& t, nb::handle text, bool at_start) {
             const std::string utf8 = utf8_of(text);
             nb::gil_scoped_release release;
-            return t.encode(utf8);
+            return t.encode(utf8, at_start);
           },
-          nb::arg("text"), "Ids of plain text: tag strings in it are ordinary characters. Raises InvalidRequest.")
+          nb::arg("text"), nb::arg("at_start") = true,
+          "Ids of plain text: tag strings in it are ordinary characters. at_start: it begins the prompt. Raises\n"
+          "InvalidRequest.")
       .def(
           "encode_with_tags",
-          [](const Tokenizer& t, nb::handle text) {
+          [](const Tokenizer& t, nb::handle text, bool at_start) {
             const std::string utf8 = utf8_of(text);
             nb::gil_scoped_release release;
-            return t.encode_with_tags(utf8);
+            return t.encode_with_tags(utf8, at_start);
           },
-          nb::arg("text"), "Ids of text whose tag strings become tag ids. Raises InvalidRequest.")
+          nb::arg("text"), nb::arg("at_start") = true,
+          "Ids of text whose tag strings become tag ids. Raises InvalidRequest.")
+      .def("encode_parts", &encode_parts, nb::arg("parts"), nb::arg("at_start") = true,
+           "Ids of texts that follow each other: [(text, whether its tag strings are tags)]. Raises InvalidRequest.")
       .def("decode", &Tokenizer::decode, nb::arg("ids"),
            "Text of ids: control, unknown and unused ids are skipped, tags stay. Raises InvalidRequest.")
       .def("piece", &Tokenizer::piece, nb::arg("id"), "The piece of an id. Raises InvalidRequest.")
-      .def("text", &Tokenizer::text, nb::arg("id"), "What an id adds to a decoded text. Raises InvalidRequest.")
+      .def("text", &Tokenizer::text, nb::arg("id"),
+           "What an id adds to a decoded text; U+FFFD for a part of a character. Raises InvalidRequest.")
+      .def(
+          "bytes",
+          [](const Tokenizer& t, int32_t id) {
+            const std::string bytes = t.bytes(id);
+            return nb::bytes(bytes.data(), bytes.size());
+          },
+          nb::arg("id"), "The bytes that an id adds to a decoded text. Raises InvalidRequest.")
       .def(
           "type", [](const Tokenizer& t, int32_t id) { return static_cast<int32_t>(t.type(id)); }, nb::arg("id"),
-          "1 normal, 2 unknown, 3 control, 4 tag, 5 unused. Raises InvalidRequest.")
+          "1 normal, 2 unknown, 3 control, 4 tag, 5 unused, 6 byte. Raises InvalidRequest.")
       .def(
           "find", [](const Tokenizer& t, nb::handle piece) { return t.find(utf8_of(piece)); }, nb::arg("piece"),
           "The id of a piece, -1 when there is none.")
@@ -78,9 +152,8 @@ static void bind_streams(nb::module_& m) {
            nb::keep_alive<1, 2>())
       .def("push", &StreamDecoder::push, nb::arg("id"),
            "The text that this id adds, often empty. Raises InvalidRequest.")
-      .def(
-          "finish", [](const StreamDecoder&) { return std::string(); },
-          "What was held back: always empty, for pieces are whole characters.");
+      .def("finish", &StreamDecoder::finish,
+           "What was held back: an unfinished character, which becomes U+FFFD, or a run of byte tokens.");
   nb::class_<StreamGrounder>(m, "StreamGrounder", "Entities of parse_grounded, each as soon as its </object> arrives.")
       .def(nb::init<const Tokenizer&, int64_t>(), nb::arg("tokenizer"), nb::arg("bins") = 32, nb::keep_alive<1, 2>())
       .def(

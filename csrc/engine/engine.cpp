@@ -5,26 +5,11 @@
 #include "backend/devices.h"
 #include "base/error.h"
 #include "backend/vocabulary.h"
+#include "text/load_tokenizer.h"
 
 namespace ke {
 
 constexpr size_t kOpeningBytes = 8u << 20;  // 40 positions of KOSMOS-2
-
-// The vocabulary as llama.cpp's GGUF keys spell it; the model's schema has checked their types.
-static std::shared_ptr<const Tokenizer> load_tokenizer(const GgufFile& file) {
-  Vocabulary v;
-  v.pieces = file.strings("tokenizer.ggml.tokens");
-  v.scores = file.floats("tokenizer.ggml.scores");
-  v.types = file.ints("tokenizer.ggml.token_type");
-  const std::vector<uint8_t> charsmap = file.bytes("tokenizer.ggml.precompiled_charsmap");
-  v.charsmap.assign(charsmap.begin(), charsmap.end());
-  v.unk = static_cast<int32_t>(file.u32("tokenizer.ggml.unknown_token_id"));
-  try {
-    return std::make_shared<Tokenizer>(std::move(v));
-  } catch (const Error& e) {
-    fail(e.code(), file.path(), ": tokenizer.ggml.*: ", e.what());
-  }
-}
 
 std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions& options) {
   LoadOptions named = options;
@@ -67,7 +52,7 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
   }
   engine->backend_ = make_backend(options.backend);
   engine->model_ = load_model(engine->file_, engine->backend_);
-  engine->tokenizer_ = load_tokenizer(*engine->file_);
+  engine->tokenizer_ = make_tokenizer(*engine->file_);
   engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
   if (options.prefix_bytes > 0)
     engine->opening_ = std::make_shared<PrefixCache>(std::make_shared<PrefixBudget>(kOpeningBytes),

@@ -2,6 +2,7 @@
 #include "text/normalizer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "text/utf8.h"
@@ -128,23 +129,26 @@ Normalizer::Prefix Normalizer::longest_prefix(std::string_view text, size_t at) 
   return {text.substr(at, character), character};
 }
 
-std::string Normalizer::normalize(std::string_view text) const {
+std::string Normalizer::normalize(std::string_view text, BlankPrefix prefix, bool fold) const {
   size_t at = 0;
-  while (at < text.size()) {  // leading blanks
-    const Prefix prefix = longest_prefix(text, at);
-    if (prefix.replacement != " ") break;
-    at += prefix.consumed;
+  while (fold && at < text.size()) {  // leading blanks
+    const Prefix next = longest_prefix(text, at);
+    if (next.replacement != " ") break;
+    at += next.consumed;
   }
   std::string out;
   if (at == text.size()) return out;
   out.reserve(text.size() - at + kBlankSymbol.size());
-  out += kBlankSymbol;
-  bool after_blank = true;
+  if (prefix != BlankPrefix::None) out += kBlankSymbol;
+  bool after_blank = fold;
+  bool first = true;
   while (at < text.size()) {
     auto [piece, consumed] = longest_prefix(text, at);
     at += consumed;
     if (after_blank) piece.remove_prefix(std::min(piece.find_first_not_of(' '), piece.size()));
     if (piece.empty()) continue;
+    const bool has_blank = piece.front() == ' ' || piece.starts_with(kBlankSymbol);
+    if (std::exchange(first, false) && has_blank && prefix == BlankPrefix::UnlessBlank) out.clear();
     for (const char c : piece) {
       if (c == ' ') {
         out += kBlankSymbol;
@@ -152,11 +156,11 @@ std::string Normalizer::normalize(std::string_view text) const {
         out += c;
       }
     }
-    after_blank = piece.back() == ' ';
+    after_blank = fold && piece.back() == ' ';
     KE_CHECK(out.size() <= kMaxNormalizedBytes, InvalidRequest, "the text is longer than ", kMaxNormalizedBytes,
              " bytes after normalisation");
   }
-  while (out.ends_with(kBlankSymbol)) out.resize(out.size() - kBlankSymbol.size());
+  while (fold && out.ends_with(kBlankSymbol)) out.resize(out.size() - kBlankSymbol.size());
   return out;
 }
 

@@ -1,20 +1,10 @@
-// Incremental decoding and entity events.
+// Entity events.
 #include "text/stream.h"
 
 #include <algorithm>
 #include <utility>
 
 namespace ke {
-
-StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool keep_tags)
-    : tokenizer_(tokenizer), keep_tags_(keep_tags) {}
-
-std::string StreamDecoder::push(int32_t id) {
-  std::string piece = tokenizer_.text(id);
-  if (piece.empty() || (!keep_tags_ && tokenizer_.type(id) == PieceType::Tag)) return {};
-  if (std::exchange(first_, false) && piece[0] == ' ') piece.erase(0, 1);
-  return piece;
-}
 
 StreamGrounder::StreamGrounder(const Tokenizer& tokenizer, int64_t bins) : tokenizer_(tokenizer), bins_(bins) {
   check_bins(bins);

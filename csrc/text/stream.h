@@ -1,5 +1,4 @@
-// Decoding while ids still arrive: text deltas and entities as they become complete; and transformers' clean-up of
-// blanks.
+// Entities while ids still arrive, and transformers' clean-up of blanks.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -7,23 +6,10 @@
 #include <vector>
 
 #include "text/grounding.h"
+#include "text/stream_decoder.h"
 #include "text/tokenizer.h"
 
 namespace ke {
-
-// Turns ids into text deltas. With tags their concatenation is tokenizer.decode(all ids); without, it is decode of the
-// ids that are no tags. Pieces are whole characters, so every delta is well-formed UTF-8 and nothing is held back.
-// The tokenizer must outlive it. Not for use by several threads at once.
-class StreamDecoder {
- public:
-  explicit StreamDecoder(const Tokenizer& tokenizer, bool keep_tags = false);
-  std::string push(int32_t id);  // InvalidRequest for an id outside the vocabulary
-
- private:
-  const Tokenizer& tokenizer_;
-  bool keep_tags_;
-  bool first_ = true;
-};
 
 // Reports each entity of parse_grounded as soon as its </object> has arrived. Spans refer to the text so far, which
 // differs from the final text only where a literal '<' of the text is still open.

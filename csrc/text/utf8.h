@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace ke::utf8 {
@@ -28,6 +29,53 @@ inline size_t character_length(std::string_view text, size_t at) {
   if (lead == 0xF0 && byte(1) < 0x90) return 0;   // overlong
   if (lead == 0xF4 && byte(1) >= 0x90) return 0;  // beyond U+10FFFF
   return 4;
+}
+
+// Where text[at] begins no well-formed character: how many bytes are ill-formed together (1..3), as one U+FFFD stands
+// for them (Unicode's "maximal subpart"; Python, Rust and the web do the same). open: the text ends inside a character
+// that further bytes could complete.
+struct IllFormed {
+  size_t length;
+  bool open;
+};
+inline IllFormed ill_formed(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) -> unsigned { return static_cast<unsigned char>(text[at + i]); };
+  const unsigned lead = byte(0);
+  if (lead < 0xC2 || lead > 0xF4) return {1, false};
+  const size_t expected = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;   // else overlong
+  const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;  // else a surrogate or beyond U+10FFFF
+  for (size_t i = 1; i < expected; ++i) {
+    if (at + i == text.size()) return {i, true};
+    if (i == 1 ? byte(1) < low || byte(1) > high : !is_continuation(text[at + i])) return {i, false};
+  }
+  return {1, false};  // not reached where the character is ill-formed
+}
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
+// Appends text[at..] to out with U+FFFD for what is ill-formed; stops before an open character at the end unless
+// whole. Returns the byte where it stopped.
+inline size_t append_repaired(std::string_view text, bool whole, std::string& out) {
+  size_t at = 0;
+  while (at < text.size()) {
+    if (const size_t length = character_length(text, at)) {
+      out.append(text.substr(at, length));
+      at += length;
+      continue;
+    }
+    const IllFormed bad = ill_formed(text, at);
+    if (bad.open && !whole) break;
+    out += kReplacement;
+    at += bad.length;
+  }
+  return at;
+}
+
+inline std::string repaired(std::string_view text) {
+  std::string out;
+  append_repaired(text, /*whole=*/true, out);
+  return out;
 }
 
 // Byte offset of the first ill-formed character, or npos when the whole text is well-formed.

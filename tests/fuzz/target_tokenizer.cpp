@@ -1,16 +1,22 @@
 // The vocabulary of a model file and texts for it: any pieces, scores, types and charsmap are refused or make a
 // tokenizer whose ids are in range and whose work is linear, whatever the text.
 //
-// Input: uint16 pieces; each uint16 length, bytes, float32 score, int8 type; int32 unknown id; uint32 length and bytes
-// of the charsmap; the rest is text. Whatever is cut off counts as empty.
+// Input: uint8 kind of tokenizer and its options; uint16 pieces; each uint16 length, bytes, float32 score, int8 type;
+// int32 unknown id; uint32 length and bytes of the charsmap, or of the merges, one a line; the rest is text. Whatever
+// is cut off counts as empty.
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "targets.h"
+#include "text/byte_bpe.h"
 #include "text/grounding.h"
+#include "text/spm_bpe.h"
 #include "text/stream.h"
-#include "text/tokenizer.h"
+#include "text/unigram.h"
+#include "text/utf8.h"
 
 namespace fuzz {
 namespace {
@@ -44,6 +50,20 @@ void check_ids(const ke::Tokenizer& tokenizer, const std::vector<int32_t>& ids, 
   if (ids.size() > 2 + 3 * (text_bytes + 1) * 1024) broken(ke::concat(what, " gave ", ids.size(), " ids"));
 }
 
+// Deltas are whole characters and add up to the decoded text.
+void stream(const ke::Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  ke::StreamDecoder decoder(tokenizer, true);
+  ke::StreamGrounder grounder(tokenizer, 2);
+  std::string text;
+  for (int32_t id : ids) {
+    const std::string delta = decoder.push(id);
+    if (ke::utf8::first_ill_formed(delta) != std::string::npos) broken("a delta is not well-formed UTF-8");
+    text += delta;
+    (void)grounder.push(id);
+  }
+  if (text + decoder.finish() != tokenizer.decode(ids)) broken("the deltas are not the decoded text");
+}
+
 void use(const ke::Tokenizer& tokenizer, const std::string& text) {
   std::vector<int32_t> plain, tagged;
   try {
@@ -57,23 +77,38 @@ void use(const ke::Tokenizer& tokenizer, const std::string& text) {
   check_ids(tokenizer, tagged, text.size(), "encode_with_tags");
   for (int32_t id : plain) {  // what a user types is data: no tag, no control token
     const ke::PieceType type = tokenizer.type(id);
-    if (type != ke::PieceType::Normal && type != ke::PieceType::Unknown)
+    if (type != ke::PieceType::Normal && type != ke::PieceType::Unknown && type != ke::PieceType::Byte)
       broken("plain text became the token " + tokenizer.piece(id));
   }
   (void)tokenizer.decode(plain);
   (void)ke::parse_grounded(tokenizer, tagged, 2);
-  ke::StreamDecoder decoder(tokenizer, true);
-  ke::StreamGrounder grounder(tokenizer, 2);
-  tagged.resize(std::min<size_t>(tagged.size(), 512));  // the grounder reads an answer again at each of its boxes
-  for (int32_t id : tagged) {
-    (void)decoder.push(id);
-    (void)grounder.push(id);
+  stream(tokenizer, tagged);
+  std::vector<int32_t> any = plain;  // ids in no order, so that bytes are no text
+  for (size_t i = 0; i < any.size(); ++i)
+    any[i] = static_cast<int32_t>((static_cast<size_t>(any[i]) * 31 + i) % static_cast<size_t>(tokenizer.size()));
+  stream(tokenizer, any);
+}
+
+std::unique_ptr<ke::Tokenizer> make_tokenizer(uint8_t kind, ke::UnigramVocabulary v) {
+  const auto option = [&](int bit) { return (kind >> bit & 1) != 0; };
+  if (kind % 4 == 1)
+    return std::make_unique<ke::SpmBpe>(ke::SpmBpeVocabulary{std::move(v.pieces), std::move(v.scores),
+                                                             std::move(v.types), std::move(v.charsmap), v.unk,
+                                                             option(2), option(3), option(4), option(5)});
+  if (kind % 4 != 2) return std::make_unique<ke::Unigram>(std::move(v));
+  ke::ByteBpeVocabulary b{std::move(v.pieces), std::move(v.types), {}, ke::Pretokenizer::Gpt2, option(2)};
+  b.pretokenizer = option(3) ? ke::Pretokenizer::Cl100k : option(4) ? ke::Pretokenizer::Qwen2 : ke::Pretokenizer::Gpt2;
+  for (size_t at = 0, end; at < v.charsmap.size(); at = end + 1) {
+    end = std::min(v.charsmap.find('\n', at), v.charsmap.size());
+    b.merges.push_back(v.charsmap.substr(at, end - at));
   }
+  return std::make_unique<ke::ByteBpe>(std::move(b));
 }
 
 Outcome run(std::span<const uint8_t> bytes) {
   Input in(bytes);
-  ke::Vocabulary v;
+  const uint8_t kind = in.number<uint8_t>();
+  ke::UnigramVocabulary v;
   for (size_t n = in.number<uint16_t>(); n > 0 && in.left() > 0; --n) {
     v.pieces.push_back(in.text(in.number<uint16_t>()));
     v.scores.push_back(in.number<float>());
@@ -84,10 +119,10 @@ Outcome run(std::span<const uint8_t> bytes) {
   const std::string text = in.text(in.left());
   Outcome outcome;
   try {
-    const ke::Tokenizer tokenizer(std::move(v));
+    const auto tokenizer = make_tokenizer(kind, std::move(v));
     outcome.accepted = true;
-    use(tokenizer, text);
-    use(tokenizer, "An image of <image>\xE2\x96\x81</s> \xC3\xA9\xE4\xB8\xAD" + text.substr(0, 16));
+    use(*tokenizer, text);
+    use(*tokenizer, "An image of <image>\xE2\x96\x81</s> \xC3\xA9\xE4\xB8\xAD" + text.substr(0, 16));
     outcome.captioned = true;
   } catch (const ke::Error& e) {
     if (outcome.accepted || e.code() != ke::ErrorCode::ModelCorrupt) broken(std::string("tokenizer: ") + e.what());
@@ -130,12 +165,13 @@ Bytes charsmap(Random& random) {
   return out;
 }
 
-Bytes make(Random& random) {
-  struct Piece {
-    std::string text;
-    float score;
-    int8_t type;
-  };
+struct Piece {
+  std::string text;
+  float score;
+  int8_t type;
+};
+
+std::vector<Piece> sentencepiece_pieces(Random& random, bool bytes) {
   std::vector<Piece> pieces = {{"<s>", 0, 3}, {"<pad>", 0, 3}, {"</s>", 0, 3}, {"<unk>", 0, 2}};
   for (const char* p : {"\xE2\x96\x81", "a", "An",
                         "\xE2\x96\x81"
@@ -147,6 +183,39 @@ Bytes make(Random& random) {
   for (const char* p : {"<image>", "</image>", "<phrase>", "</phrase>", "<object>", "</object>", "<grounding>",
                         "<patch_index_0000>", "<patch_index_0001>", "<patch_index_0002>", "<patch_index_0003>"})
     pieces.push_back({p, 0, 4});
+  if (bytes) {
+    constexpr char kDigits[] = "0123456789ABCDEF";
+    for (int b = 0; b < 256; ++b)
+      pieces.push_back({std::string("<0x") + kDigits[b / 16] + kDigits[b % 16] + ">", 0, 6});
+  }
+  return pieces;
+}
+
+// GPT-2's alphabet and a few words; their merges go into `merges`.
+std::vector<Piece> byte_level_pieces(Random& random, std::string& merges) {
+  std::vector<Piece> pieces = {{"</s>", 0, 3}, {"<image>", 0, 4}, {"<object>", 0, 4}};
+  const auto utf8 = [](int code) {
+    if (code < 0x80) return std::string(1, static_cast<char>(code));
+    return std::string{static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
+  };
+  int next = 256;
+  for (int b = 0; b < 256; ++b) {
+    const bool prints = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+    pieces.push_back({utf8(prints ? b : next++), 0, 1});
+  }
+  for (const auto& [left, right] : {std::pair{"a", "n"}, {"an", "a"}, {"A", "n"}, {"i", "m"}, {"\xC4\xA0", "im"}}) {
+    if (random.chance(4)) continue;
+    pieces.push_back({std::string(left) + right, 0, 1});
+    merges += std::string(left) + " " + right + "\n";
+  }
+  return pieces;
+}
+
+Bytes make(Random& random) {
+  const uint8_t kind = static_cast<uint8_t>(random.next());
+  std::string merges;
+  std::vector<Piece> pieces =
+      kind % 4 == 2 ? byte_level_pieces(random, merges) : sentencepiece_pieces(random, kind % 4 == 1);
   for (uint64_t n = random.pick<uint64_t>({0, 0, 1, 2, 5}); n > 0; --n) {
     Piece& p = random.pick_of(pieces);
     switch (random.below(6)) {
@@ -163,7 +232,7 @@ Bytes make(Random& random) {
         p.score = random.nasty_float();
         break;
       case 4:
-        p.type = static_cast<int8_t>(random.chance(4) ? random.next() : random.below(6));
+        p.type = static_cast<int8_t>(random.chance(4) ? random.next() : random.below(7));
         break;
       default:
         pieces.erase(pieces.begin() + static_cast<long>(random.below(pieces.size())));
@@ -173,6 +242,7 @@ Bytes make(Random& random) {
   const auto put = [&](uint64_t value, int bytes) {
     for (int i = 0; i < bytes; ++i, value >>= 8) out.push_back(static_cast<uint8_t>(value));
   };
+  put(kind, 1);
   put(pieces.size(), 2);
   for (const Piece& p : pieces) {
     put(p.text.size(), 2);
@@ -183,7 +253,7 @@ Bytes make(Random& random) {
     put(static_cast<uint8_t>(p.type), 1);
   }
   put(random.chance(8) ? random.nasty() : 3, 4);
-  const Bytes map = random.chance(3) ? Bytes{} : charsmap(random);
+  const Bytes map = kind % 4 == 2 ? Bytes(merges.begin(), merges.end()) : random.chance(3) ? Bytes{} : charsmap(random);
   put(random.chance(16) ? random.nasty(map.size()) : map.size(), 4);
   out.insert(out.end(), map.begin(), map.end());
   std::string text = random.text(random.below(24));

@@ -1,0 +1,41 @@
+// Byte-level BPE: GPT-2's kind. A text is cut by a pretokenizer, each stretch begins as its bytes, and listed merges
+// join them.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "text/bpe_merges.h"
+#include "text/pretokenize.h"
+#include "text/tokenizer.h"
+
+namespace ke {
+
+struct ByteBpeVocabulary {
+  std::vector<std::string> pieces;  // by id; bytes of Normal pieces are spelled in GPT-2's alphabet ("\u0120the")
+  std::vector<int32_t> types;       // PieceType, by id
+  std::vector<std::string> merges;  // "left right", the first goes first
+  Pretokenizer pretokenizer = Pretokenizer::Gpt2;
+  bool whole_pieces = false;  // a stretch that is a piece needs no merges (tiktoken, LLaMA 3)
+};
+
+class ByteBpe final : public Tokenizer {
+ public:
+  // ModelCorrupt when the vocabulary is inconsistent: as PieceTable, and a Normal piece outside the alphabet, a byte
+  // that is no piece, a merge whose parts or whole are no Normal pieces, more than 2^21 merges.
+  explicit ByteBpe(ByteBpeVocabulary vocabulary);
+
+  std::string bytes(int32_t id) const override;
+  Joining joining(int32_t) const override { return Joining::Bytes; }
+
+ private:
+  void encode_stretch(std::string_view text, bool at_start, std::vector<int32_t>& ids) const override;
+
+  Pretokenizer pretokenizer_;
+  bool whole_pieces_;
+  std::vector<std::string> raw_;   // bytes of Normal pieces, by id
+  PieceTrie normal_;               // over raw_
+  std::vector<int32_t> byte_ids_;  // by byte
+  MergeTable merges_;
+};
+
+}  // namespace ke
