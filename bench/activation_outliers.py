@@ -22,6 +22,7 @@ from outliers import Difference, matrices, plant, run_both, streams  # noqa: E40
 from tiny import Tiny, TinyConfig, make_picture, make_tiny, write_tiny  # noqa: E402
 
 from kosmos_edge.convert import requantize  # noqa: E402
+from kosmos_edge.targets import find_target, write_whole  # noqa: E402
 
 
 def make(args: argparse.Namespace) -> tuple[Tiny, np.ndarray, list[int]]:
@@ -55,6 +56,7 @@ def main() -> None:
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--json", metavar="FILE")
     args = ap.parse_args()
+    target = find_target(args.json, overwrite=True) if args.json else None  # refused now, not after the work
     tiny, rgb, ids = make(args)
     vision = text = np.array([], int)
     if args.ratio:
@@ -81,8 +83,8 @@ def main() -> None:
                 print("\n".join(map(line, sorted(alone, key=lambda d: d.bulk)[:3])), flush=True)
                 rows += [{"type": type_, "kind": "stream", **vars(d)} for d in behind]
                 rows += [{"type": type_, "kind": "matrix", **vars(d)} for d in alone]
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+    if target is not None:
+        write_whole(target, (json.dumps(rows, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

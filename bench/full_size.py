@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from full_size_runners import HERE, Runner, memory_of
 
+from kosmos_edge.targets import find_target, write_whole
+
 ROOT = HERE.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "tests"))
@@ -38,8 +40,8 @@ def load_results(work: Path) -> dict:
 
 def save_results(work: Path, **new: object) -> None:
     """Add to results.json."""
-    path = work / "results.json"
-    path.write_text(json.dumps(load_results(work) | new, indent=1) + "\n")
+    target = find_target(work / "results.json", overwrite=True)
+    write_whole(target, (json.dumps(load_results(work) | new, indent=1) + "\n").encode())
 
 
 def find_picture(given: str | None) -> Path:

@@ -70,9 +70,14 @@ def output_options_with(form: str) -> Callable[[F], F]:
     """Where the results go, in this format where none is asked for."""
     choice = click.Choice(FORMATS)
     return options(
-        option("-f", "--format", "form", type=choice, default=form, show_default=True, help="Of stdout."),
-        option("-o", "--output", metavar="FILE", help="Write the results there instead of stdout."),
-        option("--overwrite", is_flag=True, help="Replace files that exist."),
+        option("-f", "--format", "form", type=choice, default=form, show_default=True, help="Of the results."),
+        option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the results there instead of stdout; .txt, .json, .jsonl or .csv choose the format.",
+        ),
+        option("--overwrite", is_flag=True, help="Replace files that exist, and FILE.part of a run that ended early."),
     )
 
 

@@ -282,8 +282,7 @@ def test_a_conversion_ended_by_a_signal_leaves_nothing(tmp_path: Path) -> None:
     folder = write_hf_folder(tmp_path / "hf", make_tiny(0))
     (tmp_path / "out").mkdir()
     program = (
-        "import sys, time, kosmos_edge.convert.pipeline as p\n"
-        "real = p.AtomicFile.commit\n"
+        "import sys, time, kosmos_edge.convert.atomic as p\n"
         "p.AtomicFile.commit = lambda *a: (print('here', flush=True, file=sys.__stdout__), time.sleep(30))\n"
     )
     for module in ("from kosmos_edge.cli import main", "from kosmos_edge.convert.__main__ import main"):
