@@ -188,6 +188,11 @@ class _Stream(io.TextIOBase):
         return int(self.stream.fileno())
 
     @property
+    def buffer(self) -> Any:
+        """For bytes, which click writes when a shell asks for completions."""
+        return self.stream.buffer
+
+    @property
     def encoding(self) -> str:  # type: ignore[override]
         return getattr(self.stream, "encoding", None) or "utf-8"
 

@@ -145,3 +145,16 @@ def test_no_file_gets_the_number_of_a_closed_stream(run: Run, tmp_path: Path) ->
     link.symlink_to("/proc/self/fd/1" if sys.platform == "linux" else "/dev/fd/1")
     done = run(["caption", "PHOTO", "MODEL", "-o", str(link)], ">&-")
     assert done.returncode == 1 and len(said(done)) == 1 and link.is_symlink()
+
+
+def test_a_shell_can_ask_for_completions() -> None:
+    command = [sys.executable, "-P", "-c", "from kosmos_edge.cli import main; main()"]
+    env = os.environ | {"_KOSMOS_EDGE_COMPLETE": "bash_complete", "COMP_WORDS": "kosmos-edge capt", "COMP_CWORD": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "plain,caption\n", "")
+
+
+def test_a_worker_process_with_all_streams_closed(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "o.txt"
+    done = run([*ANSWERING["caption"], "--isolation", "process", "-o", str(target)], SHELL["all closed"])
+    assert done.returncode == 0 and target.read_text() == run(ANSWERING["caption"]).stdout
