@@ -18,3 +18,4 @@ from kosmos_edge import checkout
 
 checkout.check_native(_core, os.path.dirname(__file__))
 CancelToken = _core.CancelToken
+__all__ = ["CancelToken", "_core"]
