@@ -35,7 +35,10 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP raise Ended in the main thread. One that is ignored (nohup) stays ignored."""
+    """Within it SIGTERM and SIGHUP raise Ended in the main thread. One that is ignored (nohup) stays ignored.
+
+    After one was raised both are ignored: cleaning up is over, and the process ends.
+    """
     last = [-REPEAT_SECONDS]
     taken = []
 
@@ -53,8 +56,9 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, end)
         yield
     finally:
+        heard = last[0] >= 0  # the process is about to exit with that signal's status: a second one must not change it
         for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if heard else signal.SIG_DFL)
 
 
 @contextlib.contextmanager
