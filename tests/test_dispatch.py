@@ -19,6 +19,13 @@ ARM = platform.machine().lower() in ("aarch64", "arm64")
 KNOWN = ["neoni8mm", "neondot", "scalar"] if ARM else ["avx512vnni", "avxvnni", "avx2", "scalar"]
 
 
+def is_built(name: str) -> bool:
+    """Whether this build has the kernels: a build folder's may be chosen (KOSMOS_EDGE_ISAS), any other has all."""
+    cache = Path(_core.__file__).resolve().parent / "CMakeCache.txt"
+    chosen = re.search(r"^KOSMOS_EDGE_ISAS:STRING=(.+)$", cache.read_text(), re.M) if cache.exists() else None
+    return chosen is None or name in [*chosen[1].split(";"), "scalar"]
+
+
 def python(code: str, **environment) -> subprocess.CompletedProcess:
     env = {k: v for k, v in os.environ.items() if k != "KOSMOS_EDGE_ISA"} | environment
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
@@ -69,7 +76,7 @@ def test_an_unknown_isa_is_an_error_that_lists_the_available_ones(name):
 
 
 def test_an_isa_this_machine_lacks_is_an_error():
-    missing = [name for name in KNOWN if name not in ISAS]
+    missing = [name for name in KNOWN if name not in ISAS and is_built(name)]
     for name in missing:
         with pytest.raises(DeviceUnavailable, match=f"cannot run instruction set '{name}'"):
             _core.testing.Ops(name, 1)
