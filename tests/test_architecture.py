@@ -1,6 +1,9 @@
 """The shape of the code: includes point down, files stay small, the library never prints or exits."""
 
+import ast
 import re
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,17 @@ BELOW = {
 ISA_INCLUDES = re.compile(r"cpu/(kernels\.h|panels\.h|[a-z0-9_]+\.inl|vec_[a-z0-9_]+\.h)|quant/blocks\.h")
 ISA_HEADERS = sorted((ROOT / "csrc" / "cpu").glob("isa_*.h"))
 UNITS = sorted((ROOT / "csrc" / "cpu" / "units").glob("*.cpp"))
-SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".cpp", ".inl"})
+# Imports of kosmos_edge that close a circle of modules: (module, imported). The list may only get shorter.
+CIRCULAR = {
+    ("answering", "session"),
+    ("batch_worker", "session"),
+    ("batching", "model"),
+    ("hub", "hub_pull"),
+    ("requests", "session"),
+}
+# The same for imports of the command line by what is below it.
+UPWARD = {"bench": {"cli_doctor"}, "native": {"cli_streams"}}
+SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".cpp", ".inl", ".cu", ".cuh"})
 
 
 def includes(path: Path) -> list[str]:
@@ -89,3 +102,65 @@ def test_no_march_native_and_no_device_ifdefs():
     assert "march=native" not in cmake
     for p in SOURCES:
         assert not re.search(r"#\s*if.*\bUSE_(CUDA|METAL)\b", p.read_text(encoding="utf-8")), p
+
+
+@cache
+def python_imports() -> dict[str, set[str]]:
+    """Module of kosmos_edge -> those that it imports, when it is imported, later, or for its types alone."""
+    package = ROOT / "kosmos_edge"
+    files = {p.relative_to(package).with_suffix(""): p for p in package.rglob("*.py") if "convert" not in p.parts}
+    names = {".".join(part for part in path.parts if part != "__init__"): file for path, file in files.items()}
+    found = defaultdict(set)
+    for name, file in names.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported = [f"{node.module}.{alias.name}" for alias in node.names]  # a module, or a name in one
+            else:
+                continue
+            for full in (i for i in imported if i.startswith("kosmos_edge.")):
+                inner = full.removeprefix("kosmos_edge.")
+                module = inner if inner in names else inner.rpartition(".")[0]
+                if module in names and module not in ("", name):
+                    found[name].add(module)
+    return found
+
+
+def reachable(start: str, imports: dict[str, set[str]]) -> set[str]:
+    seen, todo = set(), [start]
+    while todo:
+        for module in imports.get(todo.pop(), set()) - seen:
+            seen.add(module)
+            todo.append(module)
+    return seen
+
+
+def test_python_imports_are_read():
+    imports = python_imports()
+    assert len(imports) > 30
+    assert {"errors"} <= set().union(*imports.values())
+
+
+def test_python_modules_import_in_no_circle():
+    imports = python_imports()
+    rest = {name: {to for to in found if (name, to) not in CIRCULAR} for name, found in imports.items()}
+    circles = {name for name in rest if name in reachable(name, rest)}
+    assert not circles, f"these modules import each other: {sorted(circles)}"
+
+
+@pytest.mark.parametrize("edge", sorted(CIRCULAR), ids="-".join)
+def test_listed_circles_are_there(edge):
+    importer, imported = edge
+    imports = python_imports()
+    assert imported in imports[importer] and importer in reachable(imported, imports), f"{edge}: strike it off the list"
+
+
+def test_only_the_command_line_imports_the_command_line():
+    upward = {
+        name: found
+        for name, imported in python_imports().items()
+        if not name.startswith(("cli", "__main__"))
+        and (found := {module for module in imported if module.startswith("cli")})
+    }
+    assert upward == UPWARD
