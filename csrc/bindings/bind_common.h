@@ -56,6 +56,9 @@ struct ModelInfo;
 // What model_info(path) gives.
 nb::dict info_dict(const ModelInfo& info);
 
+enum class Activation;
+Activation activation_named(const std::string& name);  // "none", "gelu_erf", "quick_gelu", ...
+
 void bind_errors(nb::module_& m);
 void bind_bench(nb::module_& m);
 void bind_codec(nb::module_& m);
@@ -68,5 +71,6 @@ void bind_tasks(nb::module_& m);
 void bind_batch(nb::module_& m);
 void bind_quality(nb::module_& m);
 void bind_testing(nb::module_& m);
+void bind_layers(nb::module_& m);
 
 }  // namespace ke

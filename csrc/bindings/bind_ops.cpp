@@ -17,6 +17,16 @@
 
 namespace ke {
 
+Activation activation_named(const std::string& name) {
+  if (name == "none") return Activation::None;
+  if (name == "gelu_erf") return Activation::GeluErf;
+  if (name == "quick_gelu") return Activation::QuickGelu;
+  if (name == "relu") return Activation::Relu;
+  if (name == "gelu_tanh") return Activation::GeluTanh;
+  KE_CHECK(name == "silu", InvalidRequest, "unknown activation '", name, "'");
+  return Activation::Silu;
+}
+
 namespace {
 
 nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.size() * sizeof(float)); }
@@ -29,16 +39,6 @@ std::vector<float> floats(nb::handle object, int64_t count, const char* what) {
   std::vector<float> v(count);
   std::memcpy(v.data(), view.bytes().data(), view.bytes().size());
   return v;
-}
-
-Activation activation(const std::string& name) {
-  if (name == "none") return Activation::None;
-  if (name == "gelu_erf") return Activation::GeluErf;
-  if (name == "quick_gelu") return Activation::QuickGelu;
-  if (name == "relu") return Activation::Relu;
-  if (name == "gelu_tanh") return Activation::GeluTanh;
-  KE_CHECK(name == "silu", InvalidRequest, "unknown activation '", name, "'");
-  return Activation::Silu;
 }
 
 DType dtype(const std::string& name) {
@@ -115,7 +115,7 @@ class Ops {
     std::vector<float> result(m * out);
     std::unique_ptr<DeviceNorm> first;
     if (!norm.is_none()) first = std::make_unique<DeviceNorm>(*backend_, nb::cast<nb::tuple>(norm), cols);
-    const Activation a = activation(act);
+    const Activation a = activation_named(act);
     {
       nb::gil_scoped_release release;
       const std::unique_ptr<Linear> w =
@@ -212,7 +212,7 @@ class Ops {
     const std::vector<float> host = floats(halves, rows * 2 * cols, "halves");
     Device d(*backend_, host.data(), rows, 2 * cols, 3), y(*backend_, nullptr, rows, cols);
     const Mat up = d.mat.col_range(cols, 2 * cols);
-    backend_->gate(d.mat.col_range(0, cols), activation(act), up, up);
+    backend_->gate(d.mat.col_range(0, cols), activation_named(act), up, up);
     backend_->copy(up, y.mat);
     return read(y);
   }

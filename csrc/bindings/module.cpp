@@ -21,4 +21,5 @@ NB_MODULE(_core, m) {
   ke::bind_quality(m);
   ke::bind_bench(m);
   ke::bind_testing(m);
+  ke::bind_layers(m);
 }

@@ -1,25 +1,32 @@
-// The language model: a pre-norm decoder with sub-norms before the output projections (Magneto), sinusoidal positions,
-// tied embedding and output (transformers modeling_kosmos2.py Kosmos2TextTransformer; KOSMOS-2 paper, section 3.1).
+// The language model: token embeddings, positions, a stack of causal blocks over a cache of keys and values, an output
+// product. Its shape says which of the usual parts it has (blk.N.* are the blocks' tensors, see block.h).
 #pragma once
 #include <vector>
 
 #include "base/cancel.h"
+#include "layers/block.h"
 #include "layers/load.h"
+#include "layers/position.h"
 #include "layers/workspace.h"
 
 namespace ke {
 
 struct DecoderShape {
-  int64_t width, ff_width, layers, heads, vocab;
-  float eps;
-  int64_t head_dim() const { return width / heads; }
+  BlockShape block;
+  int64_t layers = 0, vocab = 0, context = 0;  // context: positions
+  float embedding_scale = 1;                   // of token and image rows
+  PositionShape position;
+  bool final_norm = true;   // output_norm
+  bool tied_output = true;  // token_embd is the output product's matrix, too; else output.weight, without bias
 };
 
-// One position to compute: a token, or a vector that takes the token's embedding's place (an image token).
+// One position to compute: a token, or a vector that takes the token's embedding's place (an image row). Vectors are
+// (width), unscaled.
 struct InputRow {
   int32_t id = 0;
-  const float* embedding = nullptr;  // (width) on the host, unscaled; nullptr: the embedding of id
-  Slot slot;                         // sequence and position
+  const float* embedding = nullptr;         // on the host; nullptr: see device_embedding
+  Slot slot;                                // sequence and position
+  const float* device_embedding = nullptr;  // in the backend's memory; nullptr, too: the embedding of id
 };
 
 class Decoder {
@@ -36,29 +43,26 @@ class Decoder {
   void choose(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
               std::span<const ChoiceRule> rules, std::span<Choice> choices, const CancelToken* cancel) const;
 
-  DType kv_type() const { return kv_type_; }
+  // An empty cache for one sequence. Files whose blocks' matrices are all floats are held to the reference's float32
+  // keys and values; the error of a file with quantized ones is far above float16's.
+  std::unique_ptr<KvCache> new_cache(int64_t capacity) const;
 
  private:
-  struct Layer {
-    LayerNorm attn_norm, attn_sub_norm, ffn_norm, ffn_sub_norm;
-    std::unique_ptr<Linear> qkv;          // (3 * width, width)
-    std::unique_ptr<Linear> attn_output;  // (width, width)
-    std::unique_ptr<Linear> up;           // (ff_width, width)
-    std::unique_ptr<Linear> down;         // (width, ff_width)
-  };
-  void embed(const InputRow& row, float* x) const;
+  // x (rows, width): embeddings times their scale, plus positions.
+  void embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) const;
   // Logits on the device: (wanted, outputs, or where these are empty vocab).
   Mat run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
           const CancelToken* cancel, std::span<const int32_t> outputs) const;
+  void project_output(Mat x, Mat scratch, std::span<const int32_t> outputs, Mat y) const;
 
   Backend& backend_;
   DecoderShape shape_;
   Tensor token_embd_;               // (vocab, width), stays in the file: only single rows are read
-  std::unique_ptr<Linear> output_;  // the same matrix as a product
-  LayerNorm output_norm_;
-  std::vector<float> frequency_;  // (width / 2)
-  std::vector<Layer> layers_;
-  DType kv_type_;
+  std::unique_ptr<Linear> output_;  // (vocab, width)
+  LoadedNorm output_norm_;
+  Positions positions_;
+  std::vector<Block> blocks_;
+  DType kv_type_ = DType::F32;
 };
 
 }  // namespace ke

@@ -9,25 +9,28 @@ std::unique_ptr<Buffer> load_floats(Backend& backend, const std::vector<float>& 
   return b;
 }
 
-LayerNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, float eps) {
-  LayerNorm norm;
+LoadedNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, const NormShape& shape) {
+  LoadedNorm norm;
   norm.gamma = load_floats(backend, weights.vector(name + ".weight", n), 1, n);
-  norm.beta = load_floats(backend, weights.vector(name + ".bias", n), 1, n);
-  norm.eps = eps;
+  if (shape.bias) norm.beta = load_floats(backend, weights.vector(name + ".bias", n), 1, n);
+  norm.eps = shape.eps;
+  norm.kind = shape.kind;
   return norm;
 }
 
-std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names,
-                                    int64_t out, int64_t in, Use use) {
-  std::vector<Tensor> parts;
-  std::vector<float> bias;
-  for (const std::string& name : names) {
-    parts.push_back(weights.matrix(name + ".weight", out, in));
-    const std::vector<float> b = weights.vector(name + ".bias", out);
-    bias.insert(bias.end(), b.begin(), b.end());
+std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<Part>& parts, int64_t in,
+                                    bool bias, Use use, bool* quantized) {
+  std::vector<Tensor> tensors;
+  std::vector<float> biases;
+  for (const Part& part : parts) {
+    tensors.push_back(weights.matrix(part.name + ".weight", part.out, in));
+    if (quantized && dtype_info(tensors.back().dtype).block_elems > 1) *quantized = true;
+    if (!bias) continue;
+    const std::vector<float> b = weights.vector(part.name + ".bias", part.out);
+    biases.insert(biases.end(), b.begin(), b.end());
   }
-  std::unique_ptr<Linear> linear = backend.upload(parts, bias.data(), use);
-  for (const Tensor& part : parts) weights.release(part);
+  std::unique_ptr<Linear> linear = backend.upload(tensors, bias ? biases.data() : nullptr, use);
+  for (const Tensor& t : tensors) weights.release(t);
   return linear;
 }
 

@@ -1,4 +1,5 @@
-// Loading helpers shared by the layers: a norm, a vector on the device, a matrix product with its bias.
+// Loading helpers shared by the layers: a norm, a vector on the device, a matrix product with its bias. What a model
+// has (biases, betas) is said by its shape, never by which tensors a file holds.
 #pragma once
 #include <memory>
 #include <string>
@@ -10,18 +11,31 @@
 
 namespace ke {
 
-struct LayerNorm {
-  std::unique_ptr<Buffer> gamma, beta;  // (n)
+struct NormShape {
+  NormKind kind = NormKind::Layer;
   float eps = 1e-5f;
-  operator Norm() const { return {gamma.get(), beta.get(), eps}; }
+  bool bias = true;  // has a beta
+};
+
+struct LoadedNorm {
+  std::unique_ptr<Buffer> gamma, beta;  // (n); beta may be absent
+  float eps = 1e-5f;
+  NormKind kind = NormKind::Layer;
+  operator Norm() const { return {gamma.get(), beta.get(), eps, kind}; }
+};
+
+// A matrix of a product: name.weight (out, in), and name.bias (out) where there are biases.
+struct Part {
+  std::string name;
+  int64_t out;
 };
 
 // host (rows, cols) -> device
 std::unique_ptr<Buffer> load_floats(Backend& backend, const std::vector<float>& host, int64_t rows, int64_t cols);
-// name.weight and name.bias, (n) each
-LayerNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, float eps);
-// One product from several matrices (out, in) with biases (out), stacked by rows: names[i].weight, names[i].bias.
-std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<std::string>& names,
-                                    int64_t out, int64_t in, Use use = Use::Any);
+// name.weight and, with shape.bias, name.bias, (n) each
+LoadedNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, const NormShape& shape);
+// One product from several matrices, stacked by rows. quantized: set where one of them is stored in blocks.
+std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<Part>& parts, int64_t in,
+                                    bool bias, Use use = Use::Any, bool* quantized = nullptr);
 
 }  // namespace ke

@@ -59,12 +59,13 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
 
   // Kept in float32 whatever the file holds: rounding the product again would cost more than the bytes are worth.
   kv_ = backend.upload({view(folded, 2 * d, dv)}, folded_bias.data());
-  out_ = load_linear(backend, weights, {"mm.attn_out"}, d, d);
+  out_ = load_linear(backend, weights, {{"mm.attn_out", d}}, d, true);
 }
 
-Mat Resampler::forward(Workspace& ws, size_t first_slot, Mat features) const {
+Mat Resampler::forward(Workspace& ws, Mat features) const {
   const int64_t n = shape_.features, d = shape_.width, m = shape_.latents;
-  Mat kv = ws.mat(first_slot, n + m, 2 * d), a = ws.mat(first_slot + 1, m, d), y = ws.mat(first_slot + 2, m, d);
+  KE_ASSERT(features.rows == n);
+  Mat kv = ws.take(n + m, 2 * d), a = ws.take(m, d), y = ws.take(m, d);
   backend_.linear(*kv_, features, Activation::None, {}, kv.row_range(0, n));  // image keys first
   backend_.copy(Mat(*latent_kv_, m, 2 * d), kv.row_range(n, n + m));
   const float scale = 1.0f / std::sqrt(static_cast<float>(d / shape_.heads));

@@ -3,8 +3,8 @@
 #pragma once
 #include <vector>
 
-#include "base/cancel.h"
 #include "layers/load.h"
+#include "layers/projector.h"
 #include "layers/workspace.h"
 
 namespace ke {
@@ -16,12 +16,12 @@ struct ResamplerShape {
 
 // Keys and values are [dense(features); latent queries]. What does not depend on the picture is computed once, at load:
 // the projected queries, the latents' own keys and values, and the product of `dense` with the key and value matrices.
-class Resampler {
+class Resampler final : public Projector {
  public:
   Resampler(Backend& backend, Weights& weights, const ResamplerShape& shape);
 
-  // features (features, feature_width) -> (latents, width) in the workspace; slots from first_slot on are used.
-  Mat forward(Workspace& ws, size_t first_slot, Mat features) const;
+  int64_t rows(int64_t) const override { return shape_.latents; }
+  Mat forward(Workspace& ws, Mat features) const override;  // of shape.features features
 
  private:
   Backend& backend_;

@@ -1,44 +1,45 @@
-// The vision encoder: a pre-norm ViT (CLIP ViT-L/14 in KOSMOS-2), patches -> one feature per token, class token first.
+// The vision encoder: a ViT of pre-norm or post-norm blocks (v.blk.N.*, see block.h), patches -> one feature per patch
+// and, in front, of a class token.
 #pragma once
 #include <vector>
 
 #include "base/cancel.h"
+#include "layers/block.h"
 #include "layers/load.h"
 #include "layers/workspace.h"
 
 namespace ke {
 
 struct VitShape {
-  int64_t patches, patch_values;  // per picture; 3 * patch^2
-  int64_t width, ff_width, layers, heads;
-  float eps;
-  int64_t tokens() const { return patches + 1; }
+  BlockShape block;
+  int64_t patches = 0, patch_values = 0;  // per picture; 3 * patch^2
+  int64_t layers = 0;  // blocks that run: fewer than the tower was trained with where an inner layer has the features
+  bool class_token = true;   // v.class_embd stands before the patches
+  bool patch_bias = false;   // v.patch_embd.bias
+  bool pre_norm = true;      // v.pre_ln behind the embeddings
+  bool post_norm = true;     // v.post_ln behind the blocks, on every token
+  bool keep_class = true;    // the class token is a feature, too
+  bool unit_length = false;  // each feature becomes of Euclidean length 1
+  int64_t tokens() const { return patches + (class_token ? 1 : 0); }
+  int64_t features() const { return class_token && keep_class ? patches + 1 : patches; }
 };
 
 class Vit {
  public:
   Vit(Backend& backend, Weights& weights, const VitShape& shape);
 
-  // patches: host (patches, patch_values), normalised. Returns (tokens, width) in the workspace: the last norm applied
-  // to every token, each token then of Euclidean length 1.
+  // patches: host (patches, patch_values), normalised. Returns (features, width) in the workspace.
   Mat forward(Workspace& ws, const float* patches, const CancelToken* cancel) const;
 
  private:
-  struct Layer {
-    LayerNorm ln1, ln2;
-    std::unique_ptr<Linear> qkv;   // (3 * width, width)
-    std::unique_ptr<Linear> out;   // (width, width)
-    std::unique_ptr<Linear> up;    // (ff_width, width)
-    std::unique_ptr<Linear> down;  // (width, ff_width)
-  };
   Backend& backend_;
   VitShape shape_;
-  std::unique_ptr<Linear> patch_embd_;     // (width, patch_values), no bias
+  std::unique_ptr<Linear> patch_embd_;     // (width, patch_values)
   std::unique_ptr<Buffer> class_embd_;     // (width)
   std::unique_ptr<Buffer> position_embd_;  // (tokens, width)
-  LayerNorm pre_ln_, post_ln_;
-  Precision precision_ = Precision::Float;  // of the attention: Rounded where the products are
-  std::vector<Layer> layers_;
+  LoadedNorm pre_ln_, post_ln_;
+  Precision precision_ = Precision::Float;  // of the attention: Rounded where the blocks' products are
+  std::vector<Block> blocks_;
 };
 
 }  // namespace ke

@@ -1,5 +1,5 @@
-// Reusable memory of one running call: numbered activation matrices and lists that only grow, so that a steady state
-// allocates nothing (tests/native/allocations.cpp).
+// Reusable memory of one running call: activation matrices and lists that only grow, so that a steady state allocates
+// nothing (tests/native/allocations.cpp).
 #pragma once
 #include <memory>
 #include <vector>
@@ -12,10 +12,15 @@ class Workspace {
  public:
   explicit Workspace(Backend& backend) : backend_(backend) {}
 
-  // A (rows, cols) matrix in buffer `slot`; its earlier contents are void. Two live matrices need two slots.
-  Mat mat(size_t slot, int64_t rows, int64_t cols) {
-    if (slot >= buffers_.size()) buffers_.resize(slot + 1);
-    std::unique_ptr<Buffer>& b = buffers_[slot];
+  // A call begins: matrices taken before are void. The vision encoder and the decoder say this; a projector goes on
+  // behind its encoder.
+  void begin() { taken_ = 0; }
+
+  // A (rows, cols) matrix of its own until the next begin(); what it holds is void. The n-th one of a call is made of
+  // the same memory each time.
+  Mat take(int64_t rows, int64_t cols) {
+    if (taken_ == buffers_.size()) buffers_.emplace_back();
+    std::unique_ptr<Buffer>& b = buffers_[taken_++];
     if (!b || b->count < rows * cols) {
       b.reset();  // the old one goes first, so that the peak stays low
       b = backend_.alloc(rows * cols);
@@ -24,12 +29,14 @@ class Workspace {
   }
 
   // On the host; void at the beginning of a call.
-  std::vector<float> embedded;          // (rows, width)
+  std::vector<int32_t> ids;             // of all rows; negative where the row is no token
+  std::vector<float> positions;         // (rows, width)
   std::vector<Slot> slots, last_slots;  // of all rows; of those that go through the last layer
 
  private:
   Backend& backend_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
+  size_t taken_ = 0;
 };
 
 }  // namespace ke

@@ -1,4 +1,5 @@
 // KOSMOS-2: ViT -> resampler -> decoder, with location tokens. The only file that knows this model.
+#include <cmath>
 #include <cstdio>
 
 #include "layers/resampler.h"
@@ -98,17 +99,39 @@ ModelInfo describe(const GgufFile& file) {
   return read(file, config);
 }
 
+BlockShape block_shape(int64_t width, int64_t ff_width, int64_t heads, float eps) {
+  BlockShape b;
+  b.width = width, b.ff_width = ff_width;
+  b.heads = b.kv_heads = heads, b.head_dim = width / heads;
+  b.norm.eps = eps;
+  return b;
+}
+
+// CLIP's tower, unlike CLIP with the last norm on all tokens.
 VitShape vit_shape(const Config& c) {
-  return {c.vision.patches(), c.vision.patch_values(), c.vision.width, c.vision.ff_width,
-          c.vision.layers,    c.vision.heads,          c.vision.eps};
+  VitShape s;
+  s.block = block_shape(c.vision.width, c.vision.ff_width, c.vision.heads, c.vision.eps);
+  s.block.activation = Activation::QuickGelu;
+  s.patches = c.vision.patches(), s.patch_values = c.vision.patch_values(), s.layers = c.vision.layers;
+  s.unit_length = true;
+  return s;
 }
 
 ResamplerShape resampler_shape(const Config& c) {
   return {c.vision.tokens(), c.vision.width, c.slots.count, c.decoder.width, c.decoder.heads};
 }
 
+// Magneto with sinusoids, tied embedding and output (transformers modeling_kosmos2.py Kosmos2TextTransformer; KOSMOS-2
+// paper, section 3.1). Image rows are scaled like token embeddings.
 DecoderShape decoder_shape(const Config& c) {
-  return {c.decoder.width, c.decoder.ff_width, c.decoder.layers, c.decoder.heads, c.decoder.vocab, c.decoder.eps};
+  const DecoderConfig& d = c.decoder;
+  DecoderShape s;
+  s.block = block_shape(d.width, d.ff_width, d.heads, d.eps);
+  s.block.sub_norms = true;
+  s.layers = d.layers, s.vocab = d.vocab, s.context = d.context;
+  s.embedding_scale = std::sqrt(static_cast<float>(d.width));
+  s.position = SinusoidPositions{.offset = 2};
+  return s;
 }
 
 class Kosmos2 : public Model {
@@ -144,16 +167,13 @@ class Kosmos2 : public Model {
     auto lease = vision_workspaces_.lease();
     const Mat features = vit_.forward(*lease, patches.data(), cancel);
     if (cancel) cancel->check();
-    const Mat tokens = resampler_.forward(*lease, /*first_slot=*/6, features);
+    const Mat tokens = resampler_.forward(*lease, features);
     std::vector<float> host(tokens.rows * tokens.cols);
     backend_->read(tokens, host.data());
     return host;
   }
 
-  std::unique_ptr<KvCache> new_cache(int64_t capacity) const override {
-    const DecoderConfig& d = config_.decoder;
-    return backend_->alloc_kv(static_cast<int>(d.layers), d.heads, d.width / d.heads, capacity, decoder_.kv_type());
-  }
+  std::unique_ptr<KvCache> new_cache(int64_t capacity) const override { return decoder_.new_cache(capacity); }
 
   void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override {
     backend_->kv_copy(from, to, begin, end);

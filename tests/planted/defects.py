@@ -154,9 +154,23 @@ DEFECTS = [
     Defect(
         "attention is scaled by the whole width",
         "csrc/layers/vit.cpp",
-        "std::sqrt(static_cast<float>(d / shape_.heads))",
+        "std::sqrt(static_cast<float>(b.head_dim))",
         "std::sqrt(static_cast<float>(d))",
         "test_engine_goldens.py",
+    ),
+    Defect(
+        "rotary positions turn the other way",
+        "csrc/cpu/units/rows.cpp",
+        "store_n(x + i, sub(mul(a, c), mul(b, s)), n);",
+        "store_n(x + i, add(mul(a, c), mul(b, s)), n);",
+        "test_ops_decoder.py",
+    ),
+    Defect(
+        "heads share the wrong keys",
+        "csrc/cpu/attention.cpp",
+        "t.keys = cache.keys(layer, head / group);",
+        "t.keys = cache.keys(layer, head % cache.heads());",
+        "test_ops_decoder.py",
     ),
     # ---- cancelling, errors, memory
     Defect(

@@ -1,0 +1,66 @@
+// One transformer block, whatever stack it stands in: norms before or after, one kind of norm or another, plain or
+// gated feed-forward, keys and values that heads share. The attention itself is between the two halves below, because
+// stacks differ in what their rows see.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "layers/load.h"
+
+namespace ke {
+
+struct BlockShape {
+  int64_t width = 0, ff_width = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  NormShape norm;
+  bool bias = true;        // of the products
+  bool post_norm = false;  // norms behind the sums instead of before the products
+  bool sub_norms = false;  // one more norm before each of the two output products (Magneto)
+  Activation activation = Activation::GeluErf;
+  bool gated = false;  // feed-forward act(gate x) * (up x) instead of act(up x)
+
+  int64_t q_width() const { return heads * head_dim; }
+  int64_t kv_width() const { return kv_heads * head_dim; }
+  int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+  int64_t hidden_width() const { return gated ? 2 * ff_width : ff_width; }  // of the first product of the feed-forward
+  int64_t scratch_width() const;                                            // that the methods of Block need
+};
+
+// How a stack's tensors are called behind its prefix; each is name.weight and name.bias.
+struct BlockNames {
+  std::string attn_norm, ffn_norm, attn_output;
+};
+inline BlockNames decoder_names() { return {"attn_norm", "ffn_norm", "attn_output"}; }
+inline BlockNames vision_names() { return {"ln1", "ln2", "attn_out"}; }
+
+class Block {
+ public:
+  // prefix: "blk.3."
+  Block(Backend& backend, Weights& weights, const BlockShape& shape, const BlockNames& names, const std::string& prefix,
+        Use use = Use::Any);
+
+  // qkv (n, qkv_width) of rows x (n, width). scratch: (n, scratch_width).
+  void project(Mat x, Mat scratch, Mat qkv) const;
+  // x += output product of the attention's rows a (n, q_width); with post_norm x becomes the norm of the sum.
+  void add_attention(Mat a, Mat scratch, Mat x) const;
+  // x += feed-forward of x, likewise. hidden: (n, hidden_width).
+  void add_feed_forward(Mat scratch, Mat hidden, Mat x) const;
+
+  bool quantized() const { return quantized_; }  // some matrix is stored in blocks
+
+ private:
+  // y = act(w norm(x)) + residual, without the norm where there is none.
+  void product(Mat x, const Norm* norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) const;
+
+  Backend& backend_;
+  BlockShape shape_;
+  bool quantized_ = false;
+  LoadedNorm attn_norm_, attn_sub_norm_, ffn_norm_, ffn_sub_norm_;
+  std::unique_ptr<Linear> qkv_;          // (qkv_width, width)
+  std::unique_ptr<Linear> attn_output_;  // (width, q_width)
+  std::unique_ptr<Linear> up_;           // (hidden_width, width): gate, then up
+  std::unique_ptr<Linear> down_;         // (width, ff_width)
+};
+
+}  // namespace ke

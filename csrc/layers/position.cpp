@@ -1,0 +1,67 @@
+#include "layers/position.h"
+
+#include <cmath>
+
+namespace ke {
+
+std::vector<float> rope_table(const RopePositions& shape, int64_t positions) {
+  const int64_t half = shape.dims / 2;
+  std::vector<float> frequency, table(static_cast<size_t>(positions * shape.dims));
+  for (int64_t i = 0; i < half; i++) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(shape.dims);
+    frequency.push_back(1.0f / static_cast<float>(std::pow(double{shape.base}, double{exponent})) / shape.scale);
+  }
+  for (int64_t p = 0; p < positions; p++)
+    for (int64_t i = 0; i < half; i++) {
+      const float angle = static_cast<float>(p) * frequency[i];
+      table[p * shape.dims + i] = std::cos(angle);
+      table[p * shape.dims + half + i] = std::sin(angle);
+    }
+  return table;
+}
+
+Positions::Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context)
+    : backend_(backend), shape_(shape) {
+  if (std::holds_alternative<SinusoidPositions>(shape)) {
+    // In float32 as the reference computes it (Kosmos2TextSinusoidalPositionalEmbedding.get_embedding).
+    const int64_t half = width / 2;
+    const float step = static_cast<float>(-(std::log(10000.0) / static_cast<double>(half - 1)));
+    for (int64_t i = 0; i < half; i++) frequency_.push_back(std::exp(static_cast<float>(i) * step));
+  } else if (const auto* learned = std::get_if<LearnedPositions>(&shape)) {
+    learned_ = weights.matrix("position_embd.weight", learned->offset + context, width);
+  } else if (const auto* rope = std::get_if<RopePositions>(&shape)) {
+    table_ = load_floats(backend, rope_table(*rope, context), context, rope->dims);
+  }
+}
+
+void Positions::add_to(Workspace& ws, Mat x) const {
+  if (const auto* sinusoid = std::get_if<SinusoidPositions>(&shape_)) {
+    const int64_t d = x.cols, half = d / 2;
+    ws.positions.resize(static_cast<size_t>(x.rows * d));
+    for (int64_t r = 0; r < x.rows; r++) {
+      float* row = ws.positions.data() + r * d;
+      const float p = static_cast<float>(ws.slots[r].pos + sinusoid->offset);
+      for (int64_t i = 0; i < half; i++) {
+        const float angle = p * frequency_[i];
+        row[i] = std::sin(angle);
+        row[half + i] = std::cos(angle);
+      }
+    }
+    const Mat vectors = ws.take(x.rows, d);
+    backend_.write(ws.positions.data(), vectors);
+    backend_.add(vectors, x);
+  } else if (const auto* learned = std::get_if<LearnedPositions>(&shape_)) {
+    ws.ids.clear();
+    for (int64_t r = 0; r < x.rows; r++) ws.ids.push_back(static_cast<int32_t>(ws.slots[r].pos + learned->offset));
+    const Mat vectors = ws.take(x.rows, x.cols);
+    backend_.embed_rows(learned_, ws.ids, 1.0f, vectors);
+    backend_.add(vectors, x);
+  }
+}
+
+void Positions::turn(Mat qk, int64_t heads, const std::vector<Slot>& slots) const {
+  const auto* rope = std::get_if<RopePositions>(&shape_);
+  if (rope) backend_.rope(qk, heads, {table_.get(), rope->dims, rope->interleaved}, slots);
+}
+
+}  // namespace ke

@@ -1,0 +1,51 @@
+// How a decoder's rows know where they stand: vectors added to the embeddings (sinusoids, learned ones), rotations of
+// queries and keys, or nothing.
+#pragma once
+#include <variant>
+#include <vector>
+
+#include "layers/load.h"
+#include "layers/workspace.h"
+
+namespace ke {
+
+struct NoPositions {};
+// PE[offset + p] is added, PE[p] = [sin(p f), cos(p f)], f_i = 10000^(-i / (width / 2 - 1)).
+struct SinusoidPositions {
+  int64_t offset = 0;
+};
+// Row offset + p of position_embd.weight (offset + context, width) is added.
+struct LearnedPositions {
+  int64_t offset = 0;
+};
+// The first `dims` values of each query and key are turned by (p / scale) base^(-2 i / dims). See Rope.
+struct RopePositions {
+  float base = 10000;
+  int64_t dims = 0;
+  bool interleaved = false;
+  float scale = 1;
+};
+using PositionShape = std::variant<NoPositions, SinusoidPositions, LearnedPositions, RopePositions>;
+
+// (positions, dims): the cosines, then the sines of each position's angles, in float32 as transformers'
+// LlamaRotaryEmbedding computes them.
+std::vector<float> rope_table(const RopePositions& shape, int64_t positions);
+
+class Positions {
+ public:
+  Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context);
+
+  // x (rows, width) += the vectors of ws.slots' positions, where there are any.
+  void add_to(Workspace& ws, Mat x) const;
+  // Turns what lies side by side in qk (rows, heads * head_dim), row r at slots[r], where positions are rotary.
+  void turn(Mat qk, int64_t heads, const std::vector<Slot>& slots) const;
+
+ private:
+  Backend& backend_;
+  PositionShape shape_;
+  std::vector<float> frequency_;   // of sinusoids (width / 2)
+  Tensor learned_;                 // stays in the file: only single rows are read
+  std::unique_ptr<Buffer> table_;  // of Rope
+};
+
+}  // namespace ke

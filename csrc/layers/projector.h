@@ -1,0 +1,27 @@
+// What stands between the vision encoder and the decoder: features -> rows of the decoder's width.
+#pragma once
+#include <memory>
+
+#include "layers/load.h"
+#include "layers/workspace.h"
+
+namespace ke {
+
+class Projector {
+ public:
+  virtual ~Projector() = default;
+  // Rows that come of `features` features.
+  virtual int64_t rows(int64_t features) const = 0;
+  // features (n, feature_width) -> (rows(n), width), further on in the workspace.
+  virtual Mat forward(Workspace& ws, Mat features) const = 0;
+};
+
+// One row per feature: mm.0, or mm.2 act(mm.0 x), with biases.
+struct MlpShape {
+  int64_t feature_width = 0, width = 0;
+  int64_t products = 2;  // 1: linear
+  Activation activation = Activation::GeluErf;
+};
+std::unique_ptr<Projector> load_mlp(Backend& backend, Weights& weights, const MlpShape& shape);
+
+}  // namespace ke
