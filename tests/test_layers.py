@@ -20,6 +20,14 @@ OPT = {
     "width": WIDTH, "ff_width": FF, "heads": 4, "activation": "relu", "layers": 2, "vocab": VOCAB, "context": CONTEXT,
     "position": "learned", "offset": 2, "post_norm": True, "final_norm": False,
 }  # fmt: skip
+FLAMINGO = {
+    **LLAMA, "layers": 4,
+    "cross": {
+        "width": WIDTH, "ff_width": FF, "heads": 4, "kv_heads": 1, "bias": False, "activation": "gelu_erf", "every": 2,
+        "first": 1, "memory_width": 256,
+    },
+}  # fmt: skip
+SHAPES = {"llama": LLAMA, "opt": OPT, "flamingo": FLAMINGO}
 TOWER = {
     "width": WIDTH, "ff_width": FF, "heads": 4, "patches": 9, "patch_values": 48, "layers": 2, "class_token": False,
     "patch_bias": True, "pre_norm": False, "activation": "gelu_tanh", "project_width": 64, "products": 2,
@@ -56,6 +64,10 @@ def decoder_tensors(shape: dict) -> dict[str, tuple[int, ...]]:
         out["output_norm.weight"] = (WIDTH,)
     if not shape.get("tied_output", True):
         out["output.weight"] = (VOCAB, WIDTH)
+    for i in (1, 3) if "cross" in shape else ():
+        out |= block_tensors(f"blk.{i}.cross.", shape["cross"], ("attn_norm", "ffn_norm", "attn_output"))
+        out |= {f"blk.{i}.cross.{part}_alpha": (1,) for part in ("attn", "ffn")}
+        out |= {f"blk.{i}.cross.attn_{part}.weight": (64, 256) for part in "kv"}
     return out
 
 
@@ -81,7 +93,7 @@ def save(path: Path, shapes: dict[str, tuple[int, ...]], dtype: str = "F32", qua
     return str(path)
 
 
-@pytest.mark.parametrize("shape", [LLAMA, OPT], ids=["llama", "opt"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_what_a_shape_does_not_have_is_no_part_of_its_file(shape: dict, tmp_path: Path) -> None:
     """Biases, betas, gates and outputs are asked for by the shape: one too few or too many is named."""
     tensors = decoder_tensors(shape)
@@ -119,17 +131,20 @@ def test_some_outputs_without_a_last_norm(outputs: list[int], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dtype", ["F32", "Q4_K", "Q8_0"])
-@pytest.mark.parametrize("shape", [LLAMA, OPT], ids=["llama", "opt"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_decoders_on_a_cuda_device(shape: dict, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The processor's answers, rows of vectors on the device included."""
     use_cuda(monkeypatch)
     path = save(tmp_path / "x", decoder_tensors(shape), dtype)
-    vectors = make_weight("image.vectors", (2, WIDTH), 1)
+    vectors, seen = make_weight("image.vectors", (2, WIDTH), 1), [-1, -1, 0, 0, 0, 1, 1, 1] if "cross" in shape else []
     answers = []
     for device in ("cpu", "cuda"):
         decoder = _core.testing.Decoder(path, shape, device)
-        first = decoder.forward([*IDS[:4], -1, -1, *IDS[6:]], 0, [1, 7], vectors, True)
-        answers.append(np.frombuffer(first + decoder.forward([17], 8, [0]), np.float32))
+        for image in (0, 1) if seen else ():
+            assert decoder.remember(make_weight(f"image.{image}", (11, 256), 2)) == image
+        first = decoder.forward([*IDS[:4], -1, -1, *IDS[6:]], 0, [1, 7], vectors, True, memories=seen)
+        second = decoder.forward([17], 8, [0], memories=seen[7:])
+        answers.append(np.frombuffer(first + second, np.float32))
     assert np.isfinite(answers[0]).all()
     if _core.isa() == "scalar":
         np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-4)

@@ -27,6 +27,16 @@ class Given {
   const nb::dict& values_;
 };
 
+BlockShape block_shape(const Given& g);
+
+// "cross": a dict of the block's values, "every", "first", "memory_width", "head_norms".
+CrossShape cross_shape(const Given& g) {
+  CrossShape s;
+  s.every = g.count("every"), s.first = g.get<int64_t>("first", 0), s.memory_width = g.count("memory_width");
+  s.head_norms = g.get("head_norms", false), s.block = block_shape(g);
+  return s;
+}
+
 BlockShape block_shape(const Given& g) {
   BlockShape s;
   s.width = g.count("width"), s.ff_width = g.count("ff_width"), s.heads = g.count("heads");
@@ -81,10 +91,20 @@ class TestDecoder : Loaded {
   size_t cache_bytes() const { return cache_->bytes(); }
   void restart() { cache_ = decoder_.new_cache(shape_.context); }
 
+  // Features (n, cross memory_width) that rows may look at; its number.
+  int remember(nb::handle features) {
+    const std::vector<float> host = floats_of(features);
+    const int64_t cols = shape_.cross.memory_width, n = static_cast<int64_t>(host.size()) / cols;
+    const std::unique_ptr<Buffer> on_device = load_floats(*backend, host, n, cols);
+    memories_.push_back(decoder_.new_memory(Mat(*on_device, n, cols)));
+    return static_cast<int>(memories_.size()) - 1;
+  }
+
   // Rows of ids from position `start` on, negative ones being the next of the vectors (n, width), on the host or on the
-  // device; float32 logits (wanted, outputs or vocab).
+  // device; memories: what each row looks at (-1: nothing), or empty. Float32 logits (wanted, outputs or vocab).
   nb::bytes forward(const std::vector<int32_t>& ids, int32_t start, const std::vector<int32_t>& wanted,
-                    nb::handle vectors, bool on_device, const std::vector<int32_t>& outputs) {
+                    nb::handle vectors, bool on_device, const std::vector<int32_t>& outputs,
+                    const std::vector<int>& memories) {
     const std::vector<float> host = vectors.is_none() ? std::vector<float>() : floats_of(vectors);
     const int64_t d = shape_.block.width, n = static_cast<int64_t>(host.size()) / d;
     const std::unique_ptr<Buffer> memory = load_floats(*backend, host, n, d);
@@ -96,6 +116,7 @@ class TestDecoder : Loaded {
         KE_CHECK(next < n, InvalidRequest, "there are ", n, " vectors only");
         (on_device ? row.device_embedding : row.embedding) = (on_device ? memory->data : host.data()) + d * next++;
       }
+      if (!memories.empty() && memories.at(i) >= 0) row.memory = memories_.at(memories[i]).get();
       rows.push_back(row);
     }
     std::vector<float> logits(wanted.size() * (outputs.empty() ? static_cast<size_t>(shape_.vocab) : outputs.size()));
@@ -109,12 +130,14 @@ class TestDecoder : Loaded {
     s.block = block_shape(g);
     s.layers = g.count("layers"), s.vocab = g.count("vocab"), s.context = g.count("context");
     s.embedding_scale = g.get("embedding_scale", 1.0f), s.position = position_shape(g);
+    if (const nb::dict cross = g.get("cross", nb::dict()); cross.size() > 0) s.cross = cross_shape(Given(cross));
     s.final_norm = g.get("final_norm", true), s.tied_output = g.get("tied_output", true);
     return s;
   }
   DecoderShape shape_;
   Decoder decoder_;
   std::unique_ptr<KvCache> cache_;
+  std::vector<std::unique_ptr<CrossMemory>> memories_;
 };
 
 // A vision tower, with a projector of linear products where "project_width" is given.
@@ -174,7 +197,8 @@ void bind_layers(nb::module_& m) {
       .def_prop_ro("cache_bytes", &TestDecoder::cache_bytes)
       .def("forward", &TestDecoder::forward, nb::arg("ids"), nb::arg("start"), nb::arg("wanted"),
            nb::arg("vectors").none() = nb::none(), nb::arg("on_device") = false,
-           nb::arg("outputs") = std::vector<int32_t>());
+           nb::arg("outputs") = std::vector<int32_t>(), nb::arg("memories") = std::vector<int>())
+      .def("remember", &TestDecoder::remember);
   nb::class_<TestTower>(t, "Tower")
       .def(nb::init<const std::string&, const nb::dict&, const std::string&, const std::string&, int>(),
            nb::arg("path"), nb::arg("shape"), nb::arg("device") = "cpu", nb::arg("isa") = "", nb::arg("threads") = 1)

@@ -6,55 +6,69 @@ namespace ke {
 
 int64_t BlockShape::scratch_width() const { return std::max({width, q_width(), ff_width}); }
 
+namespace {
+
+std::unique_ptr<Linear> load_parts(Backend& backend, Weights& weights, const std::string& prefix,
+                                   std::vector<Part> parts, int64_t in, bool bias, Use use, bool* quantized) {
+  for (Part& p : parts) p.name = prefix + p.name;
+  return load_linear(backend, weights, parts, in, bias, use, quantized);
+}
+
+// y = act(w norm(x)) + residual, without the norm where there is none.
+void product(Backend& backend, Mat x, const LoadedNorm* norm, const Linear& w, Activation act, Mat residual,
+             Mat scratch, Mat y) {
+  if (norm)
+    backend.norm_linear(x, *norm, w, act, residual, scratch.row_range(0, x.rows).col_range(0, x.cols), y);
+  else
+    backend.linear(w, x, act, residual, y);
+}
+
+}  // namespace
+
+FeedForward::FeedForward(Backend& backend, Weights& weights, const BlockShape& shape, const std::string& prefix,
+                         const std::string& norm_name, Use use, bool* quantized)
+    : shape_(shape) {
+  const int64_t d = shape.width, ff = shape.ff_width;
+  norm_ = load_norm(backend, weights, prefix + norm_name, d, shape.norm);
+  std::vector<Part> up;
+  if (shape.gated) up.push_back({"ffn_gate", ff});
+  up.push_back({"ffn_up", ff});
+  up_ = load_parts(backend, weights, prefix, up, d, shape.bias, use, quantized);
+  if (shape.sub_norms) sub_norm_ = load_norm(backend, weights, prefix + "ffn_sub_norm", ff, shape.norm);
+  down_ = load_parts(backend, weights, prefix, {{"ffn_down", d}}, ff, shape.bias, use, quantized);
+}
+
+void FeedForward::run(Backend& backend, Mat x, Mat scratch, Mat hidden, Mat residual, Mat y) const {
+  const int64_t ff = shape_.ff_width;
+  const Activation first = shape_.gated ? Activation::None : shape_.activation;
+  product(backend, x, shape_.post_norm ? nullptr : &norm_, *up_, first, {}, scratch, hidden);
+  const Mat h = hidden.col_range(0, ff);
+  if (shape_.gated) backend.gate(h, shape_.activation, hidden.col_range(ff, 2 * ff), h);
+  product(backend, h, shape_.sub_norms ? &sub_norm_ : nullptr, *down_, Activation::None, residual, scratch, y);
+  if (shape_.post_norm) backend.norm(y, norm_, y);
+}
+
 Block::Block(Backend& backend, Weights& weights, const BlockShape& shape, const BlockNames& names,
              const std::string& prefix, Use use)
     : backend_(backend), shape_(shape) {
-  const int64_t d = shape.width, ff = shape.ff_width, q = shape.q_width(), kv = shape.kv_width();
-  const auto norm = [&](const std::string& name, int64_t n) {
-    return load_norm(backend, weights, prefix + name, n, shape.norm);
-  };
-  const auto linear = [&](const std::vector<Part>& parts, int64_t in) {
-    std::vector<Part> named;
-    for (const Part& p : parts) named.push_back({prefix + p.name, p.out});
-    return load_linear(backend, weights, named, in, shape.bias, use, &quantized_);
-  };
-  attn_norm_ = norm(names.attn_norm, d);
-  qkv_ = linear({{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, d);
-  if (shape.sub_norms) attn_sub_norm_ = norm("attn_sub_norm", q);
-  attn_output_ = linear({{names.attn_output, d}}, q);
-  ffn_norm_ = norm(names.ffn_norm, d);
-  up_ = shape.gated ? linear({{"ffn_gate", ff}, {"ffn_up", ff}}, d) : linear({{"ffn_up", ff}}, d);
-  if (shape.sub_norms) ffn_sub_norm_ = norm("ffn_sub_norm", ff);
-  down_ = linear({{"ffn_down", d}}, ff);
-}
-
-void Block::product(Mat x, const Norm* norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) const {
-  if (norm)
-    backend_.norm_linear(x, *norm, w, act, residual, scratch.row_range(0, x.rows).col_range(0, x.cols), y);
-  else
-    backend_.linear(w, x, act, residual, y);
+  const int64_t d = shape.width, q = shape.q_width(), kv = shape.kv_width();
+  attn_norm_ = load_norm(backend, weights, prefix + names.attn_norm, d, shape.norm);
+  qkv_ = load_parts(backend, weights, prefix, {{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, d, shape.bias, use,
+                    &quantized_);
+  if (shape.sub_norms) attn_sub_norm_ = load_norm(backend, weights, prefix + "attn_sub_norm", q, shape.norm);
+  attn_output_ = load_parts(backend, weights, prefix, {{names.attn_output, d}}, q, shape.bias, use, &quantized_);
+  ffn_ = FeedForward(backend, weights, shape, prefix, names.ffn_norm, use, &quantized_);
 }
 
 void Block::project(Mat x, Mat scratch, Mat qkv) const {
-  const Norm norm = attn_norm_;
-  product(x, shape_.post_norm ? nullptr : &norm, *qkv_, Activation::None, {}, scratch, qkv);
+  product(backend_, x, shape_.post_norm ? nullptr : &attn_norm_, *qkv_, Activation::None, {}, scratch, qkv);
 }
 
 void Block::add_attention(Mat a, Mat scratch, Mat x) const {
-  const Norm sub_norm = attn_sub_norm_;
-  product(a, shape_.sub_norms ? &sub_norm : nullptr, *attn_output_, Activation::None, x, scratch, x);
+  product(backend_, a, shape_.sub_norms ? &attn_sub_norm_ : nullptr, *attn_output_, Activation::None, x, scratch, x);
   if (shape_.post_norm) backend_.norm(x, attn_norm_, x);
 }
 
-void Block::add_feed_forward(Mat scratch, Mat hidden, Mat x) const {
-  const int64_t ff = shape_.ff_width;
-  const Norm norm = ffn_norm_, sub_norm = ffn_sub_norm_;
-  product(x, shape_.post_norm ? nullptr : &norm, *up_, shape_.gated ? Activation::None : shape_.activation, {}, scratch,
-          hidden);
-  const Mat h = hidden.col_range(0, ff);
-  if (shape_.gated) backend_.gate(h, shape_.activation, hidden.col_range(ff, 2 * ff), h);
-  product(h, shape_.sub_norms ? &sub_norm : nullptr, *down_, Activation::None, x, scratch, x);
-  if (shape_.post_norm) backend_.norm(x, ffn_norm_, x);
-}
+void Block::add_feed_forward(Mat scratch, Mat hidden, Mat x) const { ffn_.run(backend_, x, scratch, hidden, x, x); }
 
 }  // namespace ke

@@ -34,6 +34,24 @@ struct BlockNames {
 inline BlockNames decoder_names() { return {"attn_norm", "ffn_norm", "attn_output"}; }
 inline BlockNames vision_names() { return {"ln1", "ln2", "attn_out"}; }
 
+// y = down(act(up norm(x))), or gated.
+class FeedForward {
+ public:
+  FeedForward() = default;
+  // norm_name: behind the prefix. quantized: see load_linear.
+  FeedForward(Backend& backend, Weights& weights, const BlockShape& shape, const std::string& prefix,
+              const std::string& norm_name, Use use, bool* quantized);
+  // y (n, width) = feed-forward of x + residual; with post_norm the norm of that. residual may be absent, or x and y.
+  // scratch: (n, scratch_width), hidden: (n, hidden_width).
+  void run(Backend& backend, Mat x, Mat scratch, Mat hidden, Mat residual, Mat y) const;
+
+ private:
+  BlockShape shape_;
+  LoadedNorm norm_, sub_norm_;
+  std::unique_ptr<Linear> up_;    // (hidden_width, width): gate, then up
+  std::unique_ptr<Linear> down_;  // (width, ff_width)
+};
+
 class Block {
  public:
   // prefix: "blk.3."
@@ -50,17 +68,13 @@ class Block {
   bool quantized() const { return quantized_; }  // some matrix is stored in blocks
 
  private:
-  // y = act(w norm(x)) + residual, without the norm where there is none.
-  void product(Mat x, const Norm* norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) const;
-
   Backend& backend_;
   BlockShape shape_;
   bool quantized_ = false;
-  LoadedNorm attn_norm_, attn_sub_norm_, ffn_norm_, ffn_sub_norm_;
+  LoadedNorm attn_norm_, attn_sub_norm_;
   std::unique_ptr<Linear> qkv_;          // (qkv_width, width)
   std::unique_ptr<Linear> attn_output_;  // (width, q_width)
-  std::unique_ptr<Linear> up_;           // (hidden_width, width): gate, then up
-  std::unique_ptr<Linear> down_;         // (width, ff_width)
+  FeedForward ffn_;
 };
 
 }  // namespace ke

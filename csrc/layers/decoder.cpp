@@ -17,6 +17,7 @@ Decoder::Decoder(Backend& backend, Weights& weights, const DecoderShape& shape)
   for (int64_t i = 0; i < shape.layers; i++) {
     blocks_.emplace_back(backend, weights, shape.block, decoder_names(), concat("blk.", i, "."));
     if (blocks_.back().quantized()) kv_type_ = DType::F16;
+    if (shape.cross.before(i)) cross_.emplace_back(backend, weights, shape.cross, concat("blk.", i, "."));
   }
   if (shape.final_norm) output_norm_ = load_norm(backend, weights, "output_norm", d, shape.block.norm);
 }
@@ -24,6 +25,27 @@ Decoder::Decoder(Backend& backend, Weights& weights, const DecoderShape& shape)
 std::unique_ptr<KvCache> Decoder::new_cache(int64_t capacity) const {
   const BlockShape& b = shape_.block;
   return backend_.alloc_kv(static_cast<int>(shape_.layers), b.kv_heads, b.head_dim, capacity, kv_type_);
+}
+
+std::unique_ptr<CrossMemory> Decoder::new_memory(Mat features) const {
+  KE_ASSERT(!cross_.empty() && features.cols == shape_.cross.memory_width);
+  const int64_t cols = 2 * shape_.cross.block.kv_width(), layers = static_cast<int64_t>(cross_.size());
+  auto memory = std::make_unique<CrossMemory>(backend_.alloc(layers * features.rows * cols), features.rows, cols);
+  for (int64_t i = 0; i < layers; i++) cross_[i].project_memory(features, memory->layer(i));
+  return memory;
+}
+
+void Decoder::look(const CrossBlock& layer, int64_t index, const std::vector<InputRow>& rows, Mat scratch, Mat q, Mat a,
+                   Mat hidden, Mat y, Mat x) const {
+  layer.project(x, scratch, q);
+  for (int64_t begin = 0, end; begin < x.rows; begin = end) {
+    const CrossMemory* memory = rows[begin].memory;
+    for (end = begin + 1; end < x.rows && rows[end].memory == memory;) end++;
+    if (!memory) continue;
+    layer.add_attention(q.row_range(begin, end), memory->layer(index), a.row_range(begin, end), y.row_range(begin, end),
+                        x.row_range(begin, end));
+  }
+  layer.add_feed_forward(scratch, hidden, y, x);
 }
 
 void Decoder::embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) const {
@@ -88,10 +110,21 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
   Mat x = ws.take(n, d), scratch = ws.take(n, b.scratch_width()), qkv = ws.take(n, b.qkv_width()),
       a = ws.take(n, q_width), h = ws.take(n, b.hidden_width());
   embed(ws, rows, x);
+  const BlockShape& c = shape_.cross.block;
+  Mat cross_q, cross_a, cross_h, cross_y, cross_scratch;
+  if (!cross_.empty()) {
+    cross_q = ws.take(n, c.q_width()), cross_a = ws.take(n, c.q_width()), cross_h = ws.take(n, c.hidden_width());
+    cross_y = ws.take(n, d), cross_scratch = ws.take(n, c.scratch_width());
+  }
+  int64_t crossed = 0;
 
   for (size_t i = 0; i < blocks_.size(); i++) {
     if (cancel) cancel->check();
     const int l = static_cast<int>(i);
+    if (shape_.cross.before(l)) {
+      look(cross_[crossed], crossed, rows, cross_scratch, cross_q, cross_a, cross_h, cross_y, x);
+      crossed++;
+    }
     blocks_[i].project(x, scratch, qkv);
     positions_.turn(qkv.col_range(0, q_width + kv_width), b.heads + b.kv_heads, *slots);
     const Mat keys = qkv.col_range(q_width, q_width + kv_width);

@@ -5,6 +5,7 @@
 
 #include "base/cancel.h"
 #include "layers/block.h"
+#include "layers/cross.h"
 #include "layers/load.h"
 #include "layers/position.h"
 #include "layers/workspace.h"
@@ -16,8 +17,21 @@ struct DecoderShape {
   int64_t layers = 0, vocab = 0, context = 0;  // context: positions
   float embedding_scale = 1;                   // of token and image rows
   PositionShape position;
+  CrossShape cross;         // of layers that look at images' features; none by default
   bool final_norm = true;   // output_norm
   bool tied_output = true;  // token_embd is the output product's matrix, too; else output.weight, without bias
+};
+
+// What rows may look at: an image's keys and values for every cross-attention layer, on the device. Made once.
+class CrossMemory {
+ public:
+  CrossMemory(std::unique_ptr<Buffer> buffer, int64_t rows, int64_t cols)
+      : buffer_(std::move(buffer)), rows_(rows), cols_(cols) {}
+  Mat layer(int64_t i) const { return Mat(*buffer_, (i + 1) * rows_, cols_).row_range(i * rows_, (i + 1) * rows_); }
+
+ private:
+  std::unique_ptr<Buffer> buffer_;  // (layers, rows, cols)
+  int64_t rows_, cols_;
 };
 
 // One position to compute: a token, or a vector that takes the token's embedding's place (an image row). Vectors are
@@ -27,6 +41,7 @@ struct InputRow {
   const float* embedding = nullptr;         // on the host; nullptr: see device_embedding
   Slot slot;                                // sequence and position
   const float* device_embedding = nullptr;  // in the backend's memory; nullptr, too: the embedding of id
+  const CrossMemory* memory = nullptr;  // what the row looks at, where the decoder has such layers; nullptr: nothing
 };
 
 class Decoder {
@@ -47,9 +62,15 @@ class Decoder {
   // keys and values; the error of a file with quantized ones is far above float16's.
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const;
 
+  // Of features (n, cross.memory_width) on the device, of a decoder with cross-attention layers.
+  std::unique_ptr<CrossMemory> new_memory(Mat features) const;
+
  private:
   // x (rows, width): embeddings times their scale, plus positions.
   void embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) const;
+  // The cross-attention layer in front of a block. Neighbouring rows with one memory go together, so no mask is needed.
+  void look(const CrossBlock& layer, int64_t index, const std::vector<InputRow>& rows, Mat scratch, Mat q, Mat a,
+            Mat hidden, Mat y, Mat x) const;
   // Logits on the device: (wanted, outputs, or where these are empty vocab).
   Mat run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
           const CancelToken* cancel, std::span<const int32_t> outputs) const;
@@ -62,6 +83,7 @@ class Decoder {
   LoadedNorm output_norm_;
   Positions positions_;
   std::vector<Block> blocks_;
+  std::vector<CrossBlock> cross_;
   DType kv_type_ = DType::F32;
 };
 

@@ -3,7 +3,7 @@ positions, shared keys, gated or plain feed-forwards, norms behind the sums, out
 stop early, drop the class token or have none; projectors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +65,6 @@ class Made:
     model: object
     tensors: dict[str, np.ndarray]
     shape: dict[str, object]
-    scale: float = 1.0
-    positions: dict = field(default_factory=dict)
 
 
 LLAMA = {
@@ -389,3 +387,68 @@ def test_rope_table(factor: float) -> None:
     angle = np.arange(4096)[:, None] / factor * 1e4 ** (-np.arange(64) / 64)
     assert (np.abs(got - want) <= 2e-7 + 2.5e-7 * np.concatenate([angle, angle], axis=1)).all()
     assert np.abs(got[:64] - want[:64]).max() <= 4e-6
+
+
+def idefics(seed: int, head_norms: bool) -> tuple[Made, np.ndarray]:
+    """IDEFICS' language model, whose rows look at images in front of every second block; features of two images."""
+    from transformers import IdeficsConfig, IdeficsForVisionText2Text
+
+    vision = {"embed_dim": 40, "image_size": 8, "patch_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = IdeficsConfig(
+        vocab_size=VOCAB, additional_vocab_size=0, hidden_size=64, intermediate_size=96, num_hidden_layers=4,
+        num_attention_heads=4, cross_layer_interval=2, qk_layer_norms=head_norms, use_resampler=False,
+        vision_config={**vision, "intermediate_size": 64}, alpha_type="float", rms_norm_eps=1e-6,
+        max_position_embeddings=CONTEXT, tie_word_embeddings=False, attn_implementation="eager",
+    )  # fmt: skip
+    model = IdeficsForVisionText2Text(config).eval()
+    draw(model, seed)
+    state = arrays(model)
+    tensors = renamed(state, LLAMA, 4, "model.layers", "blk")
+    cross = {theirs.replace("self_attn", "cross_attn"): f"cross.{ours}" for theirs, ours in LLAMA.items()}
+    cross |= {"cross_attn.q_layer_norm": "cross.attn_q_norm", "cross_attn.k_layer_norm": "cross.attn_k_norm"}
+    for name, tensor in renamed(state, cross, 2, "model.gated_cross_attn_layers", "blk").items():
+        tensors[name.replace("blk.1.", "blk.2.")] = tensor
+    for i in (0, 1):
+        for theirs, ours in {"alpha_cross_attn": "attn_alpha", "alpha_dense": "ffn_alpha"}.items():
+            gate = dict(model.named_parameters())[f"model.gated_cross_attn_layers.{i}.{theirs}"]
+            gate.data += 0.7  # far enough from zero to be seen
+            tensors[f"blk.{2 * i}.cross.{ours}"] = gate.detach().numpy()
+    tensors["token_embd.weight"] = state["model.embed_tokens.weight"]
+    tensors["output_norm.weight"], tensors["output.weight"] = state["model.norm.weight"], state["lm_head.weight"]
+    block = {
+        "width": 64, "ff_width": 96, "heads": 4, "norm": "rms", "eps": 1e-6, "norm_bias": False, "bias": False,
+        "activation": "silu", "gated": True,
+    }  # fmt: skip
+    shape = {
+        **block, "layers": 4, "vocab": VOCAB, "context": CONTEXT, "position": "rope", "dims": 16, "tied_output": False,
+        "cross": {**block, "every": 2, "memory_width": 40, "head_norms": head_norms},
+    }  # fmt: skip
+    features = np.random.default_rng(seed).standard_normal((2, 5, 40)).astype(np.float32)
+    return Made(model, tensors, shape), features
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("head_norms", [False, True])
+def test_rows_look_at_images(head_norms: bool, seed: int, tmp_path: Path) -> None:
+    """Text before the first image sees nothing, text behind each image that image; at once, and token by token."""
+    import torch
+
+    made, features = idefics(seed, head_norms)
+    save(tmp_path / "x.gguf", made.tensors)
+    ids = [int(i) for i in np.random.default_rng(seed).integers(0, VOCAB, 30)]
+    seen = [-1] * 4 + [0] * 11 + [1] * 15
+    mask = torch.tensor([[[int(s == 0), int(s == 1)] for s in seen]])
+    with torch.no_grad():
+        want = made.model(
+            torch.tensor([ids]), image_encoder_embeddings=torch.from_numpy(features)[None], image_attention_mask=mask
+        ).logits[0]
+    decoder = _core.testing.Decoder(str(tmp_path / "x.gguf"), made.shape)
+    assert [decoder.remember(f) for f in features] == [0, 1]
+    whole = np.frombuffer(decoder.forward(ids, 0, list(range(30)), memories=seen), np.float32).reshape(30, VOCAB)
+    assert close(whole, want.numpy())
+    decoder.restart()
+    last = np.frombuffer(decoder.forward(ids[:18], 0, [17], memories=seen[:18]), np.float32)
+    np.testing.assert_array_equal(last, whole[17])
+    for i in range(18, 30):
+        one = np.frombuffer(decoder.forward([ids[i]], i, [0], memories=[1]), np.float32)
+        np.testing.assert_array_equal(one, whole[i])
