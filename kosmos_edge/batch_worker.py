@@ -11,18 +11,27 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from kosmos_edge._native import _core
 from kosmos_edge.answering import Answering
 from kosmos_edge.errors import Cancelled
+from kosmos_edge.images import Opening
 from kosmos_edge.requests import Request
 from kosmos_edge.results import Ranking, Result
-from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, check_process, is_cancelled, start_thread, without_frames
+from kosmos_edge.running import (
+    CANCEL_SECONDS,
+    POLL_SECONDS,
+    apart,
+    check_process,
+    is_cancelled,
+    start_thread,
+    without_frames,
+)
 from kosmos_edge.session import EncodedImage
 
 MAX_PICTURE_THREADS = 4
@@ -52,13 +61,12 @@ class Job:
 class BatchWorker:
     """A context manager; leaving it ends what is still being computed."""
 
-    def __init__(self, request: Request, size: int, opener: Callable[[Any], Any]) -> None:
-        self._session, self._request, self._opener = request.session, request, opener
+    def __init__(self, request: Request, size: int, opening: Opening) -> None:
+        self._session, self._request, self._opening = request.session, request, opening
         self._size = size if request.joins else 1
         threads = picture_threads(self._session.engine.threads)
         self.ahead = 2 * self._size + threads  # pictures in the making at a time; bounds memory
         self._pictures = ThreadPoolExecutor(threads, "kosmos-edge picture")
-        self._one_at_a_time = threading.Lock()  # objects may share what they read from; files do not
         self._process = os.getpid()
         self._token = _core.CancelToken()
         self._lock = threading.Lock()  # of the two below
@@ -110,9 +118,7 @@ class BatchWorker:
     def _prepare(self, source: Any) -> Any:
         if isinstance(source, EncodedImage):
             return source
-        alone = contextlib.nullcontext() if isinstance(source, str | bytes) else self._one_at_a_time
-        with alone:
-            return self._session.prepare(self._opener(source))
+        return self._session.prepare(apart(partial(self._opening.open, source), self._token))
 
     # ---- the computing thread
 

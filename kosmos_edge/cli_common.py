@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from kosmos_edge.images import Opening
     from kosmos_edge.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "json", "jsonl", "csv")
 MAX_BATCH = 256  # kosmos_edge.batching has both; importing it would make --help slow
 DEFAULT_BATCH = 8
+MAX_PIXELS = 1 << 28  # as kosmos_edge.images has it
 
 
 def option(*declarations: str, **settings: Any) -> Callable[[F], F]:
@@ -91,10 +93,20 @@ batch_size_option = option(
     help="Pictures that are answered side by side; the answers do not depend on it.",
 )
 
-picture_options = options(
-    option("-r", "--recursive", is_flag=True, help="Take folders with the folders inside."),
+opening_options = options(
     option("--exif/--no-exif", default=True, help="Turn pictures upright by their EXIF orientation (default)."),
     option("--frame", type=int, metavar="N", help="Which frame or page; the first one, 0."),
+    option(
+        "--max-pixels",
+        type=click.IntRange(1, MAX_PIXELS),
+        metavar="N",
+        help=f"Refuse pictures of more pixels than N, up to {MAX_PIXELS}; about 89 million.",
+    ),
+    option("--allow-truncated", is_flag=True, help="Of a file that ends early, take what is there."),
+)
+picture_options = options(
+    option("-r", "--recursive", is_flag=True, help="Take folders with the folders inside, but not behind links."),
+    opening_options,
     option("--fail-fast", is_flag=True, help="End at the first picture that fails."),
 )
 
@@ -117,6 +129,13 @@ def take_generation(values: dict[str, Any]) -> dict[str, Any]:
     """Moves the generation options that were given out of `values`."""
     taken = {name: values.pop(name) for name in GENERATION_NAMES}
     return {name: value for name, value in taken.items() if value is not None and value != ()}
+
+
+def take_opening(values: dict[str, Any]) -> Opening:
+    """Moves the options of opening pictures out of `values`."""
+    from kosmos_edge.images import Opening
+
+    return Opening(**{name: values.pop(name) for name in ("exif", "frame", "max_pixels", "allow_truncated")})
 
 
 @dataclass(slots=True)

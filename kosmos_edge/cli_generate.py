@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,11 +9,13 @@ import click
 from kosmos_edge.cli_common import (
     generation_options,
     model_options,
+    opening_options,
     option,
     output_options,
     take_generation,
     take_messages,
     take_model,
+    take_opening,
 )
 
 
@@ -39,8 +40,7 @@ class OrderedCommand(click.Command):
 @option("--choice", multiple=True, metavar="TEXT", help="The answer is one of these.")
 @option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
 @generation_options
-@option("--exif/--no-exif", default=True, help="Turn pictures upright by their EXIF orientation (default).")
-@option("--frame", type=int, metavar="N", help="Which frame or page; the first one, 0.")
+@opening_options
 @output_options
 @model_options
 @click.pass_context
@@ -52,7 +52,6 @@ def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in:
     """
     from kosmos_edge.cli_inputs import Input
     from kosmos_edge.cli_output import Writer, choose_format, open_output, text_lines
-    from kosmos_edge.images import open_image
 
     for kind in OrderedCommand.KINDS:
         rest.pop(kind)
@@ -60,7 +59,10 @@ def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in:
     generation = take_generation(rest)
     if not ctx.obj:
         raise click.UsageError("nothing to go on from: give --image or --text")
-    exif, frame, output = rest.pop("exif"), rest.pop("frame"), rest.pop("output")
+    for kind, value in ctx.obj:
+        if kind == "text":
+            _check_words(value)
+    opening, output = take_opening(rest), rest.pop("output")
     form = choose_format(rest.pop("form"), output)
     segments: list[Any] = []
     name = ""
@@ -74,8 +76,7 @@ def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in:
             else:
                 name = value
                 item = Input(value, None if value == "-" else value)
-                source = item.source()
-                segments.append(open_image(Path(source) if isinstance(source, str) else source, exif=exif, frame=frame))
+                segments.append(opening.open(item.source()))
         model = take_model(rest, messages)
         assert not rest, rest
         answer = model.generate(segments, raw=raw, lead_in=lead_in, choices=list(choice) or None, **generation)
@@ -83,6 +84,15 @@ def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in:
         writer.write(name, answer)
         writer.close()
     return 0
+
+
+def _check_words(text: str) -> None:
+    """UsageError where --text has a picture's name: the answer would be about the name."""
+    from kosmos_edge.images import names_picture
+
+    if names_picture(text):
+        way = "download it and give its path to --image" if "://" in text else f"--image {text} shows the picture"
+        raise click.UsageError(f"--text {text}: this is the name of a picture, not words about one; {way}")
 
 
 def _box(value: str) -> Any:

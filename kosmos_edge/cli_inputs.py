@@ -1,15 +1,23 @@
-"""Arguments that name pictures -> the pictures: files, folders, globs, @lists and stdin."""
+"""Arguments that name pictures -> the pictures: files, folders, globs, @lists and stdin.
+
+What is found to be no picture before anything is opened is an input too, a failed one: the run goes on, and says so.
+"""
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import click
+
+from kosmos_edge.errors import ImageDecodeError, KosmosError, KosmosIOError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +26,47 @@ class Input:
 
     name: str  # as it is printed
     path: str | None  # None: the bytes of stdin
+    found: bool = False  # in a folder, by a glob or in a list: only a regular file will do
+    error: KosmosError | None = None  # known already
 
-    def source(self) -> Any:
-        """What open_image takes."""
-        return self.path if self.path is not None else sys.stdin.buffer.read()
+    def source(self, *, read: bool = False) -> Any:
+        """What Opening.open takes. read: the bytes also of a pipe or a device that is named by its path."""
+        from kosmos_edge import files
+        from kosmos_edge.images import Unusable
+
+        if self.error is not None:
+            return Unusable(self.error)
+        try:
+            if self.path is None:
+                return files.read_stdin(sys.stdin)
+            what = None if not (self.found or read) else _irregular(self.path)
+            if what is None:
+                return self.path
+            if self.found:
+                hint = "; name it by itself to read what comes" if "pipe" in what or "device" in what else ""
+                return Unusable(ImageDecodeError(f"{self.path}: {what}{hint}"))
+            with files.open_file(self.path, pipes=True) as file:
+                return files.read_stream(file, self.path)
+        except KosmosError as error:
+            return Unusable(error)
+
+
+def _irregular(path: str) -> str | None:
+    """What the file is that is none; None also where it cannot be told: opening it says why."""
+    from kosmos_edge import files
+
+    try:
+        return files.irregular(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return None
 
 
 def expand_inputs(arguments: Iterable[str], recursive: bool) -> tuple[list[Input], bool]:
     """The pictures in order, and whether the arguments could have named several (which decides the output's form).
 
     A folder gives its pictures by name, sorted; a glob what it matches (the shell of Windows leaves that to us);
-    @list.txt one path per line; - the bytes of stdin. UsageError where an argument names nothing.
+    @list.txt one path per line; - the bytes of stdin. Links to folders are not followed, so no loop is walked. An
+    argument that names nothing is a failed input among others; UsageError where it is the only one.
     """
     given = list(arguments)
     several = len(given) != 1
@@ -38,58 +76,152 @@ def expand_inputs(arguments: Iterable[str], recursive: bool) -> tuple[list[Input
             if any(known.path is None for known in inputs):
                 raise click.UsageError("stdin (-) can be read only once")
             inputs.append(Input("-", None))
-        elif argument.startswith("@") and len(argument) > 1:
-            several = True
-            inputs += [Input(line, line) for line in _read_list(argument[1:])]
-        elif os.path.isdir(argument):
-            several = True
-            found = list(_pictures_in(argument, recursive))
-            if not found:
-                hint = "" if recursive else "; -r looks into its folders"
-                raise click.UsageError(f"{argument}: no pictures in this folder{hint}")
-            inputs += [Input(path, path) for path in found]
-        elif glob.has_magic(argument) and not os.path.lexists(argument):
-            several = True
-            found = sorted(path for path in glob.glob(argument, recursive=True) if not os.path.isdir(path))
-            if not found:
-                raise click.UsageError(f"{argument}: matches no file")
-            inputs += [Input(path, path) for path in found]
-        else:
+            continue
+        found = _expand(argument, recursive)
+        if found is None:
             inputs.append(Input(argument, argument))
+            continue
+        several = True
+        if isinstance(found, str):
+            if len(given) == 1:
+                raise click.UsageError(f"{argument}: {found}")
+            found = [_failed(argument, ImageDecodeError(f"{argument}: {found}"))]
+        inputs += found
     if not inputs:
         raise click.UsageError("no pictures were named")
     return inputs, several
 
 
-def _read_list(path: str) -> list[str]:
+def _failed(name: str, error: KosmosError) -> Input:
+    return Input(name, name, error=error)
+
+
+def _refused(path: str, error: OSError) -> Input:
+    """A folder or file that the operating system does not let us look at."""
+    return _failed(path, KosmosIOError(error.errno or errno.EIO, error.strerror or str(error), path))
+
+
+def _expand(argument: str, recursive: bool) -> list[Input] | str | None:
+    """The pictures of a list, folder or glob; why there are none; None where the argument is the picture itself."""
+    from kosmos_edge import files
+
+    if argument.startswith("@") and len(argument) > 1:
+        return _read_list(argument[1:])
+    if os.path.isdir(argument):
+        hint = "" if recursive else "; -r looks into its folders"
+        return list(_pictures_in(argument, recursive)) or f"no pictures in this folder{hint}"
+    if not glob.has_magic(argument) or os.path.lexists(argument) or files.url_problem(argument):
+        return None
+    return list(_matches(argument)) or "matches no file"
+
+
+def _read_list(path: str) -> list[Input] | str:
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = [line.rstrip("\r\n") for line in file]
     except OSError as error:
-        raise click.UsageError(f"@{path}: {error.strerror or error}") from error
-    paths = [line for line in lines if line.strip()]
-    if not paths:
-        raise click.UsageError(f"@{path}: the list is empty")
-    return paths
+        return error.strerror or str(error)
+    except ValueError as error:  # a NUL in the name
+        return str(error)
+    return [Input(line, line, found=True) for line in lines if line.strip()] or "the list is empty"
 
 
-def _pictures_in(folder: str, recursive: bool) -> Iterator[str]:
-    suffixes = _suffixes()
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        if not recursive:
-            folders.clear()
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith("."):
-                yield os.path.join(root, name)
+# ---- folders
 
 
-def _suffixes() -> set[str]:
-    """Of the formats that are decoded; .heic also without its decoder, so that the error says what is missing."""
-    from PIL import Image
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """Sorted by name; raises OSError."""
+    with os.scandir(folder or os.curdir) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
-    from kosmos_edge.images import allowed_formats
 
-    formats = set(allowed_formats())
-    known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
-    return (known | {".heic", ".heif"}) - {".mpg", ".mpeg", ".im", ".h5"}
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A folder itself, not a link to one."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _pictures_in(folder: str, recursive: bool) -> Iterator[Input]:
+    from kosmos_edge.images import picture_suffixes
+
+    suffixes = picture_suffixes()
+    waiting = [folder]
+    while waiting:
+        root = waiting.pop()
+        try:
+            entries = _scan(root)
+        except OSError as error:
+            yield _refused(root, error)
+            continue
+        folders = []
+        for entry in entries:
+            path = os.path.join(root, entry.name)
+            if _is_folder(entry):
+                folders.append(path)
+            elif entry.name.startswith(".") or os.path.splitext(entry.name)[1].lower() not in suffixes:
+                continue
+            elif not os.path.isdir(path):  # a link to a folder
+                yield Input(path, path, found=True)
+        if recursive:
+            waiting += reversed(folders)
+
+
+# ---- globs
+
+
+def _matches(pattern: str) -> Iterator[Input]:
+    """As glob.glob, sorted, but ** follows no links, and a folder that may not be read is a failed input."""
+    drive, rest = os.path.splitdrive(pattern)
+    parts = re.split(r"[/\\]+" if os.sep == "\\" else "/+", rest)
+    root = drive
+    if parts[0] == "" and len(parts) > 1:
+        root, parts = drive + os.sep, parts[1:]
+    found = sorted(_matching(root, parts), key=lambda item: item.name)
+    for index, item in enumerate(found):
+        if (not index or found[index - 1].name != item.name) and (
+            item.error is not None or not os.path.isdir(item.name)
+        ):
+            yield item
+
+
+def _matching(folder: str, parts: list[str]) -> Iterator[Input]:
+    part, rest = parts[0], parts[1:]
+    if not glob.has_magic(part):
+        path = os.path.join(folder, part)
+        if rest:
+            yield from _matching(path, rest)
+            return
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            yield _refused(path, error)
+            return
+        yield Input(path, path, found=True)
+        return
+    try:
+        entries = _scan(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        yield _refused(folder, error)
+        return
+    hidden = part.startswith(".")
+    visible = [entry for entry in entries if hidden or not entry.name.startswith(".")]
+    if part == "**":
+        yield from _matching(folder, rest or ["*"])
+        for entry in visible:
+            if _is_folder(entry):
+                yield from _matching(os.path.join(folder, entry.name), parts)
+        return
+    names = set(fnmatch.filter([entry.name for entry in visible], part))
+    for entry in visible:
+        if entry.name in names:
+            path = os.path.join(folder, entry.name)
+            if not rest:
+                yield Input(path, path, found=True)
+            elif os.path.isdir(path):
+                yield from _matching(path, rest)

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,13 +22,14 @@ from kosmos_edge.cli_common import (
     take_generation,
     take_messages,
     take_model,
+    take_opening,
 )
 from kosmos_edge.errors import InvalidRequest, KosmosError
 
 if TYPE_CHECKING:
     from kosmos_edge.cli_inputs import Input
     from kosmos_edge.cli_output import Answer
-    from kosmos_edge.images import Picture
+    from kosmos_edge.images import Opening
     from kosmos_edge.targets import Target
 
 pictures = click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
@@ -167,7 +167,6 @@ def answer_all(
     from kosmos_edge.batching import run_batch
     from kosmos_edge.cli_inputs import expand_inputs
     from kosmos_edge.cli_output import Writer, choose_format, open_output
-    from kosmos_edge.images import open_image
 
     messages = take_messages(rest)
     inputs, several = expand_inputs(given, rest.pop("recursive"))
@@ -179,24 +178,23 @@ def answer_all(
     paths = (item.path for item in inputs if item.path is not None)
     with open_output(output, overwrite, pictures=paths, say=messages.say) as out:
         form = choose_format(form, output)
-        exif, frame, fail_fast = (rest.pop(name) for name in ("exif", "frame", "fail_fast"))
+        opening, fail_fast = take_opening(rest), rest.pop("fail_fast")
         size = min(rest.pop("batch_size", 1), len(inputs))
         model = take_model(rest, messages)
         assert not rest, rest
         if shots:
-            arguments["examples"] = [(model.encode(shot[0]), *shot[1:]) for shot in shots]
-        stdin: list[bytes] = []
+            arguments["examples"] = [(model.encode(_shot(shot[0], opening)), *shot[1:]) for shot in shots]
+        streams: dict[str, bytes] = {}  # stdin and pipes that are to be drawn on: they cannot be read again
 
-        def sources() -> Iterator[str | bytes]:
+        def sources() -> Iterator[Any]:
             for item in inputs:
-                source = item.source()
-                if isinstance(source, bytes):  # read here, where Ctrl-C is heard; kept, for it cannot be read again
-                    stdin.append(source)
+                drawn = item.name in drawings.targets
+                source = item.source(read=drawn)
+                if drawn and isinstance(source, bytes):
+                    streams[item.name] = source
                 yield source
 
-        opened: Callable[[str | bytes], Picture] = partial(open_image, exif=exif, frame=frame)
-
-        answers = run_batch(model, sources(), task, "yield", size, arguments, opener=opened, namer=_name)
+        answers = run_batch(model, sources(), task, "yield", size, arguments, opening=opening, namer=_name)
         writer = Writer(form, several, out, _lines_of(task, arguments))
         failed = 0
         with closing(answers):
@@ -205,7 +203,7 @@ def answer_all(
                 writer.write(item.name, answer)
                 error = answer.error
                 if error is None and item.name in drawings.targets:
-                    error = drawings.draw(opened, stdin[0] if item.path is None else item.path, answer, item)
+                    error = drawings.draw(opening, streams.get(item.name) or item.path or b"", answer, item)
                 if error is None:
                     _report(messages, item, answer, number + 1, len(inputs))
                     continue
@@ -220,8 +218,17 @@ def answer_all(
     return 1 if failed else 0
 
 
-def _name(source: str | bytes) -> str:
-    return source if isinstance(source, str) else "-"
+def _shot(path: str, opening: Opening) -> Any:
+    """The picture of an example; opened by the model, as long as no option says what it would not do by itself."""
+    from kosmos_edge.images import AS_USUAL, Opening
+
+    wanted = Opening(max_pixels=opening.max_pixels, allow_truncated=opening.allow_truncated)
+    return path if wanted == AS_USUAL else wanted.open(path)
+
+
+def _name(source: Any) -> str | None:
+    """Of a failed result; the writer has the names of all."""
+    return source if isinstance(source, str) else None
 
 
 def _lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[str]]:
@@ -234,7 +241,8 @@ def _lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[s
 def _report(messages: Messages, item: Input, answer: Answer, number: int, count: int) -> None:
     timings = answer.timings
     for note in answer.notes:
-        (messages.say if note.startswith("the model gave no box") else messages.detail)(f"{item.name}: {note}")
+        said = note.startswith(("the model gave no box", "the file ends early"))
+        (messages.say if said else messages.detail)(f"{item.name}: {note}")
     messages.detail(
         f"{number}/{count} {item.name}: {timings.total_ms:.0f} ms (decode {timings.decode_image_ms:.0f}, encode "
         f"{timings.encode_ms:.0f}, prefill {timings.prefill_ms:.0f}, {timings.tokens} tokens {timings.decode_ms:.0f})"
@@ -283,9 +291,7 @@ class Drawings:
             if results is not None and found.identity is not None and found.identity == results.identity:
                 raise InvalidRequest(f"--draw: {found.name} is where the results go, too: choose another name")
 
-    def draw(
-        self, opener: Callable[[str | bytes], Picture], source: str | bytes, answer: Answer, item: Input
-    ) -> KosmosError | None:
+    def draw(self, opening: Opening, source: str | bytes, answer: Answer, item: Input) -> KosmosError | None:
         """Writes the drawing of one answer; the error of a picture that cannot be drawn on.
 
         A place that cannot be written to any longer is raised: it would be the same for the pictures to come.
@@ -296,7 +302,7 @@ class Drawings:
         if not isinstance(answer, Result):
             return None
         try:
-            drawn = draw_boxes(opener(source), answer)
+            drawn = draw_boxes(opening.open(source), answer)
         except KosmosError as error:
             return error
         save_drawing(drawn, self.targets[item.name])

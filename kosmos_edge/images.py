@@ -11,33 +11,43 @@ The rules, all of them:
 * 16-bit grey: value / 257, rounded. 16-bit RGB: Pillow keeps the high byte. 32-bit integer grey counts as 16-bit and
   is refused when a value lies outside 0..65535. Floating-point pictures have no stated range and are refused.
 * Several frames or pages: the first one, unless `frame` says which; the result's notes say so.
-* Size: more pixels than PIL.Image.MAX_IMAGE_PIXELS in a file, a side above 65535, or more than 2^28 pixels: refused.
-* A file that ends early, a format that needs an external program (EPS), a document, a text: refused.
+* Size: more pixels than `max_pixels` (default: PIL.Image.MAX_IMAGE_PIXELS, of a file), a side above 65535, or more than
+  2^28 pixels: refused.
+* A file that ends early: refused, or with `allow_truncated` its beginning, and a note.
+* A format that needs an external program (EPS), a document, a text: refused. A URL: refused, nothing is fetched.
+* Threads: any number may give the same object at once (sharing.py); each gets what one alone gets. A PIL image is left
+  as it was, but loaded. File objects: see files.py.
+
+Pillow's switches are variables of the whole process. LOAD_TRUNCATED_IMAGES is not touched: what was decoded of a file
+that ends early is taken from the image that refused it. MAX_IMAGE_PIXELS is raised only for the few formats that ask
+for it again in their own code (frames of GIF, ICO, ICNS, MPO; WebP; tiles of TIFF), only where max_pixels asks for
+more, by one thread at a time, and put back; other users of Pillow in the process may see the raised value meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
+import struct
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import import_module
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast
 
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosIOError, OutOfMemory
+from kosmos_edge import files
+from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosError, KosmosIOError, OutOfMemory
+from kosmos_edge.sharing import exclusive, file_keys, files_of, object_key
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 MAX_SIDE = 65535  # csrc/image/image.h
 MAX_PIXELS = 1 << 28
-MAX_STREAM_BYTES = 1 << 30  # of a pipe or a file object: these have no size to look at beforehand
 
 # What Pillow would hand to another program (EPS), cannot decode (the stubs), or reads from text.
 REFUSED_FORMATS = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC", "XBM", "XPM"})
@@ -80,86 +90,96 @@ class Array(Protocol):
 
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | Buffer | Array | Picture"
-
-
-def open_image(source: ImageInput, *, exif: bool = True, frame: int | None = None) -> Picture:
-    """Decodes a path, bytes, file object, PIL image, or HxWx3 uint8 buffer (a numpy array, a memoryview).
-
-    exif: turn the picture upright by its EXIF orientation. frame: which frame or page (0 is the first) of a file that
-    has several; of a PIL image the current one is the default.
-    Raises ImageDecodeError, KosmosIOError (the operating system refused), InvalidRequest (not a picture's type).
-    """
-    if not isinstance(exif, bool):
-        raise InvalidRequest(f"exif: expected True or False, got {exif!r}")
-    if frame is not None and (not isinstance(frame, int) or isinstance(frame, bool) or frame < 0):
-        raise InvalidRequest(f"frame: expected an integer of at least 0, got {frame!r}")
-    start = time.perf_counter()
-    if isinstance(source, Picture):
-        if frame is not None or not exif:
-            raise InvalidRequest("exif and frame have no effect on a picture that is decoded already")
-        return source
-    name: str | None = None
-    try:
-        if isinstance(source, str | os.PathLike):
-            name = os.fsdecode(os.fspath(source))
-            if "\0" in name:
-                raise ImageDecodeError(f"{name!r}: a path cannot contain a NUL character")
-            with _open_file(name) as file:
-                rgb, size, orientation, notes = _decode_file(file, name, exif, frame)
-        elif isinstance(source, bytes | bytearray):
-            rgb, size, orientation, notes = _decode_file(BytesIO(source), "the given bytes", exif, frame)
-        elif isinstance(source, Image.Image):
-            rgb, size, orientation, notes = _decode_pil(source, "the given PIL image", exif, frame)
-        elif hasattr(source, "read"):
-            stream = _read_all(cast(BinaryIO, source), "the given file object")
-            rgb, size, orientation, notes = _decode_file(BytesIO(stream), "the given file object", exif, frame)
-        else:
-            rgb, size, orientation, notes = _decode_buffer(source, exif, frame)
-    except MemoryError as error:
-        if isinstance(error, OutOfMemory):
-            raise
-        raise OutOfMemory(f"{name or 'the picture'}: not enough memory to decode it") from error
-    elapsed_ms = (time.perf_counter() - start) * 1000
-    return Picture(rgb, size[0], size[1], name, orientation, tuple(notes), elapsed_ms)
-
-
 _Decoded: TypeAlias = tuple[bytes, tuple[int, int], int, list[str]]
 
 
-def _open_file(name: str) -> BinaryIO:
-    try:
-        mode = os.stat(name).st_mode
-        if stat.S_ISDIR(mode):
-            raise ImageDecodeError(f"{name}: is a directory, expected a picture file")
-        file = open(name, "rb")  # noqa: SIM115 (the caller's `with` closes it)
-        if stat.S_ISREG(mode):
-            return file
-        with file:  # a pipe or a device: Pillow needs to seek
-            return BytesIO(_read_all(file, name))
-    except OSError as error:
-        if isinstance(error, KosmosIOError):
-            raise
-        raise KosmosIOError(error.errno or errno.EIO, error.strerror or str(error), name) from error
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Stands for a picture of which it is known beforehand why it is none; opening it raises that error."""
+
+    error: KosmosError
 
 
-def _read_all(file: BinaryIO, name: str) -> bytes:
-    data = bytearray()
-    while len(data) <= MAX_STREAM_BYTES:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How pictures are opened: the keywords of open_image."""
+
+    exif: bool = True
+    frame: int | None = None
+    max_pixels: int | None = None
+    allow_truncated: bool = False
+    pipes: bool = True  # a path may name a pipe or a device, which may keep its reader waiting for ever
+
+    def __post_init__(self) -> None:
+        for name in ("exif", "allow_truncated"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidRequest(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        for name, least, most in (("frame", 0, None), ("max_pixels", 1, MAX_PIXELS)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least or (most and value > most):
+                limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+                raise InvalidRequest(f"{name}: expected an integer {limits}, got {value!r}")
+
+    def open(self, source: ImageInput | Unusable) -> Picture:
+        """As open_image; a Picture is returned as it is."""
+        if isinstance(source, Unusable):
+            raise source.error
+        if isinstance(source, Picture):
+            return source
+        start = time.perf_counter()
+        name: str | None = None
         try:
-            part = file.read(MAX_STREAM_BYTES + 1 - len(data))  # a pipe gives less than asked for
-        except OSError as error:
-            raise KosmosIOError(error.errno or errno.EIO, error.strerror or str(error), name) from error
-        if not isinstance(part, bytes | bytearray):
-            raise InvalidRequest(f"{name}: expected a binary file object, its read() gave {type(part).__name__}")
-        if not part:
-            return bytes(data)
-        data += part
-    raise ImageDecodeError(f"{name}: more than {MAX_STREAM_BYTES} bytes, which is the limit for a stream")
+            if isinstance(source, str | os.PathLike):
+                name = files.path_name(source)
+                with files.open_file(name, pipes=self.pipes) as file:
+                    rgb, size, orientation, notes = _decode_file(file, name, self)
+            elif isinstance(source, bytes | bytearray):
+                rgb, size, orientation, notes = _decode_file(BytesIO(source), "the given bytes", self)
+            elif isinstance(source, Image.Image):
+                rgb, size, orientation, notes = _decode_shared(source, "the given PIL image", self)
+            elif hasattr(source, "read"):
+                stream = BytesIO(files.read_stream(source))
+                rgb, size, orientation, notes = _decode_file(stream, files.GIVEN_FILE, self)
+            else:
+                rgb, size, orientation, notes = _decode_buffer(source, self)
+        except MemoryError as error:
+            if isinstance(error, OutOfMemory):
+                raise
+            raise OutOfMemory(f"{name or 'the picture'}: not enough memory to decode it") from error
+        elapsed_ms = (time.perf_counter() - start) * 1000
+        return Picture(rgb, size[0], size[1], name, orientation, tuple(notes), elapsed_ms)
 
 
-def read_stream(file: BinaryIO) -> bytes:
-    """The rest of a file object, which open_image would decode."""
-    return _read_all(file, "the given file object")
+AS_USUAL = Opening()
+
+
+def open_image(
+    source: ImageInput,
+    *,
+    exif: bool = True,
+    frame: int | None = None,
+    max_pixels: int | None = None,
+    allow_truncated: bool = False,
+) -> Picture:
+    """Decodes a path, bytes, file object, PIL image, or HxWx3 uint8 buffer (a numpy array, a memoryview).
+
+    exif: turn the picture upright by its EXIF orientation. frame: which frame or page (0 is the first) of a file that
+    has several; of a PIL image the current one is the default. max_pixels: 1..268435456, the most that width times
+    height may be; None: PIL.Image.MAX_IMAGE_PIXELS for files. allow_truncated: of a file that ends early, give what is
+    there, with a note (what is missing is black or grey); only where the decoder works row by row: PNG, JPEG, GIF, BMP,
+    PPM, uncompressed TIFF and the like, not WebP, AVIF, HEIC, JPEG 2000.
+    Threads may give the same object at the same time. A file object that can seek is read from its start, and its
+    position is put back; another one from where it is, once.
+    Raises ImageDecodeError, KosmosIOError (the operating system refused), InvalidRequest (not a picture's type, a URL).
+    """
+    opening = Opening(exif, frame, max_pixels, allow_truncated)
+    if isinstance(source, Picture) and opening != AS_USUAL:
+        raise InvalidRequest(
+            "exif, frame, max_pixels and allow_truncated have no effect on a picture that is decoded already"
+        )
+    return opening.open(source)
 
 
 def allowed_formats() -> tuple[str, ...]:
@@ -174,46 +194,161 @@ def allowed_formats() -> tuple[str, ...]:
         return _formats
 
 
-def _decode_file(file: BinaryIO, name: str, exif: bool, frame: int | None) -> _Decoded:
+def picture_suffixes() -> frozenset[str]:
+    """Of the formats that are decoded; .heic also without its decoder, so that the error says what is missing."""
+    formats = set(allowed_formats())
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+    return frozenset((known | {".heic", ".heif"}) - {".mpg", ".mpeg", ".im", ".h5"})
+
+
+def names_picture(text: str) -> bool:
+    """Whether a text is nothing but the path of a picture file that exists, or the URL of one."""
+    name = text.strip()
+    if not name or len(name) > 4096 or not name.isprintable():
+        return False
+    if os.path.splitext(name)[1].lower() not in picture_suffixes():
+        return name.lower().startswith("data:image/")
+    if os.path.isfile(name):
+        return True
+    return " " not in name and files.url_problem(name) is not None
+
+
+# ---- Pillow's limit of pixels
+
+
+class _PillowsLimit(ImageDecodeError):
+    """A format's own code asked for MAX_IMAGE_PIXELS."""
+
+
+_limit_lock = threading.Lock()  # who holds it may raise the limit
+_raised_from: list[int | None] = []  # what the limit is when nobody has raised it
+
+
+def _pillows_limit() -> int | None:
+    with contextlib.suppress(IndexError):
+        return _raised_from[0]
+    return Image.MAX_IMAGE_PIXELS
+
+
+@contextlib.contextmanager
+def _raised_limit(pixels: int) -> Iterator[None]:
+    with _limit_lock:
+        _raised_from.append(Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = pixels
+        try:
+            yield
+        finally:
+            if pixels == Image.MAX_IMAGE_PIXELS:  # else somebody else has set it meanwhile
+                Image.MAX_IMAGE_PIXELS = _raised_from[0]
+            _raised_from.clear()
+
+
+def _within_limit(opening: Opening, decode: Callable[[], _Decoded]) -> _Decoded:
+    """decode(), again under a raised limit where only Pillow's stood in the way of what max_pixels allows."""
     try:
-        head = file.read(64)
+        return decode()
+    except _PillowsLimit:
+        limit = _pillows_limit()
+        if opening.max_pixels is None or limit is None or opening.max_pixels <= limit:
+            raise
+    with _raised_limit(opening.max_pixels):
+        return decode()
+
+
+def _check_pixels(size: tuple[int, int], name: str, opening: Opening, *, of_file: bool) -> None:
+    width, height = size
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise ImageDecodeError(
+            f"{name}: {width} x {height} pixels; expected 1..{MAX_SIDE} on each side and at most {MAX_PIXELS} in all"
+        )
+    limit = opening.max_pixels
+    if limit is not None and width * height > limit:
+        raise ImageDecodeError(f"{name}: {width} x {height} pixels are more than the {limit} that max_pixels allows")
+    limit = _pillows_limit()
+    if opening.max_pixels is None and of_file and limit is not None and width * height > limit:
+        raise ImageDecodeError(f"{name}: {_too_large(size)}")
+
+
+def _too_large(size: tuple[int, int] | None = None) -> str:
+    got = f"{size[0]} x {size[1]} pixels are" if size else "the picture is"
+    return (
+        f"{got} more than the {_pillows_limit()} pixels that PIL.Image.MAX_IMAGE_PIXELS allows; "
+        "max_pixels (--max-pixels) allows more"
+    )
+
+
+# ---- decoding
+
+
+def _decode_file(file: BinaryIO, name: str, opening: Opening) -> _Decoded:
+    def decode() -> _Decoded:
+        with _identify(file, name) as image:
+            _check_pixels(image.size, name, opening, of_file=True)
+            return _decode_pil(image, name, opening)
+
+    return _within_limit(opening, decode)
+
+
+def _identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """As Image.open, but for the check of MAX_IMAGE_PIXELS: _check_pixels has its place."""
+    try:
         file.seek(0)
-    except OSError as error:
-        raise _from_os_error(error, name) from error
-    if not head:
-        raise ImageDecodeError(f"{name}: the file is empty")
-    try:
-        image = Image.open(file, formats=allowed_formats())
+        head = file.read(64)
+        if not head:
+            raise ImageDecodeError(f"{name}: the file is empty")
+        for plugin in formats or allowed_formats():
+            factory, accept = Image.OPEN[plugin]
+            try:
+                found = not accept or accept(head[:16])
+                if found and not isinstance(found, str):  # a str says why not
+                    file.seek(0)
+                    return factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # how plugins say: not mine
+                continue
+        raise UnidentifiedImageError(name)
+    except (ImageDecodeError, MemoryError):
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageDecodeError(f"{name}: {_too_large()}") from error
+        raise _PillowsLimit(f"{name}: {_too_large()}") from error
     except UnidentifiedImageError as error:
         raise ImageDecodeError(f"{name}: {_why_not_a_picture(head)}") from error
     except OSError as error:
         raise _from_os_error(error, name) from error
-    except MemoryError:
-        raise
     except Exception as error:  # plugins raise whatever the damaged header made them do
         raise ImageDecodeError(f"{name}: damaged header ({_reason(error)})") from error
-    with image:
-        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-            raise ImageDecodeError(f"{name}: {_too_large(image.size)}")
-        return _decode_pil(image, name, exif, frame)
 
 
-def _decode_pil(image: Image.Image, name: str, exif: bool, frame: int | None) -> _Decoded:
+def _decode_shared(image: Image.Image, name: str, opening: Opening) -> _Decoded:
+    """A caller's image, which others may use at the same time; its current frame stays."""
+    with exclusive([object_key(image)]), exclusive(file_keys(files_of(image))):
+        _check_pixels(image.size, name, opening, of_file=False)
+        before = None if opening.frame is None else _current_frame(image)
+        try:
+            return _within_limit(opening, lambda: _decode_pil(image, name, opening))
+        finally:
+            if before is not None and _current_frame(image) != before:
+                with contextlib.suppress(Exception):  # loaded, as it was; where its file is damaged, it cannot be
+                    image.seek(before)
+                    image.load()
+
+
+def _decode_pil(image: Image.Image, name: str, opening: Opening, *, rest: bool = False) -> _Decoded:
+    """rest: the image is a copy of one whose file ends early; what there is of it is taken."""
     notes: list[str] = []
-    _check_size(image.size, name)
     try:
-        _choose_frame(image, name, frame, notes)
-        stored = _orientation(image)
-        image.load()
+        _choose_frame(image, name, opening.frame, notes)
+        if rest:
+            stored = _load_what_there_is(image, notes)
+        else:
+            stored = _orientation(image)
+            image.load()
         left = _orientation(image)  # Pillow turns TIFF itself and drops the tag
         turned = image
-        if exif and left in _TURN:
+        if opening.exif and left in _TURN:
             turned = image.transpose(_TURN[left])
-        elif not exif and stored != left and stored in _TURN_BACK:
+        elif not opening.exif and stored != left and stored in _TURN_BACK:
             turned = image.transpose(_TURN_BACK[stored])
-        if exif and stored in _TURN:
+        if opening.exif and stored in _TURN:
             notes.append(f"turned upright by EXIF orientation {stored}")
         rgb = _to_rgb(turned, image.info.get("transparency"), name, notes)
         if ImageFile.LOAD_TRUNCATED_IMAGES:
@@ -222,14 +357,57 @@ def _decode_pil(image: Image.Image, name: str, exif: bool, frame: int | None) ->
     except (ImageDecodeError, InvalidRequest, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageDecodeError(f"{name}: {_too_large()}") from error
-    except OSError as error:
-        raise _from_os_error(error, name) from error
+        raise _PillowsLimit(f"{name}: {_too_large()}") from error
     except Exception as error:  # plugins raise whatever the damaged data made them do
+        if _ends_early(error) and opening.allow_truncated and not rest:
+            return _decode_rest(image, name, opening)
+        if isinstance(error, OSError):
+            raise _from_os_error(error, name) from error
         raise ImageDecodeError(f"{name}: damaged ({_reason(error)})") from error
 
 
-def _decode_buffer(source: object, exif: bool, frame: int | None) -> _Decoded:
+# ---- files that end early
+
+
+def _ends_early(error: Exception) -> bool:
+    text = str(error)
+    return "truncated" in text if isinstance(error, OSError) else "not enough image data" in text
+
+
+def _decode_rest(image: Image.Image, name: str, opening: Opening) -> _Decoded:
+    """The beginning of a picture, decoded from a copy of its file: the image itself goes on refusing."""
+    sources = files_of(image)
+    if not sources or image.format is None:
+        raise ImageDecodeError(f"{name}: the file ends early, and cannot be read again")
+    with _identify(BytesIO(files.read_stream(sources[0], name)), name, (image.format,)) as copy:
+        frame = opening.frame if opening.frame is not None else _current_frame(image) or None
+        return _decode_pil(copy, name, replace(opening, frame=frame), rest=True)
+
+
+def _load_what_there_is(image: Image.Image, notes: list[str]) -> int:
+    """Loads the image as far as its file goes; -> the orientation that it had before."""
+    lazy = cast(Any, image)
+    before = 0
+    with contextlib.suppress(OSError):  # PNG looks for it behind the pixels
+        before = _orientation(image)
+    if lazy.tile and lazy.tile[0][0] == "jpeg":  # libjpeg shows what it has, of a progressive file all, at a proper end
+        read, ends = lazy.load_read, [b"\xff\xd9"]
+        lazy.load_read = lambda count: read(count) or (ends.pop() if ends else b"")
+    reason = "it was given an end"
+    try:
+        image.load()
+    except Exception as error:
+        if not _ends_early(error):
+            raise
+        reason = str(error)
+        lazy.tile = []  # as Pillow does when it has all
+        lazy.load_end()
+        image.load()
+    notes.append(f"the file ends early ({reason}): what is missing is blank")
+    return before or _orientation(image)
+
+
+def _decode_buffer(source: object, opening: Opening) -> _Decoded:
     try:
         view = memoryview(cast(Any, source))
     except TypeError:
@@ -238,30 +416,17 @@ def _decode_buffer(source: object, exif: bool, frame: int | None) -> _Decoded:
             f"got {type(source).__name__}"
         ) from None
     if view.ndim == 1 and view.format in ("B", "b", "c"):
-        return _decode_file(BytesIO(view), "the given bytes", exif, frame)
+        return _decode_file(BytesIO(view), "the given bytes", opening)
     if view.ndim != 3 or view.shape is None or view.shape[2] != 3 or view.format not in ("B", "<B", "=B", "|B", "@B"):
         raise InvalidRequest(
             f"image: expected a buffer of shape (height, width, 3) and type uint8, got shape {view.shape} "
             f"and format {view.format!r}"
         )
-    if frame is not None:
-        raise InvalidRequest(f"frame: an array has only one frame, got frame={frame}")
+    if opening.frame is not None:
+        raise InvalidRequest(f"frame: an array has only one frame, got frame={opening.frame}")
     height, width = view.shape[0], view.shape[1]
-    _check_size((width, height), "the given array")
+    _check_pixels((width, height), "the given array", opening, of_file=False)
     return view.tobytes(), (width, height), 1, []
-
-
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise ImageDecodeError(
-            f"{name}: {width} x {height} pixels; expected 1..{MAX_SIDE} on each side and at most {MAX_PIXELS} in all"
-        )
-
-
-def _too_large(size: tuple[int, int] | None = None) -> str:
-    got = f"{size[0]} x {size[1]} pixels are" if size else "the picture is"
-    return f"{got} more than the {Image.MAX_IMAGE_PIXELS} pixels that PIL.Image.MAX_IMAGE_PIXELS allows"
 
 
 def _choose_frame(image: Image.Image, name: str, frame: int | None, notes: list[str]) -> None:

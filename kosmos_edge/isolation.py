@@ -15,8 +15,8 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self, cast
@@ -27,13 +27,14 @@ from kosmos_edge import tasks
 from kosmos_edge._native import _core
 from kosmos_edge.batch_worker import picture_threads
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError
-from kosmos_edge.images import ImageInput, Picture, open_image, read_stream
-from kosmos_edge.isolation_process import Encoded, Flag, Settings, Worker, Workers
+from kosmos_edge.files import path_name, read_stream
+from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
+from kosmos_edge.isolation_process import Encoded, Settings, Worker, Workers
 from kosmos_edge.options import Options
 from kosmos_edge.prompts import PictureSegment
 from kosmos_edge.requests import GenerateRequest, Request
 from kosmos_edge.results import Done, OnEvent, Ranking, Result
-from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, is_cancelled, without_frames
+from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, Flag, apart, is_cancelled, without_frames
 from kosmos_edge.session import EncodedImage, Session
 
 _keys = itertools.count(1)  # of encoded pictures and batches
@@ -121,8 +122,9 @@ def remote_call(
 class Pictures:
     """The pictures of one call in the form in which they are sent; the same object twice is sent once."""
 
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
+    def __init__(self, engine: Any, token: Flag, opening: Opening = AS_USUAL) -> None:
+        """token: ends what may block. opening: how a picture is opened here, where it cannot be sent as it is."""
+        self._engine, self._token, self._opening = engine, token, opening
         self._places: dict[int, int] = {}
         self._sources: list[Any] = []  # keeps the ids above alive
         self.packed: list[Any] = []
@@ -152,13 +154,13 @@ class Pictures:
             ]
             return ["encoded", key]
         if isinstance(source, str | os.PathLike):
-            return ["path", os.fsdecode(os.fspath(source)), _folder()]
+            return ["path", path_name(source), _folder()]
         if isinstance(source, bytes | bytearray):
             return ["bytes", source]
         if isinstance(source, Picture):
             return ["picture", source]
         if not isinstance(source, Image.Image) and hasattr(source, "read"):
-            return ["stream", read_stream(source)]
+            return ["stream", apart(partial(read_stream, source), self._token)]
         if not isinstance(source, Image.Image):
             try:
                 view = memoryview(source)
@@ -166,7 +168,7 @@ class Pictures:
                 view = None
             if view is not None and view.ndim == 1 and view.contiguous and view.format in ("B", "b", "c"):
                 return ["bytes", view]
-        return ["picture", open_image(source)]  # pixels already, or no picture
+        return ["picture", apart(partial(self._opening.open, source), self._token)]  # pixels already, or no picture
 
     def plan(self, plan: tasks.Plan) -> tasks.Plan:
         """The plan with numbers in place of its pictures; None stays."""
@@ -213,10 +215,11 @@ class RemoteSession(Session):
     def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
         """As Session.encode; the vectors come back."""
         if isinstance(image, EncodedImage):
-            Pictures(self.engine).pack(image)
+            Pictures(self.engine, token).pack(image)
             return image
         key = next(_keys)
-        answer, worker = remote_call(self._workers, "encode", [key, Pictures(self.engine).pack(image)], token)
+        packed = Pictures(self.engine, token).pack(image)
+        answer, worker = remote_call(self._workers, "encode", [key, packed], token)
         width, height, source, notes, encode_ms, shape, vectors = answer
         worker.known.add(key)
         embedding = RemoteEmbedding(self._workers, bytes(vectors), shape, encode_ms, key)
@@ -251,7 +254,7 @@ class RemoteSession(Session):
         token: _core.CancelToken,
         on_event: OnEvent | None = None,
     ) -> Any:
-        pictures = Pictures(self.engine)
+        pictures = Pictures(self.engine, token)
         sent, checked = pictures.plan(plan), replace(options, cancel=None)
         arguments = [name, sent, pictures.packed, checked]
         return remote_call(self._workers, call, arguments, token, pictures.encoded, on_event)[0]
@@ -268,7 +271,7 @@ class RemoteSession(Session):
     ) -> Ranking:
         """As Session.score."""
         start = time.perf_counter()
-        pictures = Pictures(self.engine)
+        pictures = Pictures(self.engine, token)
         packed = None if image is None else pictures.pack(image)
         arguments = [name, packed, tuple(texts), before, after, normalize]
         ranking = remote_call(self._workers, "score", arguments, token, pictures.encoded)[0]
@@ -276,9 +279,9 @@ class RemoteSession(Session):
         ranking.timings = replace(ranking.timings, total_ms=(time.perf_counter() - start) * 1000)
         return ranking
 
-    def batch_worker(self, request: Request, size: int, opener: Callable[[Any], Any]) -> Any:
-        """As Session.batch_worker. opener: open_image, perhaps with keywords by functools.partial."""
-        return RemoteBatch(self._workers, request, size, opener)
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
+        """As Session.batch_worker."""
+        return RemoteBatch(self._workers, request, size, opening)
 
 
 @dataclass(slots=True, eq=False)
@@ -300,9 +303,9 @@ class RemoteJob:
 class RemoteBatch:
     """A BatchWorker in the worker process. After the end of a worker the batch goes on in the next one."""
 
-    def __init__(self, workers: Workers, request: Request, size: int, opener: Callable[[Any], Any]) -> None:
+    def __init__(self, workers: Workers, request: Request, size: int, opening: Opening) -> None:
         self._workers, self._request, self._size = workers, request, size
-        self._opening = dict(opener.keywords) if isinstance(opener, partial) else {}
+        self._opening = opening
         engine = request.session.engine
         self.ahead = 2 * (size if request.joins else 1) + picture_threads(engine.threads)
         self._engine = engine
@@ -332,7 +335,7 @@ class RemoteBatch:
         """Sends a picture; it is decoded over there."""
         job = RemoteJob(source)
         try:
-            pictures = Pictures(self._engine)
+            pictures = Pictures(self._engine, self, self._opening)
             packed = pictures.pack(source)
             self._open().call("submit", [self._key, packed], job, self, pictures.encoded)
         except KosmosError as error:
@@ -352,9 +355,9 @@ class RemoteBatch:
         """A worker in which the batch is open."""
         worker = self._workers.worker(self)
         if worker is not self._worker:
-            pictures = Pictures(self._engine)
+            pictures = Pictures(self._engine, self)
             self._key = next(_keys)
-            arguments = [self._key, self._packed_request(pictures), self._size, self._opening]
+            arguments = [self._key, self._packed_request(pictures), self._size, asdict(self._opening)]
             _, self._worker = remote_call(self._workers, "open_batch", arguments, self, pictures.encoded)
             worker = self._worker
         return worker

@@ -28,7 +28,7 @@ from typing import Any, Protocol, TypeAlias
 
 from kosmos_edge import isolation_wire as wire
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError, ModelCorrupt, OutOfMemory, WorkerDied
-from kosmos_edge.running import POLL_SECONDS, check_process
+from kosmos_edge.running import POLL_SECONDS, Flag, check_process
 
 # The worker has the host's search path, but this very package, whatever else of its name the path has come to hold.
 START = """
@@ -70,13 +70,6 @@ class Settings:
 
 
 Encoded: TypeAlias = dict[int, list[Any]]  # number of an encoded picture -> what it is made of
-
-
-class Flag(Protocol):
-    """What a CancelToken is read by."""
-
-    @property
-    def cancelled(self) -> bool: ...
 
 
 class Inbox(Protocol):
@@ -243,8 +236,9 @@ class Worker:
 
         encoded: the encoded pictures that the arguments name; those that the process does not have are sent along.
         """
-        while self.dropped:
-            self.tell({"drop": self.dropped.popleft()})
+        with contextlib.suppress(IndexError):  # of the empty one: other threads take from it too
+            while True:
+                self.tell({"drop": self.dropped.popleft()})
         images = [[key, *about] for key, about in (encoded or {}).items() if key not in self.known]
         number = self._register(inbox)
         try:

@@ -13,7 +13,6 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from kosmos_edge import isolation_wire as wire
 from kosmos_edge._native import _core
 from kosmos_edge.batch_worker import BatchWorker, Job
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.images import open_image
+from kosmos_edge.images import Opening
 from kosmos_edge.options import Options
 from kosmos_edge.prompts import PictureSegment
 from kosmos_edge.requests import GenerateRequest, Request, ScoreRequest
@@ -194,7 +193,7 @@ class Server:
     def _do_open_batch(
         self, number: int, token: _core.CancelToken, key: int, request: list[Any], size: int, opening: dict[str, Any]
     ) -> None:
-        self._batches[key] = _RemoteBatch(self, self._request(*request), size, partial(open_image, **opening))
+        self._batches[key] = _RemoteBatch(self, self._request(*request), size, Opening(**opening))
 
     def _do_submit(self, number: int, token: _core.CancelToken, key: int, picture: list[Any]) -> None:
         self._batches[key].submit(number, self._picture(picture))
@@ -268,9 +267,9 @@ def _about(template: Plan, image: Any) -> Plan:
 class _RemoteBatch:
     """A batch of the host: its pictures go into a BatchWorker, its answers out as they are ready."""
 
-    def __init__(self, server: Server, request: Request, size: int, opener: Callable[[Any], Any]) -> None:
+    def __init__(self, server: Server, request: Request, size: int, opening: Opening) -> None:
         self._server = server
-        self._worker = BatchWorker(request, size, opener)
+        self._worker = BatchWorker(request, size, opening)
         self._jobs: queue.SimpleQueue[tuple[int, Job] | None] = queue.SimpleQueue()
         threading.Thread(target=self._answer, name="kosmos-edge batch answers", daemon=True).start()
 

@@ -112,7 +112,8 @@ class Model:
     Every generating verb takes the options of GenerationOptions as keywords, and stream=True, which gives an iterator
     of TextDelta, EntityEvent and at last Done instead of the Result; closing the iterator ends the computation.
     An image is a path, bytes, a binary file object, a PIL image, an HxWx3 uint8 buffer (a numpy array), a Picture
-    from open_image, or an EncodedImage from encode. Ctrl-C raises KeyboardInterrupt within about 0.2 s.
+    from open_image, or an EncodedImage from encode; threads may share any of them. A file object that can seek is read
+    from its start. Ctrl-C raises KeyboardInterrupt within about 0.2 s.
     Raises InvalidRequest, ImageDecodeError, ContextTooLong, OutOfMemory, Cancelled, KosmosIOError; Forked in a forked
     child of the process that loaded it, WorkerDied with isolation="process".
     """
@@ -436,8 +437,9 @@ class Model:
     ) -> Result | EventStream:
         """Goes on from any sequence of pictures, texts and boxes.
 
-        A string is always text (give a picture's path as a pathlib.Path); a Box or a list of Box stands for
-        <object>...</object>. raw: tag strings in the texts are tags; else they are plain characters. Pixels of the
+        A string is text (give a picture's path as a pathlib.Path; a string that is the name of an existing picture file
+        is InvalidRequest); a Box or a list of Box stands for <object>...</object>. raw: tag strings in the texts are
+        tags; else they are plain characters. Pixels of the
         answer's boxes refer to the last picture.
         """
         plan = tasks.plan_generate(segments, raw, lead_in)
@@ -486,6 +488,7 @@ class Model:
         batch_size: 1..256 answers are computed side by side, which is faster and gives the same answers, bit for bit
         (beams and rankings are computed one by one). Each takes memory for its positions, 0.2 MB each in KOSMOS-2.
         Images are decoded on threads of their own, and up to about 2 * batch_size are taken ahead of the results.
+        A path that names a pipe or a device is an image that cannot be answered; give the opened file instead.
         Results' timings overlap: prefill, decode and total are the time that passed, for all answers side by side.
         on_error "yield": an image that cannot be answered gives a Result with ok False and error set, and the batch
         goes on. Wrong arguments are raised at once. Closing the iterator ends the computation.

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled, Forked, KosmosError, OutOfMemory
@@ -51,14 +51,52 @@ def without_frames(error: BaseException) -> BaseException:
     return error
 
 
-def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
+class Flag(Protocol):
+    """What says that a call is to end: a CancelToken, or a batch."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it is."""
+
+
+def start_thread(work: Callable[[], None], name: str, *, daemon: bool = False) -> threading.Thread:
     """A started thread, or OutOfMemory."""
-    thread = threading.Thread(target=work, name=name)
+    thread = threading.Thread(target=work, name=name, daemon=daemon)
     try:
         thread.start()
     except RuntimeError as error:
         raise OutOfMemory(f"no thread could be started: {error}") from error
     return thread
+
+
+def apart(call: Callable[[], T], flag: Flag) -> T:
+    """call() on a thread that nobody needs to wait for, not even the interpreter's end; its result or error.
+
+    For what may block and cannot be told to end: open(), read(), a decoder. Cancelled comes soon after the flag is set.
+    """
+    if flag.cancelled:
+        raise Cancelled("cancelled by the caller")
+    results: list[T] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+    calls = [call]
+    del call  # as below
+
+    def work() -> None:
+        try:
+            results.append(calls.pop()())
+        except BaseException as error:  # handed over to the waiting thread
+            errors.append(without_frames(error))
+        finally:
+            done.set()
+
+    start_thread(work, "kosmos-edge file", daemon=True)
+    while not done.wait(POLL_SECONDS):
+        if flag.cancelled and not done.wait(CANCEL_SECONDS):
+            raise Cancelled("cancelled by the caller")
+    if errors:
+        raise errors.pop()
+    return results.pop()
 
 
 def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kosmos_edge import tasks
@@ -13,10 +14,11 @@ from kosmos_edge._native import _core
 from kosmos_edge.answer import Reader
 from kosmos_edge.answering import Answering, Prompt
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.images import ImageInput, Picture, open_image
+from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
 from kosmos_edge.options import Options
 from kosmos_edge.prompts import BoxSegment, PictureSegment
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
+from kosmos_edge.running import apart
 
 if TYPE_CHECKING:
     from kosmos_edge.batch_worker import BatchWorker
@@ -112,16 +114,15 @@ class Session:
         prompt = self._prompt(plan.segments, token, known)
         return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
 
-    def prepare(self, image: ImageInput) -> Prepared:
-        """The picture decoded and in the encoder's size; encoding it gives the vectors of the picture itself.
+    def prepare(self, picture: Picture) -> Prepared:
+        """The picture in the encoder's size; encoding it gives the vectors of the picture itself.
 
         Needs no computing thread, so that it can be done ahead of time, and takes little memory.
         """
         start = time.perf_counter()
-        picture = open_image(image)
         side = self._image_size
         rgb = _core.resize_bicubic(picture.rgb, picture.width, picture.height, side, side)
-        spent = (time.perf_counter() - start) * 1000 + (picture.decode_ms if picture is image else 0.0)
+        spent = (time.perf_counter() - start) * 1000 + picture.decode_ms
         return Prepared(rgb, side, picture.width, picture.height, picture.name, picture.notes, spent)
 
     def score(
@@ -174,11 +175,11 @@ class Session:
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
         return ranking
 
-    def batch_worker(self, request: Request, size: int, opener: Callable[[Any], Any]) -> BatchWorker:
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> BatchWorker:
         """The threads that answer the request about many pictures."""
         from kosmos_edge.batch_worker import BatchWorker
 
-        return BatchWorker(request, size, opener)
+        return BatchWorker(request, size, opening)
 
     def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:
         """The logits that predict each of `ids` after the plan's prompt and the ids before it (teacher forcing).
@@ -204,7 +205,8 @@ class Session:
             if image.engine is not self.engine:
                 raise InvalidRequest("an encoded image can be used only with the model that encoded it")
             return image, 0.0
-        picture: Picture | Prepared = image if isinstance(image, Prepared) else open_image(image)
+        opened = isinstance(image, Picture | Prepared)
+        picture: Picture | Prepared = image if opened else apart(partial(AS_USUAL.open, image), token)
         width, height = (picture.side,) * 2 if isinstance(picture, Prepared) else (picture.width, picture.height)
         embedding = self.engine.encode_image(picture.rgb, width, height, token, keep)
         encoded = EncodedImage(
@@ -222,7 +224,7 @@ class Session:
         self, segments: Sequence[Any], token: _core.CancelToken, known: Mapping[int, EncodedImage] | None = None
     ) -> Prompt:
         out = Prompt([])
-        seen = dict(known or {})  # the same object twice is encoded once (a file can be read only once)
+        seen = dict(known or {})  # the same object twice is encoded once (a pipe can be read only once)
         for segment in segments:
             if isinstance(segment, PictureSegment):
                 if id(segment.source) not in seen:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.images import names_picture
 from kosmos_edge.options import check_bool, check_text
 from kosmos_edge.prompts import (
     BoxSegment,
@@ -137,7 +138,7 @@ def plan_generate(segments: object, raw: object, lead_in: object) -> Plan:
     for number, segment in enumerate(segments):
         name = f"segments[{number}]"
         if isinstance(segment, str):
-            out.append(("tags" if tags else "text", check_text(name, segment)))
+            out.append(("tags" if tags else "text", _check_words(name, check_text(name, segment))))
         elif isinstance(segment, Box):
             out.append(BoxSegment((check_box(segment, True, name),), True))
         elif isinstance(segment, list | tuple) and segment and all(isinstance(box, Box) for box in segment):
@@ -149,6 +150,17 @@ def plan_generate(segments: object, raw: object, lead_in: object) -> Plan:
     if not out:
         raise InvalidRequest("segments: expected at least one picture or text")
     return Plan("generate", out, grammar=False, keep_prompt=check_bool("lead_in", lead_in))
+
+
+def _check_words(name: str, text: str) -> str:
+    """InvalidRequest where a text is the name of a picture: the answer would be about the name."""
+    if names_picture(text):
+        shown = repr(text if len(text) <= 200 else text[:200] + "...")
+        raise InvalidRequest(
+            f"{name}: a string is text, and {shown} is the name of a picture; to show it, pass pathlib.Path(...) or "
+            "open_image(...) of it (URLs are not fetched)"
+        )
+    return text
 
 
 PLANS: dict[str, Callable[..., Plan]] = {

@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,21 @@ def test_the_worker_forgets_what_the_host_dropped(there: Model) -> None:
     del image, embedding
     gc.collect()
     assert remote_call(workers, "kept", [key], CancelToken())[0] == (0, 0)
+
+
+def test_threads_take_the_dropped_pictures_from_each_other(there: Model) -> None:
+    class Emptied(deque[int]):
+        """Looks full and is empty: another thread has taken the last one in between."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    worker = there._open._workers.running()  # type: ignore[attr-defined]
+    before, worker.dropped = worker.dropped, Emptied()
+    try:
+        assert there.caption(png(1), max_tokens=1).ok
+    finally:
+        worker.dropped = before
 
 
 def test_many_threads_share_a_worker(here: Model, there: Model) -> None:

@@ -254,8 +254,14 @@ case(
     "PostScript",
     lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
 )
-case("CVE-2026-24779 an address instead of a picture", "path", "KosmosIOError", "", lambda: "http://127.0.0.1:9/x.png")
-case("CVE-2026-24779 a file: address", "path", "KosmosIOError", "", lambda: "file:///etc/hostname")
+case(
+    "CVE-2026-24779 an address instead of a picture",
+    "path",
+    "InvalidRequest",
+    "URLs are not fetched",
+    lambda: "http://127.0.0.1:9/x.png",
+)
+case("CVE-2026-24779 a file: address", "path", "InvalidRequest", "URLs are not fetched", lambda: "file:///etc/hostname")
 
 
 def _webp_huffman() -> bytes:
