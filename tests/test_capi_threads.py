@@ -180,6 +180,39 @@ def test_eight_threads_share_one_model_and_give_the_serial_answers(model):
         assert found[number] == [serial[(number + i) % 8] for i in range(4)]
 
 
+def test_eight_threads_share_one_image_and_one_picture(model):
+    pixels = picture()
+    image = capi.encode(model, pixels)
+    options = byref(capi.Options(max_tokens=8))
+
+    def answer(number: int) -> list[int]:
+        """The verb of that number, of the image that all share or of one made of the pixels that all share."""
+        used = image if number % 2 else capi.encode(model, pixels)
+        verb, words = [("caption", ()), ("ground", (None,)), ("locate", (b"a dog",)), ("ask", (b"what?",))][number // 2]
+        ids = capi.read(make(verb, model, used, *words, options))["ids"]
+        if not number % 2:
+            lib().kosmos_image_free(used)
+        return ids
+
+    serial = [answer(number) for number in range(8)]
+    found: dict[int, list] = {}
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        barrier.wait()
+        found[number] = [answer((number + i) % 8) for i in range(8)]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    lib().kosmos_image_free(image)
+    assert serial[0] == serial[1] and serial[6] == serial[7]
+    for number in range(8):
+        assert found[number] == [serial[(number + i) % 8] for i in range(8)]
+
+
 def test_handles_may_be_freed_while_others_use_them():
     model = capi.load(long_file(), threads=1)
     image = capi.encode(model, picture())
