@@ -1,4 +1,4 @@
-"""The worker process as its host sees it: started when a call needs it, watched, ended, and what its end means.
+"""The host's side of the worker process: starts it when a call needs it, watches it, ends it, reports its end.
 
 A thread of its own starts the process, reads its answers and reaps it. It must be the one that starts it and must live
 as long: the system ends the worker when the thread that started it ends (PR_SET_PDEATHSIG), which is what makes it die
@@ -30,7 +30,7 @@ from kosmos_edge import isolation_wire as wire
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError, ModelCorrupt, OutOfMemory, WorkerDied
 from kosmos_edge.running import POLL_SECONDS, Flag, check_process
 
-# The worker has the host's search path, but this very package, whatever else of its name the path has come to hold.
+# The worker has the host's search path, but imports this very package, even if the path now holds another of its name.
 START = """
 import importlib.util, json, sys
 sys.path[:] = json.loads(sys.argv[2])
@@ -115,7 +115,7 @@ class Worker:
         except OSError as error:
             reason = f"could not be started: {error}"
         except ValueError as error:
-            reason = f"sent what is no answer ({error})"
+            reason = f"sent a malformed reply ({error})"
         except BaseException as error:
             reason = f"was given up: {error!r}"
         self._end(reason)

@@ -1,7 +1,7 @@
-"""What a host and its worker process say to each other: a JSON text and raw byte strings, framed by their lengths.
+"""Wire protocol between host and worker process: JSON text and raw byte strings, each preceded by its length.
 
-The classes that may be named in a message are one table; reading a message builds those and nothing else, so that a
-worker gone wrong can send nonsense, which is a ValueError here, but no code.
+One table lists the classes that a message may name. Reading a message builds only those, so a broken worker can send
+nonsense, which is a ValueError here, but never code.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ERRORS: dict[str, type[errors.KosmosError]] = {
 
 
 def encode(message: Any) -> list[bytes | memoryview]:
-    """The message as pieces to be sent one behind the other."""
+    """The message as pieces to be sent one after the other."""
     blobs: list[memoryview] = []
     text = json.dumps(_pack(message, blobs), separators=(",", ":")).encode()
     head = HEAD.pack(len(text), len(blobs)) + b"".join(LENGTH.pack(blob.nbytes) for blob in blobs)
@@ -60,17 +60,17 @@ def encode(message: Any) -> list[bytes | memoryview]:
 
 
 def read(connection: socket.socket, most: int = MAX_BLOB) -> Any:
-    """The next message; None behind the last, however the connection ended. most: bytes of a byte string.
+    """The next message; None after the last, however the connection ended. most: the limit of a byte string, in bytes.
 
-    ValueError for what is no message.
+    Raises ValueError for a malformed message.
     """
     try:
         text_bytes, count = HEAD.unpack(_receive(connection, HEAD.size))
         if text_bytes > MAX_TEXT or count > MAX_BLOBS:
-            raise ValueError("no message: its lengths are out of range")
+            raise ValueError("malformed message: its lengths are out of range")
         sizes = [size for (size,) in LENGTH.iter_unpack(_receive(connection, LENGTH.size * count))]
         if any(size > most for size in sizes):
-            raise ValueError("no message: its lengths are out of range")
+            raise ValueError("malformed message: its lengths are out of range")
         text = _receive(connection, text_bytes)
         blobs = [_receive(connection, size) for size in sizes]
     except OSError:
@@ -78,7 +78,7 @@ def read(connection: socket.socket, most: int = MAX_BLOB) -> Any:
     try:
         return _unpack(json.loads(text), blobs)
     except (KeyError, IndexError, TypeError, RecursionError) as error:
-        raise ValueError(f"no message: {error!r}") from error
+        raise ValueError(f"malformed message: {error!r}") from error
 
 
 def _receive(connection: socket.socket, count: int) -> bytearray:

@@ -40,9 +40,9 @@ def is_cancelled(cancel: Any) -> bool:
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """The error, where it is a KosmosError without the traceback of the thread that met it, and so its causes.
+    """Strips tracebacks from a KosmosError and its causes; returns the error.
 
-    Its message says all; its frames would keep pictures and the model in memory for as long as somebody keeps it.
+    Its message is enough; its frames would keep images and the model in memory for as long as the error is kept.
     """
     parts: list[BaseException] = [error] if isinstance(error, KosmosError) else []
     for part in parts:  # grows
@@ -192,4 +192,4 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
         if worker is not threading.current_thread():
             with contextlib.suppress(KeyboardInterrupt):
                 worker.join()
-        del item  # an error holds this frame: without the knot both go at once
+        del item  # breaks the reference cycle between the error and this frame

@@ -12,7 +12,7 @@ namespace ke {
 // Why the device cannot be used here; empty when it can.
 std::string cuda_unavailable();
 std::string metal_unavailable();
-// Somebody put the CUDA backend there: that it cannot be used is worth a word.
+// Whether the CUDA library is installed, so that an error should say why it cannot be used.
 bool cuda_installed();
 
 // What to try in turn for these options: the device they name, or for "auto" all that are installed, best first; the

@@ -8,7 +8,7 @@ namespace {
 
 struct Device {
   const char* name;
-  bool (*installed)();  // false: not a word about it is due where it is not used
+  bool (*installed)();  // false: say nothing when it is unavailable
   std::string (*unavailable)();
   std::shared_ptr<Backend> (*make)(const BackendOptions&);
 };

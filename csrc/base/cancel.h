@@ -11,7 +11,7 @@ namespace ke {
 class CancelToken {
  public:
   CancelToken() = default;
-  // poll is asked besides the flag, on the computing thread; true cancels.
+  // poll is called on the computing thread, in addition to the flag; true cancels.
   explicit CancelToken(std::function<bool()> poll) : poll_(std::move(poll)) {}
   void cancel() { flag_.store(true, std::memory_order_relaxed); }
   bool cancelled() const { return flag_.load(std::memory_order_relaxed) || (poll_ && poll_()); }

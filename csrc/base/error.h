@@ -1,5 +1,5 @@
-// The one error type of the library: a code that callers can act on and a message that says
-// what was expected, what came, and where.
+// The library's only error type: a code that callers can act on, and a message that says what was expected, what came,
+// and where.
 #pragma once
 #include <exception>
 #include <sstream>
@@ -12,8 +12,8 @@ enum class ErrorCode {
   InvalidRequest,     // the caller's arguments: out of range, wrong type, contradictory
   ModelNotFound,      // no such file
   ModelCorrupt,       // the file is not what it must be
-  ImageDecode,        // the picture could not be used
-  DeviceUnavailable,  // the device or ISA asked for is not here
+  ImageDecode,        // the image could not be used
+  DeviceUnavailable,  // the requested device or instruction set is not available
   OutOfMemory,
   ContextTooLong,  // prompt + answer exceed the model's context
   Cancelled,
@@ -35,7 +35,7 @@ class Error : public std::exception {
 template <class... Args>
 std::string concat(const Args&... args) {
   std::ostringstream out;
-  out.exceptions(std::ios::badbit);  // refused memory would else cut the text off in silence
+  out.exceptions(std::ios::badbit);  // or an allocation failure would silently truncate the message
   (out << ... << args);
   return out.str();
 }

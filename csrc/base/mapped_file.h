@@ -7,13 +7,13 @@
 
 namespace ke {
 
-// Mapped pages are read from the disk when they are touched; if someone truncates the file meanwhile, the system kills
-// the process (SIGBUS). A copy is immune to that and costs the file's size in memory.
+// Mapped pages are read from disk on first access; if another process truncates the file meanwhile, the system kills
+// this process (SIGBUS). A copy is immune to that and takes as much memory as the file is long.
 enum class MapMode { Map, Copy };
 
 class MappedFile {
  public:
-  // ModelNotFound when nothing is there; Io when it is no regular file or the system refuses; OutOfMemory.
+  // ModelNotFound if there is no file; Io if it is not a regular file or the system refuses; OutOfMemory.
   MappedFile(const std::string& path, MapMode mode);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -21,8 +21,8 @@ class MappedFile {
 
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
 
-  // The whole pages inside bytes()[offset, offset + length) will not be needed soon: the system may take them back.
-  // They stay readable. Nothing happens in copy mode.
+  // Tells the system that the whole pages inside bytes()[offset, offset + length) are not needed soon, so that it may
+  // free them. They stay readable. Does nothing in copy mode.
   void release(size_t offset, size_t length) const;
 
  private:

@@ -1,11 +1,10 @@
-// Launches are put off until something waits for them, so that a pass of the model is known as a whole: one that comes
-// again with the same launches, on the same memory, becomes a CUDA graph and is then started by one call. A decoded
-// token is such a pass: what differs from token to token (activations, positions) lies in memory that is written
-// before.
+// Launches are deferred until a result is needed, so that a whole forward pass can be captured as one CUDA graph. A
+// pass that repeats with the same launches on the same memory becomes a graph and then starts with one call. A decoded
+// token is such a pass: what differs between tokens (activations, positions) is in memory that is written before.
 //
-// Operations say nothing of a launch that fails later, so a failure would leave every caller whose launches are dropped
-// with old values. The queue therefore stays failed: each call after it throws what failed first, until the backend is
-// made anew. What can go on without a graph goes on without one.
+// An operation cannot report a launch that fails later, so after a failure every caller whose launches were dropped
+// would read old values. The queue therefore stays failed: each later call throws the first error, until the backend
+// is created again. If a graph cannot be made, the pass runs without one.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -27,12 +26,12 @@ class LaunchQueue {
   ~LaunchQueue() { forget(); }
   LaunchQueue(const LaunchQueue&) = delete;
 
-  // what: for people. key: all that the launch depends on, but for the contents of memory; the same key must mean the
-  // same launch.
+  // what: for error messages. key: everything that the launch depends on, except the contents of memory; equal keys
+  // must mean equal launches.
   void add(const char* what, const Key& key, std::function<cudaError_t(cudaStream_t)> launch);
-  // Puts everything on the stream, in order. What fails is thrown, here and from then on.
+  // Launches everything on the stream, in order. Throws the first failure, now and in every later call.
   void flush();
-  // Drops everything, for this reason; see above.
+  // Drops all launches for this reason; see above.
   void fail(std::exception_ptr why) noexcept;
 
  private:
