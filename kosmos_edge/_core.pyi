@@ -109,16 +109,14 @@ _Answer: TypeAlias = tuple[
 def expand_format(format: str, question: str = "", phrase: str = "") -> list[tuple[str, str]]: ...
 def kept_ids(engine: Engine, prompt_ids: Sequence[int], keep_prompt: bool) -> list[int]: ...
 def read_answer(
-    tokenizer: Tokenizer,
+    engine: Engine,
     kept: Sequence[int],
     answer: Sequence[int],
     logprobs: Sequence[float],
     stop: Sequence[str],
-    bins: int,
 ) -> _Answer: ...
-def answer_has_stop(
-    tokenizer: Tokenizer, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str], bins: int
-) -> bool: ...
+def answer_has_stop(engine: Engine, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str]) -> bool: ...
+def settled_text(engine: Engine, text: str) -> str: ...
 
 # ---- image
 

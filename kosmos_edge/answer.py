@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kosmos_edge._native import _core
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.prompts import NO_GROUNDING
 from kosmos_edge.results import Box, Corners, Entity, EntityEvent, Event, HfEntity, TextDelta
 
 
@@ -13,9 +15,16 @@ from kosmos_edge.results import Box, Corners, Entity, EntityEvent, Event, HfEnti
 class Reader:
     """What is needed to read answers of one model about one picture."""
 
-    tokenizer: _core.Tokenizer
-    bins: int  # location cells per axis
+    engine: _core.Engine
     size: tuple[int, int] | None  # width and height in pixels of the picture that boxes refer to
+
+    @property
+    def _bins(self) -> int:
+        """Location cells per axis; InvalidRequest where the model has none."""
+        bins = self.engine.location_bins
+        if bins == 0:
+            raise InvalidRequest(f"box: {NO_GROUNDING}")
+        return bins
 
     def box(self, normalized: Corners, cells: tuple[int, int], score: float | None = None) -> Box:
         """A box in both frames."""
@@ -27,11 +36,11 @@ class Reader:
 
     def snap(self, normalized: Corners) -> Box:
         """The box that the model sees when it is given this one (InvalidRequest where it lies outside 0..1)."""
-        return self.from_cells(_core.box_to_cells(*normalized, self.bins))
+        return self.from_cells(_core.box_to_cells(*normalized, self._bins))
 
     def from_cells(self, cells: tuple[int, int]) -> Box:
         """The box that these two location tokens mean."""
-        return self.box(_core.cells_to_box(*cells, self.bins), cells)
+        return self.box(_core.cells_to_box(*cells, self._bins), cells)
 
     def read(
         self, kept: Sequence[int], answer: Sequence[int], logprobs: Sequence[float], stop: Sequence[str] = ()
@@ -40,7 +49,7 @@ class Reader:
 
         logprobs: ln p of the answer's tokens, NaN where unknown. stop: the text ends before the first of these.
         """
-        text, found = _core.read_answer(self.tokenizer, kept, answer, logprobs, stop, self.bins)
+        text, found = _core.read_answer(self.engine, kept, answer, logprobs, stop)
         entities = []
         for phrase, start, end, score, phrase_score, boxes, cells, scores in found:
             out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
@@ -49,23 +58,32 @@ class Reader:
 
     def has_stop(self, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str]) -> bool:
         """Whether the answer's text contains one of these."""
-        return _core.answer_has_stop(self.tokenizer, kept, answer, stop, self.bins)
+        return _core.answer_has_stop(self.engine, kept, answer, stop)
+
+    def settled(self, text: str) -> int:
+        """Characters of an answer's text that no later token can change, its last word apart."""
+        return len(_core.settled_text(self.engine, text))
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
-        """transformers' tuple for a whole sequence: blanks cleaned up, the caption behind the last </image>."""
-        caption, image_end = list(ids), self.tokenizer.find("</image>")
-        if image_end in caption:
-            caption = caption[len(caption) - caption[::-1].index(image_end) :]
-        cleaned = _core.clean_up_tokenization(self.tokenizer.decode(caption))
-        text, found = _core.parse_grounded_text(cleaned, self.bins)
-        return text, [(phrase, (start, end), list(boxes)) for phrase, start, end, boxes, _, _ in found]
+        """transformers' tuple for a whole sequence: blanks cleaned up, the caption behind the last picture."""
+        caption = _core.kept_ids(self.engine, ids, keep_prompt=True)
+        return read_hf_text(self.engine.tokenizer.decode(caption), self.engine.location_bins)
+
+
+def read_hf_text(text: str, bins: int) -> tuple[str, list[HfEntity]]:
+    """transformers' tuple for a caption with its tags. bins: location cells per axis; 0: tags are text."""
+    cleaned = _core.clean_up_tokenization(text)
+    if bins == 0:
+        return cleaned.strip(), []
+    text, found = _core.parse_grounded_text(cleaned, bins)
+    return text, [(phrase, (start, end), list(boxes)) for phrase, start, end, boxes, _, _ in found]
 
 
 class StreamReader:
     """Turns a growing answer into events whose text deltas add up to the final text.
 
     Three things hold text back: the last word (a later token may close up the blank before it, or lengthen it), what
-    a stop text might still cut off (entities too), and everything from a literal "<" on (a later ">" would remove it).
+    a stop text might still cut off (entities too), and what the model's parser does not call settled.
     """
 
     def __init__(self, reader: Reader, stop: Sequence[str]) -> None:
@@ -99,9 +117,7 @@ class StreamReader:
         return [*self._advance(text, max(entity.span[1], 0)), EntityEvent(entity)]
 
     def _advance(self, text: str, limit: int) -> list[Event]:
-        literal = text.find("<")
-        if literal >= 0:
-            limit = min(limit, literal)
+        limit = min(limit, self._reader.settled(text))
         if limit <= len(self._given) or not text.startswith(self._given):
             return []
         delta = text[len(self._given) : limit]

@@ -48,8 +48,8 @@ class Answering:
         """emit: where events go. start: when the call began, by time.perf_counter."""
         self._engine, self._name, self._plan, self._options = engine, name, plan, options
         self._token, self._emit, self._prompt, self._reader, self._start = token, emit, prompt, reader, start
-        find = engine.tokenizer.find
-        self._object_begin, self._object_end = find("<object>"), find("</object>")
+        grounding = engine.info["grounding"] if plan.one_object else None  # has the tags around boxes
+        self._object = (grounding["object_begin"], grounding["object_end"]) if grounding else None
         self._events = StreamReader(reader, options.stop) if emit is not None else None
         self._kept = _core.kept_ids(engine, engine.prompt_ids(prompt.segments), plan.keep_prompt)
         self._ids: list[int] = []
@@ -76,9 +76,10 @@ class Answering:
         if self._events is not None and self._emit is not None:
             for event in self._events.feed(self._kept, self._ids, self._logprobs):
                 self._emit(event)
-        if self._plan.one_object:
-            return token_id != self._object_end and (len(self._ids) > 1 or token_id == self._object_begin)
-        return True
+        if self._object is None:
+            return True
+        begin, end = self._object
+        return token_id != end and (len(self._ids) > 1 or token_id == begin)
 
     def result(self, generation: _core.Generation) -> Result:
         """The Result of the engine's answer; the last events are emitted."""

@@ -93,7 +93,8 @@ class Work:
         self._given = None if image is None else open_image(image)
         self._segments: list[tuple[str, Any]] = []
         if words is None:
-            plan = tasks.plan_caption(self.model.model_info, None, "short", True, False, ())
+            info = self.model.model_info
+            plan = tasks.plan_caption(info, None, "short", info["grounding"] is not None, False, ())
             self._segments = [s for s in plan.segments if isinstance(s, tuple)]
         else:
             self._segments = [("ids", _ordinary_tokens(engine.tokenizer, words))]

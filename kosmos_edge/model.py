@@ -25,7 +25,7 @@ from kosmos_edge.options import (
     check_options,
     check_texts,
 )
-from kosmos_edge.prompts import prompt_format, split_template
+from kosmos_edge.prompts import NO_GROUNDING, BoxSegment, prompt_format, split_template
 from kosmos_edge.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.results import Box, Corners, Event, Ranking, Result
 from kosmos_edge.session import EncodedImage, Session
@@ -532,7 +532,13 @@ class Model:
     def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:
         if plan.choices is not None:
             plan.choices = check_texts("choices", plan.choices, MAX_CHOICES)
-        return check_options(options, self._limits(), grammar=plan.grammar, choices=plan.choices)
+        grounds = self._info["grounding"] is not None
+        checked = check_options(options, self._limits(), grammar=plan.grammar and grounds, choices=plan.choices)
+        if checked.grammar and not grounds:
+            raise InvalidRequest(f"grammar: {NO_GROUNDING}")
+        if not grounds and any(isinstance(segment, BoxSegment) for segment in plan.segments):
+            raise InvalidRequest(f"box: {NO_GROUNDING}")
+        return checked
 
     def _run(self, plan: tasks.Plan, stream: bool, options: GenerationOptions) -> Result | EventStream:
         checked = self._options(plan, options)

@@ -14,6 +14,8 @@ from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.options import check_text
 from kosmos_edge.results import Box, Corners, check_corners
 
+NO_GROUNDING = "this model has no location tokens"  # why what needs boxes is refused
+
 
 @dataclass(frozen=True, slots=True)
 class PictureSegment:
@@ -37,6 +39,12 @@ PlanSegment: TypeAlias = TextSegment | PictureSegment | BoxSegment
 def prompt_format(info: Mapping[str, Any], name: str) -> str:
     """The model's own format of a prompt, from its model_info."""
     return str(info["prompts"][name])
+
+
+def check_grounding(info: Mapping[str, Any], what: str) -> None:
+    """InvalidRequest where the model cannot write boxes."""
+    if info["grounding"] is None:
+        raise InvalidRequest(f"{what}: {NO_GROUNDING}")
 
 
 def expand(template: str, **values: str | BoxSegment) -> list[PlanSegment]:

@@ -94,8 +94,9 @@ class _Run:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.session = model._open
-        tokenizer = self.session.engine.tokenizer
-        self.first_location = tokenizer.find("<patch_index_0000>")
+        grounding = model.model_info["grounding"]
+        self.grounds = grounding is not None
+        self.first_location = grounding["first_location"] if grounding else 0
         self.locations = self.session.engine.location_bins**2
 
     def is_location(self, token: int) -> bool:
@@ -105,12 +106,12 @@ class _Run:
     def answer(self, case: Case, image: EncodedImage) -> Answers:
         """Caption, replies and, where objects are known, boxes for their names and names for their boxes."""
         out = Answers(
-            self.model.caption(image, ground=True),
+            self.model.caption(image, ground=self.grounds),
             [self.model.ask(image, q.text, max_tokens=ANSWER_TOKENS) for q in case.questions],
         )
         known = [plain(thing.name) for thing in case.things]
         unique = [thing for thing, name in zip(case.things, known, strict=True) if known.count(name) == 1]
-        if unique:
+        if unique and self.grounds:
             thing = unique[len(case.name) % len(unique)]
             found = self.model.locate(image, f"the {thing.name}").entities
             boxes = [box.normalized for box in found[0].boxes if box.valid] if found else []
@@ -122,7 +123,7 @@ class _Run:
     def forced_logits(self, case: Case, image: EncodedImage, forced: list[list[int]]) -> list[tuple[bytes, int]]:
         """For caption and replies the logits that predict each forced token: ((tokens, vocab) float32, vocab)."""
         info = self.model.model_info
-        plans = [tasks.plan_caption(info, image, "short", True, False, ())]
+        plans = [tasks.plan_caption(info, image, "short", self.grounds, False, ())]
         plans += [tasks.plan_ask(info, image, q.text, False, None, False, ()) for q in case.questions]
         return [self.session.forced_logits(plan, ids) for plan, ids in zip(plans, forced, strict=True)]
 

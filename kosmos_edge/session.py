@@ -255,4 +255,4 @@ class Session:
 
     def _reader(self, picture: EncodedImage | None) -> Reader:
         size = None if picture is None else (picture.width, picture.height)
-        return Reader(self.engine.tokenizer, self.engine.location_bins, size)
+        return Reader(self.engine, size)

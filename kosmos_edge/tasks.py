@@ -16,6 +16,7 @@ from kosmos_edge.prompts import (
     PlanSegment,
     caption_format,
     check_box,
+    check_grounding,
     expand,
     prompt_format,
 )
@@ -48,7 +49,10 @@ def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tupl
 
 
 def _grounding(info: Mapping[str, Any], ground: object) -> list[PlanSegment]:
-    return expand(prompt_format(info, "grounding")) if check_bool("ground", ground) else []
+    if not check_bool("ground", ground):
+        return []
+    check_grounding(info, "ground")
+    return expand(prompt_format(info, "grounding"))
 
 
 def plan_caption(
@@ -74,6 +78,7 @@ def plan_ground(info: Mapping[str, Any], image: Any, prompt: object, lead_in: ob
 
 def plan_locate(info: Mapping[str, Any], image: Any, phrase: object) -> Plan:
     """locate: the phrase as if the model had said it; its boxes are to follow."""
+    check_grounding(info, "locate")
     words = check_text("phrase", phrase)
     prompt = expand(prompt_format(info, "locate"), phrase=words)
     return Plan("locate", [PictureSegment(image), *_grounding(info, True), *prompt], one_object=True)
@@ -89,6 +94,7 @@ def plan_describe(
     examples: object,
 ) -> Plan:
     """describe: "It" with the caller's box, for the model to say what it is."""
+    check_grounding(info, "describe")
     template = prompt_format(info, "describe")
     grounding = _grounding(info, ground)
 

@@ -22,10 +22,10 @@ BELOW = {
     "emulate": set(),
     "cuda": {"base", "quant", "format", "backend", "emulate"},
     "layers": {"base", "quant", "format", "backend"},
-    "models": {"base", "quant", "format", "backend", "layers", "image"},
+    "models": {"base", "quant", "format", "backend", "layers", "image", "text"},
     "engine": {"base", "quant", "format", "backend", "layers", "models", "image", "text"},
     "tasks": {"base", "format", "models", "engine", "text"},
-    "capi": {"base", "engine", "image", "text", "tasks"},
+    "capi": {"base", "models", "engine", "image", "text", "tasks"},
     "bindings": {"base", "quant", "format", "backend", "cpu", "layers", "models", "engine", "image", "text", "tasks"},
 }
 # An ISA object must not share inline functions with the rest: its sources see plain C headers and these files only.

@@ -132,7 +132,7 @@ std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const nb::se
     nb::gil_scoped_release release;
     v = e.logits(s, nullptr);
   }
-  const int64_t vocab = e.model().vocab;
+  const int64_t vocab = e.model().info().vocab;
   return {to_bytes(v), static_cast<int64_t>(v.size()) / vocab, vocab};
 }
 
@@ -206,9 +206,13 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("fallback", &Engine::fallback)
       .def_prop_ro("isa", [](const Engine& e) { return e.backend().isa(); })
       .def_prop_ro("threads", [](const Engine& e) { return e.backend().threads(); })
-      .def_prop_ro("context_length", [](const Engine& e) { return e.model().context; })
-      .def_prop_ro("image_tokens", [](const Engine& e) { return e.model().image_tokens; })
-      .def_prop_ro("location_bins", [](const Engine& e) { return e.model().format.location_bins; })
+      .def_prop_ro("context_length", [](const Engine& e) { return e.model().info().context; })
+      .def_prop_ro("image_tokens", [](const Engine& e) { return e.model().info().image_tokens; })
+      .def_prop_ro("location_bins",
+                   [](const Engine& e) {
+                     const auto& grounding = e.model().info().grounding;
+                     return grounding ? grounding->bins : 0;
+                   })
       .def_prop_ro("tokenizer", [](const Engine& e) { return std::const_pointer_cast<Tokenizer>(e.tokenizer()); })
       .def("encode_image", &encode_image, nb::arg("rgb"), nb::arg("width"), nb::arg("height"),
            nb::arg("cancel").none() = nb::none(), nb::arg("keep") = false)

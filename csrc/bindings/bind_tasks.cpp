@@ -30,6 +30,8 @@ nb::tuple answer_tuple(const Answer& answer) {
   return nb::make_tuple(answer.text, entities);
 }
 
+AnswerReader reader_of(const Engine& e) { return {*e.tokenizer(), *e.model().info().answers}; }
+
 std::vector<std::pair<std::string, std::string>> expand(std::string_view format, std::string_view question,
                                                         std::string_view phrase) {
   std::vector<Segment> segments;
@@ -51,26 +53,31 @@ void bind_tasks(nb::module_& m) {
   m.def(
       "kept_ids",
       [](const Engine& e, const std::vector<int32_t>& prompt, bool keep_prompt) {
-        return kept_ids(e.model().format, prompt, keep_prompt);
+        return kept_ids(e.model().info(), prompt, keep_prompt);
       },
       nb::arg("engine"), nb::arg("prompt_ids"), nb::arg("keep_prompt"),
       "The prompt's ids that the answer's text begins with: all behind the last picture, or those of an unfinished\n"
       "entity.");
   m.def(
       "read_answer",
-      [](const Tokenizer& t, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-         const std::vector<float>& logprobs, const std::vector<std::string>& stop,
-         int64_t bins) { return answer_tuple(AnswerReader(t, bins).read(kept, answer, logprobs, stop)); },
-      nb::arg("tokenizer"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"), nb::arg("bins"),
+      [](const Engine& e, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
+         const std::vector<float>& logprobs, const std::vector<std::string>& stop) {
+        return answer_tuple(reader_of(e).read(kept, answer, logprobs, stop));
+      },
+      nb::arg("engine"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"),
       "(text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer\n"
       "behind the kept ids; scores are None where unknown. Raises InvalidRequest.");
   m.def(
       "answer_has_stop",
-      [](const Tokenizer& t, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-         const std::vector<std::string>& stop,
-         int64_t bins) { return AnswerReader(t, bins).has_stop(kept, answer, stop); },
-      nb::arg("tokenizer"), nb::arg("kept"), nb::arg("answer"), nb::arg("stop"), nb::arg("bins"),
+      [](const Engine& e, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
+         const std::vector<std::string>& stop) { return reader_of(e).has_stop(kept, answer, stop); },
+      nb::arg("engine"), nb::arg("kept"), nb::arg("answer"), nb::arg("stop"),
       "Whether the answer's text contains one of the stop texts. Raises InvalidRequest.");
+  m.def(
+      "settled_text",
+      [](const Engine& e, const std::string& text) { return text.substr(0, reader_of(e).settled(text)); },
+      nb::arg("engine"), nb::arg("text"),
+      "The beginning of an answer's text that no later token can change, its last word apart.");
 }
 
 }  // namespace ke

@@ -23,12 +23,11 @@ std::vector<float> rules(std::vector<float> scores, const std::vector<int32_t>& 
 }
 
 std::unique_ptr<Constraint> grammar(int32_t first_tag, int32_t first_location, int64_t bins, int32_t eos) {
-  PromptFormat f;
-  f.eos = eos;
+  Grounding f;
   f.phrase_begin = first_tag, f.phrase_end = first_tag + 1, f.object_begin = first_tag + 2;
   f.object_end = first_tag + 3, f.delimiter = first_tag + 4;
-  f.first_location = first_location, f.location_bins = bins;
-  return location_grammar(f);
+  f.first_location = first_location, f.bins = bins;
+  return location_grammar(f, eos);
 }
 
 std::vector<int32_t> sample(std::vector<float> scores, float temperature, int32_t top_k, float top_p, uint64_t seed,

@@ -25,7 +25,6 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   const ModelInfo& about = engine->model().info();
   const Backend& backend = engine->backend();
   model->engine = engine;
-  model->formats = about.prompts;
   model->name = about.name;
   model->notice = about.notice;
   model->architecture = about.architecture;

@@ -25,7 +25,7 @@ struct CancelObject {
 struct ModelObject {
   static constexpr Kind kind = Kind::Model;
   std::shared_ptr<const Engine> engine;
-  PromptFormats formats;
+  const ModelInfo& about() const { return engine->model().info(); }
   std::string name, notice, device, description, isa, architecture, preprocessing;
   std::vector<std::string> tasks;
   std::vector<const char*> task_names;  // of tasks

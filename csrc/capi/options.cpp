@@ -73,7 +73,7 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const ko
   p.logprobs = switched("logprobs", o.logprobs, false);
   p.choices = check_texts("choices", o.choices, o.choice_count, 1000, false);
   KE_CHECK(verb.takes_choices || p.choices.empty(), InvalidRequest, "choices: only ask and generate take them");
-  p.grammar = switched("grammar", o.grammar, verb.grammar && p.choices.empty());
+  p.grammar = switched("grammar", o.grammar, verb.grammar && p.choices.empty() && model.location_bins > 0);
   KE_CHECK(p.choices.empty() || !p.grammar, InvalidRequest, "choices and grammar contradict each other");
 
   out.request.stop = check_texts("stop", o.stop, o.stop_count, 32, true);

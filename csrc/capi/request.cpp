@@ -29,24 +29,27 @@ std::vector<Segment> segments_of(const ModelObject& m, const kosmos_request& r, 
   KE_CHECK(r.text == nullptr || takes_text, InvalidRequest, "text: this task does not take one");
   KE_CHECK(r.region == nullptr || r.task == KOSMOS_TASK_DESCRIBE, InvalidRequest,
            "region: this task does not take one");
+  KE_CHECK(m.about().grounding || (r.task != KOSMOS_TASK_GROUND && r.task != KOSMOS_TASK_LOCATE &&
+                                   r.task != KOSMOS_TASK_DESCRIBE && !o.ground && !o.request.params.grammar),
+           InvalidRequest, kNoGrounding);
   switch (r.task) {
     case KOSMOS_TASK_CAPTION:
-      return caption_prompt(m.formats, i.embedding, o.detailed, o.ground);
+      return caption_prompt(m.about(), i.embedding, o.detailed, o.ground);
     case KOSMOS_TASK_GROUND:
-      return ground_prompt(m.formats, i.embedding, r.text ? given_text("prompt", r.text) : "");
+      return ground_prompt(m.about(), i.embedding, r.text ? given_text("prompt", r.text) : "");
     case KOSMOS_TASK_LOCATE:
       KE_CHECK(!o.request.keep_prompt, InvalidRequest, "lead_in: locate does not take it");
       o.request.one_object = frame.expects_object = true;
-      return locate_prompt(m.formats, i.embedding, given_text("phrase", r.text));
+      return locate_prompt(m.about(), i.embedding, given_text("phrase", r.text));
     case KOSMOS_TASK_DESCRIBE: {
       const int64_t bins = m.info.location_bins;
       const auto cells = cells_of(required_struct(r.region, "region"), i.width, i.height, bins, "region");
       frame.seen_box = box_of(cells_to_box(cells.first, cells.second, bins), cells,
                               std::numeric_limits<double>::quiet_NaN(), i.width, i.height);
-      return describe_prompt(m.formats, i.embedding, cells, o.ground);
+      return describe_prompt(m.about(), i.embedding, cells, o.ground);
     }
     default:
-      return ask_prompt(m.formats, i.embedding, given_text("question", r.text), o.ground);
+      return ask_prompt(m.about(), i.embedding, given_text("question", r.text), o.ground);
   }
 }
 

@@ -19,7 +19,8 @@ std::shared_ptr<RankingObject> rank(const ModelObject& model, const ImageObject*
            texts ? concat(count) : "NULL");
   KE_CHECK(o.normalize == KOSMOS_NORMALIZE_SUM || o.normalize == KOSMOS_NORMALIZE_MEAN, InvalidRequest,
            "normalize: expected KOSMOS_NORMALIZE_SUM or KOSMOS_NORMALIZE_MEAN, got ", o.normalize);
-  const auto [before, after] = split_template(o.template_text ? o.template_text : model.formats.caption + " {text}");
+  const auto [before, after] =
+      split_template(o.template_text ? o.template_text : model.about().prompts.caption + " {text}");
   std::vector<Segment> prompt;
   if (image) {
     Segment s;

@@ -61,6 +61,7 @@ class SegmentReader {
   std::vector<std::pair<int32_t, int32_t>> cells(const kosmos_segment& given, const std::string& name) const {
     KE_CHECK(given.boxes != nullptr && given.box_count >= 1 && given.box_count <= 1024, InvalidRequest, name,
              ": expected 1..1024 boxes, got ", given.boxes ? concat(given.box_count) : "NULL");
+    KE_CHECK(model_.about().grounding, InvalidRequest, name, ": ", kNoGrounding);
     const char* at = reinterpret_cast<const char*>(given.boxes);
     const size_t size = given.boxes->struct_size;
     std::vector<std::pair<int32_t, int32_t>> out;

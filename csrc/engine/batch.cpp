@@ -90,7 +90,7 @@ void Batch::compute(const CancelToken* cancel) {
     }
     model_.choose(rows_, wanted_, rules_, choices_, cancel);
   } else {
-    logits_.resize(wanted_.size() * static_cast<size_t>(model_.vocab));
+    logits_.resize(wanted_.size() * static_cast<size_t>(model_.info().vocab));
     model_.forward(rows_, wanted_, logits_.data(), cancel);
   }
   hand_out(choose);
@@ -106,7 +106,7 @@ void Batch::hand_out(bool chosen) {
         choices = choices.subspan(own.size());
         member->sequence->take_choices(own);
       } else {
-        const std::span<const float> own = rest.first(count * static_cast<size_t>(model_.vocab));
+        const std::span<const float> own = rest.first(count * static_cast<size_t>(model_.info().vocab));
         rest = rest.subspan(own.size());
         member->sequence->take_logits(own);
       }

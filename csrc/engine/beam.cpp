@@ -65,7 +65,7 @@ class BeamSearch {
     const Hypothesis& best = finished_[0];
     out.ids = best.ids;
     out.logprobs = best.logprobs;
-    const bool eos = !best.ids.empty() && best.ids.back() == model_.format.eos;
+    const bool eos = !best.ids.empty() && best.ids.back() == model_.info().eos;
     out.reason = eos ? FinishReason::Eos : choice_made_ ? FinishReason::Choice : FinishReason::Length;
     out.decode_ms = ms(decode_start);
   }
@@ -110,7 +110,7 @@ class BeamSearch {
         if (all.size() > keep) all.pop_back();
       }
     }
-    for (Candidate& c : all) c.ends = c.id == model_.format.eos || length_ == params_.max_tokens || ends_choice(c);
+    for (Candidate& c : all) c.ends = c.id == model_.info().eos || length_ == params_.max_tokens || ends_choice(c);
     return all;
   }
 
@@ -142,7 +142,8 @@ class BeamSearch {
     h.ids = beam.ids;
     h.ids.push_back(c.id);
     h.logprobs = beam.logprobs;
-    const bool scored = params_.logprobs || model_.format.is_scored(c.id, beam.ids);
+    const auto& grounding = model_.info().grounding;
+    const bool scored = params_.logprobs || (grounding && grounding->is_scored(c.id, beam.ids));
     h.logprobs.push_back(scored ? static_cast<float>(log_probability(beam.logits, c.id))
                                 : std::numeric_limits<float>::quiet_NaN());
     h.score = c.score;
@@ -183,11 +184,11 @@ class BeamSearch {
       rows.push_back({beams[i].ids.back(), nullptr, {beams[i].cache.get(), static_cast<int32_t>(stored)}});
       wanted.push_back(static_cast<int32_t>(i));
     }
-    std::vector<float> logits(beams.size() * model_.vocab);
+    std::vector<float> logits(beams.size() * model_.info().vocab);
     model_.forward(rows, wanted, logits.data(), cancel_);
     check_finite(logits);
     for (size_t i = 0; i < beams.size(); i++)
-      beams[i].logits.assign(logits.begin() + i * model_.vocab, logits.begin() + (i + 1) * model_.vocab);
+      beams[i].logits.assign(logits.begin() + i * model_.info().vocab, logits.begin() + (i + 1) * model_.info().vocab);
     running_ = std::move(beams);
   }
 

@@ -12,7 +12,7 @@ constexpr IdRange one(int32_t id) { return {id, id + 1}; }
 
 class LocationGrammar : public Constraint {
  public:
-  explicit LocationGrammar(const PromptFormat& format) : f_(format) {}
+  LocationGrammar(const Grounding& grounding, int32_t eos) : f_(grounding), eos_(eos) {}
   std::unique_ptr<Constraint> clone() const override { return std::make_unique<LocationGrammar>(*this); }
 
   void accept(int32_t id) override {
@@ -33,7 +33,7 @@ class LocationGrammar : public Constraint {
   }
 
   void allowed(int32_t vocab, std::vector<IdRange>& ranges) const override {
-    const int32_t bins = static_cast<int32_t>(f_.location_bins);
+    const int32_t bins = static_cast<int32_t>(f_.bins);
     const IdRange cells{f_.first_location, f_.first_location + bins * bins};
     switch (state_) {
       case State::Text:
@@ -44,11 +44,11 @@ class LocationGrammar : public Constraint {
         return all_but(std::array{cells, one(f_.phrase_end), one(f_.object_end), one(f_.delimiter)}, vocab, ranges);
       case State::PhraseStart:  // an empty phrase names nothing
         return all_but(std::array{cells, one(f_.phrase_begin), one(f_.phrase_end), one(f_.object_begin),
-                                  one(f_.object_end), one(f_.delimiter), one(f_.eos)},
+                                  one(f_.object_end), one(f_.delimiter), one(eos_)},
                        vocab, ranges);
       case State::Phrase:
         return all_but(std::array{cells, one(f_.phrase_begin), one(f_.object_begin), one(f_.object_end),
-                                  one(f_.delimiter), one(f_.eos)},
+                                  one(f_.delimiter), one(eos_)},
                        vocab, ranges);
       case State::First:
         return ranges.push_back(cells);
@@ -90,7 +90,8 @@ class LocationGrammar : public Constraint {
     if (at < vocab) ranges.push_back({at, vocab});
   }
 
-  PromptFormat f_;
+  Grounding f_;
+  int32_t eos_;
   State state_ = State::Text;
   int32_t upper_left_ = 0;  // cell
 };
@@ -157,8 +158,8 @@ class OneOf : public Constraint {
 
 }  // namespace
 
-std::unique_ptr<Constraint> location_grammar(const PromptFormat& format) {
-  return std::make_unique<LocationGrammar>(format);
+std::unique_ptr<Constraint> location_grammar(const Grounding& grounding, int32_t eos) {
+  return std::make_unique<LocationGrammar>(grounding, eos);
 }
 
 std::unique_ptr<Constraint> one_of(std::vector<std::vector<int32_t>> choices, int32_t eos) {

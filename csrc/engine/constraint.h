@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "backend/choice.h"
-#include "models/model.h"
+#include "models/info.h"
 
 namespace ke {
 
@@ -26,7 +26,7 @@ class Constraint {
 
 // Keeps <phrase> text </phrase> [<object> cell cell [delimiter cell cell]... </object>] well formed: location tokens
 // only inside <object>, in pairs whose second cell is not left of or above the first. Says nothing about ordinary text.
-std::unique_ptr<Constraint> location_grammar(const PromptFormat& format);
+std::unique_ptr<Constraint> location_grammar(const Grounding& grounding, int32_t eos);
 
 // The answer is exactly one of these token sequences; where one is the beginning of another, `eos` may end it early.
 std::unique_ptr<Constraint> one_of(std::vector<std::vector<int32_t>> choices, int32_t eos);

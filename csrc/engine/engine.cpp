@@ -70,17 +70,17 @@ std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& imag
 }
 
 std::shared_ptr<const ImageEmbedding> Engine::restore_image(std::vector<float> values, bool keep) const {
-  const size_t expected = static_cast<size_t>(model_->image_tokens) * static_cast<size_t>(model_->width);
-  KE_CHECK(values.size() == expected, InvalidRequest, "an encoded picture has ", model_->image_tokens, " x ",
-           model_->width, " values, got ", values.size());
+  const size_t expected = static_cast<size_t>(model_->info().image_tokens) * static_cast<size_t>(model_->info().width);
+  KE_CHECK(values.size() == expected, InvalidRequest, "an encoded picture has ", model_->info().image_tokens, " x ",
+           model_->info().width, " values, got ", values.size());
   KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");
   return make_embedding(std::move(values), keep);
 }
 
 std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::vector<float> values, bool keep) const {
   auto e = std::make_shared<ImageEmbedding>();
-  e->rows = model_->image_tokens;
-  e->cols = model_->width;
+  e->rows = model_->info().image_tokens;
+  e->cols = model_->info().width;
   e->values = std::move(values);
   e->opening = opening_;
   if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Keeps::All);
@@ -106,7 +106,7 @@ std::vector<float> Engine::logits(const std::vector<Segment>& segments, const Ca
     rows.push_back({prompt.ids[i], prompt.embedding[i], {cache.get(), static_cast<int32_t>(i)}});
     wanted.push_back(static_cast<int32_t>(i));
   }
-  std::vector<float> out(rows.size() * model_->vocab);
+  std::vector<float> out(rows.size() * model_->info().vocab);
   model_->forward(rows, wanted, out.data(), cancel);
   return out;
 }

@@ -30,13 +30,13 @@ void check_params(const GenerateParams& p) {
 
 void check_context(const Model& model, size_t prompt_tokens, int64_t new_tokens) {
   const int64_t needed = static_cast<int64_t>(prompt_tokens) + new_tokens;
-  KE_CHECK(needed <= model.context, ContextTooLong, "the prompt has ", prompt_tokens, " tokens and up to ", new_tokens,
-           " are to follow: ", needed, " positions, the model has ", model.context);
+  KE_CHECK(needed <= model.info().context, ContextTooLong, "the prompt has ", prompt_tokens, " tokens and up to ",
+           new_tokens, " are to follow: ", needed, " positions, the model has ", model.info().context);
 }
 
 std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel,
                            size_t* reused) {
-  std::vector<float> logits(model.vocab);
+  std::vector<float> logits(model.info().vocab);
   const size_t n = prompt.ids.size();
   const size_t kept = restore_prefix(model, prompt, cache);
   if (reused) *reused = kept;
@@ -60,10 +60,11 @@ std::unique_ptr<Constraint> make_constraint(const Model& model, const Tokenizer&
     KE_CHECK(!params.grammar, InvalidRequest, "choices and grammar contradict each other: choose one");
     std::vector<std::vector<int32_t>> ids;
     for (const std::string& c : params.choices) ids.push_back(tokenizer.encode(c));
-    return one_of(std::move(ids), model.format.eos);
+    return one_of(std::move(ids), model.info().eos);
   }
   if (!params.grammar) return nullptr;
-  std::unique_ptr<Constraint> grammar = location_grammar(model.format);
+  KE_CHECK(model.info().grounding, InvalidRequest, "grammar: ", kNoGrounding);
+  std::unique_ptr<Constraint> grammar = location_grammar(*model.info().grounding, model.info().eos);
   for (int32_t id : prompt.ids) grammar->accept(id);
   return grammar;
 }
@@ -87,7 +88,8 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   std::vector<ChoiceRule> rules;
   std::vector<Choice> choices;
   // As large as a pass with the draft of a tag needs, so that decoding allocates nothing.
-  std::vector<float> logits(choose ? 0 : static_cast<size_t>(model.vocab) * (params.grammar && params.draft ? 2 : 1));
+  std::vector<float> logits(
+      choose ? 0 : static_cast<size_t>(model.info().vocab) * (params.grammar && params.draft ? 2 : 1));
   std::vector<InputRow> rows;
   std::vector<int32_t> wanted;
   wanted.reserve(2);
@@ -104,7 +106,7 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
       continue;
     }
     const std::span<const int32_t> outputs = sequence.outputs();
-    const size_t count = taken * (outputs.empty() ? static_cast<size_t>(model.vocab) : outputs.size());
+    const size_t count = taken * (outputs.empty() ? static_cast<size_t>(model.info().vocab) : outputs.size());
     if (logits.size() < count) logits.resize(count);
     model.forward(rows, wanted, logits.data(), cancel, outputs);
     if (taken > 0) sequence.take_logits(std::span(logits).first(count));

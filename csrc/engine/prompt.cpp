@@ -15,7 +15,7 @@ namespace {
 class Builder {
  public:
   Builder(const Model& model, const Tokenizer& tokenizer) : model_(model), tokenizer_(tokenizer) {
-    token(model.format.bos);
+    for (int32_t id : model.info().begin) token(id);
   }
 
   void segment(const Segment& s) {
@@ -48,28 +48,31 @@ class Builder {
 
   void tokens(const std::vector<int32_t>& ids) {
     for (int32_t id : ids) {
-      KE_CHECK(id >= 0 && id < model_.vocab, InvalidRequest, "token id ", id, " is outside 0..", model_.vocab - 1);
+      KE_CHECK(id >= 0 && id < model_.info().vocab, InvalidRequest, "token id ", id, " is outside 0..",
+               model_.info().vocab - 1);
       token(id);
     }
   }
 
   void image(const std::shared_ptr<const ImageEmbedding>& e) {
     KE_CHECK(e, InvalidRequest, "an image segment has no encoded picture");
-    KE_CHECK(e->rows == model_.image_tokens && e->cols == model_.width, InvalidRequest, "the encoded picture has ",
-             e->rows, " x ", e->cols, " values, this model needs ", model_.image_tokens, " x ", model_.width,
+    const ModelInfo& info = model_.info();
+    KE_CHECK(e->rows <= info.image_tokens && e->cols == info.width, InvalidRequest, "the encoded picture has ", e->rows,
+             " x ", e->cols, " values, this model needs ", info.image_tokens, " x ", info.width,
              ": it was encoded by another model");
-    token(model_.format.image_begin);
+    for (int32_t id : info.image.before) token(id);
     prompt.pictures.push_back({prompt.ids.size(), e});
     for (int64_t j = 0; j < e->rows; j++) {
-      prompt.ids.push_back(model_.format.first_slot + static_cast<int32_t>(j));
+      prompt.ids.push_back(info.image.row_id(j));
       prompt.embedding.push_back(e->values.data() + j * e->cols);
     }
-    token(model_.format.image_end);
+    for (int32_t id : info.image.after) token(id);
   }
 
   void boxes(const std::vector<std::pair<int32_t, int32_t>>& cells) {
-    const PromptFormat& f = model_.format;
-    const int64_t n = f.location_bins * f.location_bins;
+    KE_CHECK(model_.info().grounding, InvalidRequest, "boxes: ", kNoGrounding);
+    const Grounding& f = *model_.info().grounding;
+    const int64_t n = f.bins * f.bins;
     KE_CHECK(!cells.empty(), InvalidRequest, "a box segment holds no box");
     token(f.object_begin);
     for (size_t i = 0; i < cells.size(); i++) {

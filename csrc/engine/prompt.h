@@ -29,8 +29,8 @@ struct Segment {
   enum class Kind {
     Text,   // plain characters, also where they spell a tag
     Tags,   // text whose tag strings are tags
-    Image,  // <image>, the picture's tokens, </image>
-    Boxes,  // <object> upper-left lower-right ... </object>, several joined by the delimiter
+    Image,  // the picture's rows with the ids around them (ImageLayout)
+    Boxes,  // <object> upper-left lower-right ... </object>, several joined by the delimiter (Grounding)
     Ids,    // token ids as they are
   };
   Kind kind = Kind::Text;
@@ -45,12 +45,13 @@ struct Prompt {
     size_t first;                                 // position of its first row; the others follow
     std::shared_ptr<const ImageEmbedding> image;  // keeps the rows alive
   };
-  std::vector<int32_t> ids;             // <s> first
+  std::vector<int32_t> ids;             // ModelInfo::begin first
   std::vector<const float*> embedding;  // per id: an image row, or nullptr
   std::vector<Picture> pictures;        // in order of position
 };
 
-// InvalidRequest when there is no segment, a cell or id is out of range, or a picture was encoded by another model.
+// InvalidRequest when there is no segment, a cell or id is out of range, a picture was encoded by another
+// model, or there are boxes and the model has no location tokens.
 Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments);
 
 }  // namespace ke

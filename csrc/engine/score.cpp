@@ -20,14 +20,15 @@ struct Place {
 };
 
 std::vector<Scored> tokens_of(const Engine& engine, const std::vector<std::vector<Segment>>& continuations) {
+  const auto begin = static_cast<ptrdiff_t>(engine.model().info().begin.size());  // ids that start every prompt
   std::vector<Scored> texts;
   for (size_t i = 0; i < continuations.size(); i++) {
     Scored s;
     for (const Segment& segment : continuations[i])
       KE_CHECK(segment.kind != Segment::Kind::Image, InvalidRequest, "continuation ", i, " holds a picture");
     s.ids = continuations[i].empty() ? std::vector<int32_t>{} : engine.prompt_ids(continuations[i]);
-    KE_CHECK(s.ids.size() > 1, InvalidRequest, "continuation ", i, " has no tokens");
-    s.ids.erase(s.ids.begin());  // the <s> that starts every prompt
+    KE_CHECK(s.ids.size() > static_cast<size_t>(begin), InvalidRequest, "continuation ", i, " has no tokens");
+    s.ids.erase(s.ids.begin(), s.ids.begin() + begin);
     texts.push_back(std::move(s));
   }
   return texts;
@@ -40,7 +41,7 @@ Scoring Engine::score(const std::vector<Segment>& segments, const std::vector<st
   KE_CHECK(!continuations.empty(), InvalidRequest, "there is nothing to score: expected at least one continuation");
   const Prompt prompt = build_prompt(*model_, *tokenizer_, segments);
   const int64_t n = static_cast<int64_t>(prompt.ids.size());
-  const size_t vocab = static_cast<size_t>(model_->vocab);
+  const size_t vocab = static_cast<size_t>(model_->info().vocab);
   Scoring out;
   out.continuations = tokens_of(*this, continuations);
   size_t longest = 0;

@@ -82,8 +82,8 @@ void Sequence::find_rules(std::span<ChoiceRule> rules) {
       ahead->accept(drafts_[i - 1]);
       ids_.push_back(drafts_[i - 1]);
     }
-    const auto allowed = rules_.allowed(static_cast<int32_t>(model_.vocab), ids_, params_.sampler.no_repeat_ngram_size,
-                                        ahead ? ahead.get() : constraint_.get());
+    const auto allowed = rules_.allowed(static_cast<int32_t>(model_.info().vocab), ids_,
+                                        params_.sampler.no_repeat_ngram_size, ahead ? ahead.get() : constraint_.get());
     rules[i].allowed.assign(allowed.begin(), allowed.end());
     rules[i].sampling = sampler_.sampling();
     rules[i].random = sampler_.random(i);
@@ -125,11 +125,11 @@ void Sequence::decide(std::span<const float> logits) {
   check_finite(logits);
   begin();
   if (params_.hash_logits) out_.logits_hash = hash_bits(logits, out_.logits_hash);
-  if (logits.size() == static_cast<size_t>(model_.vocab)) {
+  if (logits.size() == static_cast<size_t>(model_.info().vocab)) {
     scores_.assign(logits.begin(), logits.end());
   } else {
     KE_ASSERT(logits.size() == outputs_.size());
-    scores_.assign(static_cast<size_t>(model_.vocab), -std::numeric_limits<float>::infinity());
+    scores_.assign(static_cast<size_t>(model_.info().vocab), -std::numeric_limits<float>::infinity());
     for (size_t i = 0; i < outputs_.size(); i++) scores_[outputs_[i]] = logits[i];
   }
   rules_.apply(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
@@ -156,10 +156,11 @@ void Sequence::add_and_forced(int32_t id, double logprob) {
 
 void Sequence::find_outputs() {
   outputs_.clear();  // log-probabilities need the whole vocabulary
-  if (constraint_ && !params_.logprobs && !params_.hash_logits && !model_.format.in_phrase(out_.ids))
+  const auto& grounding = model_.info().grounding;
+  if (constraint_ && !params_.logprobs && !params_.hash_logits && !(grounding && grounding->in_phrase(out_.ids)))
     constraint_->few(outputs_);
   for (int32_t id : outputs_)
-    if (model_.format.is_location(id)) return outputs_.clear();
+    if (grounding && grounding->is_location(id)) return outputs_.clear();
 }
 
 void Sequence::add(int32_t id, float logprob) {
@@ -170,7 +171,7 @@ void Sequence::add(int32_t id, float logprob) {
 
   const bool go_on = !on_token_ || on_token_(id, logprob);
   if (constraint_ && constraint_->complete()) return finish(FinishReason::Choice);
-  if (id == model_.format.eos) return finish(FinishReason::Eos);
+  if (id == model_.info().eos) return finish(FinishReason::Eos);
   if (!params_.stop.empty()) {
     const std::string text = tokenizer_.decode(out_.ids);
     for (const std::string& s : params_.stop) {

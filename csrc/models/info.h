@@ -3,6 +3,7 @@
 // its name.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -10,6 +11,8 @@
 #include <vector>
 
 namespace ke {
+
+class AnswerParser;
 
 // The formats of the verbs' prompts, with their places {question}, {phrase}, {boxes}; tag strings in them are tags.
 // locate, describe and grounding are empty where a model has no location tokens.
@@ -49,6 +52,9 @@ struct Fact {
   std::variant<int64_t, double, std::string, std::vector<double>> value;
 };
 
+// Why what needs location tokens is refused.
+constexpr const char* kNoGrounding = "this model has no location tokens";
+
 struct ModelInfo {
   std::string architecture;
   std::string name;                                      // general.name; may be empty
@@ -63,6 +69,7 @@ struct ModelInfo {
   int32_t eos = 0;
   ImageLayout image;
   std::optional<Grounding> grounding;  // none: the model cannot write boxes
+  std::shared_ptr<const AnswerParser> answers;
   PromptFormats prompts;
   std::vector<Fact> facts;
 

@@ -45,26 +45,20 @@ void strip_end(std::string& text) {
   }
 }
 
-// Named by its two location tags, as parse_grounded does for boxes without a phrase.
-bool is_nameless(const Entity& e) {
-  return e.cells.size() == 1 &&
-         e.phrase == concat("<patch_index_", e.cells[0].first, "><patch_index_", e.cells[0].second, ">");
-}
-
 }  // namespace
 
 Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
                           const std::vector<float>& logprobs, const std::vector<std::string>& stop) const {
   std::vector<int32_t> ids = kept;
   ids.insert(ids.end(), answer.begin(), answer.end());
-  Grounded grounded = parse_grounded(tokenizer_, ids, bins_);
+  Grounded grounded = parse(ids);
   const auto known = [&](int32_t index) {
     const size_t i = static_cast<size_t>(index);
     return i >= kept.size() && i - kept.size() < logprobs.size() ? double{logprobs[i - kept.size()]} : kUnknown;
   };
   Answer out{std::move(grounded.text), {}};
   for (Entity& e : grounded.entities) {
-    AnswerEntity entity{is_nameless(e) ? "" : std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown, kUnknown};
+    AnswerEntity entity{std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown, kUnknown};
     std::vector<double> all, words;
     for (size_t i = 0; i < e.boxes.size(); i++) {
       const double pair[2] = {known(e.tokens[i].first), known(e.tokens[i].second)};
@@ -94,26 +88,37 @@ bool AnswerReader::has_stop(const std::vector<int32_t>& kept, const std::vector<
   if (stop.empty()) return false;
   std::vector<int32_t> ids = kept;
   ids.insert(ids.end(), answer.begin(), answer.end());
-  return stop_at(parse_grounded(tokenizer_, ids, bins_).text, kept, stop) != std::string::npos;
+  return stop_at(parse(ids).text, kept, stop) != std::string::npos;
 }
 
 size_t AnswerReader::stop_at(const std::string& text, const std::vector<int32_t>& kept,
                              const std::vector<std::string>& stop) const {
   size_t first = std::string::npos;
   if (stop.empty()) return first;
-  const size_t begin = kept.empty() ? 0 : byte_of(text, code_points(parse_grounded(tokenizer_, kept, bins_).text));
+  const size_t begin = kept.empty() ? 0 : byte_of(text, code_points(parse(kept).text));
   for (const std::string& word : stop) first = std::min(first, text.find(word, begin));
   return first;
 }
 
-std::vector<int32_t> kept_ids(const PromptFormat& f, const std::vector<int32_t>& prompt, bool keep_prompt) {
+// The position behind the last picture; 0 where there is none.
+static size_t behind_last_image(const ImageLayout& image, int64_t most_rows, const std::vector<int32_t>& prompt) {
+  if (!image.after.empty()) {
+    const auto last = std::find_end(prompt.begin(), prompt.end(), image.after.begin(), image.after.end());
+    return last == prompt.end() ? 0 : static_cast<size_t>(last - prompt.begin()) + image.after.size();
+  }
+  const int32_t last_row = image.row_id(most_rows - 1);
+  const auto row =
+      std::find_if(prompt.rbegin(), prompt.rend(), [&](int32_t id) { return id >= image.row && id <= last_row; });
+  return static_cast<size_t>(prompt.rend() - row);
+}
+
+std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt) {
   const auto from = [&](size_t begin) {
     return std::vector<int32_t>(prompt.begin() + static_cast<ptrdiff_t>(begin), prompt.end());
   };
-  if (keep_prompt) {
-    const auto last = std::find(prompt.rbegin(), prompt.rend(), f.image_end);
-    return from(static_cast<size_t>(prompt.rend() - last));
-  }
+  if (keep_prompt) return from(behind_last_image(info.image, info.image_tokens, prompt));
+  if (!info.grounding) return {};
+  const Grounding& f = *info.grounding;
   size_t begin = prompt.size();
   const auto opens_or_continues_boxes = [&](int32_t id) {
     return id == f.object_begin || id == f.delimiter || f.is_location(id);
@@ -158,7 +163,7 @@ void AnswerStream::entity(const std::string& text, const AnswerEntity& e, std::v
 }
 
 void AnswerStream::advance(const std::string& text, size_t limit, std::vector<AnswerEvent>& out) {
-  limit = std::min(limit, text.find('<'));
+  limit = std::min(limit, reader_.settled(text));
   if (limit <= given_.size() || !text.starts_with(given_)) return;
   out.emplace_back(text.substr(given_.size(), limit - given_.size()));
   given_.resize(0);

@@ -1,4 +1,4 @@
-// Token ids of an answer -> text, entities with scores, and stream events. The parsing itself is parse_grounded.
+// Token ids of an answer -> text, entities with scores, and stream events. The parsing itself is the model's.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -7,7 +7,8 @@
 #include <variant>
 #include <vector>
 
-#include "models/model.h"
+#include "models/answer_parser.h"
+#include "models/info.h"
 #include "text/grounding.h"
 #include "text/tokenizer.h"
 
@@ -33,10 +34,10 @@ struct Answer {
   std::vector<AnswerEntity> entities;
 };
 
-// What is needed to read answers of one model; a view, the tokenizer must outlive it.
+// What is needed to read answers of one model; a view, both must outlive it.
 class AnswerReader {
  public:
-  AnswerReader(const Tokenizer& tokenizer, int64_t bins) : tokenizer_(tokenizer), bins_(bins) {}
+  AnswerReader(const Tokenizer& tokenizer, const AnswerParser& parser) : tokenizer_(tokenizer), parser_(parser) {}
 
   // Text and entities of the answer's ids behind those prompt ids that the text is to begin with. logprobs: ln p of the
   // answer's tokens, NaN where unknown. stop: the text ends before the first of these that follows the prompt's words.
@@ -45,24 +46,29 @@ class AnswerReader {
   // Whether the answer's text contains one of these.
   bool has_stop(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
                 const std::vector<std::string>& stop) const;
+  // As AnswerParser's.
+  size_t settled(std::string_view text) const { return parser_.settled(text); }
 
  private:
   size_t stop_at(const std::string& text, const std::vector<int32_t>& kept,
                  const std::vector<std::string>& stop) const;  // byte, npos where there is none
 
+  Grounded parse(const std::vector<int32_t>& ids) const { return parser_.parse(tokenizer_, ids); }
+
   const Tokenizer& tokenizer_;
-  int64_t bins_;
+  const AnswerParser& parser_;
 };
 
 // The prompt's ids that the text begins with. keep_prompt: all that follow the last picture. Else those of an entity
-// that the prompt left unfinished: <phrase> a hat</phrase> at its end, perhaps with the beginning of its boxes.
-std::vector<int32_t> kept_ids(const PromptFormat& format, const std::vector<int32_t>& prompt, bool keep_prompt);
+// that the prompt left unfinished: <phrase> a hat</phrase> at its end, perhaps with the beginning of its boxes; none
+// where the model has no location tokens.
+std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt);
 
 using AnswerEvent = std::variant<std::string, AnswerEntity>;  // a stretch of text, or an entity that got its boxes
 
 // Turns a growing answer into events whose texts add up to the final text. Three things hold text back: the last word
 // (a later token may close up the blank before it, or lengthen it), what a stop text might still cut off (entities
-// too), and everything from a literal '<' on (a later '>' would remove it).
+// too), and what the parser does not call settled.
 class AnswerStream {
  public:
   AnswerStream(const AnswerReader& reader, const std::vector<std::string>& stop);

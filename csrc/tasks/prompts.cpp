@@ -38,9 +38,14 @@ Segment image_segment(EncodedPicture image) {
   return s;
 }
 
-std::vector<Segment> begin(const PromptFormats& f, EncodedPicture image, bool ground) {
+void need_grounding(const ModelInfo& model, const char* what) {
+  KE_CHECK(model.grounding, InvalidRequest, what, ": ", kNoGrounding);
+}
+
+std::vector<Segment> begin(const ModelInfo& model, EncodedPicture image, bool ground) {
+  if (ground) need_grounding(model, "ground");
   std::vector<Segment> out{image_segment(std::move(image))};
-  if (ground) append_format(f.grounding, {}, out);
+  if (ground) append_format(model.prompts.grounding, {}, out);
   return out;
 }
 
@@ -84,34 +89,36 @@ void append_format(std::string_view format, const PromptValues& values, std::vec
   flush();
 }
 
-std::vector<Segment> caption_prompt(const PromptFormats& f, EncodedPicture image, bool detailed, bool ground) {
-  std::vector<Segment> out = begin(f, std::move(image), ground);
-  out.push_back(text_segment(Segment::Kind::Text, detailed ? f.caption_detailed : f.caption));
+std::vector<Segment> caption_prompt(const ModelInfo& model, EncodedPicture image, bool detailed, bool ground) {
+  std::vector<Segment> out = begin(model, std::move(image), ground);
+  out.push_back(text_segment(Segment::Kind::Text, detailed ? model.prompts.caption_detailed : model.prompts.caption));
   return out;
 }
 
-std::vector<Segment> ground_prompt(const PromptFormats& f, EncodedPicture image, std::string_view words) {
-  std::vector<Segment> out = begin(f, std::move(image), true);
-  out.push_back(text_segment(Segment::Kind::Text, words.empty() ? f.caption : std::string(words)));
+std::vector<Segment> ground_prompt(const ModelInfo& model, EncodedPicture image, std::string_view words) {
+  std::vector<Segment> out = begin(model, std::move(image), true);
+  out.push_back(text_segment(Segment::Kind::Text, words.empty() ? model.prompts.caption : std::string(words)));
   return out;
 }
 
-std::vector<Segment> locate_prompt(const PromptFormats& f, EncodedPicture image, std::string_view phrase) {
-  std::vector<Segment> out = begin(f, std::move(image), true);
-  append_format(f.locate, {.question = {}, .phrase = phrase, .cells = {}}, out);
+std::vector<Segment> locate_prompt(const ModelInfo& model, EncodedPicture image, std::string_view phrase) {
+  need_grounding(model, "locate");
+  std::vector<Segment> out = begin(model, std::move(image), true);
+  append_format(model.prompts.locate, {.question = {}, .phrase = phrase, .cells = {}}, out);
   return out;
 }
 
-std::vector<Segment> describe_prompt(const PromptFormats& f, EncodedPicture image, std::pair<int32_t, int32_t> cells,
+std::vector<Segment> describe_prompt(const ModelInfo& model, EncodedPicture image, std::pair<int32_t, int32_t> cells,
                                      bool ground) {
-  std::vector<Segment> out = begin(f, std::move(image), ground);
-  append_format(f.describe, {.question = {}, .phrase = {}, .cells = {cells}}, out);
+  need_grounding(model, "describe");
+  std::vector<Segment> out = begin(model, std::move(image), ground);
+  append_format(model.prompts.describe, {.question = {}, .phrase = {}, .cells = {cells}}, out);
   return out;
 }
 
-std::vector<Segment> ask_prompt(const PromptFormats& f, EncodedPicture image, std::string_view question, bool ground) {
-  std::vector<Segment> out = begin(f, std::move(image), ground);
-  append_format(f.question, {.question = question, .phrase = {}, .cells = {}}, out);
+std::vector<Segment> ask_prompt(const ModelInfo& model, EncodedPicture image, std::string_view question, bool ground) {
+  std::vector<Segment> out = begin(model, std::move(image), ground);
+  append_format(model.prompts.question, {.question = question, .phrase = {}, .cells = {}}, out);
   return out;
 }
 

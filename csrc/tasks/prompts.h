@@ -24,13 +24,14 @@ void append_format(std::string_view format, const PromptValues& values, std::vec
 
 using EncodedPicture = std::shared_ptr<const ImageEmbedding>;
 
-std::vector<Segment> caption_prompt(const PromptFormats& f, EncodedPicture image, bool detailed, bool ground);
+// InvalidRequest where boxes are asked for or given and the model has no location tokens.
+std::vector<Segment> caption_prompt(const ModelInfo& model, EncodedPicture image, bool detailed, bool ground);
 // words empty: the caption's.
-std::vector<Segment> ground_prompt(const PromptFormats& f, EncodedPicture image, std::string_view words);
-std::vector<Segment> locate_prompt(const PromptFormats& f, EncodedPicture image, std::string_view phrase);
-std::vector<Segment> describe_prompt(const PromptFormats& f, EncodedPicture image, std::pair<int32_t, int32_t> cells,
+std::vector<Segment> ground_prompt(const ModelInfo& model, EncodedPicture image, std::string_view words);
+std::vector<Segment> locate_prompt(const ModelInfo& model, EncodedPicture image, std::string_view phrase);
+std::vector<Segment> describe_prompt(const ModelInfo& model, EncodedPicture image, std::pair<int32_t, int32_t> cells,
                                      bool ground);
-std::vector<Segment> ask_prompt(const PromptFormats& f, EncodedPicture image, std::string_view question, bool ground);
+std::vector<Segment> ask_prompt(const ModelInfo& model, EncodedPicture image, std::string_view question, bool ground);
 
 // InvalidRequest unless the text is well-formed UTF-8 and not blank; name says in the message which text it is.
 void check_words(std::string_view name, std::string_view text);

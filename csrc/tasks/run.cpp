@@ -1,15 +1,19 @@
 #include "tasks/run.h"
 
+#include "base/error.h"
+
 namespace ke {
 
 AnswerRun::AnswerRun(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher)
-    : format_(engine.model().format),
+    : info_(engine.model().info()),
       request_(request),
       watcher_(watcher),
       tokenizer_(engine.tokenizer()),
-      reader_(*tokenizer_, format_.location_bins),
+      reader_(*tokenizer_, *info_.answers),
       stream_(reader_, request.stop),
-      kept_(kept_ids(format_, engine.prompt_ids(request.segments), request.keep_prompt)) {}
+      kept_(kept_ids(info_, engine.prompt_ids(request.segments), request.keep_prompt)) {
+  KE_CHECK(!request.one_object || info_.grounding, InvalidRequest, kNoGrounding);
+}
 
 OnToken AnswerRun::on_token() {
   if (!watcher_.on_token && !watcher_.on_event && !request_.one_object && request_.stop.empty()) return {};
@@ -24,7 +28,9 @@ bool AnswerRun::take(int32_t id, float logprob) {
   if (met_stop_ || stopped_) return false;
   if (watcher_.on_event) hand_out(stream_.feed(kept_, ids_, logprobs_));
   if (stopped_) return false;
-  return !request_.one_object || (id != format_.object_end && (ids_.size() > 1 || id == format_.object_begin));
+  if (!request_.one_object) return true;
+  const Grounding& g = *info_.grounding;
+  return id != g.object_end && (ids_.size() > 1 || id == g.object_begin);
 }
 
 void AnswerRun::hand_out(const std::vector<AnswerEvent>& events) {

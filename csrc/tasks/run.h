@@ -45,7 +45,7 @@ class AnswerRun {
   bool take(int32_t id, float logprob);
   void hand_out(const std::vector<AnswerEvent>& events);
 
-  const PromptFormat& format_;
+  const ModelInfo& info_;
   const AnswerRequest& request_;
   const AnswerWatcher& watcher_;
   std::shared_ptr<const Tokenizer> tokenizer_;

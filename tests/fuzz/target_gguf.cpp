@@ -66,16 +66,16 @@ void caption(const ke::Engine& engine) {
   static constexpr uint8_t rgb[5 * 3 * 3] = {255, 0, 0, 9, 8, 7, 0, 255, 0, 1, 2, 3};
   try {
     const auto picture = engine.encode_image({rgb, 5, 3}, nullptr, true);
-    const ke::PromptFormats& formats = engine.model().info().prompts;
+    const ke::ModelInfo& info = engine.model().info();
     ke::GenerateParams params;
     params.max_tokens = 2;
     params.sampler.no_repeat_ngram_size = 3;
     params.logprobs = true;
     for (const auto& prompt :
-         {ke::caption_prompt(formats, picture, false, true), ke::describe_prompt(formats, picture, {0, 3}, false)}) {
+         {ke::caption_prompt(info, picture, false, true), ke::describe_prompt(info, picture, {0, 3}, false)}) {
       const ke::Generation answer = engine.generate(prompt, params, nullptr, nullptr);
       for (int32_t id : answer.ids)
-        if (id < 0 || id >= engine.model().vocab) broken("an answer with token " + std::to_string(id));
+        if (id < 0 || id >= info.vocab) broken("an answer with token " + std::to_string(id));
       for (float p : answer.logprobs)
         if (!std::isfinite(p)) broken("a log-probability that is not finite");
       (void)ke::parse_grounded(*engine.tokenizer(), answer.ids, engine.model().format.location_bins);

@@ -74,7 +74,7 @@ def test_to_hf_of_ill_formed_answers(checkpoint: Checkpoint) -> None:
     names = ["<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>", "</image>", ".", ",",
              "▁", "▁the", "s", "'", "▁a"]  # fmt: skip
     common, cell = [tokenizer.find(n) for n in names], tokenizer.find("<patch_index_0000>")
-    reader, processor = Reader(tokenizer, 32, None), checkpoint.hf.processor
+    reader, processor = Reader(checkpoint.engine, None), checkpoint.hf.processor
     for _ in range(500):
         ids = []
         for _ in range(rng.randint(1, 25)):

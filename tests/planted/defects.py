@@ -175,14 +175,14 @@ DEFECTS = [
     # ---- cancelling, errors, memory
     Defect(
         "the decoder does not ask whether it is cancelled",
-        "csrc/models/kosmos2.cpp",
+        "csrc/models/vision_language.cpp",
         "decoder_.forward(*lease, rows, wanted, logits, cancel, outputs);",
         "decoder_.forward(*lease, rows, wanted, logits, nullptr, outputs);",
         "test_capi_threads.py test_api_stream.py test_batch_engine.py",
     ),
     Defect(
         "the picture encoder does not ask whether it is cancelled",
-        "csrc/models/kosmos2.cpp",
+        "csrc/models/vision_language.cpp",
         "vit_.forward(*lease, patches.data(), cancel);",
         "vit_.forward(*lease, patches.data(), nullptr);",
         "test_capi_threads.py test_api_stream.py",

@@ -1,0 +1,95 @@
+#include "models/vision_language.h"
+
+#include <cmath>
+
+namespace ke {
+namespace {
+
+BlockShape block_shape(int64_t width, int64_t ff_width, int64_t heads, float eps) {
+  BlockShape b;
+  b.width = width, b.ff_width = ff_width;
+  b.heads = b.kv_heads = heads, b.head_dim = width / heads;
+  b.norm.eps = eps;
+  return b;
+}
+
+// CLIP's tower, unlike CLIP with the last norm on all tokens.
+VitShape vit_shape(const VisionLanguageConfig& c) {
+  VitShape s;
+  s.block = block_shape(c.vision.width, c.vision.ff_width, c.vision.heads, c.vision.eps);
+  s.block.activation = Activation::QuickGelu;
+  s.patches = c.vision.patches(), s.patch_values = c.vision.patch_values(), s.layers = c.vision.layers;
+  s.unit_length = true;
+  return s;
+}
+
+ResamplerShape resampler_shape(const VisionLanguageConfig& c) {
+  return {c.vision.tokens(), c.vision.width, c.latents, c.decoder.width, c.decoder.heads};
+}
+
+// Magneto with sinusoids, tied embedding and output (transformers modeling_kosmos2.py Kosmos2TextTransformer; KOSMOS-2
+// paper, section 3.1). Image rows are scaled like token embeddings.
+DecoderShape decoder_shape(const VisionLanguageConfig& c) {
+  const DecoderConfig& d = c.decoder;
+  DecoderShape s;
+  s.block = block_shape(d.width, d.ff_width, d.heads, d.eps);
+  s.block.sub_norms = true;
+  s.layers = d.layers, s.vocab = d.vocab, s.context = d.context;
+  s.embedding_scale = std::sqrt(static_cast<float>(d.width));
+  s.position = SinusoidPositions{.offset = 2};
+  return s;
+}
+
+}  // namespace
+
+VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend,
+                                         ModelInfo info, const VisionLanguageConfig& config)
+    : Model(std::move(info)),
+      file_(std::move(file)),
+      backend_(std::move(backend)),
+      config_(config),
+      weights_(file_),
+      vit_(*backend_, weights_, vit_shape(config_)),
+      resampler_(*backend_, weights_, resampler_shape(config_)),
+      decoder_(*backend_, weights_, decoder_shape(config_)),
+      vision_workspaces_(*backend_),
+      decoder_workspaces_(*backend_) {
+  weights_.finish();
+}
+
+std::vector<float> VisionLanguageModel::encode_image(const ImageView& image, const CancelToken* cancel) const {
+  const VisionConfig& v = config_.vision;
+  const std::vector<uint8_t> square =
+      resize_bicubic(image, v.image_size, v.image_size, cancel);  // squashed, aspect not kept
+  const std::vector<float> patches = to_patches(square, v.image_size, v.patch_size, v.mean, v.std);
+  auto lease = vision_workspaces_.lease();
+  const Mat features = vit_.forward(*lease, patches.data(), cancel);
+  if (cancel) cancel->check();
+  const Mat tokens = resampler_.forward(*lease, features);
+  std::vector<float> host(tokens.rows * tokens.cols);
+  backend_->read(tokens, host.data());
+  return host;
+}
+
+std::unique_ptr<KvCache> VisionLanguageModel::new_cache(int64_t capacity) const { return decoder_.new_cache(capacity); }
+
+void VisionLanguageModel::copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const {
+  backend_->kv_copy(from, to, begin, end);
+}
+
+bool VisionLanguageModel::chooses() const { return backend_->chooses(); }
+
+void VisionLanguageModel::choose(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+                                 std::span<const ChoiceRule> rules, std::span<Choice> choices,
+                                 const CancelToken* cancel) const {
+  auto lease = decoder_workspaces_.lease();
+  decoder_.choose(*lease, rows, wanted, rules, choices, cancel);
+}
+
+void VisionLanguageModel::forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
+                                  const CancelToken* cancel, std::span<const int32_t> outputs) const {
+  auto lease = decoder_workspaces_.lease();
+  decoder_.forward(*lease, rows, wanted, logits, cancel, outputs);
+}
+
+}  // namespace ke

@@ -1,0 +1,46 @@
+// A model of an image encoder, a resampler and a decoder, whose image tokens stand in the decoder's sequence. What
+// differs from one such model to the next is its schema and ModelInfo.
+#pragma once
+#include <memory>
+
+#include "layers/resampler.h"
+#include "layers/vit.h"
+#include "models/model.h"
+#include "models/schema_groups.h"
+#include "models/workspace_pool.h"
+
+namespace ke {
+
+struct VisionLanguageConfig {
+  VisionConfig vision;
+  DecoderConfig decoder;
+  int64_t latents = 0;  // image tokens
+};
+
+class VisionLanguageModel : public Model {
+ public:
+  // Uploads all weights; every tensor of the file must be one of the model's.
+  VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, ModelInfo info,
+                      const VisionLanguageConfig& config);
+
+  std::vector<float> encode_image(const ImageView& image, const CancelToken* cancel) const override;
+  std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
+  void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override;
+  bool chooses() const override;
+  void choose(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, std::span<const ChoiceRule> rules,
+              std::span<Choice> choices, const CancelToken* cancel) const override;
+  void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
+               const CancelToken* cancel, std::span<const int32_t> outputs) const override;
+
+ private:
+  std::shared_ptr<GgufFile> file_;
+  std::shared_ptr<Backend> backend_;
+  VisionLanguageConfig config_;
+  Weights weights_;
+  Vit vit_;
+  Resampler resampler_;
+  Decoder decoder_;
+  mutable WorkspacePool vision_workspaces_, decoder_workspaces_;
+};
+
+}  // namespace ke
