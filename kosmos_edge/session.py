@@ -72,8 +72,7 @@ class EncodedImage:
 class Prepared:
     """A picture as Session.prepare leaves it: every verb's plan takes it where it takes a picture."""
 
-    rgb: bytes  # side rows of side pixels of 3 bytes
-    side: int
+    pixels: _core.PreparedImage
     width: int  # of the upright picture
     height: int
     name: str | None
@@ -86,7 +85,6 @@ class Session:
 
     def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
-        self._image_size = int(engine.metadata["clip.vision.image_size"])
 
     def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
         """Decodes and encodes one picture, to be used more than once."""
@@ -115,15 +113,14 @@ class Session:
         return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
 
     def prepare(self, picture: Picture) -> Prepared:
-        """The picture in the encoder's size; encoding it gives the vectors of the picture itself.
+        """The picture in the model's own form; encoding it gives the vectors of the picture itself.
 
         Needs no computing thread, so that it can be done ahead of time, and takes little memory.
         """
         start = time.perf_counter()
-        side = self._image_size
-        rgb = _core.resize_bicubic(picture.rgb, picture.width, picture.height, side, side)
+        pixels = self.engine.prepare_image(picture.rgb, picture.width, picture.height)
         spent = (time.perf_counter() - start) * 1000 + picture.decode_ms
-        return Prepared(rgb, side, picture.width, picture.height, picture.name, picture.notes, spent)
+        return Prepared(pixels, picture.width, picture.height, picture.name, picture.notes, spent)
 
     def score(
         self,
@@ -207,8 +204,10 @@ class Session:
             return image, 0.0
         opened = isinstance(image, Picture | Prepared)
         picture: Picture | Prepared = image if opened else apart(partial(AS_USUAL.open, image), token)
-        width, height = (picture.side,) * 2 if isinstance(picture, Prepared) else (picture.width, picture.height)
-        embedding = self.engine.encode_image(picture.rgb, width, height, token, keep)
+        if isinstance(picture, Prepared):
+            embedding = self.engine.encode_prepared(picture.pixels, token, keep)
+        else:
+            embedding = self.engine.encode_image(picture.rgb, picture.width, picture.height, token, keep)
         encoded = EncodedImage(
             picture.width,
             picture.height,

@@ -98,6 +98,19 @@ std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, in
   return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, cancel, keep));
 }
 
+std::shared_ptr<PreparedImage> prepare_image(const Engine& e, nb::object rgb, int64_t width, int64_t height) {
+  const BufferView buffer(rgb);
+  const ImageView view = image_view(buffer, width, height);
+  nb::gil_scoped_release release;
+  return std::const_pointer_cast<PreparedImage>(std::shared_ptr<const PreparedImage>(e.prepare_image(view, nullptr)));
+}
+
+std::shared_ptr<ImageEmbedding> encode_prepared(const Engine& e, const PreparedImage& image, const CancelToken* cancel,
+                                                bool keep) {
+  nb::gil_scoped_release release;
+  return std::const_pointer_cast<ImageEmbedding>(e.encode_prepared(image, cancel, keep));
+}
+
 std::shared_ptr<ImageEmbedding> restore_image(const Engine& e, nb::object values, bool keep) {
   const BufferView buffer(values);
   const std::span<const uint8_t> bytes = buffer.bytes();
@@ -144,8 +157,10 @@ void bind_engine(nb::module_& m) {
       .def("cancel", &CancelToken::cancel)
       .def_prop_ro("cancelled", &CancelToken::cancelled);
 
+  nb::class_<PreparedImage>(m, "PreparedImage", "A picture as the encoder of the model that prepared it takes it.");
+
   nb::class_<ImageEmbedding>(m, "ImageEmbedding", "An encoded picture: (image tokens, width) float32.")
-      .def_prop_ro("shape", [](const ImageEmbedding& e) { return std::pair(e.rows, e.cols); })
+      .def_prop_ro("shape", [](const ImageEmbedding& e) { return std::pair(e.features->rows, e.width); })
       .def_ro("encode_ms", &ImageEmbedding::encode_ms)
       .def_prop_ro("kept_positions", [](const ImageEmbedding& e) { return e.prefix ? e.prefix->positions() : 0; })
       .def_prop_ro("kept_bytes", [](const ImageEmbedding& e) { return e.prefix ? e.prefix->bytes() : 0; })
@@ -154,7 +169,7 @@ void bind_engine(nb::module_& m) {
              nb::gil_scoped_release release;
              if (e.prefix) e.prefix->clear();
            })
-      .def("tobytes", [](const ImageEmbedding& e) { return to_bytes(e.values); });
+      .def("tobytes", [](const ImageEmbedding& e) { return to_bytes(e.features->save()); });
 
   nb::class_<GenerateParams>(m, "GenerateParams", "Decoding parameters; ranges are checked by Engine.generate.")
       .def(nb::init<>())
@@ -216,6 +231,10 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("tokenizer", [](const Engine& e) { return std::const_pointer_cast<Tokenizer>(e.tokenizer()); })
       .def("encode_image", &encode_image, nb::arg("rgb"), nb::arg("width"), nb::arg("height"),
            nb::arg("cancel").none() = nb::none(), nb::arg("keep") = false)
+      .def("prepare_image", &prepare_image, nb::arg("rgb"), nb::arg("width"), nb::arg("height"),
+           "What is done to a picture before the encoder; needs no computing thread.")
+      .def("encode_prepared", &encode_prepared, nb::arg("image"), nb::arg("cancel").none() = nb::none(),
+           nb::arg("keep") = false)
       .def("restore_image", &restore_image, nb::arg("values"), nb::arg("keep") = false)
       .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
            nb::arg("cancel").none() = nb::none())

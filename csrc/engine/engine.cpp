@@ -64,24 +64,33 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
 std::shared_ptr<const ImageEmbedding> Engine::encode_image(const ImageView& image, const CancelToken* cancel,
                                                            bool keep) const {
   const auto start = std::chrono::steady_clock::now();
-  const std::shared_ptr<ImageEmbedding> e = make_embedding(model_->encode_image(image, cancel), keep);
+  return encode(*prepare_image(image, cancel), cancel, keep, start);
+}
+
+std::unique_ptr<const PreparedImage> Engine::prepare_image(const ImageView& image, const CancelToken* cancel) const {
+  return model_->prepare(image, cancel);
+}
+
+std::shared_ptr<const ImageEmbedding> Engine::encode_prepared(const PreparedImage& image, const CancelToken* cancel,
+                                                              bool keep) const {
+  return encode(image, cancel, keep, std::chrono::steady_clock::now());
+}
+
+std::shared_ptr<const ImageEmbedding> Engine::encode(const PreparedImage& image, const CancelToken* cancel, bool keep,
+                                                     std::chrono::steady_clock::time_point start) const {
+  const std::shared_ptr<ImageEmbedding> e = make_embedding(model_->encode(image, cancel), keep);
   e->encode_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return e;
 }
 
 std::shared_ptr<const ImageEmbedding> Engine::restore_image(std::vector<float> values, bool keep) const {
-  const size_t expected = static_cast<size_t>(model_->info().image_tokens) * static_cast<size_t>(model_->info().width);
-  KE_CHECK(values.size() == expected, InvalidRequest, "an encoded picture has ", model_->info().image_tokens, " x ",
-           model_->info().width, " values, got ", values.size());
-  KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");
-  return make_embedding(std::move(values), keep);
+  return make_embedding(model_->restore(std::move(values)), keep);
 }
 
-std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::vector<float> values, bool keep) const {
+std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const ImageFeatures> features, bool keep) const {
   auto e = std::make_shared<ImageEmbedding>();
-  e->rows = model_->info().image_tokens;
-  e->cols = model_->info().width;
-  e->values = std::move(values);
+  e->features = std::move(features);
+  e->width = model_->info().width;
   e->opening = opening_;
   if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Keeps::All);
   return e;
@@ -103,7 +112,7 @@ std::vector<float> Engine::logits(const std::vector<Segment>& segments, const Ca
   std::vector<InputRow> rows;
   std::vector<int32_t> wanted;
   for (size_t i = 0; i < prompt.ids.size(); i++) {
-    rows.push_back({prompt.ids[i], prompt.embedding[i], {cache.get(), static_cast<int32_t>(i)}});
+    rows.push_back(prompt.row(i, cache.get()));
     wanted.push_back(static_cast<int32_t>(i));
   }
   std::vector<float> out(rows.size() * model_->info().vocab);

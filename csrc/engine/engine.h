@@ -1,5 +1,6 @@
 // The runtime behind every binding: a model file on a device. Const after loading; any number of threads may call it.
 #pragma once
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -44,8 +45,11 @@ class Engine {
   // keep: what prompts that begin with the picture have in common is computed once and stays with it.
   std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, const CancelToken* cancel,
                                                      bool keep = false) const;
-  // An embedding again from its vectors, (image_tokens, width); InvalidRequest where these are not as many, or not
-  // finite.
+  // The two halves of it: what the host does, which can be done ahead, and what the device does.
+  std::unique_ptr<const PreparedImage> prepare_image(const ImageView& image, const CancelToken* cancel) const;
+  std::shared_ptr<const ImageEmbedding> encode_prepared(const PreparedImage& image, const CancelToken* cancel,
+                                                        bool keep = false) const;
+  // An embedding again from its saved values; InvalidRequest where these are not as many, or not finite.
   std::shared_ptr<const ImageEmbedding> restore_image(std::vector<float> values, bool keep) const;
   Generation generate(const std::vector<Segment>& segments, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
@@ -59,7 +63,9 @@ class Engine {
 
  private:
   static std::shared_ptr<Engine> load_named(const std::string& path, const LoadOptions& options);
-  std::shared_ptr<ImageEmbedding> make_embedding(std::vector<float> values, bool keep) const;
+  std::shared_ptr<const ImageEmbedding> encode(const PreparedImage& image, const CancelToken* cancel, bool keep,
+                                               std::chrono::steady_clock::time_point start) const;
+  std::shared_ptr<ImageEmbedding> make_embedding(std::shared_ptr<const ImageFeatures> features, bool keep) const;
 
   std::shared_ptr<GgufFile> file_;
   std::shared_ptr<Backend> backend_;

@@ -43,8 +43,7 @@ std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& ca
   for (size_t begin = kept; begin < n; begin += kRowsPerPass) {
     const size_t end = std::min(n, begin + kRowsPerPass);
     std::vector<InputRow> rows;
-    for (size_t i = begin; i < end; i++)
-      rows.push_back({prompt.ids[i], prompt.embedding[i], {&cache, static_cast<int32_t>(i)}});
+    for (size_t i = begin; i < end; i++) rows.push_back(prompt.row(i, &cache));
     std::vector<int32_t> wanted;
     if (end == n) wanted.push_back(static_cast<int32_t>(rows.size()) - 1);
     model.forward(rows, wanted, logits.data(), cancel);

@@ -1,5 +1,6 @@
 #include "engine/prompt.h"
 
+#include <algorithm>
 #include <atomic>
 
 #include "base/error.h"
@@ -41,10 +42,7 @@ class Builder {
   Prompt prompt;
 
  private:
-  void token(int32_t id) {
-    prompt.ids.push_back(id);
-    prompt.embedding.push_back(nullptr);
-  }
+  void token(int32_t id) { prompt.ids.push_back(id); }
 
   void tokens(const std::vector<int32_t>& ids) {
     for (int32_t id : ids) {
@@ -57,15 +55,11 @@ class Builder {
   void image(const std::shared_ptr<const ImageEmbedding>& e) {
     KE_CHECK(e, InvalidRequest, "an image segment has no encoded picture");
     const ModelInfo& info = model_.info();
-    KE_CHECK(e->rows <= info.image_tokens && e->cols == info.width, InvalidRequest, "the encoded picture has ", e->rows,
-             " x ", e->cols, " values, this model needs ", info.image_tokens, " x ", info.width,
-             ": it was encoded by another model");
+    KE_CHECK(e->features->model == model_.serial(), InvalidRequest,
+             "the encoded picture was encoded by another model than the one of this prompt");
     for (int32_t id : info.image.before) token(id);
     prompt.pictures.push_back({prompt.ids.size(), e});
-    for (int64_t j = 0; j < e->rows; j++) {
-      prompt.ids.push_back(info.image.row_id(j));
-      prompt.embedding.push_back(e->values.data() + j * e->cols);
-    }
+    for (int64_t j = 0; j < e->features->rows; j++) token(info.image.row_id(j));
     for (int32_t id : info.image.after) token(id);
   }
 
@@ -90,6 +84,18 @@ class Builder {
 };
 
 }  // namespace
+
+InputRow Prompt::row(size_t position, KvCache* cache) const {
+  InputRow out{ids[position], nullptr, {cache, static_cast<int32_t>(position)}};
+  const auto behind = std::upper_bound(pictures.begin(), pictures.end(), position,
+                                       [](size_t at, const Picture& p) { return at < p.first; });
+  if (behind == pictures.begin()) return out;
+  const Picture& picture = *std::prev(behind);
+  const ImageFeatures& features = *picture.image->features;
+  const auto index = static_cast<int64_t>(position - picture.first);
+  if (index < features.rows) features.place(index, out);
+  return out;
+}
 
 Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments) {
   KE_CHECK(!segments.empty(), InvalidRequest, "the prompt is empty: expected at least one text, picture or box");

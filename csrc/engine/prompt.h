@@ -17,8 +17,8 @@ class PrefixCache;
 struct ImageEmbedding {
   ImageEmbedding();
   const uint64_t serial;  // no two of a process have the same, also one after the other
-  int64_t rows = 0, cols = 0;
-  std::vector<float> values;  // (rows, cols)
+  std::shared_ptr<const ImageFeatures> features;
+  int64_t width = 0;  // of a row
   double encode_ms = 0;
   // For prompts whose first picture this is; either may be nullptr, then nothing is kept.
   std::shared_ptr<PrefixCache> prefix;   // its own
@@ -45,9 +45,10 @@ struct Prompt {
     size_t first;                                 // position of its first row; the others follow
     std::shared_ptr<const ImageEmbedding> image;  // keeps the rows alive
   };
-  std::vector<int32_t> ids;             // ModelInfo::begin first
-  std::vector<const float*> embedding;  // per id: an image row, or nullptr
-  std::vector<Picture> pictures;        // in order of position
+  std::vector<int32_t> ids;       // ModelInfo::begin first
+  std::vector<Picture> pictures;  // in order of position
+  // The position as the decoder takes it; the prompt must live until it is computed.
+  InputRow row(size_t position, KvCache* cache) const;
 };
 
 // InvalidRequest when there is no segment, a cell or id is out of range, a picture was encoded by another

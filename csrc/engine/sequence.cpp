@@ -49,8 +49,10 @@ size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector
   if (fed_ == 0) fed_ = static_cast<int64_t>(out_.reused = restore_prefix(model_, prompt_, *cache_));
   const size_t end = std::min(ids_.size(), static_cast<size_t>(fed_) + most);
   for (size_t i = static_cast<size_t>(fed_); i < end; i++) {
-    const float* embedding = i < prompt_.embedding.size() ? prompt_.embedding[i] : nullptr;
-    rows.push_back({ids_[i], embedding, {cache_, static_cast<int32_t>(i)}});
+    if (i < prompt_.ids.size())
+      rows.push_back(prompt_.row(i, cache_));
+    else
+      rows.push_back({ids_[i], nullptr, {cache_, static_cast<int32_t>(i)}});
   }
   most -= end - static_cast<size_t>(fed_);
   fed_ = static_cast<int64_t>(end);

@@ -15,6 +15,29 @@
 
 namespace ke {
 
+class Model;
+
+// A picture in the form in which its model's encoder takes it. Opaque: only the model that made it looks inside.
+class PreparedImage {
+ public:
+  explicit PreparedImage(const Model& model);
+  virtual ~PreparedImage() = default;
+  const uint64_t model;  // Model::serial of the one that made it
+};
+
+// What a model made of a picture: rows that stand in the decoder's sequence. Opaque, too.
+class ImageFeatures {
+ public:
+  ImageFeatures(const Model& model, int64_t rows);
+  virtual ~ImageFeatures() = default;
+  const uint64_t model;  // as PreparedImage's
+  const int64_t rows;
+  // Makes `input` the position of this row; these features must live until it is computed.
+  virtual void place(int64_t row, InputRow& input) const = 0;
+  // What Model::restore makes the same features of.
+  virtual std::vector<float> save() const = 0;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -22,9 +45,15 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const ModelInfo& info() const { return info_; }
+  uint64_t serial() const { return serial_; }  // no two models of a process have the same, also one after the other
 
-  // -> (image_tokens, width) float32
-  virtual std::vector<float> encode_image(const ImageView& image, const CancelToken* cancel) const = 0;
+  // What happens to a picture on the host before the encoder. Needs no device and little memory: can be done ahead.
+  virtual std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const = 0;
+  // InvalidRequest where another model prepared the picture.
+  virtual std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const = 0;
+  // Of ImageFeatures::save, perhaps in another process that loaded the same file. InvalidRequest where these are not as
+  // many values as features have, or not finite.
+  virtual std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const = 0;
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity) const = 0;
   // Positions [begin, end); see Backend::kv_copy.
   virtual void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const = 0;
@@ -38,10 +67,11 @@ class Model {
                        const CancelToken* cancel, std::span<const int32_t> outputs = {}) const = 0;
 
  protected:
-  explicit Model(ModelInfo info) : info_(std::move(info)) {}
+  explicit Model(ModelInfo info);
 
  private:
   const ModelInfo info_;
+  const uint64_t serial_;
 };
 
 // The model of the file's general.architecture, its weights uploaded to the backend.

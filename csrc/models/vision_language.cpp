@@ -2,8 +2,29 @@
 
 #include <cmath>
 
+#include "backend/vocabulary.h"
+
 namespace ke {
 namespace {
+
+// A picture squashed to the encoder's size.
+struct SquareImage : PreparedImage {
+  using PreparedImage::PreparedImage;
+  std::vector<uint8_t> rgb;
+};
+
+class ImageRows : public ImageFeatures {
+ public:
+  ImageRows(const Model& model, int64_t rows, std::vector<float> values)
+      : ImageFeatures(model, rows), values_(std::move(values)) {}
+  void place(int64_t row, InputRow& input) const override {
+    input.embedding = values_.data() + row * (static_cast<int64_t>(values_.size()) / rows);
+  }
+  std::vector<float> save() const override { return values_; }
+
+ private:
+  std::vector<float> values_;  // (rows, width)
+};
 
 BlockShape block_shape(int64_t width, int64_t ff_width, int64_t heads, float eps) {
   BlockShape b;
@@ -57,18 +78,35 @@ VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::sh
   weights_.finish();
 }
 
-std::vector<float> VisionLanguageModel::encode_image(const ImageView& image, const CancelToken* cancel) const {
+std::unique_ptr<const PreparedImage> VisionLanguageModel::prepare(const ImageView& image,
+                                                                  const CancelToken* cancel) const {
+  const int64_t side = config_.vision.image_size;
+  auto square = std::make_unique<SquareImage>(*this);
+  square->rgb = resize_bicubic(image, side, side, cancel);  // squashed, aspect not kept
+  return square;
+}
+
+std::unique_ptr<const ImageFeatures> VisionLanguageModel::encode(const PreparedImage& image,
+                                                                 const CancelToken* cancel) const {
+  KE_CHECK(image.model == serial(), InvalidRequest, "the picture was prepared by another model");
   const VisionConfig& v = config_.vision;
-  const std::vector<uint8_t> square =
-      resize_bicubic(image, v.image_size, v.image_size, cancel);  // squashed, aspect not kept
-  const std::vector<float> patches = to_patches(square, v.image_size, v.patch_size, v.mean, v.std);
+  const std::vector<uint8_t>& rgb = static_cast<const SquareImage&>(image).rgb;
+  const std::vector<float> patches = to_patches(rgb, v.image_size, v.patch_size, v.mean, v.std);
   auto lease = vision_workspaces_.lease();
   const Mat features = vit_.forward(*lease, patches.data(), cancel);
   if (cancel) cancel->check();
   const Mat tokens = resampler_.forward(*lease, features);
-  std::vector<float> host(tokens.rows * tokens.cols);
+  std::vector<float> host(static_cast<size_t>(tokens.rows * tokens.cols));
   backend_->read(tokens, host.data());
-  return host;
+  return std::make_unique<ImageRows>(*this, config_.latents, std::move(host));
+}
+
+std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<float> values) const {
+  const int64_t rows = config_.latents, width = config_.decoder.width;
+  KE_CHECK(values.size() == static_cast<size_t>(rows * width), InvalidRequest, "an encoded picture has ", rows, " x ",
+           width, " values, got ", values.size());
+  KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");
+  return std::make_unique<ImageRows>(*this, rows, std::move(values));
 }
 
 std::unique_ptr<KvCache> VisionLanguageModel::new_cache(int64_t capacity) const { return decoder_.new_cache(capacity); }

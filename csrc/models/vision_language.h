@@ -23,7 +23,9 @@ class VisionLanguageModel : public Model {
   VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, ModelInfo info,
                       const VisionLanguageConfig& config);
 
-  std::vector<float> encode_image(const ImageView& image, const CancelToken* cancel) const override;
+  std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const override;
+  std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const override;
+  std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const override;
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
   void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override;
   bool chooses() const override;

@@ -1,0 +1,15 @@
+#include "models/model.h"
+
+#include <atomic>
+
+namespace ke {
+
+static std::atomic<uint64_t> models_made{0};
+
+Model::Model(ModelInfo info) : info_(std::move(info)), serial_(++models_made) {}
+
+PreparedImage::PreparedImage(const Model& m) : model(m.serial()) {}
+
+ImageFeatures::ImageFeatures(const Model& m, int64_t n) : model(m.serial()), rows(n) {}
+
+}  // namespace ke
