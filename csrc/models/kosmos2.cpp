@@ -10,14 +10,7 @@ namespace {
 
 constexpr const char* kName = "kosmos2";
 
-struct Config {
-  GeneralConfig general;
-  VisionConfig vision;
-  DecoderConfig decoder;
-  TokenizerConfig tokenizer;
-  GenerationConfig generation;
-  ImageSlots slots;
-  PromptFormats prompts;
+struct Config : VisionLanguageConfig {
   int64_t location_bins = 0;  // per axis
 };
 
@@ -26,9 +19,7 @@ Schema schema_of(Config& c) {
       named("location_bins", whole(concat(kName, ".location_bins"), 2, 100, &c.location_bins,
                                    "its square: the patch indices of the vocabulary")),
   };
-  return general_rows(kName, c.general) + decoder_rows(kName, c.decoder) + slot_rows(kName, c.slots) + own +
-         generation_rows(kName, c.generation) + prompt_rows(kName, c.prompts) +
-         grounding_prompt_rows(kName, c.prompts) + vision_rows(kName, c.vision) + unigram_rows(kName, c.tokenizer);
+  return vision_language_rows(kName, c) + own + grounding_prompt_rows(kName, c.prompts);
 }
 
 Grounding read_grounding(const GgufFile& file, const VocabularyCheck& vocabulary, int64_t bins) {
@@ -51,38 +42,14 @@ Grounding read_grounding(const GgufFile& file, const VocabularyCheck& vocabulary
   return g;
 }
 
-// Reads and checks a file; what the table says of each key on its own, and the checks between them.
 ModelInfo read(const GgufFile& file, Config& c) {
   const Schema schema = schema_of(c);
   read_by_schema(file, schema);
   check_prompts(file, kName, /*grounding=*/true);
-  check_checksums(file, kName);
-  check_decoder(file, kName, c.decoder);
-  check_vision(file, c.vision);
-  check_file(file, c.vision.projection == c.decoder.width, "clip.vision.projection_dim is ", c.vision.projection,
-             "; expected ", kName, ".embedding_length, ", c.decoder.width);
-  check_slots(file, kName, c.slots, c.decoder);
-  check_generation(file, kName, c.generation, c.decoder);
   const VocabularyCheck vocabulary(file, kName, c.decoder.vocab);
-  vocabulary.check_special_tokens(c.tokenizer);
-
-  ModelInfo info;
-  info.architecture = kName;
-  info.name = c.general.name;
-  info.notice = c.general.notice;
-  info.preprocessing = concat("resized to ", c.vision.image_size, " x ", c.vision.image_size, ", aspect not kept");
-  info.context = c.decoder.context;
-  info.vocab = c.decoder.vocab;
-  info.width = c.decoder.width;
-  info.image_tokens = c.slots.count;
-  info.max_new_tokens = c.generation.max_new_tokens;
-  info.no_repeat_ngram_size = c.generation.no_repeat_ngram_size;
-  info.begin = {c.tokenizer.bos};
-  info.eos = c.tokenizer.eos;
-  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.slots.first, 1};
+  ModelInfo info = vision_language_info(file, kName, c, vocabulary);
   info.grounding = read_grounding(file, vocabulary, c.location_bins);
   info.answers = grounded_answers(c.location_bins);
-  info.prompts = c.prompts;
   info.facts = facts_of(schema);
   return info;
 }
@@ -98,10 +65,9 @@ ModelInfo describe(const GgufFile& file) {
 }
 
 std::unique_ptr<Model> load(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
-  Config c;
-  ModelInfo info = read(*file, c);
-  return std::make_unique<VisionLanguageModel>(std::move(file), std::move(backend), std::move(info),
-                                               VisionLanguageConfig{c.vision, c.decoder, c.slots.count});
+  Config config;
+  ModelInfo info = read(*file, config);
+  return std::make_unique<VisionLanguageModel>(std::move(file), std::move(backend), std::move(info), config);
 }
 
 }  // namespace

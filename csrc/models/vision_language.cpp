@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backend/vocabulary.h"
+#include "models/answer_parser.h"
 
 namespace ke {
 namespace {
@@ -45,7 +46,7 @@ VitShape vit_shape(const VisionLanguageConfig& c) {
 }
 
 ResamplerShape resampler_shape(const VisionLanguageConfig& c) {
-  return {c.vision.tokens(), c.vision.width, c.latents, c.decoder.width, c.decoder.heads};
+  return {c.vision.tokens(), c.vision.width, c.slots.count, c.decoder.width, c.decoder.heads};
 }
 
 // Magneto with sinusoids, tied embedding and output (transformers modeling_kosmos2.py Kosmos2TextTransformer; KOSMOS-2
@@ -62,6 +63,43 @@ DecoderShape decoder_shape(const VisionLanguageConfig& c) {
 }
 
 }  // namespace
+
+Schema vision_language_rows(const std::string& architecture, VisionLanguageConfig& c) {
+  return general_rows(architecture, c.general) + decoder_rows(architecture, c.decoder) +
+         slot_rows(architecture, c.slots) + generation_rows(architecture, c.generation) +
+         prompt_rows(architecture, c.prompts) + vision_rows(architecture, c.vision) +
+         unigram_rows(architecture, c.tokenizer);
+}
+
+ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c,
+                               const VocabularyCheck& vocabulary) {
+  check_checksums(file, architecture);
+  check_decoder(file, architecture, c.decoder);
+  check_vision(file, c.vision);
+  check_file(file, c.vision.projection == c.decoder.width, "clip.vision.projection_dim is ", c.vision.projection,
+             "; expected ", architecture, ".embedding_length, ", c.decoder.width);
+  check_slots(file, architecture, c.slots, c.decoder);
+  check_generation(file, architecture, c.generation, c.decoder);
+  vocabulary.check_special_tokens(c.tokenizer);
+
+  ModelInfo info;
+  info.architecture = architecture;
+  info.name = c.general.name;
+  info.notice = c.general.notice;
+  info.preprocessing = concat("resized to ", c.vision.image_size, " x ", c.vision.image_size, ", aspect not kept");
+  info.context = c.decoder.context;
+  info.vocab = c.decoder.vocab;
+  info.width = c.decoder.width;
+  info.image_tokens = c.slots.count;
+  info.max_new_tokens = c.generation.max_new_tokens;
+  info.no_repeat_ngram_size = c.generation.no_repeat_ngram_size;
+  info.begin = {c.tokenizer.bos};
+  info.eos = c.tokenizer.eos;
+  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.slots.first, 1};
+  info.answers = plain_answers();
+  info.prompts = c.prompts;
+  return info;
+}
 
 VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend,
                                          ModelInfo info, const VisionLanguageConfig& config)
@@ -98,11 +136,11 @@ std::unique_ptr<const ImageFeatures> VisionLanguageModel::encode(const PreparedI
   const Mat tokens = resampler_.forward(*lease, features);
   std::vector<float> host(static_cast<size_t>(tokens.rows * tokens.cols));
   backend_->read(tokens, host.data());
-  return std::make_unique<ImageRows>(*this, config_.latents, std::move(host));
+  return std::make_unique<ImageRows>(*this, config_.slots.count, std::move(host));
 }
 
 std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<float> values) const {
-  const int64_t rows = config_.latents, width = config_.decoder.width;
+  const int64_t rows = config_.slots.count, width = config_.decoder.width;
   KE_CHECK(values.size() == static_cast<size_t>(rows * width), InvalidRequest, "an encoded picture has ", rows, " x ",
            width, " values, got ", values.size());
   KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");

@@ -11,11 +11,23 @@
 
 namespace ke {
 
+// The numbers and texts of such a model's file.
 struct VisionLanguageConfig {
+  GeneralConfig general;
   VisionConfig vision;
   DecoderConfig decoder;
-  int64_t latents = 0;  // image tokens
+  TokenizerConfig tokenizer;
+  GenerationConfig generation;
+  ImageSlots slots;  // image tokens
+  PromptFormats prompts;
 };
+
+// The schema of an architecture without location tokens; one that has them adds its own rows.
+Schema vision_language_rows(const std::string& architecture, VisionLanguageConfig& c);
+// Checks what was read by that schema, of each part and between them, and says it; still without grounding and facts.
+// Images stand between <image> and </image>, and answers are plain text.
+ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c,
+                               const VocabularyCheck& vocabulary);
 
 class VisionLanguageModel : public Model {
  public:
