@@ -76,7 +76,7 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
         if name not in given:
             raise click.UsageError(f"the task {task} needs {_spelled(name)}")
     if task in ("caption", "describe"):
-        given.setdefault("ground", True)  # as the commands of that name
+        given.setdefault("ground", None)  # as the commands of that name: where the model has location tokens
     return given
 
 

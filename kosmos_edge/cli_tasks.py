@@ -38,7 +38,7 @@ shared = options(generation_options, picture_options, output_options, model_opti
 draw_option = option(
     "--draw", metavar="FILE", help="Write the picture with its boxes; a folder where several pictures are named."
 )
-boxes_option = option("--boxes/--no-boxes", default=True, help="Ask for boxes and print them (default).")
+boxes_option = option("--boxes/--no-boxes", default=None, help="Ask for boxes and print them (default if it can).")
 
 
 @click.command()
@@ -51,7 +51,7 @@ boxes_option = option("--boxes/--no-boxes", default=True, help="Ask for boxes an
 @draw_option
 @shared
 def caption(
-    pictures: tuple[str, ...], length: str, boxes: bool, lead_in: bool, shot: tuple[str, ...], **rest: Any
+    pictures: tuple[str, ...], length: str, boxes: bool | None, lead_in: bool, shot: tuple[str, ...], **rest: Any
 ) -> int:
     """Say what each PICTURE shows, with the boxes of what is named.
 
@@ -105,7 +105,9 @@ def corners(_: click.Context, __: click.Parameter, value: str | None) -> tuple[f
 @option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
 @draw_option
 @shared
-def describe(picture: str, box: tuple[float, ...], normalized: bool, boxes: bool, lead_in: bool, **rest: Any) -> int:
+def describe(
+    picture: str, box: tuple[float, ...], normalized: bool, boxes: bool | None, lead_in: bool, **rest: Any
+) -> int:
     """Say what is in the box of PICTURE."""
     arguments = {"box": box, "normalized": normalized, "ground": boxes, "lead_in": lead_in}
     return answer_all("describe", [picture], arguments, rest)
@@ -182,6 +184,8 @@ def answer_all(
         size = min(rest.pop("batch_size", 1), len(inputs))
         model = take_model(rest, messages)
         assert not rest, rest
+        if "ground" in arguments and arguments["ground"] is None:
+            arguments["ground"] = model.model_info["grounding"] is not None
         if shots:
             arguments["examples"] = [(model.encode(_shot(shot[0], opening)), *shot[1:]) for shot in shots]
         streams: dict[str, bytes] = {}  # stdin and pipes that are to be drawn on: they cannot be read again

@@ -27,7 +27,7 @@ class Cancellable(Protocol):
 class GenerationOptions(TypedDict, total=False):
     """Keyword arguments that every generating verb takes."""
 
-    max_tokens: int  # 1..context length; default: the model's (kosmos2.generation.max_new_tokens)
+    max_tokens: int  # 1..context length; default: the model's (<architecture>.generation.max_new_tokens)
     temperature: float  # 0 (greedy, the default) .. 100
     top_k: int  # 1..vocabulary size; needs temperature > 0
     top_p: float  # above 0, at most 1; needs temperature > 0
