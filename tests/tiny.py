@@ -373,9 +373,10 @@ def write_tiny(
         content.tensors[name] = encode_tensor(name, array, dtype)
     if edit:
         edit(content)
-    if "kosmos2.checksum.sha256" not in content.metadata:
+    checksums = f"{tiny.metadata['general.architecture'][1]}.checksum.sha256"
+    if checksums not in content.metadata:
         sums = [hashlib.sha256(t.data).hexdigest() for t in content.tensors.values()]
-        content.metadata["kosmos2.checksum.sha256"] = ("[str]", sums)
+        content.metadata[checksums] = ("[str]", sums)
     write_gguf(path, content)
     return tiny
 
