@@ -2,7 +2,9 @@
 #include "models/architecture.h"
 
 // The architectures that this build runs: one line each.
-#define KE_ARCHITECTURES(ROW) ROW(kosmos2)
+#define KE_ARCHITECTURES(ROW) \
+  ROW(kosmos2)                \
+  ROW(kosmos1)
 
 namespace ke {
 
