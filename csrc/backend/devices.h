@@ -1,6 +1,7 @@
 // What each device supplies to the registry. A device that is not built in is linked as no_<device>.cpp; CUDA is a
 // library of its own (device_library.h).
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,12 +16,11 @@ std::string metal_unavailable();
 // Whether the CUDA library is installed, so that an error should say why it cannot be used.
 bool cuda_installed();
 
-// What to try in turn for these options: the device they name, or for "auto" all that are installed, best first; the
-// last is "cpu". With an instruction set named, "auto" is the processor.
-std::vector<std::string> preferred_devices(const BackendOptions& options);
-
-// Why the device of this name, one of preferred_devices(), cannot be used here; empty when it can.
-std::string device_unavailable(const std::string& name);
+// Calls use() with options that name a device: the one they name, or for "auto" in turn all that are installed, best
+// first, until one can be used and use() throws neither DeviceUnavailable nor OutOfMemory; the processor's errors pass
+// through. With an instruction set named, "auto" is the processor. Returns why the better ones are not used, in a line;
+// empty where there are none.
+std::string with_best_device(const BackendOptions& options, const std::function<void(const BackendOptions&)>& use);
 
 // options.device names this device (perhaps with ":index"). Throws DeviceUnavailable.
 std::shared_ptr<Backend> make_cpu_backend(const BackendOptions& options);

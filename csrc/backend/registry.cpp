@@ -30,8 +30,7 @@ std::string describe_devices() {
   return here + (missing.empty() ? "" : "; not here: " + missing);
 }
 
-}  // namespace
-
+// What to try in turn for these options; the last is "cpu", or the one that they name.
 std::vector<std::string> preferred_devices(const BackendOptions& options) {
   if (options.device != "auto") return {options.device};
   std::vector<std::string> names;
@@ -40,10 +39,35 @@ std::vector<std::string> preferred_devices(const BackendOptions& options) {
   return names;
 }
 
+// Empty when it can be used here.
 std::string device_unavailable(const std::string& name) {
   for (const Device& d : devices)
     if (d.name == name) return d.unavailable();
   return "";
+}
+
+}  // namespace
+
+std::string with_best_device(const BackendOptions& options, const std::function<void(const BackendOptions&)>& use) {
+  const std::vector<std::string> names = preferred_devices(options);
+  std::string fallback;
+  for (const std::string& name : names) {
+    BackendOptions named = options;
+    named.device = name;
+    const bool last = &name == &names.back();
+    std::string why = last ? "" : device_unavailable(name);
+    if (why.empty()) {
+      try {
+        use(named);
+        return fallback;
+      } catch (const Error& e) {
+        if (last || (e.code() != ErrorCode::DeviceUnavailable && e.code() != ErrorCode::OutOfMemory)) throw;
+        why = e.what();
+      }
+    }
+    fallback += concat(fallback.empty() ? "" : "; ", name, " is not used: ", why);
+  }
+  return fallback;
 }
 
 std::vector<std::pair<std::string, std::string>> list_devices() {

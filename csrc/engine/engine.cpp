@@ -12,28 +12,12 @@ namespace ke {
 constexpr size_t kOpeningBytes = 8u << 20;  // 40 positions of KOSMOS-2
 
 std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions& options) {
-  LoadOptions named = options;
-  std::string fallback;
-  const std::vector<std::string> devices = preferred_devices(options.backend);
-  const auto skip = [&](const std::string& device, const std::string& why) {
-    fallback += concat(fallback.empty() ? "" : "; ", device, " is not used: ", why);
-  };
-  for (size_t i = 0; i + 1 < devices.size(); i++) {
-    named.backend.device = devices[i];
-    const std::string why = device_unavailable(devices[i]);
-    if (!why.empty()) {
-      skip(devices[i], why);
-      continue;
-    }
-    try {
-      return load_named(path, named);
-    } catch (const Error& e) {
-      if (e.code() != ErrorCode::DeviceUnavailable && e.code() != ErrorCode::OutOfMemory) throw;
-      skip(devices[i], e.what());
-    }
-  }
-  named.backend.device = devices.back();
-  std::shared_ptr<Engine> engine = load_named(path, named);
+  std::shared_ptr<Engine> engine;
+  const std::string fallback = with_best_device(options.backend, [&](const BackendOptions& backend) {
+    LoadOptions named = options;
+    named.backend = backend;
+    engine = load_named(path, named);
+  });
   engine->fallback_ = fallback;
   return engine;
 }
