@@ -32,7 +32,7 @@ from kosmos_edge.running import (
     start_thread,
     without_frames,
 )
-from kosmos_edge.session import EncodedImage
+from kosmos_edge.session import EncodedImage, LocalSession
 
 MAX_PICTURE_THREADS = 4
 
@@ -61,8 +61,8 @@ class Job:
 class BatchWorker:
     """A context manager; leaving it ends what is still being computed."""
 
-    def __init__(self, request: Request, size: int, opening: Opening) -> None:
-        self._session, self._request, self._opening = request.session, request, opening
+    def __init__(self, session: LocalSession, request: Request, size: int, opening: Opening) -> None:
+        self._session, self._request, self._opening = session, request, opening
         self._size = size if request.joins else 1
         threads = picture_threads(self._session.engine.threads)
         self.ahead = 2 * self._size + threads  # pictures in the making at a time; bounds memory
@@ -153,7 +153,7 @@ class BatchWorker:
         try:
             if self._token.cancelled:
                 raise Cancelled("cancelled by the caller")
-            begun = self._request.begin(job.picture.result(), self._token)
+            begun = self._request.begin(self._session, job.picture.result(), self._token)
             if not isinstance(begun, Answering):
                 job.end(begun)
             elif self._size == 1:

@@ -35,7 +35,7 @@ from kosmos_edge.prompts import PictureSegment
 from kosmos_edge.requests import GenerateRequest, Request
 from kosmos_edge.results import Done, OnEvent, Ranking, Result
 from kosmos_edge.running import CANCEL_SECONDS, POLL_SECONDS, Flag, apart, is_cancelled, without_frames
-from kosmos_edge.session import EncodedImage, Session
+from kosmos_edge.session import EncodedImage
 
 _keys = itertools.count(1)  # of encoded pictures and batches
 
@@ -186,7 +186,7 @@ def _folder() -> str | None:
         return None
 
 
-class RemoteSession(Session):
+class RemoteSession:
     """A Session in a worker process."""
 
     def __init__(self, settings: Settings, token: _core.CancelToken) -> None:

@@ -24,7 +24,7 @@ from kosmos_edge.images import Opening
 from kosmos_edge.options import Options
 from kosmos_edge.prompts import PictureSegment
 from kosmos_edge.requests import GenerateRequest, Request, ScoreRequest
-from kosmos_edge.session import EncodedImage, Session
+from kosmos_edge.session import EncodedImage, LocalSession
 from kosmos_edge.tasks import Plan
 
 OOM_SCORE = 300  # more than the host's: when memory runs out, the system is to end the worker
@@ -67,7 +67,7 @@ class Server:
         self._tokens: dict[int, _core.CancelToken] = {}
         self._images: dict[int, EncodedImage] = {}  # by the host's number
         self._batches: dict[int, _RemoteBatch] = {}
-        self._session: Session | None = None
+        self._session: LocalSession | None = None
 
     def serve(self) -> None:
         """Takes messages until the socket ends."""
@@ -116,7 +116,7 @@ class Server:
                 self._socket.sendall(part)
 
     @property
-    def _model(self) -> Session:
+    def _model(self) -> LocalSession:
         if self._session is None:
             raise InvalidRequest("no model is loaded")
         return self._session
@@ -127,7 +127,7 @@ class Server:
         self, number: int, token: _core.CancelToken, path: str, device: str, threads: int, mode: str, kept: int
     ) -> dict[str, Any]:
         engine = _core.Engine(path, device=device, threads=threads, mode=mode, prefix_bytes=kept, cancel=token)
-        self._session = Session(engine)
+        self._session = LocalSession(engine)
         names = (
             "device",
             "description",
@@ -269,7 +269,7 @@ class _RemoteBatch:
 
     def __init__(self, server: Server, request: Request, size: int, opening: Opening) -> None:
         self._server = server
-        self._worker = BatchWorker(request, size, opening)
+        self._worker = BatchWorker(server._model, request, size, opening)
         self._jobs: queue.SimpleQueue[tuple[int, Job] | None] = queue.SimpleQueue()
         threading.Thread(target=self._answer, name="kosmos-edge batch answers", daemon=True).start()
 

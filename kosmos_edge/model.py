@@ -28,7 +28,7 @@ from kosmos_edge.options import (
 from kosmos_edge.prompts import NO_GROUNDING, BoxSegment, prompt_format, split_template
 from kosmos_edge.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.results import Box, Corners, Event, Ranking, Result
-from kosmos_edge.session import EncodedImage, Session
+from kosmos_edge.session import EncodedImage, LocalSession, Session
 
 MAX_THREADS = 1024
 PREFIX_CACHE_MB = 128
@@ -119,7 +119,7 @@ class Model:
     """
 
     def __init__(self, engine: _core.Engine | Session, path: str | os.PathLike[str] = "") -> None:
-        self._session: Session | None = engine if isinstance(engine, Session) else Session(engine)
+        self._session: Session | None = LocalSession(engine) if isinstance(engine, _core.Engine) else engine
         self._process = os.getpid()
         self._path = Path(path)
         self._metadata: dict[str, Any] = dict(self._session.engine.metadata)

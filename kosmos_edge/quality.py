@@ -24,7 +24,7 @@ from kosmos_edge.quality_cases import Case
 from kosmos_edge.quality_metrics import HIT, answers, commonest_share, constant_box, iou, match, names, plain, share
 from kosmos_edge.quality_models import Source
 from kosmos_edge.results import Corners, Result
-from kosmos_edge.session import EncodedImage
+from kosmos_edge.session import EncodedImage, LocalSession
 
 ANSWER_TOKENS = 32  # longest answer to a question
 COUNT_KINDS = ("count", "count_shape", "count_color")
@@ -93,7 +93,10 @@ class _Run:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.session = model._open
+        session = model._open
+        if not isinstance(session, LocalSession):
+            raise InvalidRequest("quality: expected a model of this process, got one in a worker process")
+        self.session = session
         grounding = model.model_info["grounding"]
         self.grounds = grounding is not None
         self.first_location = grounding["first_location"] if grounding else 0

@@ -11,7 +11,7 @@ from kosmos_edge.answering import Answering
 from kosmos_edge.options import Options
 from kosmos_edge.prompts import PictureSegment
 from kosmos_edge.results import Ranking
-from kosmos_edge.session import EncodedImage, Session
+from kosmos_edge.session import EncodedImage, LocalSession, Session
 from kosmos_edge.tasks import Plan
 
 
@@ -35,15 +35,15 @@ class GenerateRequest:
         """Whether the answer may be computed beside others: beams of one answer are a batch of their own."""
         return self.options.num_beams == 1
 
-    def begin(self, image: Any, token: _core.CancelToken) -> Answering:
+    def begin(self, session: LocalSession, image: Any, token: _core.CancelToken) -> Answering:
         """The request about this picture, which is encoded here; the examples' pictures are encoded once."""
         plan = self.plan(image)
         for segment in plan.segments:
             if isinstance(segment, PictureSegment) and segment.source is not image:
                 source = segment.source
                 if id(source) not in self._known:
-                    self._known[id(source)] = self.session.encode(source, token)
-        return self.session.begin(self.name, plan, self.options, token, known=self._known)
+                    self._known[id(source)] = session.encode(source, token)
+        return session.begin(self.name, plan, self.options, token, known=self._known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class ScoreRequest:
     cancel: Any
     joins: bool = False
 
-    def begin(self, image: Any, token: _core.CancelToken) -> Ranking:
+    def begin(self, session: LocalSession, image: Any, token: _core.CancelToken) -> Ranking:
         """The ranking for this picture."""
-        return self.session.score(self.name, image, self.texts, self.before, self.after, self.normalize, token)
+        return session.score(self.name, image, self.texts, self.before, self.after, self.normalize, token)
 
 
 Request = GenerateRequest | ScoreRequest

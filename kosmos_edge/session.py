@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kosmos_edge import tasks
 from kosmos_edge._native import _core
@@ -80,8 +80,46 @@ class Prepared:
     decode_ms: float
 
 
-class Session:
-    """An engine with what every call needs of it; const, so that threads share it."""
+class Session(Protocol):
+    """What a Model needs of a loaded model, wherever it runs: LocalSession, or isolation.RemoteSession."""
+
+    @property
+    def engine(self) -> _core.Engine:
+        """Says what the model and its device are."""
+        ...
+
+    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+        """Decodes and encodes one picture, to be used more than once."""
+        ...
+
+    def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
+        """The whole answer."""
+        ...
+
+    def stream(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent) -> None:
+        """The answer as events, the last of which is Done."""
+        ...
+
+    def score(
+        self,
+        name: str,
+        image: Any,
+        texts: Sequence[str],
+        before: str,
+        after: str,
+        normalize: str,
+        token: _core.CancelToken,
+    ) -> Ranking:
+        """Texts by falling likelihood."""
+        ...
+
+    def batch_worker(self, request: Request, size: int, opener: Callable[[Any], Any]) -> Any:
+        """The threads that answer the request about many pictures: a BatchWorker, or one in the worker process."""
+        ...
+
+
+class LocalSession:
+    """An engine of this process with what every call needs of it; const, so that threads share it."""
 
     def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
@@ -176,7 +214,7 @@ class Session:
         """The threads that answer the request about many pictures."""
         from kosmos_edge.batch_worker import BatchWorker
 
-        return BatchWorker(request, size, opening)
+        return BatchWorker(self, request, size, opening)
 
     def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:
         """The logits that predict each of `ids` after the plan's prompt and the ids before it (teacher forcing).

@@ -1,6 +1,7 @@
 """isolation="process": the same API with the same answers and errors, from a worker process that may come and go."""
 
 import gc
+import inspect
 import io
 import os
 import threading
@@ -16,6 +17,7 @@ from PIL import Image
 from kosmos_edge import Cancelled, CancelToken, Done, InvalidRequest, KosmosError, Model, Ranking, Result, load
 from kosmos_edge.images import open_image
 from kosmos_edge.isolation import RemoteEmbedding, RemoteSession, remote_call
+from kosmos_edge.session import LocalSession, Session
 
 LONG = {"max_tokens": 15000, "choices": ["a dog " * 7000], "logprobs": True}  # takes many seconds; never run to its end
 
@@ -297,3 +299,14 @@ def test_the_command_line_has_it(scene: Path, monkeypatch: pytest.MonkeyPatch, c
         texts.append(capfd.readouterr().out)
     assert texts[0] == texts[1] and "scene.png" in texts[0]
     assert cli.run(["caption", str(scene), "--isolation", "maybe"]) == 2
+
+
+def test_both_kinds_of_sessions_have_the_same_form() -> None:
+    """No more is inherited than works: a remote session has the protocol's calls and none of an engine's."""
+    calls = [name for name, value in vars(Session).items() if callable(value) and not name.startswith("_")]
+    assert set(calls) == {"encode", "run", "stream", "score", "batch_worker"}
+    for name in calls:
+        expected = list(inspect.signature(getattr(Session, name)).parameters)
+        for kind in (LocalSession, RemoteSession):
+            assert list(inspect.signature(getattr(kind, name)).parameters) == expected, (kind, name)
+    assert not issubclass(RemoteSession, LocalSession) and not hasattr(RemoteSession, "begin")
