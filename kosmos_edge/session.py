@@ -113,7 +113,7 @@ class Session(Protocol):
         """Texts by falling likelihood."""
         ...
 
-    def batch_worker(self, request: Request, size: int, opener: Callable[[Any], Any]) -> Any:
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
         """The threads that answer the request about many pictures: a BatchWorker, or one in the worker process."""
         ...
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kosmos_edge import _core
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # folder of csrc/ -> folders that its files may include from
@@ -164,3 +166,24 @@ def test_only_the_command_line_imports_the_command_line():
         and (found := {module for module in imported if module.startswith("cli")})
     }
     assert upward == UPWARD
+
+
+# Prose that says what published code something is written after is no dependency on it.
+CODE_ONLY = re.compile(r"//.*|\"\"\".*?\"\"\"|(?m:#.*$)", re.S)
+
+
+def test_a_model_is_named_in_its_own_files_and_rows_alone():
+    names = _core.testing.model_schemas()
+    assert set(names) >= {"kosmos1", "kosmos2"}
+    rows = {"csrc/models/registry.cpp", "convert/models/__init__.py"}
+    published = {"kosmos_edge/hub.py", "kosmos_edge/hub_pull.py"}  # what can be downloaded, by its makers' names
+    files = [p for f in ("csrc", "kosmos_edge", "convert") for p in (ROOT / f).rglob("*")]
+    sources = [p for p in files if p.suffix in {".h", ".cpp", ".inl", ".cu", ".cuh", ".py", ".pyi"}]
+    assert len(sources) > 150
+    for path in sources:
+        name = str(path.relative_to(ROOT))
+        text = path.read_text(encoding="utf-8")
+        code = re.sub(r"//.*", "", text) if name.startswith("csrc") else CODE_ONLY.sub("", text)
+        for model in names:
+            if name not in rows | published and path.stem != model:
+                assert model not in code.lower(), f"{name} knows {model}"
