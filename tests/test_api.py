@@ -334,6 +334,25 @@ def test_sampling_is_seeded(model: Model) -> None:
     assert model.caption(picture(), temperature=1.0, top_k=1, max_tokens=16).token_ids == greedy.token_ids
 
 
+def test_the_smallest_temperatures_and_top_p_are_greedy(model: Model) -> None:
+    greedy = model.caption(picture(), max_tokens=12).token_ids
+    for temperature in (1e-12, 1e-38, 2e-39, 1e-44, 1e-46, 5e-324):
+        for more in ({}, {"top_k": 5}, {"top_p": 0.9}):
+            assert model.caption(picture(), temperature=temperature, seed=3, max_tokens=12, **more).token_ids == greedy
+    for top_p in (1e-30, 1e-46, 5e-324):
+        assert model.caption(picture(), temperature=5.0, top_p=top_p, max_tokens=12).token_ids == greedy
+    for seed in (0, 2**63, 2**64 - 1):
+        assert model.caption(picture(), temperature=1.0, seed=seed, max_tokens=3).token_ids
+
+
+@pytest.mark.parametrize("length_penalty", [-10.0, -3.0, 0.0, 3.0, 10.0])
+def test_beams_at_the_ends_of_the_length_penalty(model: Model, length_penalty: float) -> None:
+    """A score below any fixed number is still the score of an answer."""
+    result = model.caption(picture(), num_beams=2, length_penalty=length_penalty, max_tokens=100)
+    assert result.token_ids
+    check(result, model)
+
+
 def test_beams(model: Model) -> None:
     result = model.caption(picture(), num_beams=3, max_tokens=12)
     check(result, model)

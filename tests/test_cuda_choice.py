@@ -48,9 +48,9 @@ def some_ranges(rng: np.random.Generator, cols: int, most: int) -> list[tuple[in
 def some_rule(rng: np.random.Generator, cols: int):
     """Any rule that a request may make."""
     allowed = [(0, cols)] if rng.random() < 0.3 else some_ranges(rng, cols, 40)
-    temperature = float(rng.choice([0, 0.01, 0.7, 1, 5, 100]))
+    temperature = float(rng.choice([0, 1e-45, 1e-39, 3e-38, 0.01, 0.7, 1, 5, 100]))
     top_k = int(rng.choice([0, 0, 1, 2, 50, cols, cols + 1]))
-    top_p = float(rng.choice([1, 1, 1e-6, 0.3, 0.9, 0.999]))
+    top_p = float(rng.choice([1, 1, 1e-45, 1e-6, 0.3, 0.9, 0.999]))
     return allowed, temperature, top_k, top_p, float(rng.random())
 
 
@@ -104,6 +104,17 @@ def test_a_draw(both) -> None:
         rules = [([(0, cols)], 0.8, top_k, top_p, float(u)) for u in randoms]
         for ops in both:
             assert [c[0] for c in ops.choose(f32(logits), draws, cols, 0, rules)] == want
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-40, 2.9e-39, 3e-39, 1e-38])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (9, 1.0), (0, 0.9), (9, 0.5), (0, 1e-45)])
+def test_the_smallest_temperatures_draw_the_best(both, temperature: float, top_k: int, top_p: float) -> None:
+    rng = np.random.default_rng(4)
+    cols = 1500
+    logits = f32(rng.standard_normal((4, cols)) * 3)
+    rules = [([(0, cols)], temperature, top_k, top_p, u) for u in (1e-12, 0.3, 0.7, 0.999999)]
+    for ops in both:
+        assert [c[0] for c in ops.choose(logits, 4, cols, 0, rules)] == logits.reshape(4, cols).argmax(1).tolist()
 
 
 @pytest.mark.parametrize("cols", [64, 2048, 40000])

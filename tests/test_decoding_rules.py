@@ -127,6 +127,30 @@ def test_top_k_and_top_p_keep_the_right_tokens():
     assert T.sample([1.0, 5.0, 5.0], 0.0, 0, 1.0, 0, 3) == [1, 1, 1]
 
 
+SMALLEST = [1e-6, 1e-30, 1.2e-38, 5e-39, 2.9e-39, 1e-39, 1e-42, 1e-45, 1e-46, 1e-300]  # some are denormal as floats
+
+
+@pytest.mark.parametrize("temperature", SMALLEST)
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (3, 1.0), (0, 0.9), (3, 0.5), (10**9, 1e-45)])
+def test_the_smallest_temperatures_are_greedy(temperature, top_k, top_p):
+    """Near scores and far ones, scores that may not come; among equals of the highest any may be drawn."""
+    for scores in ([0.0, 3.0, 2.999, -50.0], [NEG, -1e38, -2.0, NEG, -2.5], [7.0] + [6.9] * 600):
+        assert set(T.sample(scores, temperature, top_k, top_p, 1, 50)) == {int(np.argmax(scores))}
+    assert set(T.sample([5.0, 1.0, 5.0], temperature, 0, 1.0, 1, 200)) <= {0, 2}
+
+
+@pytest.mark.parametrize("top_p", [1e-7, 1e-38, 1e-45])
+def test_the_smallest_top_p_keeps_the_best(top_p):
+    assert set(T.sample([0.0, 0.1, 0.05], 100.0, 0, top_p, 0, 200)) == {1}
+
+
+def test_top_p_above_0_stays_above_0_as_a_float():
+    params = _core.GenerateParams()
+    for given, held in [(1e-46, 2.0**-149), (1e-300, 2.0**-149), (0.5, 0.5), (1.0, 1.0), (0.0, 0.0)]:
+        params.top_p = given
+        assert params.top_p == held
+
+
 def test_same_seed_same_ids():
     scores = [0.1 * i for i in range(50)]
     assert T.sample(scores, 1.0, 0, 1.0, 11, 50) == T.sample(scores, 1.0, 0, 1.0, 11, 50)

@@ -13,6 +13,15 @@ namespace ke {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
+float Sampling::scale() const {
+  return std::min(1 / temperature, std::numeric_limits<float>::max());  // not infinity: times 0 that is no number
+}
+
+float narrow_top_p(double top_p) {
+  const float narrow = static_cast<float>(top_p);
+  return top_p > 0 ? std::max(narrow, std::numeric_limits<float>::denorm_min()) : narrow;
+}
+
 double Choice::log_probability() const { return static_cast<double>(logit) - top - std::log(sum); }
 
 void check_rules(std::span<const ChoiceRule> rules, int64_t rows, int64_t cols) {
@@ -50,7 +59,7 @@ int32_t Picker::pick(std::span<const float> scores, const Sampling& s, double ra
   if (s.temperature == 0) return best;
 
   weights_.resize(scores.size());
-  double total = exp_weights(scores, scores[best], 1 / s.temperature, weights_);
+  double total = exp_weights(scores, scores[best], s.scale(), weights_);
   if (s.top_k > 0 && static_cast<size_t>(s.top_k) < scores.size()) {
     sorted_.assign(scores.begin(), scores.end());
     std::nth_element(sorted_.begin(), sorted_.begin() + (s.top_k - 1), sorted_.end(), std::greater<>());

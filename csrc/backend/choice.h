@@ -16,7 +16,14 @@ struct Sampling {
   float temperature = 0;  // 0: the token of the highest score (the lowest id among equals)
   int32_t top_k = 0;      // 0: off
   float top_p = 1;        // 1: off
+
+  // What score differences are multiplied by: 1 / temperature, or the largest float where that is beyond it.
+  // temperature > 0.
+  float scale() const;
 };
+
+// top_p as the float that Sampling holds: what is above 0 stays above 0.
+float narrow_top_p(double top_p);
 
 struct ChoiceRule {
   std::vector<IdRange> allowed;  // ascending, without overlap; at least one, and none empty

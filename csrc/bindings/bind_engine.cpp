@@ -186,9 +186,12 @@ void bind_engine(nb::module_& m) {
   .def_prop_rw(                                                        \
       #field, [](const GenerateParams& p) { return p.sampler.field; }, \
       [](GenerateParams& p, type value) { p.sampler.field = value; })
-          KE_SAMPLER_FIELD(float, temperature) KE_SAMPLER_FIELD(int32_t, top_k) KE_SAMPLER_FIELD(float, top_p)
-              KE_SAMPLER_FIELD(uint64_t, seed) KE_SAMPLER_FIELD(int32_t, no_repeat_ngram_size);
+          KE_SAMPLER_FIELD(float, temperature) KE_SAMPLER_FIELD(int32_t, top_k) KE_SAMPLER_FIELD(uint64_t, seed)
+              KE_SAMPLER_FIELD(int32_t, no_repeat_ngram_size)
 #undef KE_SAMPLER_FIELD
+      .def_prop_rw(
+          "top_p", [](const GenerateParams& p) { return p.sampler.top_p; },
+          [](GenerateParams& p, double value) { p.sampler.top_p = narrow_top_p(value); });
 
   nb::class_<Generation>(m, "Generation", "An answer in token ids.")
       .def_ro("prompt_ids", &Generation::prompt_ids)

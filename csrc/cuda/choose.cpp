@@ -19,7 +19,7 @@ RuleRow rule_row(const ChoiceRule& rule, int64_t cols, int32_t first_range) {
   row.ranges = static_cast<int32_t>(rule.allowed.size());
   row.drawn = s.temperature != 0;
   row.sorted = row.drawn && (s.top_p < 1 || (s.top_k > 0 && s.top_k < cols));
-  row.scale = row.drawn ? 1 / s.temperature : 0;
+  row.scale = row.drawn ? s.scale() : 0;
   row.top_k = s.top_k;
   row.top_p = s.top_p;
   return row;

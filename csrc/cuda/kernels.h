@@ -123,7 +123,7 @@ struct RuleRow {
   double random;
   int32_t first_range, ranges;
   int32_t drawn, sorted;  // by temperature; with top_k or top_p too
-  float scale, top_p;     // 1 / temperature
+  float scale, top_p;     // scale: of Sampling
   int32_t top_k, pad;
 };
 // What a stretch comes to: the best allowed token by rank (choice.cuh; 0: none), the highest logit.

@@ -11,8 +11,6 @@
 namespace ke {
 namespace {
 
-constexpr float kNotYet = -1e9f;  // the score of a place among the finished that nothing has taken
-
 struct Hypothesis {
   std::vector<int32_t> ids;  // the answer so far
   std::vector<float> logprobs;
@@ -54,9 +52,7 @@ class BeamSearch {
     first.constraint = std::move(constraint);
     first.logits = prefill(model_, prompt_, *first.cache, cancel_, &out.reused);
     running_.push_back(std::move(first));
-    Hypothesis nothing;
-    nothing.score = kNotYet;
-    finished_.assign(width_, nothing);
+    finished_.assign(width_, Hypothesis());
     out.prefill_ms = ms(start);
 
     const auto decode_start = std::chrono::steady_clock::now();
@@ -129,8 +125,10 @@ class BeamSearch {
       Hypothesis h = extend(top[i]);
       h.score = top[i].score / penalty();
       h.finished = true;
-      const auto at = std::upper_bound(finished_.begin(), finished_.end(), h,
-                                       [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
+      // Before every place that nothing has taken, however low a negative length penalty makes the score.
+      const auto at =
+          std::upper_bound(finished_.begin(), finished_.end(), h,
+                           [](const Hypothesis& a, const Hypothesis& b) { return !b.finished || a.score > b.score; });
       finished_.insert(at, std::move(h));
       finished_.pop_back();
     }
