@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
@@ -50,19 +51,13 @@ class Reader:
         logprobs: ln p of the answer's tokens, NaN where unknown. stop: the text ends before the first of these.
         """
         text, found = _core.read_answer(self.engine, kept, answer, logprobs, stop)
-        entities = []
-        for phrase, start, end, score, phrase_score, boxes, cells, scores in found:
-            out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
-            entities.append(Entity(phrase, (start, end), out, score, phrase_score))
-        return text, entities
+        return text, [self.entity(values) for values in found]
 
-    def has_stop(self, kept: Sequence[int], answer: Sequence[int], stop: Sequence[str]) -> bool:
-        """Whether the answer's text contains one of these."""
-        return _core.answer_has_stop(self.engine, kept, answer, stop)
-
-    def settled(self, text: str) -> int:
-        """Characters of an answer's text that no later token can change, its last word apart."""
-        return len(_core.settled_text(self.engine, text))
+    def entity(self, found: tuple[Any, ...]) -> Entity:
+        """An entity in the native module's form."""
+        phrase, start, end, score, phrase_score, boxes, cells, scores = found
+        out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
+        return Entity(phrase, (start, end), out, score, phrase_score)
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
         """transformers' tuple for a whole sequence: blanks cleaned up, the caption behind the last picture."""
@@ -80,46 +75,28 @@ def read_hf_text(text: str, bins: int) -> tuple[str, list[HfEntity]]:
 
 
 class StreamReader:
-    """Turns a growing answer into events whose text deltas add up to the final text.
+    """Turns a growing answer into events whose text deltas add up to the final text; the native AnswerStream does it.
 
     Three things hold text back: the last word (a later token may close up the blank before it, or lengthen it), what
     a stop text might still cut off (entities too), and what the model's parser does not call settled.
     """
 
-    def __init__(self, reader: Reader, stop: Sequence[str]) -> None:
-        self._reader = reader
-        self._hold = max((len(text) for text in stop), default=1) - 1
-        self._given = ""
-        self._entities = 0
+    def __init__(self, reader: Reader, kept: Sequence[int], stop: Sequence[str]) -> None:
+        """kept: those prompt ids that the text is to begin with."""
+        self._reader, self._kept, self._stop = reader, kept, stop
+        self._native = _core.AnswerStream(reader.engine, kept, stop)
 
-    def feed(self, kept: Sequence[int], answer: Sequence[int], logprobs: Sequence[float]) -> list[Event]:
-        """The events that the newest token brings about."""
-        text, entities = self._reader.read(kept, answer, logprobs)
-        safe = len(text) - self._hold
-        events: list[Event] = []
-        for entity in entities[self._entities :]:
-            if entity.span[1] > safe:
-                break
-            events += self._entity(text, entity)
-        return events + self._advance(text, min(max(text.rfind(" "), 0), safe))
+    def push(self, token_id: int, logprob: float) -> bool:
+        """Reads the newest token; whether the answer's text contains a stop text now."""
+        return self._native.push(token_id, logprob)
 
-    def finish(self, text: str, entities: Sequence[Entity]) -> list[Event]:
-        """The rest, now that the answer is whole."""
-        events: list[Event] = []
-        for entity in entities[self._entities :]:
-            events += self._entity(text, entity)
-        if text.startswith(self._given) and len(text) > len(self._given):
-            events.append(TextDelta(text[len(self._given) :]))
-        return events
+    def events(self) -> list[Event]:
+        """What came about since the last call."""
+        return self._events(self._native.events())
 
-    def _entity(self, text: str, entity: Entity) -> list[Event]:
-        self._entities += 1
-        return [*self._advance(text, max(entity.span[1], 0)), EntityEvent(entity)]
+    def finish(self, answer: Sequence[int], logprobs: Sequence[float]) -> list[Event]:
+        """The rest, now that these ids are the whole answer."""
+        return self._events(self._native.finish(self._reader.engine, self._kept, answer, logprobs, self._stop))
 
-    def _advance(self, text: str, limit: int) -> list[Event]:
-        limit = min(limit, self._reader.settled(text))
-        if limit <= len(self._given) or not text.startswith(self._given):
-            return []
-        delta = text[len(self._given) : limit]
-        self._given = text[:limit]
-        return [TextDelta(delta)]
+    def _events(self, found: list[Any]) -> list[Event]:
+        return [TextDelta(v) if isinstance(v, str) else EntityEvent(self._reader.entity(v)) for v in found]

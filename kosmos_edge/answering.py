@@ -50,14 +50,13 @@ class Answering:
         self._token, self._emit, self._prompt, self._reader, self._start = token, emit, prompt, reader, start
         grounding = engine.info["grounding"] if plan.one_object else None  # has the tags around boxes
         self._object = (grounding["object_begin"], grounding["object_end"]) if grounding else None
-        self._events = StreamReader(reader, options.stop) if emit is not None else None
         self._kept = _core.kept_ids(engine, engine.prompt_ids(prompt.segments), plan.keep_prompt)
-        self._ids: list[int] = []
-        self._logprobs: list[float] = []
+        watched = emit is not None or plan.one_object or bool(options.stop)
+        self._stream = StreamReader(reader, self._kept, options.stop) if watched else None
+        self._tokens = 0
         self._stopped = False
         self.segments = prompt.segments
         self.params = _params(options)
-        watched = self._events is not None or plan.one_object or bool(options.stop)
         self.on_token: Callable[[int, float], bool] | None = self._watch if watched else None
 
     def run(self, token: _core.CancelToken) -> Result:
@@ -67,27 +66,28 @@ class Answering:
     def _watch(self, token_id: int, logprob: float) -> bool:
         if is_cancelled(self._options.cancel):
             self._token.cancel()
-        self._ids.append(token_id)
-        self._logprobs.append(logprob)
-        stop = self._options.stop
-        if stop and self._reader.has_stop(self._kept, self._ids, stop):
-            self._stopped = True
-            return False
-        if self._events is not None and self._emit is not None:
-            for event in self._events.feed(self._kept, self._ids, self._logprobs):
-                self._emit(event)
+        self._tokens += 1
+        if self._stream is not None:
+            if self._stream.push(token_id, logprob):
+                self._stopped = True
+                return False
+            if self._emit is not None:
+                for event in self._stream.events():
+                    self._emit(event)
         if self._object is None:
             return True
         begin, end = self._object
-        return token_id != end and (len(self._ids) > 1 or token_id == begin)
+        return token_id != end and (self._tokens > 1 or token_id == begin)
 
     def result(self, generation: _core.Generation) -> Result:
         """The Result of the engine's answer; the last events are emitted."""
         text, entities = self._reader.read(self._kept, generation.token_ids, generation.logprobs, self._options.stop)
+        ids, logprobs = generation.token_ids, generation.logprobs
         if self._plan.one_object and not entities:  # the token that showed that no box begins says nothing more
-            text = self._reader.read(self._kept, [], [])[0]
-        if self._events is not None and self._emit is not None:
-            for event in self._events.finish(text, entities):
+            ids, logprobs = [], []
+            text = self._reader.read(self._kept, ids, logprobs)[0]
+        if self._stream is not None and self._emit is not None:
+            for event in self._stream.finish(ids, logprobs):
                 self._emit(event)
         reason = "stop_string" if self._stopped else "stop" if self._plan.one_object else generation.finish_reason
         result = Result(

@@ -1,10 +1,5 @@
 // Prompt formats and the reading of answers, which the C interface shares.
-#include <cmath>
-#include <optional>
-
-#include <nanobind/stl/optional.h>
-
-#include "bindings/bind_common.h"
+#include "bindings/answer_values.h"
 #include "engine/engine.h"
 #include "tasks/answer.h"
 #include "tasks/prompts.h"
@@ -12,25 +7,29 @@
 namespace ke {
 namespace {
 
-std::optional<double> known(double score) { return std::isnan(score) ? std::nullopt : std::optional(score); }
-
-// (text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])])
-nb::tuple answer_tuple(const Answer& answer) {
-  nb::list entities;
-  for (const AnswerEntity& e : answer.entities) {
-    nb::list boxes, cells, scores;
-    for (const AnswerBox& b : e.boxes) {
-      boxes.append(nb::make_tuple(b.box.x1, b.box.y1, b.box.x2, b.box.y2));
-      cells.append(b.cells);
-      scores.append(known(b.score));
-    }
-    entities.append(
-        nb::make_tuple(e.phrase, e.start, e.end, known(e.score), known(e.phrase_score), boxes, cells, scores));
-  }
-  return nb::make_tuple(answer.text, entities);
-}
-
 AnswerReader reader_of(const Engine& e) { return {*e.tokenizer(), *e.model().info().answers}; }
+
+void bind_stream(nb::module_& m) {
+  nb::class_<AnswerStream>(m, "AnswerStream", "Events of a growing answer, whose texts add up to its text.")
+      .def(
+          "__init__",
+          [](AnswerStream* self, const Engine& e, const std::vector<int32_t>& kept,
+             const std::vector<std::string>& stop) { new (self) AnswerStream(reader_of(e), kept, stop); },
+          nb::arg("engine"), nb::arg("kept"), nb::arg("stop"), nb::keep_alive<1, 2>())
+      .def("push", &AnswerStream::push, nb::arg("id"), nb::arg("logprob"),
+           "Reads the newest token; whether the answer's text contains a stop text now. Raises InvalidRequest.")
+      .def(
+          "events", [](AnswerStream& s) { return event_list(s.events()); },
+          "What came about since the last call: str for text, and entities in the form of read_answer.")
+      .def(
+          "finish",
+          [](AnswerStream& s, const Engine& e, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
+             const std::vector<float>& logprobs, const std::vector<std::string>& stop) {
+            return event_list(s.finish(reader_of(e).read(kept, answer, logprobs, stop)));
+          },
+          nb::arg("engine"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"),
+          "The rest of the events of the whole answer, which read_answer gives for these.");
+}
 
 std::vector<std::pair<std::string, std::string>> expand(std::string_view format, std::string_view question,
                                                         std::string_view phrase) {
@@ -67,17 +66,7 @@ void bind_tasks(nb::module_& m) {
       nb::arg("engine"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"),
       "(text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer\n"
       "behind the kept ids; scores are None where unknown. Raises InvalidRequest.");
-  m.def(
-      "answer_has_stop",
-      [](const Engine& e, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-         const std::vector<std::string>& stop) { return reader_of(e).has_stop(kept, answer, stop); },
-      nb::arg("engine"), nb::arg("kept"), nb::arg("answer"), nb::arg("stop"),
-      "Whether the answer's text contains one of the stop texts. Raises InvalidRequest.");
-  m.def(
-      "settled_text",
-      [](const Engine& e, const std::string& text) { return text.substr(0, reader_of(e).settled(text)); },
-      nb::arg("engine"), nb::arg("text"),
-      "The beginning of an answer's text that no later token can change, its last word apart.");
+  bind_stream(m);
 }
 
 }  // namespace ke

@@ -22,4 +22,5 @@ NB_MODULE(_core, m) {
   ke::bind_bench(m);
   ke::bind_testing(m);
   ke::bind_layers(m);
+  ke::bind_testing_text(m);
 }

@@ -21,6 +21,7 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
                    const OnToken& on_token)
     : model_(model),
       tokenizer_(tokenizer),
+      stop_(tokenizer, params.stop),
       prompt_(std::move(prompt)),
       params_(params),
       on_token_(on_token),
@@ -174,13 +175,9 @@ void Sequence::add(int32_t id, float logprob) {
   const bool go_on = !on_token_ || on_token_(id, logprob);
   if (constraint_ && constraint_->complete()) return finish(FinishReason::Choice);
   if (id == model_.info().eos) return finish(FinishReason::Eos);
-  if (!params_.stop.empty()) {
-    const std::string text = tokenizer_.decode(out_.ids);
-    for (const std::string& s : params_.stop) {
-      if (text.find(s) == std::string::npos) continue;
-      out_.stop_string = s;
-      return finish(FinishReason::StopString);
-    }
+  if (const std::string* stop = stop_.push(id)) {
+    out_.stop_string = *stop;
+    return finish(FinishReason::StopString);
   }
   if (!go_on) return finish(FinishReason::Callback);
   if (static_cast<int32_t>(out_.ids.size()) == params_.max_tokens) finish(FinishReason::Length);

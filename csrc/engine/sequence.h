@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/generate.h"
+#include "text/stop_finder.h"
 
 namespace ke {
 
@@ -75,6 +76,7 @@ class Sequence {
 
   const Model& model_;
   const Tokenizer& tokenizer_;
+  StopFinder stop_;
   const Prompt prompt_;
   const GenerateParams params_;
   const OnToken& on_token_;

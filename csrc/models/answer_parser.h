@@ -2,10 +2,8 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <string_view>
-#include <vector>
 
-#include "text/grounding.h"
+#include "text/answer_text.h"
 #include "text/tokenizer.h"
 
 namespace ke {
@@ -13,11 +11,9 @@ namespace ke {
 class AnswerParser {
  public:
   virtual ~AnswerParser() = default;
-  // Text without blanks at its ends, and entities; a phrase is empty where the model wrote a box without one.
-  // InvalidRequest for an id outside the vocabulary.
-  virtual Grounded parse(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) const = 0;
-  // How many bytes of a text that parse() gave, its last word apart, no later token can change.
-  virtual size_t settled(std::string_view text) const = 0;
+  // Reads one answer as its ids arrive; the tokenizer must outlive it. A phrase is empty where the model wrote a box
+  // without one.
+  virtual std::unique_ptr<AnswerText> open(const Tokenizer& tokenizer) const = 0;
 };
 
 // All that the model writes is text, tags included; there are no entities.

@@ -22,16 +22,6 @@ double mean_probability(std::span<const double> logprobs) {
   return probability(sum_of(logprobs) / static_cast<double>(logprobs.size()));
 }
 
-// Byte of the code point with this number; the text's ends where it lies outside.
-size_t byte_of(std::string_view text, int64_t code_point) {
-  size_t at = 0;
-  for (; code_point > 0 && at < text.size(); --code_point) {
-    do ++at;
-    while (at < text.size() && utf8::is_continuation(text[at]));
-  }
-  return at;
-}
-
 int64_t code_points(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return !utf8::is_continuation(c); });
 }
@@ -45,59 +35,62 @@ void strip_end(std::string& text) {
   }
 }
 
+// With scores, from ln p of the answer's tokens; places in bytes are those of the text as it is now.
+AnswerEntity scored(Entity e, const AnswerText& text, size_t kept, std::span<const float> logprobs) {
+  const auto known = [&](int32_t index) {
+    const size_t i = static_cast<size_t>(index);
+    return i >= kept && i - kept < logprobs.size() ? double{logprobs[i - kept]} : kUnknown;
+  };
+  const bool nameless = e.phrase_tokens.first == e.phrase_tokens.second;
+  AnswerEntity out{nameless ? "" : std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown, kUnknown};
+  std::vector<double> all, words;
+  for (size_t i = 0; i < e.boxes.size(); i++) {
+    const double pair[2] = {known(e.tokens[i].first), known(e.tokens[i].second)};
+    all.insert(all.end(), pair, pair + 2);
+    out.boxes.push_back({e.boxes[i], e.cells[i], mean_probability(pair)});
+  }
+  out.score = mean_probability(all);
+  for (int32_t i = e.phrase_tokens.first; i < e.phrase_tokens.second; i++) words.push_back(known(i));
+  out.phrase_score = probability(sum_of(words));
+  out.begin_byte = text.byte_of(out.start);
+  out.end_byte = std::max(out.begin_byte, text.byte_of(out.end));
+  return out;
+}
+
+// The code points of the text that the kept ids give by themselves.
+int64_t push_kept(AnswerText& text, const AnswerReader& reader, const std::vector<int32_t>& kept) {
+  const std::unique_ptr<AnswerText> alone = reader.open();
+  for (const int32_t id : kept) {
+    text.push(id);
+    alone->push(id);
+  }
+  alone->finish();
+  return code_points(alone->text());
+}
+
 }  // namespace
 
 Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
                           const std::vector<float>& logprobs, const std::vector<std::string>& stop) const {
-  std::vector<int32_t> ids = kept;
-  ids.insert(ids.end(), answer.begin(), answer.end());
-  Grounded grounded = parse(ids);
-  const auto known = [&](int32_t index) {
-    const size_t i = static_cast<size_t>(index);
-    return i >= kept.size() && i - kept.size() < logprobs.size() ? double{logprobs[i - kept.size()]} : kUnknown;
-  };
-  Answer out{std::move(grounded.text), {}};
-  for (Entity& e : grounded.entities) {
-    AnswerEntity entity{std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown, kUnknown};
-    std::vector<double> all, words;
-    for (size_t i = 0; i < e.boxes.size(); i++) {
-      const double pair[2] = {known(e.tokens[i].first), known(e.tokens[i].second)};
-      all.insert(all.end(), pair, pair + 2);
-      entity.boxes.push_back({e.boxes[i], e.cells[i], mean_probability(pair)});
-    }
-    entity.score = mean_probability(all);
-    for (int32_t i = e.phrase_tokens.first; i < e.phrase_tokens.second; i++) words.push_back(known(i));
-    entity.phrase_score = probability(sum_of(words));
-    out.entities.push_back(std::move(entity));
-  }
-  if (const size_t cut = stop_at(out.text, kept, stop); cut != std::string::npos) {
-    out.text.resize(cut);
-    strip_end(out.text);
-    const int64_t length = code_points(out.text);
-    std::erase_if(out.entities, [&](const AnswerEntity& e) { return e.end > length; });
-  }
+  const std::unique_ptr<AnswerText> text = open();
+  const int64_t prompt = push_kept(*text, *this, kept);
+  for (const int32_t id : answer) text->push(id);
+  text->finish();
+  Answer out{std::string(text->text()), {}};
+  for (size_t i = 0; i < text->entity_count(); i++)
+    out.entities.push_back(scored(text->entity(i), *text, kept.size(), logprobs));
+  size_t cut = std::string::npos;
+  for (const std::string& word : stop) cut = std::min(cut, out.text.find(word, text->byte_of(prompt)));
+  if (cut == std::string::npos) return out;
+  out.text.resize(cut);
+  strip_end(out.text);
+  const int64_t length = code_points(out.text);
+  std::erase_if(out.entities, [&](const AnswerEntity& e) { return e.end > length; });
   for (AnswerEntity& e : out.entities) {
-    e.begin_byte = byte_of(out.text, e.start);
-    e.end_byte = std::max(e.begin_byte, byte_of(out.text, e.end));
+    e.begin_byte = std::min(e.begin_byte, out.text.size());
+    e.end_byte = std::min(e.end_byte, out.text.size());
   }
   return out;
-}
-
-bool AnswerReader::has_stop(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-                            const std::vector<std::string>& stop) const {
-  if (stop.empty()) return false;
-  std::vector<int32_t> ids = kept;
-  ids.insert(ids.end(), answer.begin(), answer.end());
-  return stop_at(parse(ids).text, kept, stop) != std::string::npos;
-}
-
-size_t AnswerReader::stop_at(const std::string& text, const std::vector<int32_t>& kept,
-                             const std::vector<std::string>& stop) const {
-  size_t first = std::string::npos;
-  if (stop.empty()) return first;
-  const size_t begin = kept.empty() ? 0 : byte_of(text, code_points(parse(kept).text));
-  for (const std::string& word : stop) first = std::min(first, text.find(word, begin));
-  return first;
 }
 
 // The position behind the last picture; 0 where there is none.
@@ -131,43 +124,74 @@ std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>&
   return from(begin);
 }
 
-AnswerStream::AnswerStream(const AnswerReader& reader, const std::vector<std::string>& stop) : reader_(reader) {
-  for (const std::string& s : stop) hold_ = std::max(hold_, s.size() - 1);
+AnswerStream::AnswerStream(const AnswerReader& reader, const std::vector<int32_t>& kept,
+                           const std::vector<std::string>& stop)
+    : stop_(stop),
+      answer_(reader.open()),
+      kept_ids_(kept.size()),
+      kept_code_points_(push_kept(*answer_, reader, kept)) {
+  for (const std::string& s : stop_) hold_ = std::max(hold_, s.size() - 1);
 }
 
-std::vector<AnswerEvent> AnswerStream::feed(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-                                            const std::vector<float>& logprobs) {
-  const Answer now = reader_.read(kept, answer, logprobs);
-  size_t safe = now.text.size() - std::min(hold_, now.text.size());
-  while (safe > 0 && safe < now.text.size() && utf8::is_continuation(now.text[safe])) --safe;
+bool AnswerStream::push(int32_t id, float logprob) {
+  answer_->push(id);
+  logprobs_.push_back(logprob);
+  return !stop_.empty() && finds_stop();
+}
+
+bool AnswerStream::finds_stop() {
+  const size_t known = answer_->unchanged();  // no stop text ends in these bytes
+  const std::string_view text = answer_->text();
+  const size_t from = std::max(answer_->byte_of(kept_code_points_), known - std::min(known, hold_));
+  return std::any_of(stop_.begin(), stop_.end(),
+                     [&](const std::string& s) { return text.find(s, from) != std::string_view::npos; });
+}
+
+std::vector<AnswerEvent> AnswerStream::events() {
+  const std::string_view text = answer_->text();
+  const size_t settled = answer_->settled();
+  size_t safe = text.size();
+  if (!stop_.empty()) {  // a stop text may yet begin before what is not settled
+    safe = std::min(safe, settled);
+    safe -= std::min(safe, hold_);
+  }
+  while (safe > 0 && safe < text.size() && utf8::is_continuation(text[safe])) --safe;
   std::vector<AnswerEvent> out;
-  while (entities_ < now.entities.size() && now.entities[entities_].end_byte <= safe)
-    entity(now.text, now.entities[entities_], out);
-  const size_t blank = now.text.rfind(' ');
-  advance(now.text, std::min(blank == std::string::npos ? 0 : blank, safe), out);
+  for (; entities_ < answer_->entity_count(); ++entities_) {
+    AnswerEntity next = scored(answer_->entity(entities_), *answer_, kept_ids_, logprobs_);
+    if (next.end_byte > safe) break;
+    advance(text, std::min(next.end_byte, settled), out);
+    out.emplace_back(std::move(next));
+  }
+  advance(text, std::min({answer_->last_word(), safe, settled}), out);
   return out;
 }
 
 std::vector<AnswerEvent> AnswerStream::finish(const Answer& answer) {
   std::vector<AnswerEvent> out;
-  while (entities_ < answer.entities.size()) entity(answer.text, answer.entities[entities_], out);
-  if (answer.text.starts_with(given_) && answer.text.size() > given_.size())
-    out.emplace_back(answer.text.substr(given_.size()));
+  const size_t literal = std::min(answer.text.find('<'), answer.text.size());
+  const bool goes_on = answer.text.starts_with(given_);
+  for (; entities_ < answer.entities.size(); ++entities_) {
+    if (goes_on) advance(answer.text, std::min(answer.entities[entities_].end_byte, literal), out);
+    out.emplace_back(answer.entities[entities_]);
+  }
+  if (goes_on) advance(answer.text, answer.text.size(), out);
   return out;
 }
 
-void AnswerStream::entity(const std::string& text, const AnswerEntity& e, std::vector<AnswerEvent>& out) {
-  ++entities_;
-  advance(text, e.end_byte, out);
-  out.emplace_back(e);
-}
-
-void AnswerStream::advance(const std::string& text, size_t limit, std::vector<AnswerEvent>& out) {
-  limit = std::min(limit, reader_.settled(text));
-  if (limit <= given_.size() || !text.starts_with(given_)) return;
-  out.emplace_back(text.substr(given_.size(), limit - given_.size()));
-  given_.resize(0);
-  given_.append(text, 0, limit);
+// What was given away before stays the beginning of the text: no later id changes what is settled. Blanks wait for what
+// follows them: the text may end here.
+void AnswerStream::advance(std::string_view text, size_t limit, std::vector<AnswerEvent>& out) {
+  limit = std::max(limit, given_.size());
+  for (size_t at = limit; at > given_.size();) {
+    do --at;
+    while (at > given_.size() && utf8::is_continuation(text[at]));
+    if (!utf8::is_blank(utf8::code_point(text, at, limit - at))) break;
+    limit = at;
+  }
+  if (limit <= given_.size()) return;
+  out.emplace_back(std::string(text.substr(given_.size(), limit - given_.size())));
+  given_.append(text, given_.size(), limit - given_.size());
 }
 
 }  // namespace ke

@@ -1,15 +1,17 @@
-// Token ids of an answer -> text, entities with scores, and stream events. The parsing itself is the model's.
+// Token ids of an answer -> text, entities with scores, and stream events. The parsing itself is text/answer_text.h.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "models/answer_parser.h"
-#include "models/info.h"
-#include "text/grounding.h"
+#include "models/model.h"
+#include "text/answer_text.h"
 #include "text/tokenizer.h"
 
 namespace ke {
@@ -43,18 +45,10 @@ class AnswerReader {
   // answer's tokens, NaN where unknown. stop: the text ends before the first of these that follows the prompt's words.
   Answer read(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer, const std::vector<float>& logprobs,
               const std::vector<std::string>& stop = {}) const;
-  // Whether the answer's text contains one of these.
-  bool has_stop(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-                const std::vector<std::string>& stop) const;
-  // As AnswerParser's.
-  size_t settled(std::string_view text) const { return parser_.settled(text); }
+  // To read an answer as it grows.
+  std::unique_ptr<AnswerText> open() const { return parser_.open(tokenizer_); }
 
  private:
-  size_t stop_at(const std::string& text, const std::vector<int32_t>& kept,
-                 const std::vector<std::string>& stop) const;  // byte, npos where there is none
-
-  Grounded parse(const std::vector<int32_t>& ids) const { return parser_.parse(tokenizer_, ids); }
-
   const Tokenizer& tokenizer_;
   const AnswerParser& parser_;
 };
@@ -68,23 +62,30 @@ using AnswerEvent = std::variant<std::string, AnswerEntity>;  // a stretch of te
 
 // Turns a growing answer into events whose texts add up to the final text. Three things hold text back: the last word
 // (a later token may close up the blank before it, or lengthen it), what a stop text might still cut off (entities
-// too), and what the parser does not call settled.
+// too), and what the model's parser does not call settled.
 class AnswerStream {
  public:
-  AnswerStream(const AnswerReader& reader, const std::vector<std::string>& stop);
-  // The events that the newest token brings about.
-  std::vector<AnswerEvent> feed(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-                                const std::vector<float>& logprobs);
+  // kept: as AnswerReader::read. What the reader refers to must outlive it.
+  AnswerStream(const AnswerReader& reader, const std::vector<int32_t>& kept, const std::vector<std::string>& stop);
+  // Reads the newest token; -> whether a stop text stands behind the prompt's words. InvalidRequest for an id outside
+  // the vocabulary.
+  bool push(int32_t id, float logprob);
+  // What came about since the last call.
+  std::vector<AnswerEvent> events();
   // The rest, now that the answer is whole.
   std::vector<AnswerEvent> finish(const Answer& answer);
 
  private:
-  void entity(const std::string& text, const AnswerEntity& entity, std::vector<AnswerEvent>& out);
-  void advance(const std::string& text, size_t limit, std::vector<AnswerEvent>& out);
+  void advance(std::string_view text, size_t limit, std::vector<AnswerEvent>& out);
+  bool finds_stop();
 
-  const AnswerReader& reader_;
+  std::vector<std::string> stop_;
   size_t hold_ = 0;  // bytes
-  std::string given_;
+  std::unique_ptr<AnswerText> answer_;
+  size_t kept_ids_;
+  int64_t kept_code_points_;
+  std::vector<float> logprobs_;
+  std::string given_;  // the beginning of the text
   size_t entities_ = 0;
 };
 

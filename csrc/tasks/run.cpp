@@ -10,8 +10,8 @@ AnswerRun::AnswerRun(const Engine& engine, const AnswerRequest& request, const A
       watcher_(watcher),
       tokenizer_(engine.tokenizer()),
       reader_(*tokenizer_, *info_.answers),
-      stream_(reader_, request.stop),
-      kept_(kept_ids(info_, engine.prompt_ids(request.segments), request.keep_prompt)) {
+      kept_(kept_ids(info_, engine.prompt_ids(request.segments), request.keep_prompt)),
+      stream_(reader_, kept_, request.stop) {
   KE_CHECK(!request.one_object || info_.grounding, InvalidRequest, kNoGrounding);
 }
 
@@ -21,16 +21,15 @@ OnToken AnswerRun::on_token() {
 }
 
 bool AnswerRun::take(int32_t id, float logprob) {
-  ids_.push_back(id);
-  logprobs_.push_back(logprob);
+  ++tokens_;
   if (watcher_.on_token && !watcher_.on_token(id, logprob)) stopped_ = true;
-  met_stop_ = reader_.has_stop(kept_, ids_, request_.stop);
+  met_stop_ = stream_.push(id, logprob);
   if (met_stop_ || stopped_) return false;
-  if (watcher_.on_event) hand_out(stream_.feed(kept_, ids_, logprobs_));
+  if (watcher_.on_event) hand_out(stream_.events());
   if (stopped_) return false;
   if (!request_.one_object) return true;
   const Grounding& g = *info_.grounding;
-  return id != g.object_end && (ids_.size() > 1 || id == g.object_begin);
+  return id != g.object_end && (tokens_ > 1 || id == g.object_begin);
 }
 
 void AnswerRun::hand_out(const std::vector<AnswerEvent>& events) {

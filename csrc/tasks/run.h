@@ -50,10 +50,9 @@ class AnswerRun {
   const AnswerWatcher& watcher_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   AnswerReader reader_;
-  AnswerStream stream_;
   std::vector<int32_t> kept_;
-  std::vector<int32_t> ids_;
-  std::vector<float> logprobs_;
+  AnswerStream stream_;
+  size_t tokens_ = 0;
   bool met_stop_ = false, stopped_ = false;
 };
 

@@ -1,28 +1,19 @@
-// Entity events.
 #include "text/stream.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace ke {
 
-StreamGrounder::StreamGrounder(const Tokenizer& tokenizer, int64_t bins) : tokenizer_(tokenizer), bins_(bins) {
+StreamGrounder::StreamGrounder(const Tokenizer& tokenizer, int64_t bins) : reader_(tokenizer, bins) {
   check_bins(bins);
 }
 
 std::vector<Entity> StreamGrounder::push(int32_t id) {
-  constexpr std::string_view kClose = "</object>";
-  const std::string piece = tokenizer_.text(id);
-  ids_.push_back(id);
-  tail_ += piece;
-  const bool closes = tail_.find(kClose) != std::string::npos;
-  if (tail_.size() >= kClose.size()) tail_.erase(0, tail_.size() - (kClose.size() - 1));
-  if (!closes) return {};
-  // Matches never look ahead of their </object>, so the entities of a prefix are a prefix of the entities.
-  std::vector<Entity> entities = parse_grounded(tokenizer_, ids_, bins_).entities;
-  const size_t old = std::min(std::exchange(reported_, entities.size()), entities.size());
-  entities.erase(entities.begin(), entities.begin() + static_cast<std::ptrdiff_t>(old));
-  return entities;
+  const size_t known = reader_.entity_count();
+  reader_.push(id);
+  std::vector<Entity> out;
+  for (size_t i = known; i < reader_.entity_count(); ++i) out.push_back(reader_.entity(i));
+  return out;
 }
 
 std::string clean_up_tokenization(std::string_view text) {

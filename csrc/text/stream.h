@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/grounding.h"
+#include "text/grounded_reader.h"
 #include "text/stream_decoder.h"
 #include "text/tokenizer.h"
 
@@ -15,15 +15,12 @@ namespace ke {
 // differs from the final text only where a literal '<' of the text is still open.
 class StreamGrounder {
  public:
+  // The tokenizer must outlive it. InvalidRequest as check_bins.
   StreamGrounder(const Tokenizer& tokenizer, int64_t bins);
   std::vector<Entity> push(int32_t id);  // the entities that this id completed; errors as parse_grounded
 
  private:
-  const Tokenizer& tokenizer_;
-  int64_t bins_;
-  std::vector<int32_t> ids_;
-  std::string tail_;     // the end of the decoded text, long enough to recognise "</object>"
-  size_t reported_ = 0;  // entities
+  GroundedReader reader_;
 };
 
 // transformers' clean_up_tokenization: " ." -> ".", " ?", " !", " ,", " ' " -> "'", " n't", " 'm", " 's", " 've", "

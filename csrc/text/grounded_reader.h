@@ -1,0 +1,50 @@
+// The ids of an answer, read as they arrive: at every moment the result of parse_grounded on all ids so far. An answer
+// costs time linear in its length.
+#pragma once
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "text/answer_text.h"
+#include "text/stream_decoder.h"
+#include "text/tag_reader.h"
+
+namespace ke {
+
+// The tokenizer must outlive it. A copy goes on by itself.
+class GroundedReader final : public AnswerText {
+ public:
+  // bins: as parse_grounded; 0: the model has no location tokens, so that all that it writes is text, tags included.
+  GroundedReader(const Tokenizer& tokenizer, int64_t bins);
+  void push(int32_t id) override;
+  void finish() override;
+  std::string_view text() const override { return tags_.text(); }
+  size_t settled() const override { return tags_.literal(); }  // from a literal '<' on a later '>' removes text
+  size_t last_word() const override { return tags_.last_word(); }
+  size_t unchanged() override { return tags_.unchanged(); }
+  size_t byte_of(int64_t code_point) const override { return tags_.byte_of(code_point); }
+  size_t entity_count() const override { return entities_.size(); }
+  Entity entity(size_t i) const override;
+
+  // parse_grounded of all ids so far: what is held back counts as U+FFFD.
+  Grounded grounded() const;
+
+ private:
+  struct Begin {  // of a token
+    size_t at;    // byte of the text with tags
+    int32_t index;
+    bool partial;  // all its bytes were held back
+  };
+  int32_t token_at(size_t byte) const;
+  int32_t first_token_at(size_t byte) const;
+  void append(std::string_view text);
+
+  const Tokenizer* tokenizer_;
+  StreamDecoder decoder_;
+  TagReader tags_;
+  std::vector<Begin> begins_;     // of the tokens that have bytes, ascending
+  std::vector<Entity> entities_;  // start and end as FoundEntity's
+  int32_t next_index_ = 0;
+};
+
+}  // namespace ke
