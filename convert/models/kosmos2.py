@@ -257,7 +257,7 @@ def family_metadata(
         *([(f"{arch}.location_bins", "u32", vocabulary.location_bins)] if vocabulary.location_bins else []),
         (f"{arch}.first_slot_token_id", "u32", _FIRST_SLOT),
         ("clip.has_vision_encoder", "bool", True),
-        ("clip.projector_type", "str", "kosmos2"),
+        ("clip.projector_type", "str", arch),
         ("clip.use_gelu", "bool", False),  # quick gelu
         ("clip.vision.image_size", "u32", c.image_size),
         ("clip.vision.patch_size", "u32", c.patch_size),
