@@ -31,7 +31,7 @@ def check(name: str, value: float | bool, wanted: str, holds: bool, said: str) -
 
 def forced_logits(model: Model, case: Case, ids: list[int]) -> np.ndarray:
     """(tokens, vocabulary) of the answer `ids` to a picture: every token is given, so that two models see the same."""
-    plan = tasks.plan_caption(model.metadata, model.encode(case.picture()), "long", True, False, ())
+    plan = tasks.plan_caption(model.model_info, model.encode(case.picture()), "long", True, False, ())
     values, vocabulary = model._open.forced_logits(plan, ids)
     return np.frombuffer(values, np.float32).reshape(-1, vocabulary)
 

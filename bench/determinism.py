@@ -44,7 +44,7 @@ def params() -> _core.GenerateParams:
 
 def prompt(engine: _core.Engine, number: int) -> list[Any]:
     """The picture, encoded, and the caption's words."""
-    plan = tasks.plan_caption(engine.metadata, None, "short", True, False, ())
+    plan = tasks.plan_caption(engine.info, None, "short", True, False, ())
     words = [segment for segment in plan.segments if isinstance(segment, tuple)]
     return [("image", engine.encode_image(*Pictures().rgb(number))), *words]
 

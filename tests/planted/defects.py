@@ -89,14 +89,14 @@ DEFECTS = [
     # ---- comparisons swapped, one off
     Defect(
         "heads of any width",
-        "csrc/models/kosmos2_config.cpp",
+        "csrc/models/schema_groups.cpp",
         "width % heads == 0 && width / heads % 8 == 0 && width / heads <= 256",
         "width % heads == 0 && width / heads % 8 == 0 && width / heads >= 1",
         "test_config.py test_hostile_schema.py",
     ),
     Defect(
         "a number that is none is inside of every range",
-        "csrc/models/kosmos2_schema.cpp",
+        "csrc/models/schema.cpp",
         "return value >= (is_real ? static_cast<float>(row_.min) : row_.min) &&",
         "return !(value < (is_real ? static_cast<float>(row_.min) : row_.min)) ||",
         "test_config.py test_hostile_schema.py",
@@ -239,16 +239,16 @@ DEFECTS = [
     ),
     Defect(
         "the folder's fsync is missing",
-        "convert/atomic.py",
-        "                    os.fsync(folder)\n",
-        "                    pass\n",
+        "kosmos_edge/targets.py",
+        "        os.fsync(folder)\n",
+        "        pass\n",
         "test_convert_crash.py",
     ),
     Defect(
         "the file of a running conversion is removed",
         "convert/atomic.py",
-        "            if _lock(fd):\n",
-        "            if _lock(fd) or True:\n",
+        "            if lock(fd):\n",
+        "            if lock(fd) or True:\n",
         "test_convert_crash.py",
     ),
     Defect(
