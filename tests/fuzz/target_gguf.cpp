@@ -8,6 +8,7 @@
 #include "gguf_draft.h"
 #include "memory_file.h"
 #include "models/architecture.h"
+#include "tasks/answer.h"
 #include "tasks/prompts.h"
 #include "targets.h"
 #include "text/grounding.h"
@@ -71,14 +72,16 @@ void caption(const ke::Engine& engine) {
     params.max_tokens = 2;
     params.sampler.no_repeat_ngram_size = 3;
     params.logprobs = true;
-    for (const auto& prompt :
-         {ke::caption_prompt(info, picture, false, true), ke::describe_prompt(info, picture, {0, 3}, false)}) {
+    const bool grounds = info.grounding.has_value();
+    std::vector<std::vector<ke::Segment>> prompts = {ke::caption_prompt(info, picture, false, grounds)};
+    if (grounds) prompts.push_back(ke::describe_prompt(info, picture, {0, 3}, false));
+    for (const auto& prompt : prompts) {
       const ke::Generation answer = engine.generate(prompt, params, nullptr, nullptr);
       for (int32_t id : answer.ids)
         if (id < 0 || id >= info.vocab) broken("an answer with token " + std::to_string(id));
       for (float p : answer.logprobs)
         if (!std::isfinite(p)) broken("a log-probability that is not finite");
-      (void)ke::parse_grounded(*engine.tokenizer(), answer.ids, engine.model().format.location_bins);
+      (void)ke::AnswerReader(*engine.tokenizer(), *info.answers).read({}, answer.ids, answer.logprobs);
     }
   } catch (const ke::Error& e) {
     // ModelCorrupt: the weights gave scores that are not finite.

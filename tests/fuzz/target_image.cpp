@@ -63,7 +63,7 @@ Outcome run(std::span<const uint8_t> input) {
   }
   if (in_range) {
     const auto picture = engine().encode_image({rgb.data(), c.width, c.height}, nullptr);
-    for (float x : picture->values)
+    for (float x : picture->features->save())
       if (!std::isfinite(x)) broken("a picture became a number that is not finite");
     outcome.accepted = outcome.captioned = true;
   }
