@@ -55,7 +55,8 @@
  *   library does not know are set to 0. struct_size is a multiple of sizeof(void *), at most 4096.
  *
  * Boxes. x grows to the right and y downwards, from the upper left corner of the upright picture. The model names a box
- *   by two cells of a grid (32 x 32), so a corner is right to about 1/32 of a side.
+ *   by two cells of a grid (32 x 32), so a corner is right to about 1/32 of a side. Boxes that are handed in are pixels of
+ *   the upright picture unless their unit says fractions of it; pixels that all lie within 0..1 are refused.
  *
  * Picture files are not read here: a host has a decoder, and handing over pixels keeps untrusted file formats out of this
  *   library. Turn the picture upright (EXIF) and put transparent pixels on a background first.
@@ -288,7 +289,7 @@ typedef struct kosmos_options {
   size_t struct_size;
   int32_t max_tokens;           /* 1..context_length; 0: the model's default */
   int32_t num_beams;            /* 1..8; 0: 1. More need temperature 0 and no stop */
-  double temperature;           /* 0 (the likeliest token, the default)..100 */
+  double temperature;           /* 0 (the likeliest token, the default)..100; below 1e-45 it is 0 */
   double top_p;                 /* above 0, at most 1, needs temperature > 0; 0: off */
   int32_t top_k;                /* 1..vocabulary, needs temperature > 0; 0: off */
   int32_t no_repeat_ngram_size; /* 1..context_length; 0: the model's default, -1: off */
@@ -302,7 +303,10 @@ typedef struct kosmos_options {
   int32_t detailed; /* KOSMOS_ON: caption at length; default OFF; others: leave it 0 */
   const char *const *stop; /* up to 32 texts that end the answer; they are not part of it */
   size_t stop_count;
-  const char *const *choices; /* ask, generate: up to 1000 texts; the answer is exactly one of them */
+  const char *const *choices; /* ask, generate: up to 1000 texts; the answer is exactly one of them, behind the prompt's
+                               * words with lead_in. INVALID_REQUEST where the tokenizer cannot write one (it folds
+                               * blanks, rewrites characters, does not know all), and where a stop text or max_tokens
+                               * would cut one off; max_tokens 0 makes room */
   size_t choice_count;
   kosmos_cancel *cancel;           /* NULL: none */
   kosmos_abort_callback on_abort;  /* NULL: none */
@@ -330,7 +334,7 @@ enum { KOSMOS_UNIT_PIXELS = 0, KOSMOS_UNIT_NORMALIZED = 1 };
 typedef struct kosmos_region {
   size_t struct_size;
   double x1, y1, x2, y2; /* 0 <= x1 < x2 <= width (normalized: 1), and likewise y */
-  int32_t unit;          /* KOSMOS_UNIT_* */
+  int32_t unit;          /* KOSMOS_UNIT_*; pixels that all lie within 0..1 are INVALID_REQUEST: fractions were meant */
   int32_t reserved;
 } kosmos_region;
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kosmos_edge._native import _core
@@ -28,6 +28,7 @@ class Prompt:
     decode_image_ms: float = 0.0
     ahead_ms: float = 0.0  # the part of it that was spent before the call
     encode_ms: float = 0.0
+    notes: list[str] = field(default_factory=list)  # what should be known about the request
 
 
 class Answering:
@@ -50,7 +51,10 @@ class Answering:
         self._token, self._emit, self._prompt, self._reader, self._start = token, emit, prompt, reader, start
         grounding = engine.info["grounding"] if plan.one_object else None  # has the tags around boxes
         self._object = (grounding["object_begin"], grounding["object_end"]) if grounding else None
-        self._kept = _core.kept_ids(engine, engine.prompt_ids(prompt.segments), plan.keep_prompt)
+        exact = bool(options.choices)
+        self._kept = _core.kept_ids(engine, engine.prompt_ids(prompt.segments), plan.keep_prompt, exact)
+        if exact:
+            _core.check_choices(engine, self._kept, options.choices, options.stop, options.max_tokens)
         watched = emit is not None or plan.one_object or bool(options.stop)
         self._stream = StreamReader(reader, self._kept, options.stop) if watched else None
         self._tokens = 0
@@ -114,6 +118,7 @@ class Answering:
         if self._prompt.last is not None:
             result.width, result.height = self._prompt.last.width, self._prompt.last.height
             result.notes, result.source = list(self._prompt.last.notes), self._prompt.last.source
+        result.notes += self._prompt.notes
         if self._plan.one_object and not entities:
             result.notes.append("the model gave no box for the phrase")
         return result

@@ -212,6 +212,15 @@ class RemoteSession:
         """Forked in a child of the process that loaded the model."""
         self._workers.check_process()
 
+    def fit(self, options: Options) -> Options:
+        """As Session.fit; the tokenizer is over there."""
+        if not options.choices:
+            return options
+        sent = replace(options, cancel=None)
+        fitted = remote_call(self._workers, "fit", [sent], _core.CancelToken())[0]
+        assert isinstance(fitted, Options)
+        return replace(fitted, cancel=options.cancel)
+
     def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
         """As Session.encode; the vectors come back."""
         if isinstance(image, EncodedImage):

@@ -145,6 +145,9 @@ class Server:
             "library": _library(),
         }
 
+    def _do_fit(self, number: int, token: _core.CancelToken, options: Options) -> Options:
+        return self._model.fit(options)
+
     def _do_encode(self, number: int, token: _core.CancelToken, key: int, picture: list[Any]) -> list[Any]:
         image = self._images[key] = self._model.encode(self._picture(picture), token)
         return [

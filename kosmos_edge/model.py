@@ -354,9 +354,9 @@ class Model:
         """What is in the box (x1, y1, x2, y2).
 
         The numbers are pixels of the upright picture, or with normalized=True fractions of it; a Box knows what it is.
-        A box outside the picture is InvalidRequest. Result.box is the one that the model saw, snapped to its grid.
-        ground: as the model was trained, the answer may have boxes. examples: (image, box, text), boxes in the same
-        unit.
+        Pixels that all lie in 0..1 are InvalidRequest (fractions were meant), as is a box outside the picture.
+        Result.box is the one that the model saw, snapped to its grid. ground: as the model was trained, the answer may
+        have boxes. examples: (image, box, text), boxes in the same unit.
         """
         plan = tasks.plan_describe(self._info, image, box, normalized, ground, lead_in, examples)
         return self._run(plan, stream, options)
@@ -399,7 +399,13 @@ class Model:
         stream: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
-        """The answer to a question. choices: it is exactly one of these. examples: (image, question, answer)."""
+        """The answer to a question. examples: (image, question, answer).
+
+        choices: 1..1000 texts; the answer is exactly one of them, character for character (behind the prompt's words
+        with lead_in). InvalidRequest where the tokenizer cannot write one (it folds blanks and line breaks, rewrites
+        characters such as a full-width "Ａ", and does not know all), where a stop text would end it early, and where
+        max_tokens is too small for it.
+        """
         plan = tasks.plan_ask(self._info, image, question, ground, choices, lead_in, examples)
         return self._run(plan, stream, options)
 
@@ -409,6 +415,7 @@ class Model:
         segments: Sequence[Any],
         *,
         raw: bool = False,
+        normalized: bool = False,
         lead_in: bool = False,
         choices: Sequence[str] | None = None,
         stream: Literal[False] = False,
@@ -420,6 +427,7 @@ class Model:
         segments: Sequence[Any],
         *,
         raw: bool = False,
+        normalized: bool = False,
         lead_in: bool = False,
         choices: Sequence[str] | None = None,
         stream: Literal[True],
@@ -430,6 +438,7 @@ class Model:
         segments: Sequence[Any],
         *,
         raw: bool = False,
+        normalized: bool = False,
         lead_in: bool = False,
         choices: Sequence[str] | None = None,
         stream: bool = False,
@@ -438,11 +447,12 @@ class Model:
         """Goes on from any sequence of pictures, texts and boxes.
 
         A string is text (give a picture's path as a pathlib.Path; a string that is the name of an existing picture file
-        is InvalidRequest); a Box or a list of Box stands for <object>...</object>. raw: tag strings in the texts are
-        tags; else they are plain characters. Pixels of the
-        answer's boxes refer to the last picture.
+        is InvalidRequest). A box, or a list of boxes, stands for <object>...</object>; a box is a Box or, as for
+        describe, (x1, y1, x2, y2) in pixels of the upright picture before it, with normalized=True in fractions of it.
+        raw: tag strings in the texts are tags; else they are plain characters, and a note says so. Pixels of the
+        answer's boxes refer to the last picture. choices: as for ask.
         """
-        plan = tasks.plan_generate(segments, raw, lead_in)
+        plan = tasks.plan_generate(segments, raw, lead_in, normalized)
         plan.choices = choices
         return self._run(plan, stream, options)
 
@@ -513,7 +523,8 @@ class Model:
         def plan(image: Any) -> tasks.Plan:
             return tasks.PLANS[task](self._info, image, **values)
 
-        return GenerateRequest(self._open, self.name, plan, self._options(plan(None), options))
+        checked = self._open.fit(self._options(plan(None), options))
+        return GenerateRequest(self._open, self.name, plan, checked)
 
     def _score_request(self, texts: object, template: object, normalize: object) -> tuple[tuple[str, ...], str, str]:
         """The texts and what stands before and behind each."""

@@ -28,7 +28,7 @@ class GenerationOptions(TypedDict, total=False):
     """Keyword arguments that every generating verb takes."""
 
     max_tokens: int  # 1..context length; default: the model's (<architecture>.generation.max_new_tokens)
-    temperature: float  # 0 (greedy, the default) .. 100
+    temperature: float  # 0 (greedy, the default) .. 100; below 1e-45 it is 0
     top_k: int  # 1..vocabulary size; needs temperature > 0
     top_p: float  # above 0, at most 1; needs temperature > 0
     seed: int  # 0..2^64-1, default 0
@@ -58,6 +58,7 @@ class Options:
     grammar: bool
     choices: tuple[str, ...] = ()
     cancel: Any = None
+    default_length: bool = False  # max_tokens is the model's, not the caller's: a longer choice raises it
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def check_options(given: Mapping[str, Any], limits: Limits, *, grammar: bool, ch
         grammar=check_bool("grammar", given.get("grammar", grammar and not checked_choices)),
         choices=checked_choices,
         cancel=check_cancel(given.get("cancel")),
+        default_length="max_tokens" not in given,
     )
     for name in ("top_k", "top_p"):
         if name in given and out.temperature == 0:

@@ -80,6 +80,11 @@ def check_box(box: object, normalized: object, name: str = "box") -> Box | Corne
     corners = check_corners(name, box)
     if normalized:
         Box.from_normalized(*corners)
+    elif min(corners) >= 0 and max(corners) <= 1:
+        raise InvalidRequest(
+            f"{name}: which unit is meant? As fractions of the picture, {corners} needs normalized=True "
+            "(--normalized); as pixels it would lie within the upper left one, which Box.from_pixels can say"
+        )
     return corners
 
 

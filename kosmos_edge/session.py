@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -113,6 +113,10 @@ class Session(Protocol):
         """Texts by falling likelihood."""
         ...
 
+    def fit(self, options: Options) -> Options:
+        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
+        ...
+
     def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
         """The threads that answer the request about many pictures: a BatchWorker, or one in the worker process."""
         ...
@@ -147,8 +151,18 @@ class LocalSession:
     ) -> Answering:
         """What the engine is to answer; the pictures are encoded here, but those in `known`, by id of their source."""
         start = time.perf_counter()
+        options = self.fit(options)
         prompt = self._prompt(plan.segments, token, known)
+        prompt.notes = self._tag_notes(plan.segments, options.stop)
         return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
+
+    def fit(self, options: Options) -> Options:
+        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
+        if not options.choices:
+            return options
+        most = self.engine.context_length if options.default_length else options.max_tokens
+        longest = _core.check_choices(self.engine, [], options.choices, options.stop, most)
+        return replace(options, max_tokens=max(options.max_tokens, longest))
 
     def prepare(self, picture: Picture) -> Prepared:
         """The picture in the model's own form; encoding it gives the vectors of the picture itself.
@@ -208,6 +222,7 @@ class LocalSession:
         if prompt.last is not None:
             ranking.width, ranking.height = prompt.last.width, prompt.last.height
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
+        ranking.notes += self._tag_notes([*segments, *(("text", text + after) for text in texts)])
         return ranking
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> BatchWorker:
@@ -279,6 +294,10 @@ class LocalSession:
             else:
                 out.segments.append(segment)
         return out
+
+    def _tag_notes(self, segments: Sequence[Any], stop: Sequence[str] = ()) -> list[str]:
+        texts = [segment[1] for segment in segments if isinstance(segment, tuple) and segment[0] == "text"]
+        return _core.tag_notes(self.engine.tokenizer, texts, stop)
 
     def _snap(self, box: Any, normalized: bool, picture: EncodedImage | None) -> Box:
         reader = self._reader(picture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest
@@ -133,9 +134,12 @@ def plan_ask(
     return Plan("ask", segments, choices=choices, keep_prompt=check_bool("lead_in", lead_in))
 
 
-def plan_generate(segments: object, raw: object, lead_in: object) -> Plan:
-    """generate: any interleaving. A string is always text; a picture's path is given as a pathlib.Path."""
-    tags = check_bool("raw", raw)
+def plan_generate(segments: object, raw: object, lead_in: object, normalized: object) -> Plan:
+    """generate: any interleaving. A string is always text; a picture's path is given as a pathlib.Path.
+
+    A box is a Box, or four numbers as for describe; several of them in a list stand for one phrase.
+    """
+    tags, fractions = check_bool("raw", raw), check_bool("normalized", normalized)
     if isinstance(segments, str):
         segments = [segments]
     if isinstance(segments, bytes) or not isinstance(segments, Sequence):
@@ -147,10 +151,12 @@ def plan_generate(segments: object, raw: object, lead_in: object) -> Plan:
             out.append(("tags" if tags else "text", _check_words(name, check_text(name, segment))))
         elif isinstance(segment, Box):
             out.append(BoxSegment((check_box(segment, True, name),), True))
-        elif isinstance(segment, list | tuple) and segment and all(isinstance(box, Box) for box in segment):
-            out.append(BoxSegment(tuple(check_box(box, True, name) for box in segment), True))
+        elif isinstance(segment, list | tuple) and segment and all(isinstance(v, Real) for v in segment):
+            out.append(_boxes([segment], fractions, name, out))
+        elif isinstance(segment, list | tuple) and segment and all(isinstance(v, Box | list | tuple) for v in segment):
+            out.append(_boxes(segment, fractions, name, out))
         elif isinstance(segment, list | tuple | dict | int | float | None):
-            raise InvalidRequest(f"{name}: expected a picture, a text, a Box or a list of Box, got {segment!r}")
+            raise InvalidRequest(f"{name}: expected a picture, a text, a box or a list of boxes, got {segment!r}")
         else:
             out.append(PictureSegment(segment))
     if not out:
@@ -167,6 +173,14 @@ def _check_words(name: str, text: str) -> str:
             "open_image(...) of it (URLs are not fetched)"
         )
     return text
+
+
+def _boxes(boxes: Sequence[Any], normalized: bool, name: str, before: Sequence[PlanSegment]) -> BoxSegment:
+    """Boxes at this place of generate; pixels need a picture before them."""
+    pixels = not normalized and not all(isinstance(box, Box) for box in boxes)
+    if pixels and not any(isinstance(segment, PictureSegment) for segment in before):
+        raise InvalidRequest(f"{name}: pixels of what? there is no picture before the box")
+    return BoxSegment(tuple(check_box(box, normalized, name) for box in boxes), not pixels)
 
 
 PLANS: dict[str, Callable[..., Plan]] = {

@@ -148,7 +148,7 @@ def test_a_callers_words_are_data(words: str) -> None:
         tasks.plan_locate(INFO, None, words).segments,
         tasks.plan_ask(INFO, None, words, False, None, False, ()).segments,
         tasks.plan_ground(INFO, None, words, False).segments,
-        tasks.plan_generate([words], False, False).segments,
+        tasks.plan_generate([words], False, False, False).segments,
     ):
         assert any(kind == "text" and words in text for kind, text in (s for s in segments if isinstance(s, tuple)))
         assert not any(kind == "tags" and words in text for kind, text in (s for s in segments if isinstance(s, tuple)))
@@ -250,9 +250,28 @@ def test_boxes_say_what_they_are() -> None:
         tasks.plan_describe(INFO, "i", Box((0.5, 0.5, 0.4, 0.6)), False, True, False, ())
 
 
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 0.6), (0, 0, 1, 1), (0.5, 0, 1.0, 0.25)])
+def test_pixels_within_0_to_1_are_asked_about(box: tuple[float, ...]) -> None:
+    """Both readings are named, wherever a box is given; a Box says what it is."""
+    for ask in (
+        lambda: tasks.plan_describe(INFO, "i", box, False, True, False, ()),
+        lambda: tasks.plan_describe(INFO, "i", (1, 2, 3, 4), False, True, False, [("a", box, "sky")]),
+        lambda: tasks.plan_generate([Path("i"), box], False, False, False),
+        lambda: tasks.plan_generate([Path("i"), [(1, 2, 3, 4), box]], False, False, False),
+    ):
+        with pytest.raises(InvalidRequest, match=r"fractions of the picture.*normalized=True.*pixels") as error:
+            ask()
+        assert str(error.value).startswith(("box", "examples[0]", "segments[1]"))
+    normalized = BoxSegment((tuple(map(float, box)),), True)
+    assert normalized in tasks.plan_describe(INFO, "i", box, True, True, False, ()).segments
+    assert normalized in tasks.plan_generate([Path("i"), box], False, False, True).segments
+    pixel = Box.from_pixels(0, 0, 1, 1, width=50, height=40)
+    assert BoxSegment((pixel,), False) in tasks.plan_describe(INFO, "i", pixel, False, True, False, ()).segments
+
+
 def test_generate_takes_any_interleaving() -> None:
     path, box = Path("a.png"), Box((0.1, 0.1, 0.2, 0.2))
-    plan = tasks.plan_generate([path, "An image of a cat.", b"png", box, [box, box], "and"], False, False)
+    plan = tasks.plan_generate([path, "An image of a cat.", b"png", box, [box, box], "and"], False, False, False)
     assert plain(plan) == [
         path,
         ("text", "An image of a cat."),
@@ -261,14 +280,37 @@ def test_generate_takes_any_interleaving() -> None:
         BoxSegment((box, box), True),
         ("text", "and"),
     ]
-    assert plain(tasks.plan_generate("<grounding> x", True, False)) == [("tags", "<grounding> x")]
+    assert plain(tasks.plan_generate("<grounding> x", True, False, False)) == [("tags", "<grounding> x")]
     assert plan.grammar is False
+
+
+def test_boxes_of_generate_are_those_of_describe() -> None:
+    """Pixels of the picture before them, or fractions; one, or several for one phrase."""
+    one, two = (10.0, 10.0, 20.0, 30.0), (0.0, 5.0, 6.0, 7.0)
+    plan = tasks.plan_generate([Path("a.png"), one, [one, two], [one, Box((0.1, 0.1, 0.2, 0.2))]], False, False, False)
+    assert [segment for segment in plan.segments if isinstance(segment, BoxSegment)] == [
+        BoxSegment((one,), False),
+        BoxSegment((one, two), False),
+        BoxSegment((one, Box((0.1, 0.1, 0.2, 0.2))), False),
+    ]
+    for given, why in [
+        ([one, Path("a.png")], "no picture before"),
+        ([Path("a.png"), (1, 2, 3)], "four numbers"),
+        ([Path("a.png"), [one, "x"]], "a box or a list"),
+        ([Path("a.png"), [one, (1, 2)]], "four numbers"),
+    ]:
+        with pytest.raises(InvalidRequest, match=rf"segments\[\d\].*{why}"):
+            tasks.plan_generate(given, False, False, False)
+    with pytest.raises(InvalidRequest, match="fractions"):
+        tasks.plan_generate([Path("a.png"), one], False, False, True)
+    with pytest.raises(InvalidRequest, match="normalized"):
+        tasks.plan_generate([Path("a.png"), one], False, False, 1)
 
 
 @pytest.mark.parametrize("segments", [[], (), 5, None, b"x", [5], [None], [[]], [(1, 2, 3, 4)], [""], [{}]])
 def test_bad_segments(segments: object) -> None:
     with pytest.raises(InvalidRequest, match="segments"):
-        tasks.plan_generate(segments, False, False)
+        tasks.plan_generate(segments, False, False, False)
 
 
 def test_contradiction_of_choices_and_boxes() -> None:

@@ -16,7 +16,11 @@ from api_model import grounded_model, long_file, long_model, picture, tiny_model
 from kosmos_edge import CancelToken, Done, EntityEvent, Model, TextDelta, _core
 from kosmos_edge.errors import Cancelled, ContextTooLong, ImageDecodeError, InvalidRequest
 
-LONG = {"max_tokens": 15000, "choices": ["a dog " * 7000], "logprobs": True}  # takes many seconds; never run to its end
+LONG = {
+    "max_tokens": 15000,
+    "choices": [("a dog " * 7000).strip()],
+    "logprobs": True,
+}  # takes many seconds; never run to its end
 
 
 @pytest.fixture(scope="module")

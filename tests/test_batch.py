@@ -20,7 +20,12 @@ from kosmos_edge.images import open_image
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.png"))
 SIZES = [1, 2, 3, 8, 16]
 # Answers that take many seconds, of long_file().
-LONG: dict[str, Any] = {"task": "ask", "question": "which?", "choices": ["a dog " * 7000], "max_tokens": 15000}
+LONG: dict[str, Any] = {
+    "task": "ask",
+    "question": "which?",
+    "choices": [("a dog " * 7000).strip()],
+    "max_tokens": 15000,
+}
 LONG["logprobs"] = True
 TASKS = {
     "caption": {"ground": True, "logprobs": True},

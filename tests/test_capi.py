@@ -399,3 +399,17 @@ def test_regions_outside_the_picture_are_refused(model, image):
     for x1, y1, x2, y2, unit in cases:
         region = byref(capi.Region(x1=x1, y1=y1, x2=x2, y2=y2, unit=unit))
         refused("describe", model, image, region, None, byref(c_void_p()))
+
+
+def test_pixels_within_0_to_1_are_asked_about(model, image):
+    """Both units are named; the same as fractions is answered."""
+    for corners in [(0.1, 0.2, 0.5, 0.6), (0, 0, 1, 1)]:
+        box = dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))
+        message = refused("describe", model, image, byref(capi.Region(**box)), None, byref(c_void_p()))
+        assert "region" in message and "KOSMOS_UNIT_NORMALIZED" in message and "pixels" in message
+        boxes = (capi.Region * 1)(capi.Region(**box))
+        segments = (capi.Segment * 2)(capi.Segment(kind=3, image=image), capi.Segment(kind=4, boxes=boxes, box_count=1))
+        message = refused("generate", model, segments, c_size_t(2), None, byref(c_void_p()))
+        assert "segments[1].boxes[0]" in message and "KOSMOS_UNIT_NORMALIZED" in message
+        answered = make("describe", model, image, byref(capi.Region(**box, unit=1)), byref(short()))
+        assert capi.read(answered)["box"] is not None

@@ -109,6 +109,21 @@ def test_ask(pair, question):
     same(pair.c("ask", question.encode(), **LENGTH), pair.python.ask(pair.array, question, **LENGTH))
 
 
+def test_tags_in_plain_texts_are_told(pair):
+    """In a note, once for each tag; not in raw text, where they are tags."""
+    stop = texts("</object>", "x")
+    c = pair.c("ask", b"Is <object> or <grounding> here?", stop=stop, stop_count=2, **LENGTH)
+    assert len(c["notes"]) == 2 and "'<object>' in a text is read as plain" in c["notes"][0]
+    assert "'</object>' in a stop text never comes" in c["notes"][1]
+    same(c, pair.python.ask(pair.array, "Is <object> or <grounding> here?", stop=["</object>", "x"], **LENGTH))
+    assert pair.python.ask(pair.array, "Is 3 < 5 > 2, </s>?", **LENGTH).notes == []
+    assert pair.python.generate([pair.array, "<grounding> x"], raw=True, **LENGTH).notes == []
+    twice = pair.python.generate([pair.array, "<grounding> x", "y <grounding>", "<phrase>"], **LENGTH).notes
+    assert [note.split()[0] for note in twice] == ["'<grounding>'", "'<phrase>'"]
+    ranking = pair.python.score(pair.array, ["a <phrase>", "b"], template="<grounding> {text} is")
+    assert [note.split()[0] for note in ranking.notes] == ["'<grounding>'", "'<phrase>'"]
+
+
 def test_ask_with_choices(pair):
     answers = ["red", "blue", "dark green"]
     given = texts(*answers)

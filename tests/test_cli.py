@@ -428,7 +428,18 @@ def test_ctrl_c_is_exit_130_and_leaves_nothing(photo: Path, tmp_path: Path) -> N
     folder = tmp_path / "out"
     folder.mkdir()
     command = [sys.executable, "-P", "-m", "kosmos_edge", "generate", "-i", photo, "-p", "An image of", "-v"]
-    command += ["--choice", "a dog " * 7000, "-n", "15000", "-m", long_file(), "-t", "1", "-o", folder / "x.txt"]
+    command += [
+        "--choice",
+        ("a dog " * 7000).strip(),
+        "-n",
+        "15000",
+        "-m",
+        long_file(),
+        "-t",
+        "1",
+        "-o",
+        folder / "x.txt",
+    ]
     with subprocess.Popen(
         [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:

@@ -14,7 +14,7 @@ from kosmos_edge import CancelToken, KosmosError, Model, load
 from kosmos_edge.errors import Cancelled
 from kosmos_edge.running import without_frames
 
-LONG: dict[str, Any] = {"max_tokens": 400, "choices": ["a dog " * 100], "logprobs": True}
+LONG: dict[str, Any] = {"max_tokens": 400, "choices": [("a dog " * 100).strip()], "logprobs": True}
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,11 @@ from kosmos_edge.images import open_image
 from kosmos_edge.isolation import RemoteEmbedding, RemoteSession, remote_call
 from kosmos_edge.session import LocalSession, Session
 
-LONG = {"max_tokens": 15000, "choices": ["a dog " * 7000], "logprobs": True}  # takes many seconds; never run to its end
+LONG = {
+    "max_tokens": 15000,
+    "choices": [("a dog " * 7000).strip()],
+    "logprobs": True,
+}  # takes many seconds; never run to its end
 
 
 @pytest.fixture(scope="module")

@@ -240,7 +240,7 @@ print(len(list(answers)), len(list(stream)) >= 0)
 def test_ctrl_c_is_for_the_host() -> None:
     """As a terminal sends it: to every process of the foreground group. The worker goes on to serve."""
     then = """
-long = dict(max_tokens=400, choices=["a dog " * 100], logprobs=True)
+long = dict(max_tokens=400, choices=[("a dog " * 100).strip()], logprobs=True)
 for number in range(5):
     try:
         threading.Timer(0.05, os.killpg, (os.getpgrp(), signal.SIGINT)).start()

@@ -51,12 +51,22 @@ void bind_tasks(nb::module_& m) {
         "Segments of a prompt format: ('tags', text), ('text', text), and ('boxes', '') for its place of boxes.");
   m.def(
       "kept_ids",
-      [](const Engine& e, const std::vector<int32_t>& prompt, bool keep_prompt) {
-        return kept_ids(e.model().info(), prompt, keep_prompt);
+      [](const Engine& e, const std::vector<int32_t>& prompt, bool keep_prompt, bool exact) {
+        return kept_ids(e.model().info(), prompt, keep_prompt, exact);
       },
-      nb::arg("engine"), nb::arg("prompt_ids"), nb::arg("keep_prompt"),
+      nb::arg("engine"), nb::arg("prompt_ids"), nb::arg("keep_prompt"), nb::arg("exact") = false,
       "The prompt's ids that the answer's text begins with: all behind the last picture, or those of an unfinished\n"
-      "entity.");
+      "entity (exact: none).");
+  m.def("tag_notes", &tag_notes, nb::arg("tokenizer"), nb::arg("texts"), nb::arg("stop"),
+        "Notes about tags that are spelled in plain texts and stop texts, where they are none.");
+  m.def(
+      "check_choices",
+      [](const Engine& e, const std::vector<int32_t>& kept, const std::vector<std::string>& choices,
+         const std::vector<std::string>& stop,
+         int32_t max_tokens) { return reader_of(e).check_choices(kept, choices, stop, max_tokens); },
+      nb::arg("engine"), nb::arg("kept"), nb::arg("choices"), nb::arg("stop"), nb::arg("max_tokens"),
+      "Tokens of the longest choice. Raises InvalidRequest where an answer behind the kept ids could not be exactly a\n"
+      "choice.");
   m.def(
       "read_answer",
       [](const Engine& e, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,

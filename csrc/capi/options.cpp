@@ -1,5 +1,6 @@
 #include "capi/options.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "text/utf8.h"
@@ -40,7 +41,8 @@ std::string_view given_text(const char* name, const char* text) {
   return text;
 }
 
-CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const kosmos_model_info& model) {
+CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const ModelObject& object) {
+  const kosmos_model_info& model = object.info;
   CheckedOptions out{};
   GenerateParams& p = out.request.params;
   const int32_t context = model.context_length;
@@ -54,7 +56,7 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const ko
   p.num_beams = o.num_beams ? o.num_beams : 1;
   p.sampler.temperature = static_cast<float>(o.temperature);
   p.sampler.top_k = o.top_k;
-  p.sampler.top_p = o.top_p == 0 ? 1 : static_cast<float>(o.top_p);
+  p.sampler.top_p = o.top_p == 0 ? 1 : narrow_top_p(o.top_p);
   p.sampler.seed = o.seed;
   p.sampler.no_repeat_ngram_size = o.no_repeat_ngram_size == 0    ? model.no_repeat_ngram_size
                                    : o.no_repeat_ngram_size == -1 ? 0
@@ -89,6 +91,10 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const ko
   out.detailed = switched("detailed", o.detailed, false);
   KE_CHECK(p.choices.empty() || !out.ground, InvalidRequest,
            "choices and ground contradict each other: an answer from a list has no boxes");
+  if (!p.choices.empty() && o.max_tokens == 0) {  // the default is no reason to cut a choice off
+    const AnswerReader reader(*object.engine->tokenizer(), *object.engine->model().info().answers);
+    p.max_tokens = std::max(p.max_tokens, reader.check_choices({}, p.choices, out.request.stop, context));
+  }
   return out;
 }
 

@@ -19,7 +19,7 @@ struct CheckedOptions {
 };
 
 // InvalidRequest naming the option, its range and the value.
-CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const kosmos_model_info& model);
+CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const ModelObject& model);
 
 // A text that the caller gave: not NULL, UTF-8, not blank.
 std::string_view given_text(const char* name, const char* text);

@@ -60,7 +60,7 @@ Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   const std::shared_ptr<ImageObject> image = image_of(request.image, model, "image");
   Prepared out;
   out.options = read_struct(request.options, "kosmos_options");
-  CheckedOptions checked = check_options(out.options, verb, model.info);
+  CheckedOptions checked = check_options(out.options, verb, model);
   out.frame.width = image->width;
   out.frame.height = image->height;
   checked.request.segments = segments_of(model, request, *image, checked, out.frame);

@@ -1,6 +1,7 @@
 // Results of the C interface: an answer with everything that is handed out, and its accessors.
 #include "capi/result.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -23,6 +24,10 @@ std::pair<int32_t, int32_t> cells_of(const kosmos_region& r, int32_t width, int3
   const bool pixels = r.unit == KOSMOS_UNIT_PIXELS;
   KE_CHECK(!pixels || width > 0, InvalidRequest, name, ": pixels of what? there is no picture before the box");
   const double w = pixels ? width : 1, h = pixels ? height : 1;
+  KE_CHECK(!pixels || std::max({r.x1, r.y1, r.x2, r.y2}) > 1 || std::min({r.x1, r.y1, r.x2, r.y2}) < 0, InvalidRequest,
+           name, ": which unit is meant? As fractions of the picture, (", r.x1, ", ", r.y1, ", ", r.x2, ", ", r.y2,
+           ") needs unit KOSMOS_UNIT_NORMALIZED; as pixels it would lie within the upper left one, which fractions can "
+           "name, too");
   KE_CHECK(0 <= r.x1 && r.x1 < r.x2 && r.x2 <= w && 0 <= r.y1 && r.y1 < r.y2 && r.y2 <= h, InvalidRequest, name,
            ": expected 0 <= x1 < x2 <= ", w, " and 0 <= y1 < y2 <= ", h, pixels ? " (pixels)" : " (normalized)",
            ", got (", r.x1, ", ", r.y1, ", ", r.x2, ", ", r.y2, ")");
@@ -73,6 +78,7 @@ std::shared_ptr<ResultObject> make_result(AnswerReply reply, const ModelObject& 
   for (const AnswerEntity& e : reply.answer.entities) r->entities.emplace_back(e, frame.width, frame.height);
   r->token_ids = std::move(reply.generation.ids);
   r->logprobs = std::move(reply.generation.logprobs);
+  r->notes = std::move(reply.notes);
   if (frame.expects_object && r->entities.empty()) r->notes.push_back("the model gave no box for the phrase");
   for (const std::string& note : r->notes) r->note_texts.push_back(note.c_str());
 

@@ -123,7 +123,7 @@ kosmos_status kosmos_generate(const kosmos_model* model, const kosmos_segment* s
   return guarded_new(result, error, "result", [&] {
     const std::shared_ptr<ModelObject> m = model_of(model);
     const kosmos_options o = read_struct(options, "kosmos_options");
-    CheckedOptions checked = check_options(o, Verb{.takes_choices = true, .grammar = false}, m->info);
+    CheckedOptions checked = check_options(o, Verb{.takes_choices = true, .grammar = false}, *m);
     KE_CHECK(segments != nullptr && segment_count >= 1 && segment_count <= 4096, InvalidRequest,
              "segments: expected 1..4096, got ", segments ? concat(segment_count) : "NULL");
     const char* at = reinterpret_cast<const char*>(segments);

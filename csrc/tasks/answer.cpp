@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "base/error.h"
 #include "text/utf8.h"
 
 namespace ke {
@@ -68,6 +69,26 @@ int64_t push_kept(AnswerText& text, const AnswerReader& reader, const std::vecto
   return code_points(alone->text());
 }
 
+// The text in quotes on one line, no longer than a message may be.
+std::string quoted(std::string_view text) {
+  constexpr size_t kMost = 120;  // bytes
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string out = "'";
+  for (size_t at = 0, length = 0; at < text.size(); at += length) {
+    if (at > kMost) return out + "...'";
+    length = utf8::character_length(text, at);
+    const unsigned char byte = static_cast<unsigned char>(text[at]);
+    if (byte == '\n') {
+      out += "\\n";
+    } else if (byte < 0x20 || byte == 0x7F) {
+      out += std::string("\\x") + kHex[byte >> 4] + kHex[byte & 15];
+    } else {
+      out += text.substr(at, length);
+    }
+  }
+  return out + "'";
+}
+
 }  // namespace
 
 Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
@@ -93,6 +114,27 @@ Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<in
   return out;
 }
 
+int32_t AnswerReader::check_choices(const std::vector<int32_t>& kept, const std::vector<std::string>& choices,
+                                    const std::vector<std::string>& stop, int32_t max_tokens) const {
+  const std::string words = read(kept, {}, {}).text;
+  size_t longest = 0;
+  for (size_t i = 0; i < choices.size(); i++) {
+    const std::string& choice = choices[i];
+    const std::vector<int32_t> ids = tokenizer_.encode(choice);
+    const std::string text = read(kept, ids, {}).text;
+    const bool exact = text == choice || (!kept.empty() && (text == words + choice || text == words + " " + choice));
+    KE_CHECK(exact, InvalidRequest, "choices[", i, "]: no answer can be exactly ", quoted(choice),
+             ": what the tokenizer makes of it is the text ", quoted(text));
+    for (const std::string& s : stop)
+      KE_CHECK(read(kept, ids, {}, {s}).text == text, InvalidRequest, "the stop text ", quoted(s),
+               " would end choices[", i, "], ", quoted(choice), ", before its end");
+    KE_CHECK(ids.size() <= static_cast<size_t>(max_tokens), InvalidRequest, "max_tokens: expected at least ",
+             ids.size(), " for choices[", i, "], ", quoted(choice), ", got ", max_tokens);
+    longest = std::max(longest, ids.size());
+  }
+  return static_cast<int32_t>(longest);
+}
+
 // The position behind the last picture; 0 where there is none.
 static size_t behind_last_image(const ImageLayout& image, int64_t most_rows, const std::vector<int32_t>& prompt) {
   if (!image.after.empty()) {
@@ -105,12 +147,12 @@ static size_t behind_last_image(const ImageLayout& image, int64_t most_rows, con
   return static_cast<size_t>(prompt.rend() - row);
 }
 
-std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt) {
+std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt, bool exact) {
   const auto from = [&](size_t begin) {
     return std::vector<int32_t>(prompt.begin() + static_cast<ptrdiff_t>(begin), prompt.end());
   };
   if (keep_prompt) return from(behind_last_image(info.image, info.image_tokens, prompt));
-  if (!info.grounding) return {};
+  if (exact || !info.grounding) return {};
   const Grounding& f = *info.grounding;
   size_t begin = prompt.size();
   const auto opens_or_continues_boxes = [&](int32_t id) {

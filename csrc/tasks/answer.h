@@ -45,6 +45,12 @@ class AnswerReader {
   // answer's tokens, NaN where unknown. stop: the text ends before the first of these that follows the prompt's words.
   Answer read(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer, const std::vector<float>& logprobs,
               const std::vector<std::string>& stop = {}) const;
+  // The tokens of the longest of `choices`, each of which is to be the whole of an answer behind `kept`. InvalidRequest
+  // naming the choice where the text of such an answer would not be the choice itself, character for character (the
+  // tokenizer folds blanks, rewrites or does not know characters, <...> is taken for a tag), or where a stop text or
+  // max_tokens would cut it off.
+  int32_t check_choices(const std::vector<int32_t>& kept, const std::vector<std::string>& choices,
+                        const std::vector<std::string>& stop, int32_t max_tokens) const;
   // To read an answer as it grows.
   std::unique_ptr<AnswerText> open() const { return parser_.open(tokenizer_); }
 
@@ -55,8 +61,9 @@ class AnswerReader {
 
 // The prompt's ids that the text begins with. keep_prompt: all that follow the last picture. Else those of an entity
 // that the prompt left unfinished: <phrase> a hat</phrase> at its end, perhaps with the beginning of its boxes; none
-// where the model has no location tokens.
-std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt);
+// where the model has no location tokens, and where the answer is one of given choices (`exact`).
+std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt,
+                              bool exact = false);
 
 using AnswerEvent = std::variant<std::string, AnswerEntity>;  // a stretch of text, or an entity that got its boxes
 

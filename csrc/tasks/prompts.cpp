@@ -1,5 +1,7 @@
 #include "tasks/prompts.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "text/utf8.h"
 
@@ -40,6 +42,14 @@ Segment image_segment(EncodedPicture image) {
 
 void need_grounding(const ModelInfo& model, const char* what) {
   KE_CHECK(model.grounding, InvalidRequest, what, ": ", kNoGrounding);
+}
+
+// The first string of the text that would be a tag in raw text; empty where there is none.
+std::string first_tag(const Tokenizer& tokenizer, std::string_view text) {
+  if (text.find('<') == std::string_view::npos) return {};
+  for (const int32_t id : tokenizer.encode_with_tags(text))
+    if (tokenizer.type(id) == PieceType::Tag) return tokenizer.piece(id);
+  return {};
 }
 
 std::vector<Segment> begin(const ModelInfo& model, EncodedPicture image, bool ground) {
@@ -119,6 +129,22 @@ std::vector<Segment> describe_prompt(const ModelInfo& model, EncodedPicture imag
 std::vector<Segment> ask_prompt(const ModelInfo& model, EncodedPicture image, std::string_view question, bool ground) {
   std::vector<Segment> out = begin(model, std::move(image), ground);
   append_format(model.prompts.question, {.question = question, .phrase = {}, .cells = {}}, out);
+  return out;
+}
+
+std::vector<std::string> tag_notes(const Tokenizer& tokenizer, const std::vector<std::string>& texts,
+                                   const std::vector<std::string>& stop) {
+  std::vector<std::string> out;
+  const auto add = [&](std::string_view text, const char* what) {
+    const std::string tag = first_tag(tokenizer, text);
+    if (tag.empty()) return;
+    std::string note = concat("'", tag, "' ", what);
+    if (std::find(out.begin(), out.end(), note) == out.end()) out.push_back(std::move(note));
+  };
+  for (const std::string& text : texts)
+    add(text, "in a text is read as plain characters, not as a tag: generate takes raw text, in which it is one");
+  for (const std::string& text : stop)
+    add(text, "in a stop text never comes: stop texts are looked for in the text without tags");
   return out;
 }
 

@@ -33,6 +33,11 @@ std::vector<Segment> describe_prompt(const ModelInfo& model, EncodedPicture imag
                                      bool ground);
 std::vector<Segment> ask_prompt(const ModelInfo& model, EncodedPicture image, std::string_view question, bool ground);
 
+// What the caller should know about tags that are spelled in plain texts and stop texts, where they are none: a line
+// for each text, but not twice the same.
+std::vector<std::string> tag_notes(const Tokenizer& tokenizer, const std::vector<std::string>& texts,
+                                   const std::vector<std::string>& stop);
+
 // InvalidRequest unless the text is well-formed UTF-8 and not blank; name says in the message which text it is.
 void check_words(std::string_view name, std::string_view text);
 

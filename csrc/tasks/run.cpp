@@ -1,8 +1,19 @@
 #include "tasks/run.h"
 
 #include "base/error.h"
+#include "tasks/prompts.h"
 
 namespace ke {
+namespace {
+
+std::vector<std::string> notes_about(const Tokenizer& tokenizer, const AnswerRequest& request) {
+  std::vector<std::string> texts;
+  for (const Segment& s : request.segments)
+    if (s.kind == Segment::Kind::Text) texts.push_back(s.text);
+  return tag_notes(tokenizer, texts, request.stop);
+}
+
+}  // namespace
 
 AnswerRun::AnswerRun(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher)
     : info_(engine.model().info()),
@@ -10,9 +21,12 @@ AnswerRun::AnswerRun(const Engine& engine, const AnswerRequest& request, const A
       watcher_(watcher),
       tokenizer_(engine.tokenizer()),
       reader_(*tokenizer_, *info_.answers),
-      kept_(kept_ids(info_, engine.prompt_ids(request.segments), request.keep_prompt)),
-      stream_(reader_, kept_, request.stop) {
+      kept_(kept_ids(info_, engine.prompt_ids(request.segments), request.keep_prompt, !request.params.choices.empty())),
+      stream_(reader_, kept_, request.stop),
+      notes_(notes_about(*tokenizer_, request)) {
   KE_CHECK(!request.one_object || info_.grounding, InvalidRequest, kNoGrounding);
+  if (!request.params.choices.empty())
+    reader_.check_choices(kept_, request.params.choices, request.stop, request.params.max_tokens);
 }
 
 OnToken AnswerRun::on_token() {
@@ -49,6 +63,7 @@ AnswerReply AnswerRun::finish(Generation generation) {
                : met_stop_           ? FinishReason::StopString
                : request_.one_object ? FinishReason::Eos
                                      : g.reason;
+  out.notes = std::move(notes_);
   return out;
 }
 

@@ -21,6 +21,7 @@ struct AnswerReply {
   Generation generation;
   Answer answer;
   FinishReason reason = FinishReason::Length;
+  std::vector<std::string> notes;  // what should be known about the request
 };
 
 // Called on the calling thread; returning false ends the answer, which is then read as it is (FinishReason::Callback).
@@ -52,6 +53,7 @@ class AnswerRun {
   AnswerReader reader_;
   std::vector<int32_t> kept_;
   AnswerStream stream_;
+  std::vector<std::string> notes_;
   size_t tokens_ = 0;
   bool met_stop_ = false, stopped_ = false;
 };
