@@ -88,7 +88,7 @@ def _models() -> dict[str, Any]:
 
     default, why = hub.default_model()
     out: dict[str, Any] = {
-        "cache": str(hub.cache_dir()),
+        "cache": hub.cache_trouble() or str(hub.cache_dir()),
         "found": [{"tag": m.tag, "bytes": m.bytes, "path": str(m.path)} for m in hub.list_models()],
         "default": str(default),
         "default_why": why,

@@ -5,10 +5,12 @@ that holds GGUF files). Converted files lie in `cache_dir()/models`; what is dow
 cache. Nothing here opens a socket but `plan` and `pull`, and these do not when told to be offline.
 """
 
+import contextlib
 import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ KOSMOS2_REPO = "microsoft/kosmos-2-patch14-224"
 # What a tag without a type means: the first of these that is here.
 TYPES = ("q4_k_m", "q5_k", "q6_k", "q8_0", "q4_0", "f16", "bf16", "f32")
 _LABELS = {type: "Q5_K_M" if type == "q5_k" else type.upper() for type in TYPES}  # as file names spell them
+_YES = ("1", "true", "t", "yes", "y", "on")
+_NO = ("0", "false", "f", "no", "n", "off")
 _REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?::(?P<type>[A-Za-z0-9_]{1,16}))?")
 _PUBLISHED = re.compile(r"Kosmos-2-\d[\w.]*-v[\w.]+-(?P<label>[A-Z0-9_]+)\.gguf")
 
@@ -41,16 +45,30 @@ class LocalModel:
 # ---- places
 
 
+def _home(instead: str) -> Path:
+    """The user's folder; KosmosIOError where the system knows none (no HOME, and a user id without an entry)."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):
+        raise KosmosIOError(
+            f"HOME is not set and the system knows no home folder of this user; set HOME, or {instead} to a folder"
+        ) from None
+
+
 def cache_dir() -> Path:
-    """Where converted models lie: KOSMOS_EDGE_CACHE, else kosmos-edge in the platform's folder for caches."""
+    """Where converted models lie: KOSMOS_EDGE_CACHE, else kosmos-edge in the platform's folder for caches.
+
+    KosmosIOError where the user has no home folder.
+    """
     own = os.environ.get("KOSMOS_EDGE_CACHE")
     if own:
         return Path(own)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "kosmos-edge" / "Cache"
+        local = os.environ.get("LOCALAPPDATA") or _home("KOSMOS_EDGE_CACHE") / "AppData" / "Local"
+        return Path(local) / "kosmos-edge" / "Cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "kosmos-edge"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kosmos-edge"
+        return _home("KOSMOS_EDGE_CACHE") / "Library" / "Caches" / "kosmos-edge"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home("KOSMOS_EDGE_CACHE") / ".cache") / "kosmos-edge"
 
 
 def models_dir() -> Path:
@@ -59,18 +77,37 @@ def models_dir() -> Path:
 
 
 def hf_cache_dir() -> Path:
-    """huggingface_hub's cache by its own rules: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
+    """huggingface_hub's cache by its own rules: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
+
+    KosmosIOError where the user has no home folder.
+    """
     own = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     if own:
-        return Path(os.path.expandvars(own)).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.path.expandvars(os.environ.get("HF_HOME") or Path(base) / "huggingface")).expanduser() / "hub"
+        return _expand(os.path.expandvars(own))
+    if home := os.environ.get("HF_HOME"):
+        return _expand(os.path.expandvars(home)) / "hub"
+    return _expand(os.environ.get("XDG_CACHE_HOME") or _home("HF_HOME") / ".cache") / "huggingface" / "hub"
+
+
+def _expand(path: str | Path) -> Path:
+    """The path with ~ replaced; KosmosIOError where that has no meaning."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, KeyError):
+        raise KosmosIOError(f"{path}: the system knows no such home folder; write the path in full") from None
 
 
 def is_offline(offline: bool | None = None) -> bool:
-    """Whether sockets are forbidden: by argument, or by KOSMOS_EDGE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE."""
-    names = ("KOSMOS_EDGE_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return bool(offline) or any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+    """Whether sockets are forbidden: by argument, or by KOSMOS_EDGE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE.
+
+    InvalidRequest where KOSMOS_EDGE_OFFLINE is neither yes nor no, as the command line sees it: no socket by mistake.
+    """
+    ours = os.environ.get("KOSMOS_EDGE_OFFLINE", "").strip().lower()
+    if ours not in ("", *_YES, *_NO):
+        raise InvalidRequest(f"KOSMOS_EDGE_OFFLINE: expected 1 or 0, got {ours!r}")
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    theirs = any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+    return bool(offline) or ours in _YES or theirs
 
 
 def nano_path() -> Path:
@@ -156,7 +193,7 @@ def _resolve_kosmos2(type: str | None) -> Path:
 
 
 def _resolve_path(spec: str) -> Path:
-    found = Path(spec).expanduser()
+    found = _expand(spec)
     if os.path.isdir(found):
         raise ModelNotFound(
             f"{found} is a folder, not a GGUF file; `kosmos-edge convert {found} -o FILE.gguf` converts a checkpoint"
@@ -167,15 +204,35 @@ def _resolve_path(spec: str) -> Path:
 
 
 def converted_models(folder: Path | None = None) -> dict[str, Path]:
-    """Type -> file, of the converted KOSMOS-2 files in a folder (the cache)."""
+    """Type -> file, of the converted KOSMOS-2 files in a folder (the cache). KosmosIOError where it cannot be read."""
     folder = folder or models_dir()
     types = {label: type for type, label in _LABELS.items()}
     found: dict[str, Path] = {}
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        match = _PUBLISHED.fullmatch(name)
-        if match and match["label"] in types and (folder / name).is_file():
-            found.setdefault(types[match["label"]], folder / name)
+    with _reading(folder):
+        for name in _names_in(folder):
+            match = _PUBLISHED.fullmatch(name)
+            if match and match["label"] in types and (folder / name).is_file():
+                found.setdefault(types[match["label"]], folder / name)
     return found
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """The system's refusals as KosmosIOError, in one line."""
+    try:
+        yield
+    except KosmosIOError:
+        raise
+    except OSError as error:
+        raise KosmosIOError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Sorted; none where there is no such folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def matches_type(name: str, type: str | None) -> bool:
@@ -201,13 +258,17 @@ def choose_gguf(names: list[str], type: str | None) -> str | None:
 
 
 def find_in_hf_cache(repo: str, type: str | None) -> Path | None:
-    """The GGUF file of a repository in huggingface_hub's cache, of the newest snapshot that has one."""
+    """The GGUF file of a repository in huggingface_hub's cache, of the newest snapshot that has one.
+
+    KosmosIOError where the cache cannot be read.
+    """
     snapshots = hf_cache_dir() / f"models--{repo.replace('/', '--')}" / "snapshots"
-    folders = [folder for folder in snapshots.iterdir() if folder.is_dir()] if snapshots.is_dir() else []
-    for folder in sorted(folders, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
-        name = choose_gguf([entry.name for entry in folder.iterdir() if entry.is_file()], type)
-        if name is not None:
-            return folder / name
+    with _reading(snapshots):
+        folders = [snapshots / name for name in _names_in(snapshots) if (snapshots / name).is_dir()]
+        for folder in sorted(folders, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
+            name = choose_gguf([entry.name for entry in folder.iterdir() if entry.is_file()], type)
+            if name is not None:
+                return folder / name
     return None
 
 
@@ -215,12 +276,25 @@ def find_in_hf_cache(repo: str, type: str | None) -> Path | None:
 
 
 def list_models() -> list[LocalModel]:
-    """nano, the converted files in the cache, and what was pulled from other repositories."""
+    """nano, the converted files in the cache, and what was pulled from other repositories.
+
+    What cannot be read is left out; cache_trouble() says why.
+    """
     found = [(NANO, nano_path())]
-    converted = converted_models()
-    found += [(f"{KOSMOS2}:{type}", converted[type]) for type in TYPES if type in converted]
+    with contextlib.suppress(KosmosIOError):
+        converted = converted_models()
+        found += [(f"{KOSMOS2}:{type}", converted[type]) for type in TYPES if type in converted]
     found += sorted((spec, Path(file)) for spec, file in _pulled().items())
-    return [LocalModel(tag, file, file.stat().st_size) for tag, file in found if file.is_file()]
+    return [LocalModel(tag, file, file.stat().st_size) for tag, file in found if os.path.isfile(file)]
+
+
+def cache_trouble() -> str | None:
+    """Why the cache of converted models cannot be used, in a line; None where it can, or is not there yet."""
+    try:
+        converted_models()
+    except KosmosIOError as error:
+        return str(error)
+    return None
 
 
 def default_model() -> tuple[str, str]:
@@ -228,7 +302,10 @@ def default_model() -> tuple[str, str]:
     spec = os.environ.get("KOSMOS_EDGE_MODEL")
     if spec:
         return spec, "KOSMOS_EDGE_MODEL says so"
-    here = converted_models()
+    try:
+        here = converted_models()
+    except KosmosIOError as error:
+        return NANO, f"the cache of models cannot be used: {error}"
     for type in TYPES:
         if type in here:
             return f"{KOSMOS2}:{type}", "a converted KOSMOS-2 is in the cache"
@@ -306,7 +383,8 @@ def plan(
     """What `pull` would do, with sizes; asks the hub for names and sizes unless offline. `describe_plan` words it."""
     from kosmos_edge.hub_pull import make_plan
 
-    return make_plan(tag, type, is_offline(offline), None if to is None else Path(to))
+    with _reading(Path("the cache")):
+        return make_plan(tag, type, is_offline(offline), None if to is None else Path(to))
 
 
 def describe_plan(plan: "Plan") -> list[str]:
@@ -337,5 +415,11 @@ def pull(
     """
     from kosmos_edge.hub_pull import make_plan, run_plan
 
-    made = make_plan(tag, type, is_offline(offline), None if to is None else Path(to))
-    return run_plan(made, progress, keep_source, cancel)
+    with _reading(Path("the cache")):
+        made = make_plan(tag, type, is_offline(offline), None if to is None else Path(to))
+    try:
+        return run_plan(made, progress, keep_source, cancel)
+    except KosmosIOError:
+        raise
+    except OSError as error:
+        raise KosmosIOError(f"cannot use {error.filename or made.folder}: {error.strerror or error}") from error

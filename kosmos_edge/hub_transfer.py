@@ -122,7 +122,7 @@ def _locked(path: Path) -> Iterator[Any]:
         if sys.platform != "win32":
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise KosmosIOError(f"{path} is being downloaded by another process") from None
         yield file
 
