@@ -78,7 +78,9 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Every option has a twin in the environment: --max-tokens is KOSMOS_EDGE_MAX_TOKENS.",
+    epilog="Every option has a twin in the environment, but those of generate whose order counts and convert's: "
+    "--max-tokens 9 is KOSMOS_EDGE_MAX_TOKENS=9, --no-boxes KOSMOS_EDGE_BOXES=0. Several values of one option stand on "
+    "lines of their own. An empty value is none. What a command has no use for is set aside (--verbose tells).",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from kosmos_edge.cli_common import (
+    Corners,
     batch_size_option,
     generation_options,
     model_options,
@@ -14,8 +15,11 @@ from kosmos_edge.cli_common import (
     options,
     output_options_with,
     picture_options,
+    settle_choices,
+    take_generation,
 )
-from kosmos_edge.cli_tasks import answer_all, corners, draw_option, pictures
+from kosmos_edge.cli_tasks import answer_all, draw_option, pictures
+from kosmos_edge.cli_twins import from_environment, set_aside
 
 # task -> its options that must be given, and those that may be
 TASK_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -36,7 +40,7 @@ SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_
 @option("--boxes/--no-boxes", "ground", default=None, help="caption, describe, ask: ask for boxes; not for ask.")
 @option("-p", "--prompt", metavar="TEXT", help="ground: words to go on from.")
 @option("--phrase", metavar="TEXT", help="locate: what to find.")
-@option("--box", callback=corners, metavar="X1,Y1,X2,Y2", help="describe: where, in pixels of the upright picture.")
+@option("--box", type=Corners(), metavar="X1,Y1,X2,Y2", help="describe: where, in pixels of the upright picture.")
 @option("--normalized", is_flag=True, default=None, help="describe: the box is in fractions of the picture, 0..1.")
 @option("--question", metavar="TEXT", help="ask: the question.")
 @option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: the answer is one of these.")
@@ -56,22 +60,27 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
     """
     arguments = take_arguments(task, rest)
     if task == "score":
-        from kosmos_edge.cli_common import take_generation
-
         unused = take_generation(rest)
-        if unused:
-            raise click.UsageError(f"--{next(iter(unused)).replace('_', '-')}: not an option of the task score")
+        if rest["draw"] is not None:
+            unused["draw"] = rest.pop("draw")
+        for name in unused:
+            _refuse(name, task)
     return answer_all(task, pictures, arguments, rest)
 
 
 def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
-    """Moves the options of all tasks out of `rest`: those of this one. UsageError where one is missing or foreign."""
+    """Moves the options of all tasks out of `rest`: those of this one. UsageError where one is missing or foreign.
+
+    A foreign one from the environment is left out.
+    """
+    if task == "ask":
+        rest["ground"], rest["choices"] = settle_choices(rest["ground"], rest["choices"], ("ground", "choices"))
     needed, possible = TASK_OPTIONS[task]
     names = {name for both in TASK_OPTIONS.values() for part in both for name in part}
     given = {name: value for name in sorted(names) if (value := rest.pop(name)) not in (None, ())}
-    for name in given:
-        if name not in needed + possible:
-            raise click.UsageError(f"{_spelled(name)}: not an option of the task {task}")
+    for name in [name for name in given if name not in needed + possible]:
+        _refuse(name, task)
+        del given[name]
     for name in needed:
         if name not in given:
             raise click.UsageError(f"the task {task} needs {_spelled(name)}")
@@ -80,5 +89,12 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _refuse(name: str, task: str) -> None:
+    """UsageError about an option that the task has no use for; a default in the environment is set aside."""
+    if not from_environment(name):
+        raise click.UsageError(f"{_spelled(name)}: not an option of the task {task}")
+    set_aside(name)
+
+
 def _spelled(name: str) -> str:
-    return SPELLED.get(name, f"--{name}")
+    return SPELLED.get(name, f"--{name.replace('_', '-')}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from kosmos_edge.cli_common import message_options, option, take_messages
+from kosmos_edge.cli_common import message_options, option, report_format_option, take_messages
 from kosmos_edge.cli_quality import quality
 from kosmos_edge.cli_streams import check_stdout
 from kosmos_edge.errors import InvalidRequest
@@ -22,9 +22,7 @@ from kosmos_edge.errors import InvalidRequest
 @option("--batches", default="1,4,8,16", show_default=True, metavar="B,B,...", help="Batch sizes of the phase folder.")
 @option("--image", metavar="FILE", help="A picture instead of synthetic ones.")
 @option("--offline", is_flag=True, help="Open no socket.")
-@option(
-    "-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of stdout."
-)
+@report_format_option
 @message_options
 @click.pass_context
 def bench(ctx: click.Context, /, **values: Any) -> int:

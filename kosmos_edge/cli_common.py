@@ -1,13 +1,16 @@
-"""What the commands share: options with their environment twins, messages on stderr, loading the model."""
+"""What the commands share: options, messages on stderr, loading the model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+
+from kosmos_edge.cli_twins import ParamType, from_environment, set_aside, take_set_aside
+from kosmos_edge.cli_twins import option as option
 
 if TYPE_CHECKING:
     from kosmos_edge.images import Opening
@@ -20,11 +23,38 @@ DEFAULT_BATCH = 8
 MAX_PIXELS = 1 << 28  # as kosmos_edge.images has it
 
 
-def option(*declarations: str, **settings: Any) -> Callable[[F], F]:
-    """click.option with the twin KOSMOS_EDGE_<NAME>, named after the first long option."""
-    long = next(d for d in declarations if d.startswith("--")).split("/")[0]
-    settings.setdefault("envvar", "KOSMOS_EDGE_" + long.removeprefix("--").replace("-", "_").upper())
-    return click.option(*declarations, **settings)
+class Corners(ParamType):
+    """The four numbers of a box."""
+
+    name = "box"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        """(x1, y1, x2, y2) of "x1,y1,x2,y2"."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            x1, y1, x2, y2 = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"expected four numbers x1,y1,x2,y2, got {value!r}", param, ctx)
+        return x1, y1, x2, y2
+
+
+class Parts(ParamType):
+    """Texts joined by "::", so many of them."""
+
+    name = "parts"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The texts."""
+        fields = value if isinstance(value, tuple) else tuple(value.split("::"))
+        if len(fields) != self.count or not all(field.strip() for field in fields):
+            self.fail(f"expected {self.count} parts joined by ::, got {value!r}", param, ctx)
+        return fields
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -84,6 +114,17 @@ def output_options_with(form: str) -> Callable[[F], F]:
 
 
 output_options = output_options_with("text")
+# Of a command that reports; batches' formats are left to batches.
+report_format_option = option(
+    "-f",
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    elsewhere=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="Of stdout.",
+)
 batch_size_option = option(
     "--batch-size",
     type=click.IntRange(1, MAX_BATCH),
@@ -126,9 +167,56 @@ GENERATION_NAMES = (
 
 
 def take_generation(values: dict[str, Any]) -> dict[str, Any]:
-    """Moves the generation options that were given out of `values`."""
+    """Moves the generation options that were given out of `values`.
+
+    Those from the environment that have no use beside the others are set aside.
+    """
     taken = {name: values.pop(name) for name in GENERATION_NAMES}
-    return {name: value for name, value in taken.items() if value is not None and value != ()}
+    given = {name: value for name, value in taken.items() if value is not None and value != ()}
+    context = click.get_current_context(silent=True)
+    parameters = {} if context is None else context.params
+
+    def drop(name: str) -> None:
+        if name in given and from_environment(name):
+            del given[name]
+            set_aside(name)
+
+    def sampled() -> bool:
+        return bool(given.get("temperature"))
+
+    def has_beams() -> bool:
+        return int(given.get("num_beams", 1)) > 1
+
+    for name in ("temperature", "stop"):  # contradict beams; what is on the command line goes before
+        if name in given and has_beams() and (sampled() or name == "stop"):
+            if from_environment(name) and not from_environment("num_beams"):
+                drop(name)
+            elif not from_environment(name):
+                drop("num_beams")
+    if not sampled():
+        drop("top_k")
+        drop("top_p")
+    if not has_beams():
+        drop("length_penalty")
+    if parameters.get("choice") or parameters.get("choices"):  # a choice is its own end and has no boxes
+        for name in ("max_tokens", "stop", "grammar"):
+            drop(name)
+    return given
+
+
+def settle_choices(ground: bool | None, choices: tuple[str, ...], names: tuple[str, str]) -> tuple[bool | None, Any]:
+    """Boxes and choices, which contradict each other: what only the environment says gives way.
+
+    names: of the two parameters. -> (ground, choices)
+    """
+    if ground and choices:
+        if from_environment(names[0]):
+            set_aside(names[0])
+            return None, choices
+        if from_environment(names[1]):
+            set_aside(names[1])
+            return ground, ()
+    return ground, choices
 
 
 def take_opening(values: dict[str, Any]) -> Opening:
@@ -144,11 +232,24 @@ class Messages:
 
     quiet: bool
     verbose: bool
+    _said: set[str] = field(default_factory=set)
 
     def say(self, text: str) -> None:
         """What a user should know; not with --quiet."""
         if not self.quiet:
             click.echo(f"kosmos-edge: {text}", err=True)
+
+    def notes(self, name: str, notes: Iterable[str]) -> None:
+        """An answer's notes: those about the request once, no box or half a picture, others with --verbose."""
+        for note in notes:
+            if note.startswith("'<"):
+                if note not in self._said:
+                    self._said.add(note)
+                    self.say(note)
+            elif note.startswith(("the model gave no box", "the file ends early")):
+                self.say(f"{name}: {note}")
+            else:
+                self.detail(f"{name}: {note}")
 
     def detail(self, text: str) -> None:
         """Only with --verbose."""
@@ -169,6 +270,8 @@ def take_model(values: dict[str, Any], messages: Messages) -> Model:
     """Loads the model that the options in `values` name, and moves them out."""
     from kosmos_edge.model import load
 
+    for variable in take_set_aside():
+        messages.detail(f"{variable} in the environment has no use here")
     spec, device, threads = values.pop("model"), values.pop("device"), values.pop("threads")
     copy, offline, isolation = values.pop("copy"), values.pop("offline"), values.pop("isolation")
     start = time.perf_counter()

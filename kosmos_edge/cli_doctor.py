@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kosmos_edge.cli_common import message_options, option, take_messages
+from kosmos_edge.cli_common import message_options, report_format_option, take_messages
 
 
 def devices() -> list[dict[str, Any]]:
@@ -106,9 +106,7 @@ def _models() -> dict[str, Any]:
 
 
 @click.command()
-@option(
-    "-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of stdout."
-)
+@report_format_option
 @message_options
 def doctor(form: str, **rest: Any) -> int:
     """Version, instruction sets, threads, devices, models, picture formats: what runs here, and why.

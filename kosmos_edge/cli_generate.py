@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from kosmos_edge.cli_common import (
+    Corners,
     generation_options,
     model_options,
     opening_options,
@@ -26,16 +27,24 @@ class OrderedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, after a first pass that notes the order."""
-        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        taken = {kind: iter(values.get(kind) or []) for kind in self.KINDS}
-        ctx.obj = [(p.name, next(taken[p.name])) for p in order if p.name in taken]
-        return super().parse_args(ctx, args)
+        order = [parameter.name for parameter in self.make_parser(ctx).parse_args(args=list(args))[2]]
+        left = super().parse_args(ctx, args)
+        taken = {kind: iter(ctx.params.get(kind) or ()) for kind in self.KINDS}
+        ctx.obj = [(name, next(taken[name])) for name in order if name in taken]
+        return left
 
 
 @click.command(cls=OrderedCommand)
 @click.option("--image", "-i", multiple=True, metavar="PICTURE", help="A picture; - for stdin.")
 @click.option("--text", "-p", multiple=True, metavar="TEXT", help="Words.")
-@click.option("--box", multiple=True, metavar="X1,Y1,X2,Y2", help="A box in fractions of the picture, 0..1.")
+@click.option(
+    "--box",
+    multiple=True,
+    type=Corners(),
+    metavar="X1,Y1,X2,Y2",
+    help="A box, in pixels of the upright picture before it.",
+)
+@option("--normalized", is_flag=True, help="Boxes are in fractions of the picture, 0..1.")
 @option("--raw", is_flag=True, help="Tag strings in the texts, such as <grounding>, are tags.")
 @option("--choice", multiple=True, metavar="TEXT", help="The answer is one of these.")
 @option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
@@ -44,7 +53,9 @@ class OrderedCommand(click.Command):
 @output_options
 @model_options
 @click.pass_context
-def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in: bool, **rest: Any) -> int:
+def generate(
+    ctx: click.Context, /, raw: bool, normalized: bool, choice: tuple[str, ...], lead_in: bool, **rest: Any
+) -> int:
     """Go on from any sequence of --image, --text and --box; their order is kept.
 
     \b
@@ -69,20 +80,22 @@ def generate(ctx: click.Context, /, raw: bool, choice: tuple[str, ...], lead_in:
     paths = [value for kind, value in ctx.obj if kind == "image" and value != "-"]
     with open_output(output, rest.pop("overwrite"), pictures=paths, say=messages.say) as out:
         for kind, value in ctx.obj:
-            if kind == "text":
+            if kind in ("text", "box"):
                 segments.append(value)
-            elif kind == "box":
-                segments.append(_box(value))
             else:
                 name = value
                 item = Input(value, None if value == "-" else value)
                 segments.append(opening.open(item.source()))
         model = take_model(rest, messages)
         assert not rest, rest
-        answer = model.generate(segments, raw=raw, lead_in=lead_in, choices=list(choice) or None, **generation)
+        choices = list(choice) or None
+        answer = model.generate(
+            segments, raw=raw, normalized=normalized, lead_in=lead_in, choices=choices, **generation
+        )
         writer = Writer(form, False, out, text_lines)
         writer.write(name, answer)
         writer.close()
+        messages.notes(name, answer.notes)
     return 0
 
 
@@ -93,15 +106,3 @@ def _check_words(text: str) -> None:
     if names_picture(text):
         way = "download it and give its path to --image" if "://" in text else f"--image {text} shows the picture"
         raise click.UsageError(f"--text {text}: this is the name of a picture, not words about one; {way}")
-
-
-def _box(value: str) -> Any:
-    from kosmos_edge.results import Box
-
-    try:
-        numbers = [float(part) for part in value.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4:
-        raise click.UsageError(f"--box: expected four numbers x1,y1,x2,y2, got {value!r}")
-    return Box.from_normalized(*numbers)

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from kosmos_edge.cli_common import Messages, message_options, option, take_messages
+from kosmos_edge.cli_common import Messages, message_options, option, report_format_option, take_messages
 from kosmos_edge.cli_streams import check_stdout, stdout_is_closed
+from kosmos_edge.cli_twins import from_environment
 
 Progress = Callable[[int, int, str], None]
 
@@ -43,9 +44,7 @@ def models() -> None:
 
 
 @models.command("list")
-@option(
-    "-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of stdout."
-)
+@report_format_option
 @message_options
 def list_command(form: str, **rest: Any) -> int:
     """The models on this machine: tag, bytes, path."""
@@ -88,6 +87,8 @@ def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, kee
 
     messages = take_messages(rest)
     check_stdout()
+    if ":" in tag and from_environment("type_"):
+        type_ = None  # TAG says which
     for line in hub.describe_plan(hub.plan(tag, type=type_, offline=offline, to=to)):
         messages.say(line)
     with progress_bar("pull", messages) as progress:
@@ -138,7 +139,14 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
 
 @click.command()
 @click.argument("source")
-@option("-o", "--output", required=True, metavar="FILE|FOLDER", help="GGUF file to write; a folder gets a file in it.")
+@option(
+    "-o",
+    "--output",
+    required=True,
+    prefix="CONVERT_",
+    metavar="FILE|FOLDER",
+    help="GGUF file to write; a folder gets a file in it.",
+)
 @option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="How the weights are stored.")
 @option("--tokenizer", metavar="FILE", help="tokenizer.json or sentencepiece model that is not beside the weights.")
 @option("--overwrite", is_flag=True, help="Replace the output if it exists.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from kosmos_edge.cli_common import message_options, option, take_messages
+from kosmos_edge.cli_common import message_options, option, report_format_option, take_messages
 from kosmos_edge.cli_streams import check_stdout
 
 DEFAULT_TYPES = "f32,f16,q8_0,q6_k,q5_k,q4_k_m,q4_0"
@@ -35,16 +35,21 @@ COLUMNS = (  # heading, key, digits
 @option(
     "--n", "-n", "count", type=click.IntRange(1, MAX_COUNT), metavar="N", help="Pictures: 200 scenes; all of a folder."
 )
-@option("--seed", type=click.IntRange(0, 1_000_000), default=0, show_default=True, help="Of the scenes.")
+@option(
+    "--seed",
+    type=click.IntRange(0, 1_000_000),
+    elsewhere=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    help="Of the scenes.",
+)
 @option("--pictures", metavar="FOLDER", help="These pictures instead of scenes of nano's shapes.")
 @option("--labels", metavar="FILE", help="What is in the pictures (JSON, COCO's or our own form).")
 @option("--work", metavar="FOLDER", help="Where files are kept meanwhile; the system's temporary folder.")
 @option("--device", default="auto", show_default=True, help="auto, cpu, ...")
 @option("-t", "--threads", type=int, metavar="N", help="Threads; as many as this process may use.")
 @option("--offline", is_flag=True, help="Open no socket.")
-@option(
-    "-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of stdout."
-)
+@report_format_option
 @message_options
 def quality(
     model: str | None,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kosmos_edge.cli_common import (
+    Corners,
     Messages,
+    Parts,
     batch_size_option,
     generation_options,
     model_options,
@@ -19,6 +21,7 @@ from kosmos_edge.cli_common import (
     options,
     output_options,
     picture_options,
+    settle_choices,
     take_generation,
     take_messages,
     take_model,
@@ -46,20 +49,31 @@ boxes_option = option("--boxes/--no-boxes", default=None, help="Ask for boxes an
 @option("--length", type=click.Choice(["short", "long"]), default="short", show_default=True, help="Of the caption.")
 @boxes_option
 @option("--lead-in", is_flag=True, help='Begin with the prompt\'s words ("An image of").')
-@option("--shot", multiple=True, metavar="PICTURE::TEXT", help="An example that goes before; may be given again.")
+@option(
+    "--shot",
+    multiple=True,
+    type=Parts(2),
+    elsewhere=Parts(3),
+    metavar="PICTURE::TEXT",
+    help="An example that goes before; may be given again.",
+)
 @batch_size_option
 @draw_option
 @shared
 def caption(
-    pictures: tuple[str, ...], length: str, boxes: bool | None, lead_in: bool, shot: tuple[str, ...], **rest: Any
+    pictures: tuple[str, ...],
+    length: str,
+    boxes: bool | None,
+    lead_in: bool,
+    shot: tuple[tuple[str, ...], ...],
+    **rest: Any,
 ) -> int:
     """Say what each PICTURE shows, with the boxes of what is named.
 
     A PICTURE is a file, a folder, a glob in quotes, @list.txt with one path per line, or - for stdin.
     """
-    shots = [_split("--shot", value, 2) for value in shot]
     arguments = {"length": length, "ground": boxes, "lead_in": lead_in}
-    return answer_all("caption", pictures, arguments, rest, shots=shots)
+    return answer_all("caption", pictures, arguments, rest, shots=list(shot))
 
 
 @click.command()
@@ -84,22 +98,9 @@ def locate(picture: str, phrase: str, **rest: Any) -> int:
     return answer_all("locate", [picture], {"phrase": phrase}, rest)
 
 
-def corners(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    """The four numbers of --box."""
-    if value is None:
-        return None
-    try:
-        numbers = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != 4:
-        raise click.BadParameter(f"expected four numbers x1,y1,x2,y2, got {value!r}")
-    return numbers
-
-
 @click.command()
 @picture
-@option("--box", required=True, callback=corners, metavar="X1,Y1,X2,Y2", help="In pixels of the upright picture.")
+@option("--box", required=True, type=Corners(), metavar="X1,Y1,X2,Y2", help="In pixels of the upright picture.")
 @option("--normalized", is_flag=True, help="The box is in fractions of the picture, 0..1.")
 @boxes_option
 @option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
@@ -119,7 +120,14 @@ def describe(
 @option("--boxes/--no-boxes", default=False, help="Ask for boxes and print them.")
 @option("--choice", multiple=True, metavar="TEXT", help="The answer is one of these; give it two times or more.")
 @option("--lead-in", is_flag=True, help="Begin with the question.")
-@option("--shot", multiple=True, metavar="PICTURE::QUESTION::ANSWER", help="An example that goes before.")
+@option(
+    "--shot",
+    multiple=True,
+    type=Parts(3),
+    elsewhere=Parts(2),
+    metavar="PICTURE::QUESTION::ANSWER",
+    help="An example that goes before.",
+)
 @draw_option
 @shared
 def ask(
@@ -128,13 +136,13 @@ def ask(
     boxes: bool,
     choice: tuple[str, ...],
     lead_in: bool,
-    shot: tuple[str, ...],
+    shot: tuple[tuple[str, ...], ...],
     **rest: Any,
 ) -> int:
     """Answer QUESTION about PICTURE."""
-    shots = [_split("--shot", value, 3) for value in shot]
-    arguments = {"question": question, "ground": boxes, "choices": list(choice) or None, "lead_in": lead_in}
-    return answer_all("ask", [picture], arguments, rest, shots=shots)
+    ground, choice = settle_choices(boxes, choice, ("boxes", "choice"))
+    arguments = {"question": question, "ground": bool(ground), "choices": list(choice) or None, "lead_in": lead_in}
+    return answer_all("ask", [picture], arguments, rest, shots=list(shot))
 
 
 @click.command()
@@ -149,13 +157,6 @@ def score(picture: str, texts: tuple[str, ...], template: str | None, normalize:
     """Rank TEXTs by their likelihood for PICTURE: ln p, share, text; the likeliest first."""
     arguments = {"texts": texts, "template": template, "normalize": normalize}
     return answer_all("score", [picture], arguments, rest)
-
-
-def _split(name: str, value: str, parts: int) -> tuple[str, ...]:
-    fields = tuple(value.split("::"))
-    if len(fields) != parts or not all(field.strip() for field in fields):
-        raise click.UsageError(f"{name}: expected {parts} parts joined by ::, got {value!r}")
-    return fields
 
 
 def answer_all(
@@ -244,9 +245,7 @@ def _lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[s
 
 def _report(messages: Messages, item: Input, answer: Answer, number: int, count: int) -> None:
     timings = answer.timings
-    for note in answer.notes:
-        said = note.startswith(("the model gave no box", "the file ends early"))
-        (messages.say if said else messages.detail)(f"{item.name}: {note}")
+    messages.notes(item.name, answer.notes)
     messages.detail(
         f"{number}/{count} {item.name}: {timings.total_ms:.0f} ms (decode {timings.decode_image_ms:.0f}, encode "
         f"{timings.encode_ms:.0f}, prefill {timings.prefill_ms:.0f}, {timings.tokens} tokens {timings.decode_ms:.0f})"

@@ -1,0 +1,136 @@
+"""Options that the environment can set, too: KOSMOS_EDGE_MAX_TOKENS=32 means --max-tokens 32.
+
+Every long name of an option has a twin. An empty value is as good as none. A switch takes 1 or 0 (or yes, no, true,
+...): KOSMOS_EDGE_BOXES=0 is --no-boxes, and so is KOSMOS_EDGE_NO_BOXES=1. Of an option that may be given again every
+line of the value is one value, with its blanks; empty lines do not count.
+
+The environment holds defaults for many commands. What a command has no use for there is set aside; the same on the
+command line is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    ParamType: TypeAlias = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # not generic in older versions
+
+F = TypeVar("F", bound=Callable[..., Any])
+_ASIDE = "kosmos_edge.aside"  # in Context.meta: the variables that were set aside
+
+
+class TwinOption(click.Option):
+    """An option with twins in the environment.
+
+    elsewhere: what the option of this name takes in other commands; a value of that kind is no error here when it
+    comes from the environment, but set aside. prefix: of the twins' names, where the option means another thing than
+    elsewhere.
+    """
+
+    def __init__(
+        self, *declarations: Any, elsewhere: ParamType | None = None, prefix: str = "", **settings: Any
+    ) -> None:
+        super().__init__(*declarations, **settings)
+        self.elsewhere = elsewhere
+        self._prefix = "KOSMOS_EDGE_" + prefix
+        self.envvar = next(variable for variable, _ in self.twins())
+
+    def twins(self) -> Iterator[tuple[str, bool]]:
+        """(variable, whether it means the opposite) of every long name."""
+        for names, opposite in ((self.opts, False), (self.secondary_opts, True)):
+            for name in names:
+                if name.startswith("--"):
+                    yield self._prefix + name.removeprefix("--").replace("-", "_").upper(), opposite
+
+    def _variable(self) -> str:
+        """The twin that is set."""
+        return next((variable for variable, _ in self.twins() if os.environ.get(variable)), str(self.envvar))
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The value; UsageError where two twins say different things."""
+        found: dict[str, str] = {}
+        for variable, opposite in self.twins():
+            value = os.environ.get(variable)
+            if value and opposite:
+                found[variable] = str(not self._switch(ctx, variable, value)).lower()
+            elif value:
+                found[variable] = str(self._switch(ctx, variable, value)).lower() if self.secondary_opts else value
+        if len(set(found.values())) > 1:
+            raise click.UsageError(f"{' and '.join(found)} in the environment contradict each other", ctx)
+        return next(iter(found.values()), None)
+
+    def _switch(self, ctx: click.Context, variable: str, value: str) -> bool:
+        try:
+            return bool(click.BOOL.convert(value, self, ctx))
+        except click.BadParameter as error:
+            error.param_hint = variable
+            raise
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """As on the command line: click would split the values of a repeated option at blanks."""
+        value = self.resolve_envvar_value(ctx)
+        if value is None or not self.multiple:
+            return value
+        return [line for line in value.split("\n") if line] or None
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Checks it; what comes from the environment is named by its variable."""
+        if ctx.get_parameter_source(str(self.name)) is not ParameterSource.ENVIRONMENT:
+            return super().process_value(ctx, value)
+        if self.elsewhere is not None and self.multiple:
+            kept = [item for item in value if self._takes(ctx, self.type, item) or not self._is_of_others(ctx, item)]
+            if len(kept) < len(value):
+                set_aside(self._variable(), ctx)
+            value = kept
+        elif self.elsewhere is not None and not self._takes(ctx, self.type, value) and self._is_of_others(ctx, value):
+            set_aside(self._variable(), ctx)
+            ctx.set_parameter_source(str(self.name), ParameterSource.DEFAULT)
+            return super().process_value(ctx, self.get_default(ctx))
+        try:
+            return super().process_value(ctx, value)
+        except click.BadParameter as error:
+            error.param_hint = self._variable()
+            raise
+
+    def _is_of_others(self, ctx: click.Context, value: Any) -> bool:
+        return self.elsewhere is not None and self._takes(ctx, self.elsewhere, value)
+
+    def _takes(self, ctx: click.Context, kind: ParamType, value: Any) -> bool:
+        try:
+            kind.convert(value, self, ctx)
+        except click.BadParameter:
+            return False
+        return True
+
+
+def option(*declarations: str, **settings: Any) -> Callable[[F], F]:
+    """click.option with twins in the environment, see TwinOption."""
+    return click.option(*declarations, cls=TwinOption, **settings)
+
+
+def from_environment(name: str) -> bool:
+    """Whether the parameter of the running command has its value from the environment."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+
+
+def set_aside(name: str, ctx: click.Context | None = None) -> None:
+    """Notes for --verbose that a variable (or the twin of the parameter `name`) has no use here."""
+    ctx = ctx or click.get_current_context()
+    twins = {
+        parameter.name: parameter._variable() for parameter in ctx.command.params if isinstance(parameter, TwinOption)
+    }
+    ctx.meta.setdefault(_ASIDE, {})[twins.get(name, name)] = None
+
+
+def take_set_aside() -> list[str]:
+    """The variables that the running command had no use for so far; each is told once."""
+    ctx = click.get_current_context(silent=True)
+    return [] if ctx is None else list(ctx.meta.pop(_ASIDE, {}))
