@@ -9,6 +9,7 @@ import click
 from kosmos_edge.cli_common import (
     Corners,
     batch_size_option,
+    check_unit,
     generation_options,
     model_options,
     option,
@@ -84,6 +85,8 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
     for name in needed:
         if name not in given:
             raise click.UsageError(f"the task {task} needs {_spelled(name)}")
+    if task == "describe":
+        check_unit(given["box"], given.get("normalized"))
     if task in ("caption", "describe"):
         given.setdefault("ground", None)  # as the commands of that name: where the model has location tokens
     return given

@@ -41,6 +41,14 @@ class Corners(ParamType):
         return x1, y1, x2, y2
 
 
+def check_unit(box: tuple[float, float, float, float], normalized: bool | None) -> None:
+    """UsageError where pixels must be meant as fractions."""
+    from kosmos_edge.prompts import is_ambiguous, which_unit
+
+    if not normalized and is_ambiguous(box):
+        raise click.UsageError(which_unit("--box", box))
+
+
 class Parts(ParamType):
     """Texts joined by "::", so many of them."""
 

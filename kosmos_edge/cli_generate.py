@@ -8,6 +8,7 @@ import click
 
 from kosmos_edge.cli_common import (
     Corners,
+    check_unit,
     generation_options,
     model_options,
     opening_options,
@@ -64,7 +65,7 @@ def generate(
     from kosmos_edge.cli_inputs import Input
     from kosmos_edge.cli_output import Writer, choose_format, open_output, text_lines
 
-    for kind in OrderedCommand.KINDS:
+    for kind in ("image", "text"):
         rest.pop(kind)
     messages = take_messages(rest)
     generation = take_generation(rest)
@@ -73,6 +74,8 @@ def generate(
     for kind, value in ctx.obj:
         if kind == "text":
             _check_words(value)
+    for box in rest.pop("box"):
+        check_unit(box, normalized)
     opening, output = take_opening(rest), rest.pop("output")
     form = choose_format(rest.pop("form"), output)
     segments: list[Any] = []

@@ -15,6 +15,7 @@ from kosmos_edge.cli_common import (
     Messages,
     Parts,
     batch_size_option,
+    check_unit,
     generation_options,
     model_options,
     option,
@@ -110,6 +111,7 @@ def describe(
     picture: str, box: tuple[float, ...], normalized: bool, boxes: bool | None, lead_in: bool, **rest: Any
 ) -> int:
     """Say what is in the box of PICTURE."""
+    check_unit(box, normalized)
     arguments = {"box": box, "normalized": normalized, "ground": boxes, "lead_in": lead_in}
     return answer_all("describe", [picture], arguments, rest)
 

@@ -69,6 +69,22 @@ def caption_format(info: Mapping[str, Any], length: object) -> str:
     raise InvalidRequest(f"length: expected 'short' or 'long', got {length!r}")
 
 
+WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)  # as pixels it is right for a picture of one pixel, whose size is known later
+
+
+def is_ambiguous(corners: Corners) -> bool:
+    """Whether pixels are nearly surely fractions of the picture: they would all lie within its upper left pixel."""
+    return min(corners) >= 0 and max(corners) <= 1
+
+
+def which_unit(name: str, corners: Corners) -> str:
+    """What to say of such a box."""
+    return (
+        f"{name}: which unit is meant? As fractions of the picture, {corners} needs normalized=True "
+        "(--normalized); as pixels it would lie within the upper left one, which Box.from_pixels can say"
+    )
+
+
 def check_box(box: object, normalized: object, name: str = "box") -> Box | Corners:
     """A Box, or four numbers (checked against the picture later, when its size is known)."""
     if not isinstance(normalized, bool):
@@ -80,11 +96,8 @@ def check_box(box: object, normalized: object, name: str = "box") -> Box | Corne
     corners = check_corners(name, box)
     if normalized:
         Box.from_normalized(*corners)
-    elif min(corners) >= 0 and max(corners) <= 1:
-        raise InvalidRequest(
-            f"{name}: which unit is meant? As fractions of the picture, {corners} needs normalized=True "
-            "(--normalized); as pixels it would lie within the upper left one, which Box.from_pixels can say"
-        )
+    elif corners != WHOLE and is_ambiguous(corners):
+        raise InvalidRequest(which_unit(name, corners))
     return corners
 
 

@@ -16,7 +16,7 @@ from kosmos_edge.answering import Answering, Prompt
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
 from kosmos_edge.options import Options
-from kosmos_edge.prompts import BoxSegment, PictureSegment
+from kosmos_edge.prompts import BoxSegment, PictureSegment, is_ambiguous, which_unit
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
 from kosmos_edge.running import apart
 
@@ -307,6 +307,8 @@ class LocalSession:
             return reader.snap(box)
         if picture is None:
             raise InvalidRequest("box: pixels of what? there is no picture before the box")
+        if is_ambiguous(box) and (picture.width, picture.height) != (1, 1):
+            raise InvalidRequest(which_unit("box", box))
         return reader.snap(Box.from_pixels(*box, width=picture.width, height=picture.height).normalized)
 
     def _reader(self, picture: EncodedImage | None) -> Reader:

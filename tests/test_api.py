@@ -334,6 +334,18 @@ def test_sampling_is_seeded(model: Model) -> None:
     assert model.caption(picture(), temperature=1.0, top_k=1, max_tokens=16).token_ids == greedy.token_ids
 
 
+def test_the_whole_picture_in_fractions_is_asked_about(model: Model) -> None:
+    """But for a picture of one pixel, where both readings are the same."""
+    for call in (
+        lambda image, **unit: model.describe(image, (0, 0, 1, 1), max_tokens=2, **unit),
+        lambda image, **unit: model.generate([image, (0, 0, 1, 1), "is"], max_tokens=2, **unit),
+    ):
+        with pytest.raises(InvalidRequest, match=r"fractions of the picture.*normalized=True.*pixels"):
+            call(picture())
+        assert call(picture(), normalized=True).token_ids
+        assert call(picture(1, 1, 1)).token_ids == call(picture(1, 1, 1), normalized=True).token_ids
+
+
 def test_the_smallest_temperatures_and_top_p_are_greedy(model: Model) -> None:
     greedy = model.caption(picture(), max_tokens=12).token_ids
     for temperature in (1e-12, 1e-38, 2e-39, 1e-44, 1e-46, 5e-324):

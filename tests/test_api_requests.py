@@ -250,7 +250,7 @@ def test_boxes_say_what_they_are() -> None:
         tasks.plan_describe(INFO, "i", Box((0.5, 0.5, 0.4, 0.6)), False, True, False, ())
 
 
-@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 0.6), (0, 0, 1, 1), (0.5, 0, 1.0, 0.25)])
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 0.6), (0, 0, 1, 0.5), (0.5, 0, 1.0, 0.25)])
 def test_pixels_within_0_to_1_are_asked_about(box: tuple[float, ...]) -> None:
     """Both readings are named, wherever a box is given; a Box says what it is."""
     for ask in (

@@ -402,7 +402,8 @@ def test_regions_outside_the_picture_are_refused(model, image):
 
 
 def test_pixels_within_0_to_1_are_asked_about(model, image):
-    """Both units are named; the same as fractions is answered."""
+    """Both units are named; the same as fractions is answered, and for a picture of one pixel, where they are one."""
+    one_pixel = capi.encode(model, picture(1, 1, 1))
     for corners in [(0.1, 0.2, 0.5, 0.6), (0, 0, 1, 1)]:
         box = dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))
         message = refused("describe", model, image, byref(capi.Region(**box)), None, byref(c_void_p()))
@@ -411,5 +412,8 @@ def test_pixels_within_0_to_1_are_asked_about(model, image):
         segments = (capi.Segment * 2)(capi.Segment(kind=3, image=image), capi.Segment(kind=4, boxes=boxes, box_count=1))
         message = refused("generate", model, segments, c_size_t(2), None, byref(c_void_p()))
         assert "segments[1].boxes[0]" in message and "KOSMOS_UNIT_NORMALIZED" in message
+        assert (
+            capi.read(make("describe", model, one_pixel, byref(capi.Region(**box)), byref(short())))["box"] is not None
+        )
         answered = make("describe", model, image, byref(capi.Region(**box, unit=1)), byref(short()))
         assert capi.read(answered)["box"] is not None

@@ -414,8 +414,9 @@ def test_generate_takes_boxes_as_describe_does(run: Runner, photo: Path) -> None
 
 @pytest.mark.parametrize("words", [["describe", "{}"], ["batch", "{}", "--task", "describe"]])
 def test_fractions_without_their_flag_are_asked_about(run: Runner, photo: Path, words: list[str]) -> None:
-    done = run(*(word.format(photo) for word in words), "--box", "0.1,0.1,0.5,1")
-    assert done.code == 2 and "--normalized" in done.err and "pixels" in done.err and done.out == ""
+    for box in ("0.1,0.1,0.5,1", "0,0,1,1"):
+        done = run(*(word.format(photo) for word in words), "--box", box)
+        assert done.code == 2 and "--normalized" in done.err and "pixels" in done.err and done.out == ""
     assert run(*(word.format(photo) for word in words), "--box", "0.1,0.1,0.5,1", "--normalized", "-n", 2).code == 0
 
 

@@ -24,8 +24,10 @@ std::pair<int32_t, int32_t> cells_of(const kosmos_region& r, int32_t width, int3
   const bool pixels = r.unit == KOSMOS_UNIT_PIXELS;
   KE_CHECK(!pixels || width > 0, InvalidRequest, name, ": pixels of what? there is no picture before the box");
   const double w = pixels ? width : 1, h = pixels ? height : 1;
-  KE_CHECK(!pixels || std::max({r.x1, r.y1, r.x2, r.y2}) > 1 || std::min({r.x1, r.y1, r.x2, r.y2}) < 0, InvalidRequest,
-           name, ": which unit is meant? As fractions of the picture, (", r.x1, ", ", r.y1, ", ", r.x2, ", ", r.y2,
+  const bool one_pixel = width == 1 && height == 1;  // both readings are the same
+  KE_CHECK(!pixels || one_pixel || std::max({r.x1, r.y1, r.x2, r.y2}) > 1 || std::min({r.x1, r.y1, r.x2, r.y2}) < 0,
+           InvalidRequest, name, ": which unit is meant? As fractions of the picture, (", r.x1, ", ", r.y1, ", ", r.x2,
+           ", ", r.y2,
            ") needs unit KOSMOS_UNIT_NORMALIZED; as pixels it would lie within the upper left one, which fractions can "
            "name, too");
   KE_CHECK(0 <= r.x1 && r.x1 < r.x2 && r.x2 <= w && 0 <= r.y1 && r.y1 < r.y2 && r.y2 <= h, InvalidRequest, name,
