@@ -108,7 +108,12 @@ def locate(picture: str, phrase: str, **rest: Any) -> int:
 @draw_option
 @shared
 def describe(
-    picture: str, box: tuple[float, ...], normalized: bool, boxes: bool | None, lead_in: bool, **rest: Any
+    picture: str,
+    box: tuple[float, float, float, float],
+    normalized: bool,
+    boxes: bool | None,
+    lead_in: bool,
+    **rest: Any,
 ) -> int:
     """Say what is in the box of PICTURE."""
     check_unit(box, normalized)
