@@ -517,7 +517,7 @@ def _from_os_error(error: OSError, name: str) -> Exception:
 def _why_not_a_picture(head: bytes) -> str:
     start = head.lstrip()
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in allowed_formats():
-        return "HEIC/HEIF needs a decoder that is not installed: pip install kosmos-edge[heif]"
+        return "HEIC/HEIF needs a decoder that is not installed: pip install pi-heif"
     if start.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "PostScript is not decoded here (it needs an external program); convert it to PNG first"
     if start.startswith(b"%PDF"):

@@ -325,7 +325,7 @@ def test_heic_says_what_to_install_or_is_decoded() -> None:
         with pytest.raises(ImageDecodeError):
             open_image(header)
     else:
-        with pytest.raises(ImageDecodeError, match=r"pip install kosmos-edge\[heif\]"):
+        with pytest.raises(ImageDecodeError, match=r"pip install pi-heif$"):
             open_image(header)
 
 
