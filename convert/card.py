@@ -1,13 +1,15 @@
 """What a converted model is called: `kosmos_edge.json` beside the weights, over the defaults of its kind.
 
 {"name", "basename", "version", "size_label", "description", "license", "languages": [..], "tags": [..],
-"source_url", "notice": a line shown when the model answers, "prompt": {task: text}}. All are optional; unknown keys
-are errors.
+"source_url", "notice": a line shown when the model answers, "trained_tasks": [kinds of requests that it was trained
+for, of kosmos_edge/trained.py; none: nothing is said], "prompt": {task: text}}. All are optional; unknown keys are
+errors.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from kosmos_edge import trained
 from kosmos_edge.errors import ModelCorrupt
 
 from .gguf import Entry
@@ -20,7 +22,8 @@ def read_card(given: dict[str, Any], defaults: Mapping[str, Any], prompts: Mappi
         expected = defaults.get(key)
         same = isinstance(value, type(expected)) if expected is not None else False
         parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
-        unknown = sorted(set(value) - set(prompts)) if isinstance(value, dict) else []
+        known = {"trained_tasks": list(trained.KINDS), "prompt": list(prompts)}.get(key)
+        unknown = [part for part in value if part not in known] if same and known is not None else []
         if not same or unknown or not all(isinstance(part, str) for part in parts):
             raise ModelCorrupt(
                 f"kosmos_edge.json: {key!r} is {brief(value)}; "

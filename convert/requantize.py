@@ -71,7 +71,7 @@ def requantize(
             raise InvalidRequest(f"{target} is the file to convert: choose another output")
         kept = [
             entry
-            for entry in _entries(raw, min((offset for *_, offset, _ in tensors), default=raw.size))
+            for entry in read_entries(raw, min((offset for *_, offset, _ in tensors), default=raw.size))
             if entry[0] not in (*_OWN, checksum_key)
         ]
         total = sum(nbytes for *_, nbytes in tensors)
@@ -137,7 +137,7 @@ def _encode(dtype: str, info: TensorInfo, values: int, data: bytearray) -> bytes
 # ---- metadata, as the bytes they are
 
 
-def _entries(raw: SourceFile, data_at: int) -> list[Entry]:
+def read_entries(raw: SourceFile, data_at: int) -> list[Entry]:
     """Every key of a file that GgufFile has checked, with its value's bytes: (key, "raw", bytes)."""
     head = bytes(raw.read(0, data_at))
     at = 24  # after magic, version, numbers of tensors and keys

@@ -47,7 +47,7 @@ def test_reads_every_number(tmp_path):
     tag = TINY.vocabulary.id
     prompts = {key.removeprefix("kosmos2.prompt."): TINY.metadata[key][1] for key in TINY.metadata if ".prompt." in key}
     assert config == {
-        "architecture": "kosmos2", "name": "tiny", "notice": "", "context": 512,
+        "architecture": "kosmos2", "name": "tiny", "notice": "", "trained_tasks": "", "context": 512,
         "vocabulary": len(TINY.vocabulary.pieces), "image_tokens": 64,
         "tasks": ["caption", "ask", "generate", "score", "ground", "locate", "describe"],
         "preprocessing": "resized to 56 x 56, aspect not kept",

@@ -486,6 +486,8 @@ def test_settings_that_the_engine_cannot_run(state, tmp_path, changes, match):
         ("kosmos_edge.json", {"nmae": "x"}, "nmae"),
         ("kosmos_edge.json", {"tags": "x"}, "tags"),
         ("kosmos_edge.json", {"prompt": {"sing": "x"}}, "prompt"),
+        ("kosmos_edge.json", {"trained_tasks": ["sing"]}, "trained_tasks"),
+        ("kosmos_edge.json", {"trained_tasks": [["ask"]]}, "trained_tasks"),
     ],
 )
 def test_wrong_side_files(state, tmp_path, name, content, match):
@@ -521,6 +523,7 @@ def test_card_names_the_model(state, tmp_path):
         "basename": "Kosmos-2-nano",
         "version": "v0.1",
         "notice": "small world",
+        "trained_tasks": ["caption", "ask"],
         "tags": ["nano"],
     }
     (folder / "kosmos_edge.json").write_text(json.dumps({**card, "prompt": {"caption": "A picture of"}}))
@@ -529,6 +532,7 @@ def test_card_names_the_model(state, tmp_path):
     metadata, _ = gguf(report.output)
     assert metadata["general.name"] == "Kosmos-2 nano"
     assert metadata["kosmos2.notice"] == "small world"
+    assert metadata["kosmos2.trained_tasks"] == "caption, ask"
     assert metadata["kosmos2.prompt.caption"] == "A picture of"
     assert metadata["kosmos2.prompt.grounding"] == "<grounding>"
     assert any(entry.startswith("kosmos_edge.json:") for entry in report.sha256)

@@ -47,6 +47,7 @@ CROSS = {
     "kosmos2.prompt.describe": set(),
     "kosmos2.prompt.grounding": {"", "x" * 4096},
     "kosmos2.notice": {"", "x" * 4096},
+    "kosmos2.trained_tasks": {"", "x" * 4096},
     "kosmos2.checksum.sha256": set(),
     "clip.has_vision_encoder": {1},
     "clip.projector_type": set(),

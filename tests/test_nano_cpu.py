@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nano_toy import write_toy
+from relabel import relabel
+from tiny import write_tiny
 from wide import archive, batches, language, spec
 from wide.scope import SCOPES, within
+
+from kosmos_edge import _core, hub, trained
 
 NANO = Path(__file__).resolve().parent.parent / "tools" / "nano"
 
@@ -43,6 +48,31 @@ def test_every_scope_has_words_for_the_model_file(scope):
     about = json.loads((NANO / "wide" / f"about-{scope}.json").read_text())
     assert about["name"] == "nano" and about["license"] == "mit"
     assert about["notice"].startswith("nano answers:") and "pull kosmos-2" in about["notice"]
+    assert set(about["trained_tasks"]) < set(trained.KINDS)
+
+
+def test_the_file_that_ships_says_what_its_recipe_says():
+    about = json.loads((NANO / "wide" / "about-icons.json").read_text())
+    metadata = _core.GgufFile(str(hub.nano_path())).metadata()
+    assert metadata["kosmos2.notice"] == about["notice"]
+    assert metadata["kosmos2.trained_tasks"].split(", ") == about["trained_tasks"]
+
+
+def test_relabelling_leaves_the_tensors(tmp_path):
+    write_tiny(tmp_path / "tiny.gguf")
+    old = tmp_path / "old.gguf"
+    shutil.copy(tmp_path / "tiny.gguf", old)
+    about = {"notice": "knows little", "trained_tasks": ["caption", "ask"]}
+    for _ in range(2):
+        relabel(tmp_path / "tiny.gguf", about)
+    new = _core.GgufFile(str(tmp_path / "tiny.gguf"))
+    before = _core.GgufFile(str(old))
+    told = {"kosmos2.notice": "knows little", "kosmos2.trained_tasks": "caption, ask"}
+    assert new.metadata() == before.metadata() | told
+    assert [t[:3] for t in new.tensors()] == [t[:3] for t in before.tensors()]
+    assert all(new.tensor_data(name) == before.tensor_data(name) for name, *_ in new.tensors())
+    with pytest.raises(ValueError, match="sing"):
+        relabel(tmp_path / "tiny.gguf", {**about, "trained_tasks": ["sing"]})
 
 
 def test_scenes_keep_to_their_scope(toy):

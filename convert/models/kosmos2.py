@@ -42,6 +42,7 @@ CARD = {
     "tags": ["image-to-text", "visual-grounding"],
     "source_url": "https://huggingface.co/microsoft/kosmos-2-patch14-224",
     "notice": "",
+    "trained_tasks": [],
     "prompt": {},
 }
 _FIRST_SLOT = 4  # unk + 1: the processor's first_image_token_id
@@ -272,6 +273,7 @@ def family_metadata(
         *_generation(checkpoint, arch),
         *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items()),
         *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
+        *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
         *vocabulary.entries(),
     ]
 

@@ -124,6 +124,7 @@ nb::dict info_dict(const ModelInfo& info) {
   out["architecture"] = info.architecture;
   out["name"] = info.name;
   out["notice"] = info.notice;
+  out["trained_tasks"] = info.trained_tasks;
   out["context"] = info.context;
   out["vocabulary"] = info.vocab;
   out["image_tokens"] = info.image_tokens;
@@ -207,8 +208,9 @@ void bind_gguf(nb::module_& m) {
       .def("tensor_data", &tensor_data, nb::arg("name"), "The stored bytes of one tensor.");
   m.def(
       "model_info", &model_info, nb::arg("path"),
-      "What a model file says of its model, checked: architecture, name, notice, context (positions), vocabulary and\n"
-      "image_tokens (numbers), tasks, grounding (None, or the grid's location_bins and the token ids of its tags),\n"
+      "What a model file says of its model, checked: architecture, name, notice, trained_tasks, context (positions),\n"
+      "vocabulary and image_tokens (numbers), tasks, grounding (None, or the grid's location_bins and the token ids of "
+      "its tags),\n"
       "image (ids before, of the rows and after one), prompts, and the sizes of its parts (vision, decoder, ...).\n"
       "ModelNotFound, KosmosIOError, ModelCorrupt.");
   nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));

@@ -27,6 +27,7 @@ Schema general_rows(const std::string& architecture, GeneralConfig& g) {
       optional(whole("general.quantization_version", 2, 2, nullptr)),
       optional(whole("general.file_type", 0, 1024, nullptr)),
       optional(text(architecture + ".notice", &g.notice)),
+      optional(text(architecture + ".trained_tasks", &g.trained_tasks)),
       optional(list(architecture + ".checksum.sha256", MetaType::String, 64, 64, "one for each tensor")),
   };
 }

@@ -8,10 +8,10 @@
 
 namespace ke {
 
-// ---- general.*, and what the converter and the users are told: <architecture>.notice, .checksum.sha256
+// ---- general.*, and what the converter and the users are told: <architecture>.notice, .trained_tasks, .checksum
 
 struct GeneralConfig {
-  std::string name, notice;
+  std::string name, notice, trained_tasks;
 };
 Schema general_rows(const std::string& architecture, GeneralConfig& g);
 // Checksums, where there are some, are one for each tensor.

@@ -86,6 +86,7 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
   info.architecture = architecture;
   info.name = c.general.name;
   info.notice = c.general.notice;
+  info.trained_tasks = c.general.trained_tasks;
   info.preprocessing = concat("resized to ", c.vision.image_size, " x ", c.vision.image_size, ", aspect not kept");
   info.context = c.decoder.context;
   info.vocab = c.decoder.vocab;
