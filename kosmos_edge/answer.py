@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ class Reader:
 
     engine: _core.Engine
     size: tuple[int, int] | None  # width and height in pixels of the picture that boxes refer to
+    given: bool = False  # the prompt ends in the caller's phrase: the answer's first token says whether boxes follow
 
     @property
     def _bins(self) -> int:
@@ -51,13 +53,15 @@ class Reader:
         logprobs: ln p of the answer's tokens, NaN where unknown. stop: the text ends before the first of these.
         """
         text, found = _core.read_answer(self.engine, kept, answer, logprobs, stop)
-        return text, [self.entity(values) for values in found]
+        first = logprobs[0] if len(logprobs) else math.nan
+        return text, [self.entity(values, first if number == 0 else math.nan) for number, values in enumerate(found)]
 
-    def entity(self, found: tuple[Any, ...]) -> Entity:
-        """An entity in the native module's form."""
+    def entity(self, found: tuple[Any, ...], first: float = math.nan) -> Entity:
+        """An entity in the native module's form. first: ln p of the answer's first token, for its first entity."""
         phrase, start, end, score, phrase_score, boxes, cells, scores = found
         out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
-        return Entity(phrase, (start, end), out, score, phrase_score)
+        found_score = math.exp(first) if self.given and not math.isnan(first) else None
+        return Entity(phrase, (start, end), out, score, phrase_score, found_score)
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
         """transformers' tuple for a whole sequence: blanks cleaned up, the caption behind the last picture."""
@@ -81,13 +85,18 @@ class StreamReader:
     a stop text might still cut off (entities too), and what the model's parser does not call settled.
     """
 
-    def __init__(self, reader: Reader, kept: Sequence[int], stop: Sequence[str]) -> None:
-        """kept: those prompt ids that the text is to begin with."""
-        self._reader, self._kept, self._stop = reader, kept, stop
+    def __init__(self, reader: Reader, kept: Sequence[int], stop: Sequence[str], min_score: float) -> None:
+        """kept: those prompt ids that the text is to begin with. min_score: entities below it give no event."""
+        self._reader, self._kept, self._stop, self._min_score = reader, kept, stop, min_score
         self._native = _core.AnswerStream(reader.engine, kept, stop)
+        self._first = math.nan  # ln p of the answer's first token
+        self._started = False
+        self._entities = 0
 
     def push(self, token_id: int, logprob: float) -> bool:
         """Reads the newest token; whether the answer's text contains a stop text now."""
+        if not self._started:
+            self._first, self._started = logprob, True
         return self._native.push(token_id, logprob)
 
     def events(self) -> list[Event]:
@@ -99,4 +108,13 @@ class StreamReader:
         return self._events(self._native.finish(self._reader.engine, self._kept, answer, logprobs, self._stop))
 
     def _events(self, found: list[Any]) -> list[Event]:
-        return [TextDelta(v) if isinstance(v, str) else EntityEvent(self._reader.entity(v)) for v in found]
+        events: list[Event] = []
+        for value in found:
+            if isinstance(value, str):
+                events.append(TextDelta(value))
+                continue
+            entity = self._reader.entity(value, self._first if self._entities == 0 else math.nan)
+            self._entities += 1
+            if entity.reaches(self._min_score):
+                events.append(EntityEvent(entity))
+        return events

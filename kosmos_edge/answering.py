@@ -56,11 +56,12 @@ class Answering:
         if exact:
             _core.check_choices(engine, self._kept, options.choices, options.stop, options.max_tokens)
         watched = emit is not None or plan.one_object or bool(options.stop)
-        self._stream = StreamReader(reader, self._kept, options.stop) if watched else None
+        self._stream = StreamReader(reader, self._kept, options.stop, options.min_score) if watched else None
         self._tokens = 0
         self._stopped = False
         self.segments = prompt.segments
         self.params = _params(options)
+        self.params.logprobs |= plan.one_object  # found_score is the first token's
         self.on_token: Callable[[int, float], bool] | None = self._watch if watched else None
 
     def run(self, token: _core.CancelToken) -> Result:
@@ -93,10 +94,11 @@ class Answering:
         if self._stream is not None and self._emit is not None:
             for event in self._stream.finish(ids, logprobs):
                 self._emit(event)
+        kept = [entity for entity in entities if entity.reaches(self._options.min_score)]
         reason = "stop_string" if self._stopped else "stop" if self._plan.one_object else generation.finish_reason
         result = Result(
             text=text,
-            entities=entities,
+            entities=kept,
             token_ids=list(generation.token_ids),
             logprobs=list(generation.logprobs) if self._options.logprobs else None,
             finish_reason=reason,
@@ -119,8 +121,14 @@ class Answering:
             result.width, result.height = self._prompt.last.width, self._prompt.last.height
             result.notes, result.source = list(self._prompt.last.notes), self._prompt.last.source
         result.notes += self._prompt.notes
+        result.notes += self._plan.notes
         if self._plan.one_object and not entities:
             result.notes.append("the model gave no box for the phrase")
+        result.notes += [
+            f"{e.phrase!r} left out: its score {e.sureness:.3f} is below min_score {self._options.min_score:g}"
+            for e in entities
+            if e.sureness is not None and not e.reaches(self._options.min_score)
+        ]
         return result
 
 

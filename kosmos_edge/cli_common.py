@@ -11,6 +11,7 @@ import click
 
 from kosmos_edge.cli_twins import ParamType, from_environment, set_aside, take_set_aside
 from kosmos_edge.cli_twins import option as option
+from kosmos_edge.trained import UNTRAINED
 
 if TYPE_CHECKING:
     from kosmos_edge.images import Opening
@@ -103,6 +104,7 @@ generation_options = options(
     option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be given again."),
     option("--logprobs", is_flag=True, default=None, help="The ln p of every token, in JSON."),
     option("--grammar/--no-grammar", default=None, help="Keep location tokens well formed."),
+    option("--min-score", type=float, metavar="P", help="Leave out boxes that it is less sure of, 0..1; 0."),
 )
 
 
@@ -171,6 +173,7 @@ GENERATION_NAMES = (
     "stop",
     "logprobs",
     "grammar",
+    "min_score",
 )
 
 
@@ -250,7 +253,7 @@ class Messages:
     def notes(self, name: str, notes: Iterable[str]) -> None:
         """An answer's notes: those about the request once, no box or half a picture, others with --verbose."""
         for note in notes:
-            if note.startswith("'<"):
+            if note.startswith("'<") or UNTRAINED in note:
                 if note not in self._said:
                     self._said.add(note)
                     self.say(note)

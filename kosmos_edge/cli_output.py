@@ -30,13 +30,13 @@ _NUMBERS = re.compile(r"\[\n\s+([^][{}\"]*?)\n\s*\]")
 
 
 def entity_line(entity: Entity, box: Box) -> str:
-    """phrase, corners in pixels (fractions where there is no picture), score; tab-separated."""
+    """phrase, corners in pixels (fractions without a picture), scores of the place and the words; tab-separated."""
     if box.pixels is None:
         corners = " ".join(f"{value:.4f}" for value in box.normalized)
     else:
         corners = " ".join(str(round(value)) for value in box.pixels)
-    score = "-" if box.score is None else f"{box.score:.3f}"
-    return "\t".join([entity.phrase, corners, score] + ([] if box.valid else ["invalid"]))
+    scores = ["-" if score is None else f"{score:.3f}" for score in (box.score, entity.sureness)]
+    return "\t".join([entity.phrase, corners, *scores] + ([] if box.valid else ["invalid"]))
 
 
 def text_lines(answer: Answer, *, text: bool = True, boxes: bool = True) -> list[str]:

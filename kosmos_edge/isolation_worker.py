@@ -13,6 +13,7 @@ import queue
 import signal
 import socket
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -264,7 +265,7 @@ def _about(template: Plan, image: Any) -> Plan:
     segments = [
         PictureSegment(image) if isinstance(s, PictureSegment) and s.source is None else s for s in template.segments
     ]
-    return Plan(template.task, segments, template.grammar, template.keep_prompt, template.one_object, template.choices)
+    return replace(template, segments=segments)
 
 
 class _RemoteBatch:

@@ -174,9 +174,9 @@ class Model:
 
     @property
     def model_info(self) -> dict[str, Any]:
-        """What the file says of the model: architecture, name, notice, context (positions), vocabulary, image_tokens,
-        tasks, grounding (None where the model cannot write boxes), image (token ids around and of one), prompts,
-        and the sizes of its parts (vision, decoder, ...)."""
+        """What the file says of the model: architecture, name, notice, trained_tasks, context (positions),
+        vocabulary, image_tokens, tasks, grounding (None where the model cannot write boxes), image (token ids around
+        and of one), prompts, and the sizes of its parts (vision, decoder, ...)."""
         return dict(self._info)
 
     @property
@@ -453,7 +453,7 @@ class Model:
         answer's boxes refer to the last picture. choices: as for ask.
         """
         plan = tasks.plan_generate(segments, raw, lead_in, normalized)
-        plan.choices = choices
+        plan.choices, plan.notes = choices, tasks.untrained_segments(self._info, plan.segments)
         return self._run(plan, stream, options)
 
     def score(

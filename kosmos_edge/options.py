@@ -37,6 +37,7 @@ class GenerationOptions(TypedDict, total=False):
     no_repeat_ngram_size: int  # 0 (off)..context length; default: the model's (3 as published)
     stop: str | Sequence[str]  # texts that end the answer; they are not part of it
     logprobs: bool  # give ln p of every token
+    min_score: float  # 0 (the default: all) .. 1: entities of less sureness (see Entity) are left out of the Result
     grammar: bool  # keep location tokens well formed; default True for the verbs, False for generate
     cancel: Any  # a CancelToken or a Cancellable; Cancelled is raised soon after it is set
 
@@ -59,6 +60,7 @@ class Options:
     choices: tuple[str, ...] = ()
     cancel: Any = None
     default_length: bool = False  # max_tokens is the model's, not the caller's: a longer choice raises it
+    min_score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ def check_options(given: Mapping[str, Any], limits: Limits, *, grammar: bool, ch
         choices=checked_choices,
         cancel=check_cancel(given.get("cancel")),
         default_length="max_tokens" not in given,
+        min_score=check_float("min_score", given.get("min_score", 0.0), 0, 1),
     )
     for name in ("top_k", "top_p"):
         if name in given and out.temperature == 0:

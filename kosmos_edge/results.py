@@ -96,14 +96,26 @@ class Entity:
     # exp(sum ln p) of the phrase's tokens: how likely just these words were, 0..1; None where the caller gave them.
     # Where a model names things wrongly this tells it better than the score of the place does.
     phrase_score: float | None = None
+    # locate, whose phrase the caller gave: how likely it was that boxes follow it at all, 0..1; None elsewhere.
+    found_score: float | None = None
+
+    @property
+    def sureness(self) -> float | None:
+        """What min_score looks at: phrase_score, or found_score where the caller gave the words. None: unknown."""
+        return self.found_score if self.phrase_score is None else self.phrase_score
+
+    def reaches(self, min_score: float) -> bool:
+        """Whether it is kept; one whose sureness is unknown is."""
+        return self.sureness is None or self.sureness >= min_score
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: phrase, span, score, phrase_score, boxes."""
+        """JSON-ready: phrase, span, score, phrase_score, found_score, boxes."""
         return {
             "phrase": self.phrase,
             "span": list(self.span),
             "score": self.score,
             "phrase_score": self.phrase_score,
+            "found_score": self.found_score,
             "boxes": [box.to_dict() for box in self.boxes],
         }
 

@@ -16,9 +16,10 @@ from kosmos_edge.answering import Answering, Prompt
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
 from kosmos_edge.options import Options
-from kosmos_edge.prompts import BoxSegment, PictureSegment, is_ambiguous, which_unit
+from kosmos_edge.prompts import BoxSegment, PictureSegment, is_ambiguous, prompt_format, which_unit
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
 from kosmos_edge.running import apart
+from kosmos_edge.trained import untrained
 
 if TYPE_CHECKING:
     from kosmos_edge.batch_worker import BatchWorker
@@ -154,7 +155,8 @@ class LocalSession:
         options = self.fit(options)
         prompt = self._prompt(plan.segments, token, known)
         prompt.notes = self._tag_notes(plan.segments, options.stop)
-        return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
+        reader = self._reader(prompt.last, given=plan.one_object)
+        return Answering(self.engine, name, plan, options, token, emit, prompt, reader, start)
 
     def fit(self, options: Options) -> Options:
         """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
@@ -223,6 +225,9 @@ class LocalSession:
             ranking.width, ranking.height = prompt.last.width, prompt.last.height
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
         ranking.notes += self._tag_notes([*segments, *(("text", text + after) for text in texts)])
+        info = self.engine.info
+        caption = before.strip() == prompt_format(info, "caption") and not after.strip()
+        ranking.notes += untrained(info, "caption" if caption else "prompt")
         return ranking
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> BatchWorker:
@@ -311,6 +316,6 @@ class LocalSession:
             raise InvalidRequest(which_unit("box", box))
         return reader.snap(Box.from_pixels(*box, width=picture.width, height=picture.height).normalized)
 
-    def _reader(self, picture: EncodedImage | None) -> Reader:
+    def _reader(self, picture: EncodedImage | None, given: bool = False) -> Reader:
         size = None if picture is None else (picture.width, picture.height)
-        return Reader(self.engine, size)
+        return Reader(self.engine, size, given)

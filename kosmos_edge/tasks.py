@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -22,6 +22,7 @@ from kosmos_edge.prompts import (
     prompt_format,
 )
 from kosmos_edge.results import Box
+from kosmos_edge.trained import untrained
 
 MAX_EXAMPLES = 64
 
@@ -36,6 +37,7 @@ class Plan:
     keep_prompt: bool = False  # Result.text begins with the prompt's words
     one_object: bool = False  # the answer is over when the first box list closes, or when none begins
     choices: Sequence[str] | None = None
+    notes: list[str] = field(default_factory=list)  # for Result.notes
 
 
 def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tuple[Any, ...]]:
@@ -56,6 +58,25 @@ def _grounding(info: Mapping[str, Any], ground: object) -> list[PlanSegment]:
     return expand(prompt_format(info, "grounding"))
 
 
+def _kind_of(info: Mapping[str, Any], words: str) -> str | None:
+    """Which kind of request these words behind a picture are, as untrained has them; None for words of one's own."""
+    words = words.removeprefix(prompt_format(info, "grounding")).strip()
+    before, _, after = prompt_format(info, "question").partition("{question}")
+    if words == prompt_format(info, "caption"):
+        return "caption"
+    if words == prompt_format(info, "caption_detailed"):
+        return "caption_long"
+    return "ask" if words.startswith(before) and words.endswith(after.strip()) else None
+
+
+def untrained_segments(info: Mapping[str, Any], segments: Sequence[PlanSegment]) -> list[str]:
+    """Notes about a free sequence: none where it is a picture with words of a kind that the model was trained for."""
+    kind = None
+    if len(segments) == 2 and isinstance(segments[0], PictureSegment) and isinstance(segments[1], tuple):
+        kind = _kind_of(info, segments[1][1])
+    return untrained(info, kind or "generate")
+
+
 def plan_caption(
     info: Mapping[str, Any], image: Any, length: object, ground: object, lead_in: object, examples: object
 ) -> Plan:
@@ -66,15 +87,17 @@ def plan_caption(
     for number, (shot, text) in enumerate(_shots("examples", examples, 2, "(image, caption)")):
         caption = check_text(f"examples[{number}]", text)
         segments += [PictureSegment(shot), *grounding, ("text", f"{words} {caption}")]
+    notes = untrained(info, "caption" if length == "short" else "caption_long", "examples" if segments else "")
     segments += [PictureSegment(image), *grounding, ("text", words)]
-    return Plan("caption", segments, keep_prompt=check_bool("lead_in", lead_in))
+    return Plan("caption", segments, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
 
 
 def plan_ground(info: Mapping[str, Any], image: Any, prompt: object, lead_in: object) -> Plan:
     """ground: boxes are asked for, then the caller's words or the caption prompt."""
     words = prompt_format(info, "caption") if prompt is None else check_text("prompt", prompt)
     segments = [PictureSegment(image), *_grounding(info, True), ("text", words)]
-    return Plan("ground", segments, keep_prompt=check_bool("lead_in", lead_in))
+    notes = untrained(info, _kind_of(info, words) or "prompt")
+    return Plan("ground", segments, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
 
 
 def plan_locate(info: Mapping[str, Any], image: Any, phrase: object) -> Plan:
@@ -82,7 +105,8 @@ def plan_locate(info: Mapping[str, Any], image: Any, phrase: object) -> Plan:
     check_grounding(info, "locate")
     words = check_text("phrase", phrase)
     prompt = expand(prompt_format(info, "locate"), phrase=words)
-    return Plan("locate", [PictureSegment(image), *_grounding(info, True), *prompt], one_object=True)
+    segments = [PictureSegment(image), *_grounding(info, True), *prompt]
+    return Plan("locate", segments, one_object=True, notes=untrained(info, "locate"))
 
 
 def plan_describe(
@@ -107,8 +131,9 @@ def plan_describe(
     for number, (shot, where, text) in enumerate(_shots("examples", examples, 3, "(image, box, text)")):
         name = f"examples[{number}]"
         segments += [PictureSegment(shot), *prompt(name, where), ("text", check_text(name, text))]
+    notes = untrained(info, "describe" if grounding else "describe_plain", "examples" if segments else "")
     segments += [PictureSegment(image), *prompt("box", box)]
-    return Plan("describe", segments, keep_prompt=check_bool("lead_in", lead_in))
+    return Plan("describe", segments, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
 
 
 def plan_ask(
@@ -130,8 +155,9 @@ def plan_ask(
         name = f"examples[{number}]"
         prompt = expand(template, question=check_text(name, asked))
         segments += [PictureSegment(shot), *grounding, *prompt, ("text", check_text(name, answer))]
+    notes = untrained(info, "ask_boxes" if grounding else "ask", "examples" if segments else "")
     segments += [PictureSegment(image), *grounding, *expand(template, question=check_text("question", question))]
-    return Plan("ask", segments, choices=choices, keep_prompt=check_bool("lead_in", lead_in))
+    return Plan("ask", segments, choices=choices, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
 
 
 def plan_generate(segments: object, raw: object, lead_in: object, normalized: object) -> Plan:

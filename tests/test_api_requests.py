@@ -24,6 +24,8 @@ INFO = {
         "grounding": "<grounding>",
     },
     "grounding": {"location_bins": 32},
+    "name": "Kosmos-2",
+    "trained_tasks": "",
 }  # what model_info says of the published model
 
 

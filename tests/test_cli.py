@@ -165,7 +165,8 @@ def test_boxes_are_printed_with_tabs(run: Runner, photo: Path) -> None:
     done = run("ground", photo, "-n", 80, "-m", grounded_file(), model=False)
     lines = done.out.splitlines()
     assert lines[0] == expected.text and len(lines) == 1 + len(expected.boxes) > 2
-    phrase, corners, score = lines[1].split("\t")
+    phrase, corners, score, words = lines[1].split("\t")
+    assert float(words) == pytest.approx(expected.entities[0].phrase_score, abs=1e-3)
     assert phrase == expected.entities[0].phrase and float(score) == pytest.approx(expected.boxes[0].score, abs=1e-3)
     assert [int(v) for v in corners.split()] == [round(v) for v in expected.boxes[0].pixels]
     many = run("ground", photo, photo, "-n", 80, "-m", grounded_file(), model=False).out.splitlines()
