@@ -2,7 +2,7 @@
 
 {"name", "basename", "version", "size_label", "description", "license", "languages": [..], "tags": [..],
 "source_url", "notice": a line shown when the model answers, "trained_tasks": [kinds of requests that it was trained
-for, of kosmos_edge/trained.py; none: nothing is said], "prompt": {task: text}}. All are optional; unknown keys are
+for, of csrc/tasks/trained.cpp; none: nothing is said], "prompt": {task: text}}. All are optional; unknown keys are
 errors.
 """
 

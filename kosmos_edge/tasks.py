@@ -22,7 +22,7 @@ from kosmos_edge.prompts import (
     prompt_format,
 )
 from kosmos_edge.results import Box
-from kosmos_edge.trained import untrained
+from kosmos_edge.trained import kind_of_words, untrained
 
 MAX_EXAMPLES = 64
 
@@ -58,23 +58,12 @@ def _grounding(info: Mapping[str, Any], ground: object) -> list[PlanSegment]:
     return expand(prompt_format(info, "grounding"))
 
 
-def _kind_of(info: Mapping[str, Any], words: str) -> str | None:
-    """Which kind of request these words behind a picture are, as untrained has them; None for words of one's own."""
-    words = words.removeprefix(prompt_format(info, "grounding")).strip()
-    before, _, after = prompt_format(info, "question").partition("{question}")
-    if words == prompt_format(info, "caption"):
-        return "caption"
-    if words == prompt_format(info, "caption_detailed"):
-        return "caption_long"
-    return "ask" if words.startswith(before) and words.endswith(after.strip()) else None
-
-
 def untrained_segments(info: Mapping[str, Any], segments: Sequence[PlanSegment]) -> list[str]:
-    """Notes about a free sequence: none where it is a picture with words of a kind that the model was trained for."""
-    kind = None
-    if len(segments) == 2 and isinstance(segments[0], PictureSegment) and isinstance(segments[1], tuple):
-        kind = _kind_of(info, segments[1][1])
-    return untrained(info, kind or "generate")
+    """Notes about a free sequence: a picture with another verb's words, or a question alone, is that verb's request."""
+    picture = len(segments) == 2 and isinstance(segments[0], PictureSegment)
+    last = segments[-1]
+    kind = kind_of_words(info, last[1], picture=picture) if isinstance(last, tuple) else ""
+    return untrained(info, (kind if picture or len(segments) == 1 else "") or "generate")
 
 
 def plan_caption(
@@ -96,7 +85,7 @@ def plan_ground(info: Mapping[str, Any], image: Any, prompt: object, lead_in: ob
     """ground: boxes are asked for, then the caller's words or the caption prompt."""
     words = prompt_format(info, "caption") if prompt is None else check_text("prompt", prompt)
     segments = [PictureSegment(image), *_grounding(info, True), ("text", words)]
-    notes = untrained(info, _kind_of(info, words) or "prompt")
+    notes = untrained(info, kind_of_words(info, words) or "prompt")
     return Plan("ground", segments, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
 
 

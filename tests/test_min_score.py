@@ -144,6 +144,7 @@ def notes_of(model: Model) -> dict[str, list[str]]:
         "generate": model.generate([shot, "a cat", CARROT, "a dog"], **few).notes,
         "caption as generate": model.generate([CARROT, "<grounding>An image of"], raw=True, **few).notes,
         "ask as generate": model.generate([CARROT, "Question: What is this? Answer:"], **few).notes,
+        "ask as generate, alone": model.generate(["Question: What is a cat? Answer:"], **few).notes,
         "caption as score": model.score(CARROT, ["a cat"]).notes,
         "prompt as score": model.score(CARROT, ["a cat"], "It is {text}").notes,
     }

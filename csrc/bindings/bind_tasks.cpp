@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 #include "tasks/answer.h"
 #include "tasks/prompts.h"
+#include "tasks/trained.h"
 
 namespace ke {
 namespace {
@@ -49,6 +50,22 @@ std::vector<std::pair<std::string, std::string>> expand(std::string_view format,
 void bind_tasks(nb::module_& m) {
   m.def("expand_format", &expand, nb::arg("format"), nb::arg("question") = "", nb::arg("phrase") = "",
         "Segments of a prompt format: ('tags', text), ('text', text), and ('boxes', '') for its place of boxes.");
+  m.def("request_kinds", &request_kinds, "Kinds of requests that a model may be trained for, as (name, words).");
+  m.def("untrained_note", &untrained_note, nb::arg("name"), nb::arg("trained_tasks"), nb::arg("kinds"),
+        "A note that the model's list lacks some of these kinds of requests, or ''.");
+  m.def(
+      "kind_of_words",
+      [](std::string caption, std::string detailed, std::string question, std::string grounding, std::string_view words,
+         bool picture) {
+        PromptFormats f;
+        f.caption = std::move(caption);
+        f.caption_detailed = std::move(detailed);
+        f.question = std::move(question);
+        f.grounding = std::move(grounding);
+        return kind_of_words(f, words, picture);
+      },
+      nb::arg("caption"), nb::arg("caption_detailed"), nb::arg("question"), nb::arg("grounding"), nb::arg("words"),
+      nb::arg("picture"), "Which kind of request these words are with these formats; '' for words of one's own.");
   m.def(
       "kept_ids",
       [](const Engine& e, const std::vector<int32_t>& prompt, bool keep_prompt, bool exact) {

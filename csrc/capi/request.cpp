@@ -3,6 +3,8 @@
 #include <chrono>
 #include <limits>
 
+#include "tasks/trained.h"
+
 namespace ke::capi {
 namespace {
 
@@ -53,7 +55,28 @@ std::vector<Segment> segments_of(const ModelObject& m, const kosmos_request& r, 
   }
 }
 
+std::string_view kind_of(const ModelObject& m, const kosmos_request& r, const CheckedOptions& o) {
+  switch (r.task) {
+    case KOSMOS_TASK_CAPTION:
+      return o.detailed ? "caption_long" : "caption";
+    case KOSMOS_TASK_GROUND: {
+      const std::string_view kind = r.text ? kind_of_words(m.formats, r.text, true) : "caption";
+      return kind.empty() ? "prompt" : kind;
+    }
+    case KOSMOS_TASK_LOCATE:
+      return "locate";
+    case KOSMOS_TASK_DESCRIBE:
+      return o.ground ? "describe" : "describe_plain";
+    default:
+      return o.ground ? "ask_boxes" : "ask";
+  }
+}
+
 }  // namespace
+
+std::string note_untrained(const ModelObject& model, const std::vector<std::string_view>& kinds) {
+  return untrained_note(model.name, model.engine->model().info().trained_tasks, kinds);
+}
 
 Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   const Verb verb = verb_of(request.task);
@@ -64,6 +87,7 @@ Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   out.frame.width = image->width;
   out.frame.height = image->height;
   checked.request.segments = segments_of(model, request, *image, checked, out.frame);
+  out.frame.untrained = note_untrained(model, {kind_of(model, request, checked)});
   out.request = std::move(checked.request);
   return out;
 }

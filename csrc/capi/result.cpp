@@ -81,6 +81,7 @@ std::shared_ptr<ResultObject> make_result(AnswerReply reply, const ModelObject& 
   r->token_ids = std::move(reply.generation.ids);
   r->logprobs = std::move(reply.generation.logprobs);
   r->notes = std::move(reply.notes);
+  if (!frame.untrained.empty()) r->notes.push_back(frame.untrained);
   if (frame.expects_object && r->entities.empty()) r->notes.push_back("the model gave no box for the phrase");
   for (const std::string& note : r->notes) r->note_texts.push_back(note.c_str());
 

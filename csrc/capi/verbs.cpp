@@ -1,5 +1,6 @@
 // The functions of the C interface that answer.
 #include "capi/request.h"
+#include "tasks/trained.h"
 
 namespace ke::capi {
 namespace {
@@ -79,6 +80,16 @@ class SegmentReader {
   const ModelObject& model_;
 };
 
+// A picture with the words of another verb, or a question alone, is that verb's kind of request.
+std::string_view kind_of(const ModelObject& m, const std::vector<Segment>& segments) {
+  const auto is_text = [](const Segment& s) { return s.kind == Segment::Kind::Text || s.kind == Segment::Kind::Tags; };
+  const bool picture = segments.size() == 2 && segments[0].kind == Segment::Kind::Image;
+  std::string_view kind;
+  if ((picture || segments.size() == 1) && is_text(segments.back()))
+    kind = kind_of_words(m.formats, segments.back().text, picture);
+  return kind.empty() ? "generate" : kind;
+}
+
 }  // namespace
 }  // namespace ke::capi
 
@@ -135,6 +146,7 @@ kosmos_status kosmos_generate(const kosmos_model* model, const kosmos_segment* s
                " as in the first, got ", segment->struct_size);
       reader.add(read_struct(segment, "kosmos_segment"), i);
     }
+    reader.frame.untrained = note_untrained(*m, {kind_of(*m, reader.segments)});
     Prepared prepared{o, std::move(checked.request), reader.frame};
     prepared.request.segments = std::move(reader.segments);
     return answer(*m, prepared);

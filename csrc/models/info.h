@@ -59,7 +59,7 @@ struct ModelInfo {
   std::string architecture;
   std::string name;                                      // general.name; may be empty
   std::string notice;                                    // what users should know of the model's limits; may be empty
-  std::string trained_tasks;                             // kosmos_edge/trained.py; empty: the file does not say
+  std::string trained_tasks;                             // tasks/trained.h; empty: the file does not say
   std::string preprocessing;                             // what becomes of an image before the encoder, for people
   int64_t context = 0;                                   // positions of prompt and answer together
   int64_t vocab = 0;                                     // token ids
