@@ -68,6 +68,6 @@ def check_native(native: ModuleType, package: str | os.PathLike[str]) -> None:
     if known is None or known() != sources_id(root):
         raise ImportError(
             f"{native.__file__}, the native part of kosmos-edge, was built from other sources than those in {root}: "
-            "run `pip install .` there again",
+            "run `pip install .` (or `./dev build`) there again",
             name=NATIVE,
         )

@@ -11,7 +11,6 @@ import click
 
 from kosmos_edge.cli_twins import ParamType, from_environment, set_aside, take_set_aside
 from kosmos_edge.cli_twins import option as option
-from kosmos_edge.trained import UNTRAINED
 
 if TYPE_CHECKING:
     from kosmos_edge.images import Opening
@@ -252,6 +251,8 @@ class Messages:
 
     def notes(self, name: str, notes: Iterable[str]) -> None:
         """An answer's notes: those about the request once, no box or half a picture, others with --verbose."""
+        from kosmos_edge.trained import UNTRAINED
+
         for note in notes:
             if note.startswith("'<") or UNTRAINED in note:
                 if note not in self._said:

@@ -146,7 +146,9 @@ def test_the_command_line_tells_other_sources_in_one_line(copy: tuple[Path, Path
         file.write("// changed\n")
     done = run((tree, copy[1]), "-m", "kosmos_edge", "caption", str(ROOT / "examples" / "scene-00000.png"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("kosmos-edge: error: ") and done.stderr.endswith("run `pip install .` there again\n")
+    assert done.stderr.startswith("kosmos-edge: error: ") and done.stderr.endswith(
+        "run `pip install .` (or `./dev build`) there again\n"
+    )
     assert done.stderr.count("\n") == 1
 
 
