@@ -116,12 +116,16 @@ def test_tags_in_plain_texts_are_told(pair):
     assert len(c["notes"]) == 2 and "'<object>' in a text is read as plain" in c["notes"][0]
     assert "'</object>' in a stop text never comes" in c["notes"][1]
     same(c, pair.python.ask(pair.array, "Is <object> or <grounding> here?", stop=["</object>", "x"], **LENGTH))
-    assert pair.python.ask(pair.array, "Is 3 < 5 > 2, </s>?", **LENGTH).notes == []
-    assert pair.python.generate([pair.array, "<grounding> x"], raw=True, **LENGTH).notes == []
-    twice = pair.python.generate([pair.array, "<grounding> x", "y <grounding>", "<phrase>"], **LENGTH).notes
-    assert [note.split()[0] for note in twice] == ["'<grounding>'", "'<phrase>'"]
+
+    def tags(result):
+        return [note.split()[0] for note in result.notes if "was not trained for" not in note]
+
+    assert tags(pair.python.ask(pair.array, "Is 3 < 5 > 2, </s>?", **LENGTH)) == []
+    assert tags(pair.python.generate([pair.array, "<grounding> x"], raw=True, **LENGTH)) == []
+    twice = pair.python.generate([pair.array, "<grounding> x", "y <grounding>", "<phrase>"], **LENGTH)
+    assert tags(twice) == ["'<grounding>'", "'<phrase>'"]
     ranking = pair.python.score(pair.array, ["a <phrase>", "b"], template="<grounding> {text} is")
-    assert [note.split()[0] for note in ranking.notes] == ["'<grounding>'", "'<phrase>'"]
+    assert tags(ranking) == ["'<grounding>'", "'<phrase>'"]
 
 
 def test_ask_with_choices(pair):

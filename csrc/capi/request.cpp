@@ -60,7 +60,7 @@ std::string_view kind_of(const ModelObject& m, const kosmos_request& r, const Ch
     case KOSMOS_TASK_CAPTION:
       return o.detailed ? "caption_long" : "caption";
     case KOSMOS_TASK_GROUND: {
-      const std::string_view kind = r.text ? kind_of_words(m.formats, r.text, true) : "caption";
+      const std::string_view kind = r.text ? kind_of_words(m.about().prompts, r.text, true) : "caption";
       return kind.empty() ? "prompt" : kind;
     }
     case KOSMOS_TASK_LOCATE:
@@ -75,7 +75,7 @@ std::string_view kind_of(const ModelObject& m, const kosmos_request& r, const Ch
 }  // namespace
 
 std::string note_untrained(const ModelObject& model, const std::vector<std::string_view>& kinds) {
-  return untrained_note(model.name, model.engine->model().info().trained_tasks, kinds);
+  return untrained_note(model.name, model.about().trained_tasks, kinds);
 }
 
 Prepared prepare(const ModelObject& model, const kosmos_request& request) {

@@ -86,7 +86,7 @@ std::string_view kind_of(const ModelObject& m, const std::vector<Segment>& segme
   const bool picture = segments.size() == 2 && segments[0].kind == Segment::Kind::Image;
   std::string_view kind;
   if ((picture || segments.size() == 1) && is_text(segments.back()))
-    kind = kind_of_words(m.formats, segments.back().text, picture);
+    kind = kind_of_words(m.about().prompts, segments.back().text, picture);
   return kind.empty() ? "generate" : kind;
 }
 
