@@ -185,5 +185,5 @@ def test_a_model_is_named_in_its_own_files_and_rows_alone():
         text = path.read_text(encoding="utf-8")
         code = re.sub(r"//.*", "", text) if name.startswith("csrc") else CODE_ONLY.sub("", text)
         for model in names:
-            if name not in rows | published and path.stem != model:
+            if name not in rows | published and path.stem not in names:  # one model's file may build on another's
                 assert model not in code.lower(), f"{name} knows {model}"
