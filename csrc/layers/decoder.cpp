@@ -116,6 +116,11 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
     cross_q = ws.take(n, c.q_width()), cross_a = ws.take(n, c.q_width()), cross_h = ws.take(n, c.hidden_width());
     cross_y = ws.take(n, d), cross_scratch = ws.take(n, c.scratch_width());
   }
+  // Without a last norm the product of all outputs is made and its columns are picked. Taken before what only some
+  // calls need, so that every call has the same memory for it: a device recognises a pass by that.
+  const bool some = !outputs.empty() && shape_.final_norm;
+  Mat y;
+  if (n_wanted > 0) y = ws.take(n_wanted, some ? static_cast<int64_t>(outputs.size()) : shape_.vocab);
   int64_t crossed = 0;
 
   for (size_t i = 0; i < blocks_.size(); i++) {
@@ -148,9 +153,7 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
     if (cancel) cancel->check();
     blocks_[i].add_feed_forward(scratch, h, x);
   }
-  // Without a last norm the product of all outputs is made and its columns are picked.
-  const bool some = !outputs.empty() && shape_.final_norm;
-  Mat y = ws.take(n_wanted, some ? static_cast<int64_t>(outputs.size()) : shape_.vocab);
+  if (n_wanted == 0) return {};
   project_output(x, scratch.col_range(0, d), some ? outputs : std::span<const int32_t>{}, y);
   if (outputs.empty() || some) return y;
   Mat picked = ws.take(n_wanted, static_cast<int64_t>(outputs.size()));
