@@ -132,7 +132,10 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
 
 def check_float(name: str, value: object, low: float, high: float, *, above: bool = False) -> float:
     """A finite number in low..high (above: low itself is excluded), or InvalidRequest."""
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer or a fraction beyond every float
+        number = math.nan
     if not (low < number <= high if above else low <= number <= high):
         span = f"above {low:g} and at most {high:g}" if above else f"in {low:g}..{high:g}"
         raise InvalidRequest(f"{name}: expected a number {span}, got {value!r}")

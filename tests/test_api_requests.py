@@ -60,9 +60,9 @@ def test_good_values_are_taken() -> None:
     ("name", "values"),
     [
         ("max_tokens", [0, -1, 2049, 1.0, "5", None, True, math.inf, [5], 2**70]),
-        ("temperature", [-0.1, 100.1, math.nan, math.inf, "1", None, True, 1j]),
+        ("temperature", [-0.1, 100.1, math.nan, math.inf, "1", None, True, 1j, 10**400]),
         ("top_k", [0, -1, 65038, 1.5, None, True]),
-        ("top_p", [0, -0.1, 1.01, math.nan, "0.9", None, False]),
+        ("top_p", [0, -0.1, 1.01, math.nan, "0.9", None, False, 10**400]),
         ("seed", [-1, 2**64, 0.5, None, "x"]),
         ("num_beams", [0, -1, 9, 1.5, None, True]),
         ("length_penalty", [-10.1, 10.1, math.nan, None]),
