@@ -206,11 +206,25 @@ def names_picture(text: str) -> bool:
     name = text.strip()
     if not name or len(name) > 4096 or not name.isprintable():
         return False
-    if os.path.splitext(name)[1].lower() not in picture_suffixes():
-        return name.lower().startswith("data:image/")
     if os.path.isfile(name):
+        return _suffix(name) in picture_suffixes() or _is_picture(name)
+    if name.lower().startswith("data:image/"):
         return True
-    return " " not in name and files.url_problem(name) is not None
+    endings = {_suffix(name), _suffix(name.partition("?")[0].partition("#")[0])}
+    return " " not in name and not endings.isdisjoint(picture_suffixes()) and files.url_problem(name) is not None
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a file begins like a picture, whatever it is called."""
+    try:
+        with open(name, "rb") as file, _identify(file, name):
+            return True
+    except (OSError, ImageDecodeError):
+        return False
 
 
 # ---- Pillow's limit of pixels

@@ -193,12 +193,17 @@ def test_names_of_pictures_are_not_taken_for_text(tmp_path: Path, monkeypatch: p
     Path("photo.png").write_bytes(encode(noise(9, 9), "PNG"))
     Path("folder.png").mkdir()
     Path("notes.txt").touch()
+    for name in ("IMG_0001", "photo.backup"):
+        Path(name).write_bytes(Path("photo.png").read_bytes())
+    Path("README").write_text("# A project about pictures\n")
     names = ["photo.png", " photo.png\n", str(tmp_path / "photo.png"), "https://a/b.JPG", "data:image/png;base64,iV"]
+    names += ["IMG_0001", "photo.backup", "https://a/b.jpg?w=640", "https://a/b.png#top", "https://a/get?name=b.png"]
     for text in names:
         assert images.names_picture(text), text
         with pytest.raises(InvalidRequest, match=r"name of a picture.*Path\(.*open_image"):
             tiny_model().generate([text, "An image of"], max_tokens=1)
     words = ["other.png", "folder.png", "notes.txt", "a photo.png", "photo.png and more", "https://a/b", "", "\0.png"]
+    words += ["README", "IMG_0002", "is it b.png?", "https://a/b?c=d"]
     for text in words:
         assert not images.names_picture(text), text
     model, given = tiny_model(), [Path("photo.png"), "An image of other.png"]
