@@ -337,6 +337,8 @@ def _decode_shared(image: Image.Image, name: str, opening: Opening) -> _Decoded:
     with exclusive([object_key(image)]), exclusive(file_keys(files_of(image))):
         _check_pixels(image.size, name, opening, of_file=False)
         before = None if opening.frame is None else _current_frame(image)
+        if before is not None and before != opening.frame and _goes_one_way(image):
+            return _within_limit(opening, lambda: _decode_copy(image, name, opening))
         try:
             return _within_limit(opening, lambda: _decode_pil(image, name, opening))
         finally:
@@ -344,6 +346,18 @@ def _decode_shared(image: Image.Image, name: str, opening: Opening) -> _Decoded:
                 with contextlib.suppress(Exception):  # loaded, as it was; where its file is damaged, it cannot be
                     image.seek(before)
                     image.load()
+
+
+def _goes_one_way(image: Image.Image) -> bool:
+    """Whether it might not come back to its frame: of an animated PNG Pillow often cannot load an earlier one."""
+    return image.format == "PNG" and bool(getattr(image, "is_animated", False)) and bool(files_of(image))
+
+
+def _decode_copy(image: Image.Image, name: str, opening: Opening, *, rest: bool = False) -> _Decoded:
+    """From a copy of its file; the image itself stays as it is."""
+    copy = BytesIO(files.read_stream(files_of(image)[0], name))
+    with _identify(copy, name, (image.format,) if image.format else None) as other:
+        return _decode_pil(other, name, opening, rest=rest)
 
 
 def _decode_pil(image: Image.Image, name: str, opening: Opening, *, rest: bool = False) -> _Decoded:
@@ -390,12 +404,10 @@ def _ends_early(error: Exception) -> bool:
 
 def _decode_rest(image: Image.Image, name: str, opening: Opening) -> _Decoded:
     """The beginning of a picture, decoded from a copy of its file: the image itself goes on refusing."""
-    sources = files_of(image)
-    if not sources or image.format is None:
+    if not files_of(image) or image.format is None:
         raise ImageDecodeError(f"{name}: the file ends early, and cannot be read again")
-    with _identify(BytesIO(files.read_stream(sources[0], name)), name, (image.format,)) as copy:
-        frame = opening.frame if opening.frame is not None else _current_frame(image) or None
-        return _decode_pil(copy, name, replace(opening, frame=frame), rest=True)
+    frame = opening.frame if opening.frame is not None else _current_frame(image) or None
+    return _decode_copy(image, name, replace(opening, frame=frame), rest=True)
 
 
 def _load_what_there_is(image: Image.Image, notes: list[str]) -> int:

@@ -160,6 +160,22 @@ def test_each_thread_asks_for_its_own_frame(file_format: str) -> None:
     assert np.abs(np.asarray(image.convert("RGB")).astype(int) - COLOURS[3]).max() <= 8
 
 
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_large_frames_in_any_order(file_format: str) -> None:
+    """Of several chunks each. Pillow cannot go back in such a PNG, so the image must not be taken forward."""
+    frames = [noise(200, 200, seed) for seed in range(4)]
+    data = encode(frames[0], file_format, save_all=True, append_images=frames[1:])
+    wanted = [open_image(data, frame=frame).rgb for frame in range(4)]
+    image = Image.open(io.BytesIO(data))
+    image.seek(1)
+    for frame in (3, 0, 2, None, 1, 0):
+        assert open_image(image, frame=frame).rgb == wanted[1 if frame is None else frame], frame
+        assert image.tell() == 1
+    assert image.convert("RGB").tobytes() == wanted[1]
+    image.seek(2)  # as far as Pillow can
+    assert open_image(image).rgb == wanted[2]
+
+
 def test_frames_of_a_class_of_the_callers() -> None:
     image = Frames()
     wanted = [0, 1, 2, 3, None] * 3
