@@ -215,17 +215,20 @@ def take_generation(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def settle_choices(ground: bool | None, choices: tuple[str, ...], names: tuple[str, str]) -> tuple[bool | None, Any]:
-    """Boxes and choices, which contradict each other: what only the environment says gives way.
+    """Choices and what contradicts them, boxes and --grammar: what only the environment says gives way.
 
     names: of the two parameters. -> (ground, choices)
     """
-    if ground and choices:
-        if from_environment(names[0]):
-            set_aside(names[0])
-            return None, choices
-        if from_environment(names[1]):
-            set_aside(names[1])
-            return ground, ()
+    context = click.get_current_context(silent=True)
+    if context is None or not choices:
+        return ground, choices
+    typed = context.params.get("grammar") and not from_environment("grammar")
+    if from_environment(names[1]) and (typed or (ground and not from_environment(names[0]))):
+        set_aside(names[1])
+        context.params[names[1]] = choices = ()  # for take_generation, too
+    elif ground and from_environment(names[0]):
+        set_aside(names[0])
+        ground = None
     return ground, choices
 
 

@@ -14,6 +14,7 @@ from kosmos_edge.cli_common import (
     opening_options,
     option,
     output_options,
+    settle_choices,
     take_generation,
     take_messages,
     take_model,
@@ -68,6 +69,7 @@ def generate(
     for kind in ("image", "text"):
         rest.pop(kind)
     messages = take_messages(rest)
+    _, choice = settle_choices(None, choice, ("", "choice"))
     generation = take_generation(rest)
     if not ctx.obj:
         raise click.UsageError("nothing to go on from: give --image or --text")

@@ -392,6 +392,23 @@ def test_boxes_and_choices(run: Runner, photo: Path, monkeypatch: pytest.MonkeyP
             assert done.code == 0 and "KOSMOS_EDGE_CHOICE in the environment has no use here" in done.err
             patch.setenv("KOSMOS_EDGE_MAX_TOKENS", "1")  # too few for a choice, which is its own end
             assert "a dog" in run(*command).out
+            done = run(*command, "--boxes", "-f", "jsonl")  # where the choice has no use, this one has
+            assert done.code == 0 and len(json.loads(done.out)["token_ids"]) == 1
+
+
+def test_grammar_and_choices(run: Runner, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They contradict each other, too."""
+    ask = ["ask", photo, "Who?"]
+    batch = ["batch", photo, "--task", "ask", "--question", "Who?"]
+    generate = ["generate", "--image", photo, "--text", "Who?"]
+    for command in (ask, batch, generate):
+        assert run(*command, "--grammar", "--choice", "a dog").code != 0
+        with monkeypatch.context() as patch:
+            patch.setenv("KOSMOS_EDGE_CHOICE", "a dog")
+            done = run(*command, "--grammar", "-n", 3, "-v")
+            assert done.code == 0 and "KOSMOS_EDGE_CHOICE in the environment has no use here" in done.err
+            patch.setenv("KOSMOS_EDGE_GRAMMAR", "1")
+            assert "a dog" in run(*command).out
 
 
 # ---- boxes, units and tags on the command line
