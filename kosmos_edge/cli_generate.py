@@ -76,6 +76,8 @@ def generate(
     for kind, value in ctx.obj:
         if kind == "text":
             _check_words(value)
+    if ctx.obj.count(("image", "-")) > 1:
+        raise click.UsageError("stdin (-) can be read only once")
     for box in rest.pop("box"):
         check_unit(box, normalized)
     opening, output = take_opening(rest), rest.pop("output")

@@ -429,6 +429,11 @@ def test_generate_takes_boxes_as_describe_does(run: Runner, photo: Path) -> None
     assert first.code == 2 and "no picture before" in first.err
 
 
+def test_generate_reads_stdin_once(run: Runner) -> None:
+    twice = run("generate", "--image", "-", "--image", "-", "--text", "An image of")
+    assert twice.code == 2 and "only once" in twice.err
+
+
 @pytest.mark.parametrize("words", [["describe", "{}"], ["batch", "{}", "--task", "describe"]])
 def test_fractions_without_their_flag_are_asked_about(run: Runner, photo: Path, words: list[str]) -> None:
     for box in ("0.1,0.1,0.5,1", "0,0,1,1"):
