@@ -85,7 +85,8 @@ def generate(
     segments: list[Any] = []
     name = ""
     paths = [value for kind, value in ctx.obj if kind == "image" and value != "-"]
-    with open_output(output, rest.pop("overwrite"), pictures=paths, say=messages.say) as out:
+    read = [*paths, *filter(None, [rest["model"]])]
+    with open_output(output, rest.pop("overwrite"), inputs=read, say=messages.say) as out:
         for kind, value in ctx.obj:
             if kind in ("text", "box"):
                 segments.append(value)

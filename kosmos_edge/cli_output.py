@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from kosmos_edge.cli_streams import check_stdout
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.results import Box, Entity, Ranking, Result
-from kosmos_edge.targets import Part, Target, find_target, open_in_place, refuse_pictures, write_all, writing
+from kosmos_edge.targets import Part, Target, find_target, open_in_place, part_path, refuse_inputs, write_all, writing
 
 CSV_COLUMNS = ("path", "text", "entities", "width", "height", "finish_reason", "device", "model", "error")
 CSV_SCORE_COLUMNS = ("path", "text", "score", "share", "width", "height", "device", "model", "error")
@@ -196,12 +196,12 @@ def choose_format(form: str, output: str | None) -> str:
 
 @contextlib.contextmanager
 def open_output(
-    path: str | None, overwrite: bool, *, pictures: Iterable[str] = (), say: Callable[[str], None] | None = None
+    path: str | None, overwrite: bool, *, inputs: Iterable[str] = (), say: Callable[[str], None] | None = None
 ) -> Iterator[Output]:
     """stdout, or what the name stands for; everything that forbids to write there is found now.
 
     A file is written as FILE.part and gets its name at the end. A run that ends early leaves its whole answers there
-    and says so, in a note on the exception that ends it. pictures: files that must not be replaced. say: told what
+    and says so, in a note on the exception that ends it. inputs: files that must not be replaced. say: told what
     becomes of an earlier run's answers.
     """
     if path is None:
@@ -209,7 +209,12 @@ def open_output(
         yield Output()
         return
     target = find_target(path, overwrite=overwrite)
-    refuse_pictures("-o", [target], pictures)
+    written = [target]
+    if not target.in_place:
+        part_file = part_path(target, PART_SUFFIX)
+        with contextlib.suppress(OSError):
+            written.append(Target(str(part_file), part_file, part_file.stat(), False))
+    refuse_inputs("-o", written, inputs)
     if target.in_place:
         descriptor = open_in_place(target)
         try:

@@ -28,6 +28,7 @@ from kosmos_edge.cli_common import (
     take_model,
     take_opening,
 )
+from kosmos_edge.cli_streams import plain_error
 from kosmos_edge.errors import InvalidRequest, KosmosError
 
 if TYPE_CHECKING:
@@ -179,14 +180,18 @@ def answer_all(
     from kosmos_edge.cli_output import Writer, choose_format, open_output
 
     messages = take_messages(rest)
+    given = list(given)
     inputs, several = expand_inputs(given, rest.pop("recursive"))
     if task != "score":
         arguments |= take_generation(rest)
     output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
     drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite)
-    drawings.keep_apart(output)
-    paths = (item.path for item in inputs if item.path is not None)
-    with open_output(output, overwrite, pictures=paths, say=messages.say) as out:
+    shown = [shot[0] for shot in shots or ()]
+    drawings.keep_apart(output, shown)
+    paths = [item.path for item in inputs if item.path is not None]
+    lists = [name[1:] for name in given if name.startswith("@") and os.path.isfile(name[1:])]
+    read = [*paths, *shown, *lists, *filter(None, [rest["model"]])]
+    with open_output(output, overwrite, inputs=read, say=messages.say) as out:
         form = choose_format(form, output)
         opening, fail_fast = take_opening(rest), rest.pop("fail_fast")
         size = min(rest.pop("batch_size", 1), len(inputs))
@@ -220,7 +225,7 @@ def answer_all(
                     _report(messages, item, answer, number + 1, len(inputs))
                     continue
                 failed += 1
-                messages.error(item.name, str(error))
+                messages.error(item.name, plain_error(error))
                 if fail_fast:
                     out.complete = number + 1 == len(inputs)
                     break
@@ -279,7 +284,7 @@ class Drawings:
             return
         from kosmos_edge.draw import picture_format
         from kosmos_edge.drawing_names import drawing_names
-        from kosmos_edge.targets import find_target, make_folder, refuse_pictures
+        from kosmos_edge.targets import find_target, make_folder, refuse_inputs
 
         if several:
             make_folder(target, "--draw: several pictures need a folder")
@@ -290,12 +295,13 @@ class Drawings:
         self._found = [find_target(path, overwrite=overwrite) for path in self.targets.values()]
         for found in self._found:
             picture_format(found)
-        refuse_pictures("--draw", self._found, (item.path for item in inputs if item.path is not None))
+        refuse_inputs("--draw", self._found, (item.path for item in inputs if item.path is not None))
 
-    def keep_apart(self, output: str | None) -> None:
-        """InvalidRequest where the results would go into one of the drawings."""
-        from kosmos_edge.targets import find_target, standard_output
+    def keep_apart(self, output: str | None, shots: Iterable[str] = ()) -> None:
+        """InvalidRequest where a drawing would go to where the results go, or to the picture of an example."""
+        from kosmos_edge.targets import find_target, refuse_inputs, standard_output
 
+        refuse_inputs("--draw", self._found, shots)
         results = standard_output() if output is None else find_target(output, overwrite=True)
         for found in self._found:
             if results is not None and found.identity is not None and found.identity == results.identity:

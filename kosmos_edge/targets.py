@@ -156,18 +156,18 @@ def standard_output() -> Target | None:
     return None
 
 
-def refuse_pictures(option: str, targets: Iterable[Target], pictures: Iterable[str]) -> None:
-    """InvalidRequest where a target is one of the pictures that are read, by whatever name."""
+def refuse_inputs(option: str, targets: Iterable[Target], files: Iterable[str]) -> None:
+    """InvalidRequest where a target is one of the files that are read, by whatever name."""
     existing = {target.identity: target for target in targets if target.info is not None}
     existing.pop(None, None)
-    for picture in pictures if existing else ():
+    for file in files if existing else ():
         try:
-            info = os.stat(picture)
+            info = os.stat(file)
         except (OSError, ValueError):
             continue
         target = existing.get((info.st_dev, info.st_ino))
         if target is not None:
-            raise InvalidRequest(f"{option}: {target.name} is the picture {picture} itself: choose another name")
+            raise InvalidRequest(f"{option}: {target.name} is {file} itself, which is read: choose another name")
 
 
 def _refused(error: OSError, name: str) -> KosmosIOError:
@@ -222,6 +222,11 @@ def part_name(name: str, suffix: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + suffix
 
 
+def part_path(target: Target, suffix: str) -> Path:
+    """Where the bytes of a target that is a file are collected."""
+    return target.path.with_name(part_name(target.path.name, suffix))
+
+
 def lock(descriptor: int, *, wait: bool = False) -> bool:
     """Takes the file's lock unless another process has it. Windows needs none: it refuses to remove open files."""
     if sys.platform == "win32":
@@ -266,7 +271,7 @@ class Part:
     def __init__(self, target: Target, suffix: str, *, wait: bool) -> None:
         """wait: for another process that writes the same target; else that is KosmosIOError."""
         self.target = target
-        self.path = target.path.with_name(part_name(target.path.name, suffix))
+        self.path = part_path(target, suffix)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
         flags |= getattr(os, "O_NONBLOCK", 0)  # should a pipe have this name
         with writing(target.name):

@@ -105,12 +105,40 @@ def test_the_picture_itself_is_never_the_output(
     for path in (photo, link, hard):
         for option in ("-o", "--draw"):
             done = run("ground", photo, option, path, "--overwrite")
-            assert done.code == 2 and "picture" in done.err and len(done.err.splitlines()) == 1
+            assert done.code == 2 and "itself, which is read" in done.err and len(done.err.splitlines()) == 1
         assert run("generate", "-i", photo, "-p", "x", "-o", path, "--overwrite").code == 2
         assert run("ground", other, photo, "-o", path, "--overwrite").code == 2
     assert photo.read_bytes() == png()
     both = run("ground", photo, "-o", tmp_path / "x.png", "--draw", f"{tmp_path}//./x.png")
     assert both.code == 2 and "where the results go" in both.err
+
+
+def test_nothing_that_is_read_is_ever_the_output(
+    run: Runner,  # noqa: F811
+    photo: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An example's picture, a list, the model, and a picture that has the name of the file beside the output."""
+    no_model(monkeypatch)
+    listed, model, example, part = (tmp_path / name for name in ("l.txt", "m.gguf", "e.png", "p.part"))
+    listed.write_text(f"{photo}\n")
+    model.write_bytes(b"GGUF")
+    example.write_bytes(png(5))
+    part.write_bytes(png(6))
+    before = {path: path.read_bytes() for path in (listed, model, example, part)}
+    for arguments in (
+        ("caption", photo, "--shot", f"{example}::a dog", "-o", example),
+        ("caption", photo, "--shot", f"{example}::a dog", "--draw", example),
+        ("batch", f"@{listed}", "-o", listed),
+        ("caption", part, "-o", tmp_path / "p"),
+    ):
+        done = run(*arguments, "--overwrite")
+        assert done.code == 2 and "itself, which is read" in done.err, (arguments, done.err)
+    for words in (["caption", photo], ["generate", "-i", photo, "-p", "x"]):
+        ended = process(*words, "-m", model, "-o", model, "--overwrite")
+        assert ended.returncode == 2 and b"itself, which is read" in ended.stderr, (words, ended.stderr)
+    assert before == {path: path.read_bytes() for path in before}
 
 
 # ---- what is no regular file
