@@ -272,7 +272,8 @@ class Messages:
             click.echo(f"kosmos-edge: {text}", err=True)
 
     def error(self, name: str, text: str) -> None:
-        """Always."""
+        """Always, in one line."""
+        name, text = (" ".join(part.split("\n")) for part in (name, text))
         click.echo(f"{name}: {text}" if not text.startswith(name) else text, err=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from kosmos_edge.cli_common import Messages, message_options, option, report_format_option, take_messages
-from kosmos_edge.cli_streams import check_stdout, stdout_is_closed
+from kosmos_edge.cli_streams import check_stdout, plain_error, stdout_is_closed
 from kosmos_edge.cli_twins import from_environment
 
 Progress = Callable[[int, int, str], None]
@@ -126,7 +126,7 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
             with progress_bar(tag, messages) as progress:
                 bad = _conversion().verify(path, progress)
         except KosmosError as error:
-            messages.error(tag, str(error))
+            messages.error(tag, plain_error(error))
             failed += 1
             continue
         if bad:

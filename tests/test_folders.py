@@ -306,6 +306,14 @@ def test_a_named_socket_and_a_device(tmp_path: Path) -> None:
     )
 
 
+def test_what_the_system_refuses_is_said_in_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    gone = tmp_path / "go\nne.png"
+    done = Outcome("batch", gone, tmp_path / "a.png")
+    lines = [line for line in done.stderr.splitlines() if "ne.png" in line]
+    assert lines == [f"{tmp_path}/go ne.png: No such file or directory"]
+
+
 def test_stdin_that_is_closed_is_a_failed_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(png())
     assert Outcome("batch", "-", tmp_path / "a.png", given=png(1)).code == 0
