@@ -17,7 +17,7 @@ from importlib import import_module
 
 import click
 
-from kosmos_edge.cli_streams import Ended, ended_by_signals, plain_error, standard_streams
+from kosmos_edge.cli_streams import Ended, ended_by_signals, keep_bytecode_whole, plain_error, standard_streams
 from kosmos_edge.errors import InvalidRequest, KosmosError
 
 # command -> (module, one line of help)
@@ -111,6 +111,7 @@ def run(args: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code. What the system refuses becomes one line on stderr, here for all."""
     with standard_streams(), ended_by_signals():
         try:
+            keep_bytecode_whole()
             with warnings.catch_warnings():  # Pillow's remarks about odd files: what counts is an error or a note here
                 warnings.filterwarnings("ignore", module="PIL")
                 code = _invoke(sys.argv[1:] if args is None else list(args))

@@ -82,6 +82,27 @@ def standard_streams() -> Iterator[None]:
             _let_go(stream)
 
 
+def keep_bytecode_whole() -> None:
+    """Under a file-size limit (ulimit -f) no .pyc files are written, and those that it has cut are removed.
+
+    Python before 3.12.8 and 3.13.1 does not notice that a .pyc file was cut, and no later start could read it.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for worker processes
+    for module in list(sys.modules.values()):
+        with contextlib.suppress(OSError, TypeError):
+            cached = getattr(module, "__cached__", None)
+            if cached is not None and os.path.getsize(cached) == limit:
+                os.unlink(cached)
+
+
 def plain_error(error: BaseException) -> str:
     """The error in one line: file and reason where the system refused something, without Python's error number."""
     if isinstance(error, OSError) and error.strerror:

@@ -158,3 +158,19 @@ def test_a_worker_process_with_all_streams_closed(run: Run, tmp_path: Path) -> N
     target = tmp_path / "o.txt"
     done = run([*ANSWERING["caption"], "--isolation", "process", "-o", str(target)], SHELL["all closed"])
     assert done.returncode == 0 and target.read_text() == run(ANSWERING["caption"]).stdout
+
+
+def test_a_file_size_limit_leaves_no_cut_bytecode(tmp_path: Path) -> None:
+    """Else every later start would end with a traceback, until somebody removes the files."""
+    (tmp_path / "photo.png").write_bytes(png())
+    cached = tmp_path / "cache"
+    words = ["batch", tmp_path / "photo.png", "-n", "2", "-m", tiny_file(), "-t", "1", "-q", "--isolation", "process"]
+    command = [sys.executable, "-P", "-m", "kosmos_edge", *map(str, words)]
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(cached)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for start in (["bash", "-c", 'ulimit -f 5; exec "$@"', "bash"], []):
+        done = subprocess.run([*start, *command], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0 and json.loads(done.stdout)["error"] is None, done.stderr
+        if start:
+            sizes = [path.stat().st_size for path in cached.rglob("*.pyc")]
+            assert sizes and 5 * 1024 not in sizes
