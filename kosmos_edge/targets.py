@@ -31,6 +31,7 @@ _NAME_BYTES = 255  # what file systems allow
 _MAX_LINKS = 40  # as Linux
 # What these name is no file of its own but an open descriptor: to open or rename it would lose the place in the file.
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
+_IN_THE_WAY = (errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # file systems without any
 
 
@@ -276,7 +277,13 @@ class Part:
         flags |= getattr(os, "O_NONBLOCK", 0)  # should a pipe have this name
         with writing(target.name):
             while True:
-                self.descriptor = os.open(self.path, flags, 0o666)
+                try:
+                    self.descriptor = os.open(self.path, flags, 0o666)
+                except OSError as error:
+                    if error.errno not in _IN_THE_WAY or not os.path.lexists(self.path):
+                        raise
+                    text = f"cannot write: {self.path} is in the way"  # a folder, a link, somebody else's file
+                    raise KosmosIOError(error.errno or errno.EIO, text, target.name) from error
                 try:
                     if self._is_ours(wait):
                         break

@@ -141,6 +141,22 @@ def test_nothing_that_is_read_is_ever_the_output(
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_what_is_in_the_way_of_the_file_beside_the_output_is_named(
+    run: Runner,  # noqa: F811
+    photo: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    no_model(monkeypatch)
+    (tmp_path / "a.part").mkdir()
+    (tmp_path / "b.part").symlink_to("elsewhere")
+    os.mkfifo(tmp_path / "c.part")
+    for name in ("a", "b", "c"):
+        done = run("caption", photo, "-o", tmp_path / name, "--overwrite")
+        assert done.code == 1 and f"{name}.part is in the way" in done.err, done.err
+    assert photo.read_bytes() == png()
+
+
 # ---- what is no regular file
 
 
