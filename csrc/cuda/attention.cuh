@@ -120,20 +120,21 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kTileQueries = kWarps * kQueries;
   KE_DYNAMIC_SHARED(float, memory);
   const int64_t n = k.rows, head = blockIdx.y, first = int64_t{blockIdx.x} * kTileQueries, stride = dims + 4;
-  const int64_t kv = head / group * dims;
+  const int64_t kv = int64_t{blockIdx.y / static_cast<unsigned>(group)} * dims;
   float* keys = memory;
   float* queries = keys + kKeyTile * stride;
   float* scores = queries + kTileQueries * dims;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, own = warp * kQueries;
-  for (int64_t i = threadIdx.x; i < kTileQueries * dims; i += kThreads) {
-    const int64_t r = first + i / dims;
-    queries[i] = r < q.rows ? __fmul_rn(q.data[r * q.stride + head * dims + i % dims], scale) : 0.0f;
+  const int width = static_cast<int>(dims);  // divisions of 64 bits would cost registers
+  for (int i = threadIdx.x; i < kTileQueries * width; i += kThreads) {
+    const int64_t r = first + i / width;
+    queries[i] = r < q.rows ? __fmul_rn(q.data[r * q.stride + head * dims + i % width], scale) : 0.0f;
   }
   for (int64_t tile = 0; tile < n; tile += kKeyTile) {
     __syncthreads();
-    for (int64_t i = threadIdx.x; i < kKeyTile * dims; i += kThreads) {
-      const int64_t p = tile + i / dims;
-      keys[i / dims * stride + i % dims] = p < n ? k.data[p * k.stride + kv + i % dims] : 0.0f;
+    for (int i = threadIdx.x; i < kKeyTile * width; i += kThreads) {
+      const int64_t p = tile + i / width;
+      keys[i / width * stride + i % width] = p < n ? k.data[p * k.stride + kv + i % width] : 0.0f;
     }
     __syncthreads();
     float score[kQueries] = {};
