@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_edge import Cancelled, Model, _core, load
-from kosmos_edge.bench_work import jpeg_bytes, synthetic_photo
+from kosmos_edge.bench.workload import jpeg_bytes, synthetic_photo
 from kosmos_edge.images import open_image
 
 CHECK_EVERY = 5

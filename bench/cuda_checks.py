@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from kosmos_edge import Model, load, tasks
-from kosmos_edge.quality_cases import Case, world_cases
-from kosmos_edge.quality_models import Source
+from kosmos_edge import Model, load
+from kosmos_edge.inference import tasks
+from kosmos_edge.quality.cases import Case, world_cases
+from kosmos_edge.quality.models import Source
 
 NANO = Path(__file__).resolve().parent.parent / "kosmos_edge" / "data" / "nano-q4_k_m.gguf"
 MOST_ERROR, LEAST_SHARE, LONG = 1e-2, 0.99, 64

@@ -59,7 +59,7 @@ def watched(count: Callable[[], int]) -> Iterator[list[int]]:
 
 def caption(model: Any, batch: int) -> None:
     """`batch` photos side by side: they are encoded before, so that none is through when the last one begins."""
-    from kosmos_edge.bench_work import synthetic_photo
+    from kosmos_edge.bench.workload import synthetic_photo
 
     photos = [model.encode(synthetic_photo(n)) for n in range(batch)]
     options = {"max_tokens": TOKENS, "temperature": 1.0, "batch_size": batch, "on_error": "raise"}  # no early end

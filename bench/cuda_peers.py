@@ -126,7 +126,7 @@ class CudaBench(peers.Bench):
 
     def facts(self) -> None:
         """What a token reads, for the bound."""
-        from kosmos_edge.bench_cost import Cost
+        from kosmos_edge.bench.cost import Cost
 
         cost = Cost.of(str(self.our_model()))
         self.note(decode_bytes=cost.decode_bytes(PROMPT + peers_run.ANSWER / 2), model=str(self.our_model()))

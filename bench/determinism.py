@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kosmos_edge import _core, tasks
-from kosmos_edge.bench_work import synthetic_photo
+from kosmos_edge import _core
+from kosmos_edge.bench.workload import synthetic_photo
+from kosmos_edge.inference import tasks
 from kosmos_edge.model import find_model
 
 MAX_TOKENS = 24

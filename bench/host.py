@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_edge import Forked, load
-from kosmos_edge.bench_work import jpeg_bytes, synthetic_photo
+from kosmos_edge.bench.workload import jpeg_bytes, synthetic_photo
 
 CALLS = """
 import sys, time

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_edge import Model, WorkerDied, load
-from kosmos_edge.bench_work import jpeg_bytes, synthetic_photo
+from kosmos_edge.bench.workload import jpeg_bytes, synthetic_photo
 from kosmos_edge.images import open_image
 
 SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGTERM)

@@ -253,7 +253,7 @@ class Bench:
 
     def report(self) -> dict:
         """The report on what has been measured with these threads."""
-        from kosmos_edge.bench_cost import Cost
+        from kosmos_edge.bench.cost import Cost
 
         machine = peers_page.machine() | {"threads": self.threads, "isa": "avx2" if self.avx2 else "native"}
         return peers_report.report(self.finished(), machine, Cost.of(str(self.our_model())))

@@ -54,7 +54,7 @@ is listed with the reason. Loading, memory and batches of other sizes come from 
 
 def machine() -> dict:
     """Where this runs."""
-    from kosmos_edge.cli_doctor import cpu_name
+    from kosmos_edge.cli.doctor import cpu_name
 
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -88,7 +88,7 @@ def section(result: dict) -> str:
 
 def write(path: Path, work: Path, bench: "Bench") -> None:
     """The page of every number of threads measured in the work folder."""
-    from kosmos_edge.bench import table
+    from kosmos_edge.bench.speed import table
 
     text, sections, versions = HEAD, "", {}
     for log in sorted(work.glob("measured-*.jsonl")):

@@ -34,7 +34,7 @@ class Ours:
 
     def __init__(self, model: str, threads: int, device: str = "cpu") -> None:
         from kosmos_edge import _core
-        from kosmos_edge.bench_work import Work
+        from kosmos_edge.bench.workload import Work
 
         engine = _core.Engine(model, device=device, threads=threads)
         self.work = Work(engine, tokens=ANSWER, words=PROMPT - IMAGE_TOKENS - 3)

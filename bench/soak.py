@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_edge import Cancelled, Model, load
-from kosmos_edge.bench_work import jpeg_bytes, synthetic_photo
+from kosmos_edge.bench.workload import jpeg_bytes, synthetic_photo
 
 SAMPLE_EVERY = 10
 LIBC = ctypes.CDLL(None)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from kosmos_edge.cli_streams import Ended, ended_by_signals, plain_error, standard_streams, stdout_is_closed
+from kosmos_edge.cli.streams import Ended, ended_by_signals, plain_error, standard_streams, stdout_is_closed
 from kosmos_edge.errors import KosmosError
 
 from . import DEFAULT, RECIPES, convert, describe

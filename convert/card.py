@@ -9,8 +9,8 @@ errors.
 from collections.abc import Mapping
 from typing import Any
 
-from kosmos_edge import trained
 from kosmos_edge.errors import ModelCorrupt
+from kosmos_edge.inference import trained
 
 from .gguf import Entry
 from .sources.files import brief

@@ -1,4 +1,4 @@
-"""Model: the verbs. A verb makes a plan (tasks.py), the plan is run (session.py), the answer is a Result."""
+"""Model: the verbs. A verb makes a plan (inference/tasks.py), inference/session.py runs it, the answer is a Result."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, Unpack, overload
 
-from kosmos_edge import running, tasks
 from kosmos_edge._native import _core
-from kosmos_edge.batching import DEFAULT_BATCH, run_batch
 from kosmos_edge.errors import InvalidRequest, ModelNotFound
 from kosmos_edge.images import ImageInput, Picture
+from kosmos_edge.inference import running, tasks
+from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
+from kosmos_edge.inference.prompts import NO_GROUNDING, BoxSegment, prompt_format, split_template
+from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
+from kosmos_edge.inference.session import EncodedImage, LocalSession, Session
 from kosmos_edge.options import (
     MAX_CHOICES,
     GenerationOptions,
@@ -25,10 +28,7 @@ from kosmos_edge.options import (
     check_options,
     check_texts,
 )
-from kosmos_edge.prompts import NO_GROUNDING, BoxSegment, prompt_format, split_template
-from kosmos_edge.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.results import Box, Corners, Event, Ranking, Result
-from kosmos_edge.session import EncodedImage, LocalSession, Session
 
 MAX_THREADS = 1024
 PREFIX_CACHE_MB = 128
@@ -80,8 +80,8 @@ def load(
     if isolation == "process":
         if os.name != "posix":
             raise InvalidRequest(f"isolation: 'process' needs a POSIX system, this one is {os.name!r}")
-        from kosmos_edge.isolation import RemoteSession
-        from kosmos_edge.isolation_process import Settings
+        from kosmos_edge.isolation.process import Settings
+        from kosmos_edge.isolation.session import RemoteSession
 
         settings = Settings(os.path.abspath(name), device, count, mode, kept)
         return Model(running.run(lambda token: RemoteSession(settings, token), cancel), path)

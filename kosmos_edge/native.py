@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kosmos_edge
-from kosmos_edge.cli_streams import plain_error, standard_streams
+from kosmos_edge.cli.streams import plain_error, standard_streams
 from kosmos_edge.errors import KosmosError
 
 LIBRARIES = ("libkosmos_edge.so.0", "libkosmos_edge.0.dylib", "kosmos_edge.dll")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kosmos_edge import tasks
 from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.inference import tasks
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, expand, prompt_format, split_template
 from kosmos_edge.options import Limits, Options, check_options, check_text
-from kosmos_edge.prompts import BoxSegment, PictureSegment, expand, prompt_format, split_template
 from kosmos_edge.results import Box
 
 LIMITS = Limits(context_length=2048, vocabulary=65037, max_tokens=128, no_repeat_ngram_size=3)

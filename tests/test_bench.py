@@ -7,13 +7,16 @@ import os
 import pytest
 from api_model import tiny_file
 
-from kosmos_edge import _core, bench, bench_load, cli
-from kosmos_edge.bench_cost import Cost
-from kosmos_edge.bench_work import Sample, Work, synthetic_photo
-from kosmos_edge.cli_bench import parse_batches
+import kosmos_edge
+from kosmos_edge import _core, cli
+from kosmos_edge.bench import loading as bench_load
+from kosmos_edge.bench import speed as bench
+from kosmos_edge.bench.cost import Cost
+from kosmos_edge.bench.workload import Sample, Work, synthetic_photo
+from kosmos_edge.cli.bench import parse_batches
 from kosmos_edge.errors import DeviceUnavailable, InvalidRequest
 
-NANO = os.path.join(os.path.dirname(bench.__file__), "data", "nano-q4_k_m.gguf")
+NANO = os.path.join(os.path.dirname(kosmos_edge.__file__), "data", "nano-q4_k_m.gguf")
 
 
 @pytest.fixture(autouse=True)

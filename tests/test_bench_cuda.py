@@ -21,8 +21,8 @@ import peers_run
 from peers_get import Unavailable
 
 from kosmos_edge import _core, load
-from kosmos_edge.quality_cases import world_cases
-from kosmos_edge.quality_models import Source
+from kosmos_edge.quality.cases import world_cases
+from kosmos_edge.quality.models import Source
 
 BENCH = Path(cuda_table.__file__).resolve().parent
 H100 = {

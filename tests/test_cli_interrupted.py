@@ -265,7 +265,7 @@ def test_an_array_on_stdout_is_not_closed_where_a_run_breaks_off(
     photo: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from kosmos_edge import cli_tasks
+    from kosmos_edge.cli import tasks as cli_tasks
 
     def broken(*_: object) -> None:
         raise KeyboardInterrupt

@@ -17,8 +17,9 @@ from api_model import picture, png, tiny_file
 from PIL import Image
 from test_cli import Runner, photo, process, run  # noqa: F401  (fixtures)
 
-from kosmos_edge import InvalidRequest, KosmosIOError, cli_tasks, targets
-from kosmos_edge.cli_inputs import Input
+from kosmos_edge import InvalidRequest, KosmosIOError, targets
+from kosmos_edge.cli import tasks as cli_tasks
+from kosmos_edge.cli.inputs import Input
 from kosmos_edge.convert.atomic import AtomicFile
 from kosmos_edge.draw import save_drawing
 from kosmos_edge.drawing_names import drawing_names
@@ -45,7 +46,7 @@ def names(folder: Path) -> list[str]:
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the test may not come as far as to load a model."""
     monkeypatch.setattr(cli_tasks, "take_model", lambda *_: pytest.fail("a model was loaded"))
-    monkeypatch.setattr("kosmos_edge.cli_generate.take_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("kosmos_edge.cli.generate.take_model", lambda *_: pytest.fail("a model was loaded"))
 
 
 # ---- modes, links
@@ -369,13 +370,13 @@ def test_several_drawings_need_a_folder(
 
 
 def test_a_pull_checks_its_folder_before_it_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kosmos_edge import hub_pull
+    from kosmos_edge.hub import download as hub_download
 
     (tmp_path / "file").write_text("kept")
-    plan = hub_pull.Plan("kosmos-2:q8_0", "r/r", "0" * 40, "q8_0", folder=tmp_path / "file" / "models")
-    monkeypatch.setattr(hub_pull, "_fetch", lambda *_: pytest.fail("something was fetched"))
+    plan = hub_download.Plan("kosmos-2:q8_0", "r/r", "0" * 40, "q8_0", folder=tmp_path / "file" / "models")
+    monkeypatch.setattr(hub_download, "_fetch", lambda *_: pytest.fail("something was fetched"))
     with pytest.raises(InvalidRequest, match="folder"):
-        hub_pull.run_plan(plan, None, False, None)
+        hub_download.run_plan(plan, None, False, None)
 
 
 # ---- formats

@@ -12,7 +12,7 @@ from api_model import picture, png, tiny_file
 
 from kosmos_edge import CancelToken, KosmosError, Model, load
 from kosmos_edge.errors import Cancelled
-from kosmos_edge.running import without_frames
+from kosmos_edge.inference.running import without_frames
 
 LONG: dict[str, Any] = {"max_tokens": 400, "choices": [("a dog " * 100).strip()], "logprobs": True}
 

@@ -12,8 +12,8 @@ from click.core import ParameterSource
 from test_cli import Runner
 
 from kosmos_edge import cli
-from kosmos_edge.cli_common import Corners, Parts
-from kosmos_edge.cli_twins import TwinOption
+from kosmos_edge.cli.common import Corners, Parts
+from kosmos_edge.cli.twins import TwinOption
 
 WITHOUT = {"--version", "--list-devices"}  # actions, no settings
 ORDERED = {"--image", "--text", "--box"}  # of generate: their order is the prompt

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="user ids and mo
 PROGRAM = """
 import contextlib, io, json, os, sys
 import kosmos_edge
-from kosmos_edge import cli, hub
+from kosmos_edge import cli
+from kosmos_edge import hub
 
 def run(*args):
     out, err = io.StringIO(), io.StringIO()

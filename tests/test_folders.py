@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from kosmos_edge import Cancelled, ImageDecodeError, InvalidRequest, KosmosIOError, load
 from kosmos_edge.cli import cli
-from kosmos_edge.cli_inputs import expand_inputs
+from kosmos_edge.cli.inputs import expand_inputs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and links are other things there")
 MODEL = ("--model", str(grounded_file()), "--threads", "1", "--max-tokens", "3")

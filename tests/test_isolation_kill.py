@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from api_model import picture, png, tiny_file
 
-from kosmos_edge import ModelCorrupt, ModelNotFound, WorkerDied, isolation_process, load
-from kosmos_edge.isolation import RemoteSession
+from kosmos_edge import ModelCorrupt, ModelNotFound, WorkerDied, load
+from kosmos_edge.isolation import process as isolation_process
+from kosmos_edge.isolation.session import RemoteSession
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kosmos_edge import Box, Entity, KosmosIOError, OutOfMemory, Result, Timings, errors
-from kosmos_edge import isolation_wire as wire
+from kosmos_edge.isolation import wire
 
 
 def through(message: Any) -> Any:

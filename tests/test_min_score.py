@@ -12,7 +12,8 @@ from PIL import Image, ImageChops
 from tiny import write_tiny
 
 import kosmos_edge
-from kosmos_edge import InvalidRequest, Model, cli, trained
+from kosmos_edge import InvalidRequest, Model, cli
+from kosmos_edge.inference import trained
 from kosmos_edge.results import Done, Entity, EntityEvent
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

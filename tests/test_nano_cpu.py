@@ -16,7 +16,8 @@ from tiny import write_tiny
 from wide import archive, batches, language, spec
 from wide.scope import SCOPES, within
 
-from kosmos_edge import _core, hub, trained
+from kosmos_edge import _core, hub
+from kosmos_edge.inference import trained
 
 NANO = Path(__file__).resolve().parent.parent / "tools" / "nano"
 
@@ -219,7 +220,7 @@ def test_a_member_that_fails_ends_the_run(tmp_path):
 
 
 def test_scenes_as_a_folder_are_what_bench_quality_reads(toy, tmp_path):
-    quality_cases = pytest.importorskip("kosmos_edge.quality_cases", reason="the package is not installed")
+    quality_cases = pytest.importorskip("kosmos_edge.quality.cases", reason="the package is not installed")
     from wide import scenes
 
     world = archive.World(toy)

@@ -11,9 +11,10 @@ import pytest
 from convert_checkpoint import convert_safetensors_bytes, convert_state, convert_write_bin, convert_write_hf
 from convert_hub import COMMIT, Repo, Serving
 
-from kosmos_edge import _core, hub, hub_transfer
+from kosmos_edge import _core, hub
 from kosmos_edge.convert import convert, verify
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError, KosmosIOError, ModelCorrupt, ModelNotFound
+from kosmos_edge.hub import transfer as hub_transfer
 
 ONE_LAYER = {"text_config__layers": 1, "vision_config__num_hidden_layers": 1}
 REPO = hub.KOSMOS2_REPO

@@ -11,14 +11,15 @@ from PIL import Image
 from tiny import make_tiny
 from tiny_hf import write_hf_folder
 
-from kosmos_edge import cli, hub, load, tasks
+from kosmos_edge import cli, hub, load
 from kosmos_edge._core import GgufFile
 from kosmos_edge.convert import convert, requantize, stored_type, verify
 from kosmos_edge.errors import Cancelled, InvalidRequest
-from kosmos_edge.nano_world import HELD_OUT_SEED
-from kosmos_edge.quality import baselines
-from kosmos_edge.quality_cases import folder_cases, labelled_cases, world_cases
-from kosmos_edge.quality_models import Source, parse_types
+from kosmos_edge.inference import tasks
+from kosmos_edge.quality.cases import folder_cases, labelled_cases, world_cases
+from kosmos_edge.quality.measure import baselines
+from kosmos_edge.quality.models import Source, parse_types
+from kosmos_edge.quality.nano_world import HELD_OUT_SEED
 
 FIXED = {"type", "n", "name_accuracy", "box_iou", "box_hit_50", "vqa_accuracy", "kl", "top1_agreement"}
 

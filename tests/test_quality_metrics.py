@@ -7,8 +7,8 @@ import pytest
 
 from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.quality import Distance
-from kosmos_edge.quality_metrics import answers, commonest_share, constant_box, iou, match, names, plain, share
+from kosmos_edge.quality.measure import Distance
+from kosmos_edge.quality.metrics import answers, commonest_share, constant_box, iou, match, names, plain, share
 
 
 def test_iou() -> None:

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 
-from kosmos_edge import nano_questions, nano_world
-from kosmos_edge.nano_world import HELD_OUT_SEED, render, sample_scene, truth
+from kosmos_edge.quality import nano_questions, nano_world
+from kosmos_edge.quality.nano_world import HELD_OUT_SEED, render, sample_scene, truth
 
 SCENES = [sample_scene(HELD_OUT_SEED + i) for i in range(60)]
 

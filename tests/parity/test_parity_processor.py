@@ -9,7 +9,7 @@ from golden_cases import load_json
 from PIL import Image
 
 import kosmos_edge
-from kosmos_edge.answer import Reader
+from kosmos_edge.inference.answer import Reader
 
 SENTENCES = [
     "Question: What is special about this image? Answer:",

@@ -268,7 +268,7 @@ DEFECTS = [
     # ---- texts and pictures
     Defect(
         "a user's text may spell tags",
-        "kosmos_edge/tasks.py",
+        "kosmos_edge/inference/tasks.py",
         'out.append(("tags" if tags else "text", _check_words(name, check_text(name, segment))))',
         'out.append(("tags", _check_words(name, check_text(name, segment))))',
         "test_api_requests.py test_api.py",
@@ -289,14 +289,14 @@ DEFECTS = [
     ),
     Defect(
         "a pipe in a folder is waited for",
-        "kosmos_edge/cli_inputs.py",
+        "kosmos_edge/cli/inputs.py",
         "            what = None if not (self.found or read) else _irregular(self.path)",
         "            what = None if not read else _irregular(self.path)",
         "test_folders.py",
     ),
     Defect(
         "a download with another hash is kept",
-        "kosmos_edge/hub_transfer.py",
+        "kosmos_edge/hub/transfer.py",
         "if found != digest.hex:",
         "if len(found) != len(digest.hex):",
         "test_pull.py",

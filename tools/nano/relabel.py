@@ -11,10 +11,11 @@ import json
 import os
 from pathlib import Path
 
-from kosmos_edge import _core, trained
+from kosmos_edge import _core
 from kosmos_edge.convert.gguf import TensorInfo, data_offsets, encode_header
 from kosmos_edge.convert.requantize import read_entries
 from kosmos_edge.convert.sources.files import SourceFile
+from kosmos_edge.inference import trained
 
 NOTICE, TASKS = "kosmos2.notice", "kosmos2.trained_tasks"
 

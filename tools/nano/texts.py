@@ -15,8 +15,8 @@ Every function returns (prompt, target), both as text with tags.
 from boxes import BINS, box_indices
 from world import BACKGROUNDS, COLOR_NAMES, SHAPES, TONES
 
-from kosmos_edge import nano_questions as questions
-from kosmos_edge.nano_questions import NUMBERS, QUESTIONS, SIDES, article, centre, name_of, phrase_of, plural
+from kosmos_edge.quality import nano_questions as questions
+from kosmos_edge.quality.nano_questions import NUMBERS, QUESTIONS, SIDES, article, centre, name_of, phrase_of, plural
 
 __all__ = ["NUMBERS", "QUESTIONS", "SIDES", "article", "name_of", "phrase_of", "plural"]  # and what follows
 CAPTION, PLAIN, DETAILED = "<grounding>An image of", "An image of", "<grounding>Describe this image in detail:"

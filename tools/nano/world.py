@@ -1,4 +1,4 @@
-"""The world of nano for its recipe: the definition is kosmos_edge/nano_world.py, which the runtime measures with too.
+"""The world of nano for its recipe: the definition is kosmos_edge/quality/nano_world.py.
 
 Keeping the description of a scene apart from its pixels makes a scene reproducible from its seed alone, lets the
 examples be painted large, and lets training see exactly what the runtime sees: `render(...)` followed by PIL's
@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # an installed kosmos_edge comes first
-from kosmos_edge import nano_world as definition
-from kosmos_edge.nano_world import (
+from kosmos_edge.quality import nano_world as definition
+from kosmos_edge.quality.nano_world import (
     BACKGROUNDS,
     COLOR_NAMES,
     COLORS,

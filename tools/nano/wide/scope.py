@@ -37,7 +37,9 @@ class Scope:
     mono: float = 0.35  # share of nouns drawn as one-coloured cut-outs, where there are both
     practice: Practice | None = None  # of the ViT alone
     reading: Practice | None = None  # of every other picture behind which texts stand
-    shapes_alone: float = 0.0  # share of scenes as `kosmos_edge.nano_world` has them: shapes on patterns, v0's world
+    shapes_alone: float = (
+        0.0  # share of scenes as `kosmos_edge.quality.nano_world` has them: shapes on patterns, v0's world
+    )
 
     @property
     def max_objects(self):

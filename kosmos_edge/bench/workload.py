@@ -1,0 +1,192 @@
+"""The work that the benchmark times: one picture, one answer, a folder of pictures, each phase on its own.
+
+Every measurement takes a picture that the engine has never seen, so that nothing it keeps of an earlier one helps.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from kosmos_edge._native import _core
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.images import open_image
+from kosmos_edge.inference import tasks
+from kosmos_edge.model import Model
+from kosmos_edge.results import Result
+
+PHOTO_SIZE = (640, 480)
+PLAIN_TEXT = 1  # the tokenizer's type of an ordinary piece
+MAX_TRIES = 64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: seconds, and what was done in them."""
+
+    seconds: float
+    tokens: int = 0  # prompt tokens of prefill, tokens of decode and caption
+    images: int = 1
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds."""
+        return self.seconds * 1e3
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Rate of tokens."""
+        return self.tokens / self.seconds
+
+
+def synthetic_photo(number: int, size: tuple[int, int] = PHOTO_SIZE) -> Any:
+    """A Pillow picture of coloured shapes on a gradient; another one for every number, the same on every machine."""
+    from PIL import Image, ImageDraw
+
+    width, height = size
+    picture = Image.merge(
+        "RGB",
+        (
+            Image.linear_gradient("L").resize(size),
+            Image.linear_gradient("L").rotate(90).resize(size),
+            Image.new("L", size, number * 37 % 256),
+        ),
+    )
+    draw = ImageDraw.Draw(picture)
+    for i in range(12):
+        value = (number * 12 + i) * 2654435761 % 2**32
+        x, y, side = value % width, (value >> 10) % height, width // 16 + (value >> 20) % (width // 5)
+        colour = (value & 255, value >> 8 & 255, value >> 16 & 255)
+        (draw.ellipse if i % 2 else draw.rectangle)((x - side / 2, y - side / 2, x + side / 2, y + side / 2), colour)
+    return picture
+
+
+def jpeg_bytes(picture: Any) -> bytes:
+    """A picture as a JPEG file."""
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+class Work:
+    """What is timed, on one engine.
+
+    image: a picture file to use instead of synthetic ones. words: how many ordinary tokens stand in the prompt behind
+    the picture; None: the words of the model's own grounded caption.
+
+    Every token is computed in full: without the grammar of boxes, whose forced tokens cost next to nothing and would
+    make decoding look faster than it is. Only `folder`, which is the public verb, has it.
+    """
+
+    def __init__(
+        self, engine: _core.Engine, image: str | None = None, tokens: int = 32, words: int | None = None
+    ) -> None:
+        if tokens < 2:
+            raise InvalidRequest(f"tokens: at least 2 are needed to see a rate, got {tokens}")
+        self.model, self.engine, self.tokens = Model(engine), engine, tokens
+        self._numbers = itertools.count(1)
+        self._given = None if image is None else open_image(image)
+        self._segments: list[tuple[str, Any]] = []
+        if words is None:
+            info = self.model.model_info
+            plan = tasks.plan_caption(info, None, "short", info["grounding"] is not None, False, ())
+            self._segments = [s for s in plan.segments if isinstance(s, tuple)]
+        else:
+            self._segments = [("ids", _ordinary_tokens(engine.tokenizer, words))]
+
+    def photo(self) -> bytes:
+        """The next picture as a JPEG file (or the given one's pixels with a mark that makes it a new picture)."""
+        return jpeg_bytes(self._picture(PHOTO_SIZE))
+
+    def encode(self) -> tuple[Sample, _core.ImageEmbedding]:
+        """Pixels to image tokens. Synthetic pictures have the size that the encoder wants."""
+        side = int(self.model.model_info["vision"]["image_size"])
+        picture = self._picture((side, side))
+        rgb = picture.tobytes()
+        start = time.perf_counter()
+        embedding = self.engine.encode_image(rgb, *picture.size)
+        return Sample(time.perf_counter() - start), embedding
+
+    def answer(self) -> tuple[Sample, Sample, list[int]]:
+        """-> (prefill, decode, ids) of one answer about a freshly encoded picture; decode has no tokens if it ended."""
+        generation = self._generate(self.encode()[1])
+        prefill = Sample(generation.prefill_ms / 1e3, len(generation.prompt_ids))
+        decode = Sample(max(generation.decode_ms, 1e-6) / 1e3, len(generation.token_ids) - 1)
+        return prefill, decode, list(generation.token_ids)
+
+    def decode(self) -> Sample:
+        """As many answers as it takes to see `tokens` decoding steps."""
+        seconds, steps = 0.0, 0
+        for _ in range(MAX_TRIES):
+            sample = self.answer()[1]
+            if sample.tokens > 0:
+                seconds, steps = seconds + sample.seconds, steps + sample.tokens
+            if steps >= self.tokens - 1:
+                return Sample(seconds, steps)
+        raise InvalidRequest(f"the model ended {MAX_TRIES} answers before there were {self.tokens} tokens")
+
+    def caption(self) -> Sample:
+        """File to answer: decode the JPEG, resize, encode, prefill, decode up to `tokens` tokens."""
+        data = self.photo()
+        start = time.perf_counter()
+        picture = open_image(data)
+        generation = self._generate(self.engine.encode_image(picture.rgb, picture.width, picture.height))
+        return Sample(time.perf_counter() - start, len(generation.token_ids))
+
+    def folder(self, batch: int, images: int) -> Sample:
+        """Files to captions through Model.batch, `batch` at a time (one at a time before there is such an option)."""
+        photos = [self.photo() for _ in range(images)]
+        options: dict[str, Any] = {"max_tokens": self.tokens, "ground": True}
+        if can_batch():
+            options[BATCH_OPTION] = batch
+        start = time.perf_counter()
+        results = cast(list[Result], list(self.model.batch(photos, task="caption", on_error="raise", **options)))
+        return Sample(time.perf_counter() - start, sum(len(r.token_ids) for r in results), images)
+
+    def logits(self) -> bytes:
+        """float32 logits of a fixed prompt with a fixed picture: equal bytes mean equal arithmetic."""
+        side = int(self.model.model_info["vision"]["image_size"])
+        picture = synthetic_photo(0, (side, side))
+        embedding = self.engine.encode_image(picture.tobytes(), *picture.size)
+        return self.engine.logits([("image", embedding), *self._segments])[0]
+
+    def _generate(self, embedding: _core.ImageEmbedding) -> _core.Generation:
+        params = _core.GenerateParams()
+        params.max_tokens, params.grammar = self.tokens, False
+        params.no_repeat_ngram_size = int(self.model.model_info["no_repeat_ngram_size"])
+        return self.engine.generate([("image", embedding), *self._segments], params)
+
+    def _picture(self, size: tuple[int, int]) -> Any:
+        from PIL import Image
+
+        number = next(self._numbers)
+        if self._given is None:
+            return synthetic_photo(number, size)
+        picture = Image.frombytes("RGB", (self._given.width, self._given.height), bytes(self._given.rgb))
+        picture.putpixel((0, 0), (number & 255, number >> 8 & 255, number >> 16 & 255))
+        return picture
+
+
+BATCH_OPTION = "batch_size"
+
+
+def can_batch() -> bool:
+    """Whether Model.batch decodes several pictures together."""
+    return BATCH_OPTION in inspect.signature(Model.batch).parameters
+
+
+def _ordinary_tokens(tokenizer: _core.Tokenizer, count: int) -> list[int]:
+    found = [i for i in range(tokenizer.size) if tokenizer.type(i) == PLAIN_TEXT]
+    return list(itertools.islice(itertools.cycle(found[len(found) // 2 :]), count))
+
+
+def rounds(count: int, measure: Callable[[], Sample]) -> Iterator[Sample]:
+    """A first measurement that only warms up, then `count`."""
+    measure()
+    for _ in range(count):
+        yield measure()

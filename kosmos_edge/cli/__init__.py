@@ -1,0 +1,154 @@
+"""kosmos-edge: the command line. stdout carries results only.
+
+Exit 0 ok, 1 an input failed or the system refused something, 2 wrong usage, 128 + n ended by signal n (130 Ctrl-C,
+143 SIGTERM, 129 SIGHUP).
+
+Commands live in the modules of this package and are imported when they are called, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from kosmos_edge.cli.streams import Ended, ended_by_signals, keep_bytecode_whole, plain_error, standard_streams
+from kosmos_edge.errors import InvalidRequest, KosmosError
+
+# command -> (module, one line of help)
+COMMANDS = {
+    "caption": ("tasks", "Say what a picture shows, with boxes."),
+    "ground": ("tasks", "Go on from given words, with boxes; --draw them."),
+    "locate": ("tasks", "Find the boxes of a phrase."),
+    "describe": ("tasks", "Say what is in a box."),
+    "ask": ("tasks", "Answer a question about a picture."),
+    "score": ("tasks", "Rank texts by their likelihood for a picture."),
+    "batch": ("batch", "Put any of these to folders of pictures."),
+    "generate": ("generate", "Go on from pictures, texts and boxes in any order."),
+    "models": ("models", "List, pull, remove, verify models; print their paths."),
+    "convert": ("models", "Turn a published checkpoint into one GGUF file."),
+    "bench": ("bench", "Measure speed; bench quality: what a storage type costs."),
+    "doctor": ("doctor", "Say what runs here, and why."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and one line about each, and imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command itself."""
+        if name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"kosmos_edge.cli.{COMMANDS[name][0]}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from kosmos_edge import __version__
+
+        click.echo(f"kosmos-edge {__version__}")
+        ctx.exit()
+
+
+def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from kosmos_edge.cli.doctor import devices
+
+        for device in devices():
+            click.echo(f"{device['name']}\t{'available' if device['available'] else 'unavailable'}\t{device['why']}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Every option has a twin in the environment, but those of generate whose order counts and convert's: "
+    "--max-tokens 9 is KOSMOS_EDGE_MAX_TOKENS=9, --no-boxes KOSMOS_EDGE_BOXES=0. Several values of one option stand on "
+    "lines of their own. An empty value is none. What a command has no use for is set aside (--verbose tells).",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
+@click.option(
+    "--list-devices",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_devices,
+    help="Devices, and why some are unavailable.",
+)
+def cli() -> None:
+    """Captions, answers and boxes from pictures, on this machine.
+
+    \b
+    kosmos-edge caption photo.jpg
+    kosmos-edge ground photo.jpg --draw boxes.png
+    kosmos-edge locate photo.jpg "a red hat"
+    kosmos-edge ask photo.jpg "How many people?"
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit code. What the system refuses becomes one line on stderr, here for all."""
+    with standard_streams(), ended_by_signals():
+        try:
+            keep_bytecode_whole()
+            with warnings.catch_warnings():  # Pillow's remarks about odd files: what counts is an error or a note here
+                warnings.filterwarnings("ignore", module="PIL")
+                code = _invoke(sys.argv[1:] if args is None else list(args))
+            sys.stdout.flush()
+            return code
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort:
+            _say("interrupted")
+            return 130
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, Ended) else signal.SIGINT
+            what = f"ended by {error}" if isinstance(error, Ended) else "interrupted"
+            _say("; ".join([what, *_notes(error)]), after_echo=number == signal.SIGINT)
+            return 128 + number
+        except (KosmosError, OSError, MemoryError) as error:
+            _say("; ".join([f"error: {plain_error(error)}", *_notes(error)]))
+            return 2 if isinstance(error, InvalidRequest) else 1
+
+
+def _invoke(args: list[str]) -> int:
+    """What click's own main does but for its ways with errors: it turns a closed stdout into a silent exit."""
+    if "_KOSMOS_EDGE_COMPLETE" in os.environ:  # a shell asks for completions
+        cli.main(args, "kosmos-edge")
+    try:
+        with cli.make_context("kosmos-edge", args) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
+
+
+def _say(text: str, *, after_echo: bool = False) -> None:
+    """after_echo: the terminal has just shown ^C."""
+    click.echo(("\n" if after_echo and sys.stderr.isatty() else "") + f"kosmos-edge: {text}", err=True)

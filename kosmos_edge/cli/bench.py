@@ -1,0 +1,78 @@
+"""kosmos-edge bench: measuring commands. Without a command of its own it is the benchmark of speed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kosmos_edge.cli.common import message_options, option, report_format_option, take_messages
+from kosmos_edge.cli.quality import quality
+from kosmos_edge.cli.streams import check_stdout
+from kosmos_edge.errors import InvalidRequest
+
+
+@click.group(invoke_without_command=True)
+@option("-m", "--model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG.")
+@option("--device", default="auto", show_default=True, help="auto, cpu, ...")
+@option("-t", "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads; as many as this process may use.")
+@option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Measurements of every phase.")
+@option("--tokens", type=click.IntRange(2, 1024), default=32, show_default=True, help="Length of an answer.")
+@option("--phases", metavar="P,P,...", help="Some of encode, prefill, decode, caption, folder, load, roof, hash.")
+@option("--batches", default="1,4,8,16", show_default=True, metavar="B,B,...", help="Batch sizes of the phase folder.")
+@option("--image", metavar="FILE", help="A picture instead of synthetic ones.")
+@option("--offline", is_flag=True, help="Open no socket.")
+@report_format_option
+@message_options
+@click.pass_context
+def bench(ctx: click.Context, /, **values: Any) -> int:
+    """Measure speed; `bench quality` measures what a storage type costs.
+
+    Every phase with a new picture each time, in rounds: encode, prefill, decode, a photo's caption, folders of photos
+    in batches; loading, memory; and what this machine can read and multiply at most, measured with the same threads
+    and instruction set. The hash of the logits tells whether two builds or machines with one
+    instruction set compute the same.
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    from kosmos_edge import hub
+    from kosmos_edge._native import _core
+    from kosmos_edge.bench import speed
+    from kosmos_edge.cli.output import to_json
+    from kosmos_edge.model import find_model
+
+    messages = take_messages(values)
+    check_stdout()
+    spec = values["model"]
+    if spec is None:
+        spec, why = hub.default_model()
+        messages.detail(f"model {spec}: {why}")
+    path = find_model(str(spec), offline=values["offline"])
+    phases = values["phases"].split(",") if values["phases"] else speed.PHASES
+    report = speed.run(
+        str(path),
+        values["threads"] or _core.default_threads(),
+        device=values["device"],
+        rounds=values["rounds"],
+        tokens=values["tokens"],
+        image=values["image"],
+        phases=phases,
+        batches=parse_batches(values["batches"]),
+        log=messages.detail,
+    )
+    click.echo(to_json(report, 2) if values["form"] == "json" else speed.table(report))
+    return 0
+
+
+def parse_batches(text: str) -> list[int]:
+    """Sizes from "1,4,8". Raises InvalidRequest."""
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(1 <= size <= 256 for size in sizes):
+        raise InvalidRequest(f"batches: expected sizes from 1 to 256 with commas between, got {text!r}")
+    return sizes
+
+
+bench.add_command(quality)

@@ -1,0 +1,145 @@
+"""kosmos-edge doctor: what runs here, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from kosmos_edge.cli.common import message_options, report_format_option, take_messages
+
+
+def devices() -> list[dict[str, Any]]:
+    """Every device this build knows: name, available, why."""
+    from kosmos_edge._native import _core
+
+    out = []
+    for name, missing in _core.devices():
+        why = missing or (f"instruction set {_core.isa()}" if name == "cpu" else "")
+        out.append({"name": name, "available": not missing, "why": why})
+    return out
+
+
+def _machine() -> dict[str, Any]:
+    from kosmos_edge._native import _core
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS")
+    why = f"{os.cpu_count()} CPUs, {allowed} for this process, container quota {_quota() or 'none'}"
+    return {
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "isa": _core.isa(),
+        "isas": _core.available_isas(),
+        "isa_forced": os.environ.get("KOSMOS_EDGE_ISA") or None,
+        "threads": _core.default_threads(),
+        "threads_why": why + (f", OMP_NUM_THREADS={asked}" if asked else ""),
+        "devices": devices(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor, as the system calls it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _quota() -> str | None:
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            limit, period = file.read().split()
+        return None if limit == "max" else f"{int(limit) / int(period):g} CPUs"
+    except (OSError, ValueError):
+        return None
+
+
+def _software() -> dict[str, Any]:
+    import PIL
+
+    from kosmos_edge import __version__
+    from kosmos_edge.images import allowed_formats
+
+    formats = list(allowed_formats())
+    return {
+        "kosmos_edge": __version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "pillow": PIL.__version__,
+        "formats": formats,
+        "heif": "HEIF" in formats,
+    }
+
+
+def _models() -> dict[str, Any]:
+    from kosmos_edge import hub
+    from kosmos_edge._native import _core
+    from kosmos_edge.model import find_model
+
+    default, why = hub.default_model()
+    out: dict[str, Any] = {
+        "cache": hub.cache_trouble() or str(hub.cache_dir()),
+        "found": [{"tag": m.tag, "bytes": m.bytes, "path": str(m.path)} for m in hub.list_models()],
+        "default": str(default),
+        "default_why": why,
+    }
+    path = find_model(str(default), offline=True)
+    metadata = _core.GgufFile(str(path)).metadata()
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return out | {
+        "default_path": str(path),
+        "default_name": metadata.get("general.name"),
+        "default_bytes": path.stat().st_size,
+        "default_sha256": digest,
+    }
+
+
+@click.command()
+@report_format_option
+@message_options
+def doctor(form: str, **rest: Any) -> int:
+    """Version, instruction sets, threads, devices, models, picture formats: what runs here, and why.
+
+    A part that cannot be found out says so; the exit code is then 1.
+    """
+    from kosmos_edge.cli.output import to_json
+
+    take_messages(rest)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"software": _software, "machine": _machine, "models": _models}
+    report: dict[str, Any] = {}
+    failed = False
+    for name, part in parts.items():
+        try:
+            report[name] = part()
+        except Exception as error:  # a doctor that fails with the patient is of no use
+            report[name] = {"error": f"{type(error).__name__}: {error}"}
+            failed = True
+    if form == "json":
+        click.echo(to_json(report, 2))
+    else:
+        for name, values in report.items():
+            click.echo(f"{name}:")
+            for key, value in values.items():
+                click.echo(f"  {key}: {_plain(value)}")
+    return 1 if failed else 0
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(_plain(item) for item in value) if value else "none"
+    if isinstance(value, dict):
+        return ", ".join(_plain(item) for item in value.values())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

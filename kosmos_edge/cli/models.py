@@ -1,0 +1,169 @@
+"""kosmos-edge models list|pull|rm|verify|path, and convert. The work is done in kosmos_edge.hub and .convert."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kosmos_edge.cli.common import Messages, message_options, option, report_format_option, take_messages
+from kosmos_edge.cli.streams import check_stdout, plain_error, stdout_is_closed
+from kosmos_edge.cli.twins import from_environment
+
+Progress = Callable[[int, int, str], None]
+
+
+@contextmanager
+def progress_bar(label: str, messages: Messages) -> Iterator[Progress]:
+    """A callback (done, total, name) that moves a bar on stderr, where that is a terminal."""
+    if messages.quiet or not sys.stderr.isatty():
+        yield lambda done, total, name: None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr, item_show_func=lambda name: name) as bar:
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos, name[-40:])
+
+        yield show
+
+
+def _conversion() -> Any:
+    """kosmos_edge.convert; in a checkout it lies beside this package, not in it."""
+    return import_module("kosmos_edge.convert")
+
+
+@click.group()
+def models() -> None:
+    """List, pull, remove and verify models; print their paths."""
+
+
+@models.command("list")
+@report_format_option
+@message_options
+def list_command(form: str, **rest: Any) -> int:
+    """The models on this machine: tag, bytes, path."""
+    from kosmos_edge import hub
+    from kosmos_edge.cli.output import to_json
+
+    take_messages(rest)
+    found = [{"tag": model.tag, "bytes": model.bytes, "path": str(model.path)} for model in hub.list_models()]
+    if form == "json":
+        click.echo(to_json(found, 2))
+    else:
+        for model in found:
+            click.echo(f"{model['tag']}\t{model['bytes']}\t{model['path']}")
+    return 0
+
+
+@models.command("path")
+@click.argument("tag")
+def path_command(tag: str) -> int:
+    """Print the path of TAG's file, and nothing else."""
+    from kosmos_edge import hub
+
+    click.echo(str(hub.path(tag)))
+    return 0
+
+
+@models.command("pull")
+@click.argument("tag")
+@option("--type", "type_", metavar="TYPE", help="How the weights are stored, such as q4_k_m or q8_0.")
+@option("--to", metavar="FOLDER", help="Write the model there instead of the cache.")
+@option("--offline", is_flag=True, help="Open no socket: convert what the cache has.")
+@option("--keep-source", is_flag=True, help="Keep the downloaded checkpoint (6.7 GB for kosmos-2) for other types.")
+@message_options
+def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, keep_source: bool, **rest: Any) -> int:
+    """Download the published checkpoint of TAG (kosmos-2, kosmos-2:q8_0, user/repo:TYPE) and convert it.
+
+    Sizes are said before anything is fetched; the path of the finished file is printed.
+    """
+    from kosmos_edge import hub
+
+    messages = take_messages(rest)
+    check_stdout()
+    if ":" in tag and from_environment("type_"):
+        type_ = None  # TAG says which
+    for line in hub.describe_plan(hub.plan(tag, type=type_, offline=offline, to=to)):
+        messages.say(line)
+    with progress_bar("pull", messages) as progress:
+        path = hub.pull(tag, type=type_, progress=progress, offline=offline, to=to, keep_source=keep_source)
+    click.echo(str(path))
+    return 0
+
+
+@models.command("rm")
+@click.argument("tags", nargs=-1, required=True, metavar="TAG...")
+@message_options
+def rm_command(tags: tuple[str, ...], **rest: Any) -> int:
+    """Remove the files of TAGs from the cache."""
+    from kosmos_edge import hub
+
+    messages = take_messages(rest)
+    for tag in tags:
+        messages.say(f"removed {hub.remove(tag)}")
+    return 0
+
+
+@models.command("verify")
+@click.argument("tags", nargs=-1, required=True, metavar="TAG|FILE...")
+@message_options
+def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
+    """Check every tensor of a model against the checksums in its file."""
+    from kosmos_edge.errors import KosmosError
+    from kosmos_edge.model import find_model
+
+    messages = take_messages(rest)
+    failed = 0
+    for tag in tags:
+        try:
+            path = find_model(tag, offline=True)
+            with progress_bar(tag, messages) as progress:
+                bad = _conversion().verify(path, progress)
+        except KosmosError as error:
+            messages.error(tag, plain_error(error))
+            failed += 1
+            continue
+        if bad:
+            messages.error(str(path), f"{len(bad)} damaged tensors: {', '.join(bad[:10])}{' ...' if bad[10:] else ''}")
+            failed += 1
+        else:
+            click.echo(f"{path}: ok")
+    return 1 if failed else 0
+
+
+@click.command()
+@click.argument("source")
+@option(
+    "-o",
+    "--output",
+    required=True,
+    prefix="CONVERT_",
+    metavar="FILE|FOLDER",
+    help="GGUF file to write; a folder gets a file in it.",
+)
+@option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="How the weights are stored.")
+@option("--tokenizer", metavar="FILE", help="tokenizer.json or sentencepiece model that is not beside the weights.")
+@option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@message_options
+def convert(source: str, output: str, type_: str, tokenizer: str | None, overwrite: bool, **rest: Any) -> int:
+    """Turn a published checkpoint into one GGUF file.
+
+    SOURCE is a folder of Hugging Face's kosmos-2, a folder with unilm's kosmos-2.pt, or a weights file of either.
+    The path of the finished file is printed; a conversion that fails or is ended leaves nothing behind.
+    """
+    messages = take_messages(rest)
+    with progress_bar("convert", messages) as progress:
+        report = _conversion().convert(
+            source, output, type=type_, overwrite=overwrite, tokenizer=tokenizer, progress=progress
+        )
+    for line in _conversion().describe(report):
+        messages.say(line)
+    if not stdout_is_closed():  # the file is what was asked for
+        click.echo(str(Path(report.output)))
+    return 0

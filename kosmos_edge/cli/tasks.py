@@ -1,0 +1,325 @@
+"""The commands that answer about pictures: caption, ground, locate, describe, ask, score."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kosmos_edge.cli.common import (
+    Corners,
+    Messages,
+    Parts,
+    batch_size_option,
+    check_unit,
+    generation_options,
+    model_options,
+    option,
+    options,
+    output_options,
+    picture_options,
+    settle_choices,
+    take_generation,
+    take_messages,
+    take_model,
+    take_opening,
+)
+from kosmos_edge.cli.streams import plain_error
+from kosmos_edge.errors import InvalidRequest, KosmosError
+
+if TYPE_CHECKING:
+    from kosmos_edge.cli.inputs import Input
+    from kosmos_edge.cli.output import Answer
+    from kosmos_edge.images import Opening
+    from kosmos_edge.targets import Target
+
+pictures = click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
+picture = click.argument("picture", metavar="PICTURE")
+shared = options(generation_options, picture_options, output_options, model_options)
+draw_option = option(
+    "--draw", metavar="FILE", help="Write the picture with its boxes; a folder where several pictures are named."
+)
+boxes_option = option("--boxes/--no-boxes", default=None, help="Ask for boxes and print them (default if it can).")
+
+
+@click.command()
+@pictures
+@option("--length", type=click.Choice(["short", "long"]), default="short", show_default=True, help="Of the caption.")
+@boxes_option
+@option("--lead-in", is_flag=True, help='Begin with the prompt\'s words ("An image of").')
+@option(
+    "--shot",
+    multiple=True,
+    type=Parts(2),
+    elsewhere=Parts(3),
+    metavar="PICTURE::TEXT",
+    help="An example that goes before; may be given again.",
+)
+@batch_size_option
+@draw_option
+@shared
+def caption(
+    pictures: tuple[str, ...],
+    length: str,
+    boxes: bool | None,
+    lead_in: bool,
+    shot: tuple[tuple[str, ...], ...],
+    **rest: Any,
+) -> int:
+    """Say what each PICTURE shows, with the boxes of what is named.
+
+    A PICTURE is a file, a folder, a glob in quotes, @list.txt with one path per line, or - for stdin.
+    """
+    arguments = {"length": length, "ground": boxes, "lead_in": lead_in}
+    return answer_all("caption", pictures, arguments, rest, shots=list(shot))
+
+
+@click.command()
+@pictures
+@option("-p", "--prompt", metavar="TEXT", help='Words to go on from, such as "Describe this image in detail:".')
+@option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
+@batch_size_option
+@draw_option
+@shared
+def ground(pictures: tuple[str, ...], prompt: str | None, lead_in: bool, **rest: Any) -> int:
+    """Text with the boxes of what it names, about each PICTURE."""
+    return answer_all("ground", pictures, {"prompt": prompt, "lead_in": lead_in}, rest)
+
+
+@click.command()
+@picture
+@click.argument("phrase")
+@draw_option
+@shared
+def locate(picture: str, phrase: str, **rest: Any) -> int:
+    """Find the boxes of PHRASE, such as "a red hat"; prints nothing where the model gives none."""
+    return answer_all("locate", [picture], {"phrase": phrase}, rest)
+
+
+@click.command()
+@picture
+@option("--box", required=True, type=Corners(), metavar="X1,Y1,X2,Y2", help="In pixels of the upright picture.")
+@option("--normalized", is_flag=True, help="The box is in fractions of the picture, 0..1.")
+@boxes_option
+@option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
+@draw_option
+@shared
+def describe(
+    picture: str,
+    box: tuple[float, float, float, float],
+    normalized: bool,
+    boxes: bool | None,
+    lead_in: bool,
+    **rest: Any,
+) -> int:
+    """Say what is in the box of PICTURE."""
+    check_unit(box, normalized)
+    arguments = {"box": box, "normalized": normalized, "ground": boxes, "lead_in": lead_in}
+    return answer_all("describe", [picture], arguments, rest)
+
+
+@click.command()
+@picture
+@click.argument("question")
+@option("--boxes/--no-boxes", default=False, help="Ask for boxes and print them.")
+@option("--choice", multiple=True, metavar="TEXT", help="The answer is one of these; give it two times or more.")
+@option("--lead-in", is_flag=True, help="Begin with the question.")
+@option(
+    "--shot",
+    multiple=True,
+    type=Parts(3),
+    elsewhere=Parts(2),
+    metavar="PICTURE::QUESTION::ANSWER",
+    help="An example that goes before.",
+)
+@draw_option
+@shared
+def ask(
+    picture: str,
+    question: str,
+    boxes: bool,
+    choice: tuple[str, ...],
+    lead_in: bool,
+    shot: tuple[tuple[str, ...], ...],
+    **rest: Any,
+) -> int:
+    """Answer QUESTION about PICTURE."""
+    ground, choice = settle_choices(boxes, choice, ("boxes", "choice"))
+    arguments = {"question": question, "ground": bool(ground), "choices": list(choice) or None, "lead_in": lead_in}
+    return answer_all("ask", [picture], arguments, rest, shots=list(shot))
+
+
+@click.command()
+@picture
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@option("--template", metavar="TEXT", help='Words around {text}; "An image of {text}".')
+@option(
+    "--normalize", type=click.Choice(["sum", "mean"]), default="sum", show_default=True, help="Sum of ln p or mean."
+)
+@options(picture_options, output_options, model_options)
+def score(picture: str, texts: tuple[str, ...], template: str | None, normalize: str, **rest: Any) -> int:
+    """Rank TEXTs by their likelihood for PICTURE: ln p, share, text; the likeliest first."""
+    arguments = {"texts": texts, "template": template, "normalize": normalize}
+    return answer_all("score", [picture], arguments, rest)
+
+
+def answer_all(
+    task: str,
+    given: Iterable[str],
+    arguments: dict[str, Any],
+    rest: dict[str, Any],
+    shots: list[tuple[str, ...]] | None = None,
+) -> int:
+    """One verb over all pictures; the exit code. `rest` holds the shared options."""
+    from kosmos_edge.cli.inputs import expand_inputs
+    from kosmos_edge.cli.output import Writer, choose_format, open_output
+    from kosmos_edge.inference.batching import run_batch
+
+    messages = take_messages(rest)
+    given = list(given)
+    inputs, several = expand_inputs(given, rest.pop("recursive"))
+    if task != "score":
+        arguments |= take_generation(rest)
+    output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
+    drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite)
+    shown = [shot[0] for shot in shots or ()]
+    drawings.keep_apart(output, shown)
+    paths = [item.path for item in inputs if item.path is not None]
+    lists = [name[1:] for name in given if name.startswith("@") and os.path.isfile(name[1:])]
+    read = [*paths, *shown, *lists, *filter(None, [rest["model"]])]
+    with open_output(output, overwrite, inputs=read, say=messages.say) as out:
+        form = choose_format(form, output)
+        opening, fail_fast = take_opening(rest), rest.pop("fail_fast")
+        size = min(rest.pop("batch_size", 1), len(inputs))
+        model = take_model(rest, messages)
+        assert not rest, rest
+        if "ground" in arguments and arguments["ground"] is None:
+            arguments["ground"] = model.model_info["grounding"] is not None
+        if shots:
+            arguments["examples"] = [(model.encode(_shot(shot[0], opening)), *shot[1:]) for shot in shots]
+        streams: dict[str, bytes] = {}  # stdin and pipes that are to be drawn on: they cannot be read again
+
+        def sources() -> Iterator[Any]:
+            for item in inputs:
+                drawn = item.name in drawings.targets
+                source = item.source(read=drawn)
+                if drawn and isinstance(source, bytes):
+                    streams[item.name] = source
+                yield source
+
+        answers = run_batch(model, sources(), task, "yield", size, arguments, opening=opening, namer=_name)
+        writer = Writer(form, several, out, _lines_of(task, arguments))
+        failed = 0
+        with closing(answers):
+            for number, answer in enumerate(_progress(answers, len(inputs), messages, to_terminal=out.isatty())):
+                item = inputs[number]
+                writer.write(item.name, answer)
+                error = answer.error
+                if error is None and item.name in drawings.targets:
+                    error = drawings.draw(opening, streams.get(item.name) or item.path or b"", answer, item)
+                if error is None:
+                    _report(messages, item, answer, number + 1, len(inputs))
+                    continue
+                failed += 1
+                messages.error(item.name, plain_error(error))
+                if fail_fast:
+                    out.complete = number + 1 == len(inputs)
+                    break
+        writer.close()
+    if failed:
+        messages.say(f"{failed} of {len(inputs)} failed") if len(inputs) > 1 else None
+    return 1 if failed else 0
+
+
+def _shot(path: str, opening: Opening) -> Any:
+    """The picture of an example; opened by the model, as long as no option says what it would not do by itself."""
+    from kosmos_edge.images import AS_USUAL, Opening
+
+    wanted = Opening(max_pixels=opening.max_pixels, allow_truncated=opening.allow_truncated)
+    return path if wanted == AS_USUAL else wanted.open(path)
+
+
+def _name(source: Any) -> str | None:
+    """Of a failed result; the writer has the names of all."""
+    return source if isinstance(source, str) else None
+
+
+def _lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[str]]:
+    from kosmos_edge.cli.output import text_lines
+
+    boxes = task in ("ground", "locate") or bool(arguments.get("ground"))
+    return lambda answer: text_lines(answer, text=task != "locate", boxes=boxes)
+
+
+def _report(messages: Messages, item: Input, answer: Answer, number: int, count: int) -> None:
+    timings = answer.timings
+    messages.notes(item.name, answer.notes)
+    messages.detail(
+        f"{number}/{count} {item.name}: {timings.total_ms:.0f} ms (decode {timings.decode_image_ms:.0f}, encode "
+        f"{timings.encode_ms:.0f}, prefill {timings.prefill_ms:.0f}, {timings.tokens} tokens {timings.decode_ms:.0f})"
+    )
+
+
+def _progress(answers: Iterator[Answer], count: int, messages: Messages, *, to_terminal: bool) -> Iterator[Answer]:
+    """The answers; with a bar on stderr where it disturbs nobody: many pictures, results not on the same terminal."""
+    shown = count > 1 and sys.stderr.isatty() and not to_terminal
+    if not shown or messages.quiet or messages.verbose:
+        yield from answers
+        return
+    with click.progressbar(answers, count, label="pictures", file=sys.stderr, show_pos=True) as bar:
+        yield from bar
+
+
+class Drawings:
+    """Where --draw writes: the file itself, or one file per picture in a folder."""
+
+    def __init__(self, target: str | None, inputs: list[Input], several: bool, overwrite: bool) -> None:
+        self.targets: dict[str, str] = {}  # by the picture's name
+        self._found: list[Target] = []
+        if target is None:
+            return
+        from kosmos_edge.draw import picture_format
+        from kosmos_edge.drawing_names import drawing_names
+        from kosmos_edge.targets import find_target, make_folder, refuse_inputs
+
+        if several:
+            make_folder(target, "--draw: several pictures need a folder")
+            names = drawing_names([item.path or "/stdin" for item in inputs])
+            self.targets = {item.name: os.path.join(target, name) for item, name in zip(inputs, names, strict=True)}
+        else:
+            self.targets = {item.name: target for item in inputs}
+        self._found = [find_target(path, overwrite=overwrite) for path in self.targets.values()]
+        for found in self._found:
+            picture_format(found)
+        refuse_inputs("--draw", self._found, (item.path for item in inputs if item.path is not None))
+
+    def keep_apart(self, output: str | None, shots: Iterable[str] = ()) -> None:
+        """InvalidRequest where a drawing would go to where the results go, or to the picture of an example."""
+        from kosmos_edge.targets import find_target, refuse_inputs, standard_output
+
+        refuse_inputs("--draw", self._found, shots)
+        results = standard_output() if output is None else find_target(output, overwrite=True)
+        for found in self._found:
+            if results is not None and found.identity is not None and found.identity == results.identity:
+                raise InvalidRequest(f"--draw: {found.name} is where the results go, too: choose another name")
+
+    def draw(self, opening: Opening, source: str | bytes, answer: Answer, item: Input) -> KosmosError | None:
+        """Writes the drawing of one answer; the error of a picture that cannot be drawn on.
+
+        A place that cannot be written to any longer is raised: it would be the same for the pictures to come.
+        """
+        from kosmos_edge.draw import draw_boxes, save_drawing
+        from kosmos_edge.results import Result
+
+        if not isinstance(answer, Result):
+            return None
+        try:
+            drawn = draw_boxes(opening.open(source), answer)
+        except KosmosError as error:
+            return error
+        save_drawing(drawn, self.targets[item.name])
+        return None

@@ -1,0 +1,62 @@
+"""Which model runs, where models are stored, and how published ones are fetched.
+
+A model is named by a tag (`nano`, `kosmos-2`, `kosmos-2:q8_0`), a path, or `user/repo:TYPE` (a repository on the hub
+that holds GGUF files). Converted files are in `cache_dir()/models`; downloads stay in huggingface_hub's own cache.
+Only `plan` and `pull` open a socket, and not when told to be offline.
+"""
+
+from kosmos_edge.hub.download import Plan, Progress, describe_plan, plan, pull
+from kosmos_edge.hub.models import (
+    KOSMOS2,
+    KOSMOS2_REPO,
+    NANO,
+    TYPES,
+    LocalModel,
+    cache_dir,
+    cache_trouble,
+    check_type,
+    converted_models,
+    default_model,
+    find_in_hf_cache,
+    hf_cache_dir,
+    is_offline,
+    list_models,
+    models_dir,
+    nano_path,
+    path,
+    remember_pulled,
+    remove,
+    resolve,
+    split_repo,
+    split_tag,
+)
+
+__all__ = [
+    "KOSMOS2",
+    "KOSMOS2_REPO",
+    "NANO",
+    "TYPES",
+    "LocalModel",
+    "Plan",
+    "Progress",
+    "cache_dir",
+    "cache_trouble",
+    "check_type",
+    "converted_models",
+    "default_model",
+    "describe_plan",
+    "find_in_hf_cache",
+    "hf_cache_dir",
+    "is_offline",
+    "list_models",
+    "models_dir",
+    "nano_path",
+    "path",
+    "plan",
+    "pull",
+    "remember_pulled",
+    "remove",
+    "resolve",
+    "split_repo",
+    "split_tag",
+]

@@ -1,0 +1,1 @@
+"""One request, from a plan to a Result."""

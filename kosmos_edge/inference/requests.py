@@ -1,0 +1,67 @@
+"""A verb with its arguments but without its picture, so that one request can be put to many pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kosmos_edge._native import _core
+from kosmos_edge.inference.answering import Answering
+from kosmos_edge.inference.prompts import PictureSegment
+from kosmos_edge.inference.session import EncodedImage, LocalSession, Session
+from kosmos_edge.inference.tasks import Plan
+from kosmos_edge.options import Options
+from kosmos_edge.results import Ranking
+
+
+@dataclass(slots=True)
+class GenerateRequest:
+    """A generating verb."""
+
+    session: Session
+    name: str  # of the model
+    plan: Callable[[Any], Plan]
+    options: Options
+    _known: dict[int, EncodedImage] = field(default_factory=dict)  # the examples' pictures, by id
+
+    @property
+    def cancel(self) -> Any:
+        """The caller's cancel object, or None."""
+        return self.options.cancel
+
+    @property
+    def joins(self) -> bool:
+        """Whether the answer may be computed beside others: beams of one answer are a batch of their own."""
+        return self.options.num_beams == 1
+
+    def begin(self, session: LocalSession, image: Any, token: _core.CancelToken) -> Answering:
+        """The request about this picture, which is encoded here; the examples' pictures are encoded once."""
+        plan = self.plan(image)
+        for segment in plan.segments:
+            if isinstance(segment, PictureSegment) and segment.source is not image:
+                source = segment.source
+                if id(source) not in self._known:
+                    self._known[id(source)] = session.encode(source, token)
+        return session.begin(self.name, plan, self.options, token, known=self._known)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """The ranking of texts."""
+
+    session: Session
+    name: str
+    texts: Sequence[str]
+    before: str
+    after: str
+    normalize: str
+    cancel: Any
+    joins: bool = False
+
+    def begin(self, session: LocalSession, image: Any, token: _core.CancelToken) -> Ranking:
+        """The ranking for this picture."""
+        return session.score(self.name, image, self.texts, self.before, self.after, self.normalize, token)
+
+
+Request = GenerateRequest | ScoreRequest

@@ -1,0 +1,321 @@
+"""Running a plan on an engine: pictures are decoded and encoded, segments handed over, the answer read."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kosmos_edge._native import _core
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
+from kosmos_edge.inference import tasks
+from kosmos_edge.inference.answer import Reader
+from kosmos_edge.inference.answering import Answering, Prompt
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, is_ambiguous, prompt_format, which_unit
+from kosmos_edge.inference.running import apart
+from kosmos_edge.inference.trained import untrained
+from kosmos_edge.options import Options
+from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
+
+if TYPE_CHECKING:
+    from kosmos_edge.inference.batch_worker import BatchWorker
+    from kosmos_edge.inference.requests import Request
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedImage:
+    """A picture that went through the encoder once; belongs to the model that made it. Threads may share it.
+
+    It also keeps the decoder's keys and values of the last prompt whose first picture it was, with the answer, so that
+    the next prompt computes only what comes after their common beginning: every further question about one photo, or
+    every further photo after the same examples. The answers are the same, bit for bit. That takes about 0.2 MB per
+    position in KOSMOS-2 (two times layers x width x 2 bytes; 13 MB for the 66 positions of a picture and its tags),
+    within what load(prefix_cache_mb=...) allows to all encoded images of a model together.
+    """
+
+    width: int  # of the upright picture
+    height: int
+    source: str | None
+    notes: tuple[str, ...]
+    encode_ms: float
+    embedding: _core.ImageEmbedding
+    engine: _core.Engine
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(image tokens, decoder width)."""
+        return self.embedding.shape
+
+    @property
+    def kept_positions(self) -> int:
+        """Positions whose keys and values are kept for the next prompt."""
+        return self.embedding.kept_positions
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that they take."""
+        return self.embedding.kept_bytes
+
+    def forget(self) -> None:
+        """Frees that memory; the next prompt computes everything and keeps it again."""
+        self.embedding.forget()
+
+    def tobytes(self) -> bytes:
+        """The vectors as little-endian float32, row by row."""
+        return self.embedding.tobytes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A picture as Session.prepare leaves it: every verb's plan takes it where it takes a picture."""
+
+    pixels: _core.PreparedImage
+    width: int  # of the upright picture
+    height: int
+    name: str | None
+    notes: tuple[str, ...]
+    decode_ms: float
+
+
+class Session(Protocol):
+    """What a Model needs of a loaded model, wherever it runs: LocalSession, or isolation.RemoteSession."""
+
+    @property
+    def engine(self) -> _core.Engine:
+        """Says what the model and its device are."""
+        ...
+
+    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+        """Decodes and encodes one picture, to be used more than once."""
+        ...
+
+    def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
+        """The whole answer."""
+        ...
+
+    def stream(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent) -> None:
+        """The answer as events, the last of which is Done."""
+        ...
+
+    def score(
+        self,
+        name: str,
+        image: Any,
+        texts: Sequence[str],
+        before: str,
+        after: str,
+        normalize: str,
+        token: _core.CancelToken,
+    ) -> Ranking:
+        """Texts by falling likelihood."""
+        ...
+
+    def fit(self, options: Options) -> Options:
+        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
+        ...
+
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
+        """The threads that answer the request about many pictures: a BatchWorker, or one in the worker process."""
+        ...
+
+
+class LocalSession:
+    """An engine of this process with what every call needs of it; const, so that threads share it."""
+
+    def __init__(self, engine: _core.Engine) -> None:
+        self.engine = engine
+
+    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+        """Decodes and encodes one picture, to be used more than once."""
+        return self._encode(image, token, keep=True)[0]
+
+    def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
+        """The whole answer."""
+        return self.begin(name, plan, options, token).run(token)
+
+    def stream(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent) -> None:
+        """The answer as events, the last of which is Done."""
+        emit(Done(self.begin(name, plan, options, token, emit).run(token)))
+
+    def begin(
+        self,
+        name: str,
+        plan: tasks.Plan,
+        options: Options,
+        token: _core.CancelToken,
+        emit: OnEvent | None = None,
+        known: Mapping[int, EncodedImage] | None = None,
+    ) -> Answering:
+        """What the engine is to answer; the pictures are encoded here, but those in `known`, by id of their source."""
+        start = time.perf_counter()
+        options = self.fit(options)
+        prompt = self._prompt(plan.segments, token, known)
+        prompt.notes = self._tag_notes(plan.segments, options.stop)
+        reader = self._reader(prompt.last, given=plan.one_object)
+        return Answering(self.engine, name, plan, options, token, emit, prompt, reader, start)
+
+    def fit(self, options: Options) -> Options:
+        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
+        if not options.choices:
+            return options
+        most = self.engine.context_length if options.default_length else options.max_tokens
+        longest = _core.check_choices(self.engine, [], options.choices, options.stop, most)
+        return replace(options, max_tokens=max(options.max_tokens, longest))
+
+    def prepare(self, picture: Picture) -> Prepared:
+        """The picture in the model's own form; encoding it gives the vectors of the picture itself.
+
+        Needs no computing thread, so that it can be done ahead of time, and takes little memory.
+        """
+        start = time.perf_counter()
+        pixels = self.engine.prepare_image(picture.rgb, picture.width, picture.height)
+        spent = (time.perf_counter() - start) * 1000 + picture.decode_ms
+        return Prepared(pixels, picture.width, picture.height, picture.name, picture.notes, spent)
+
+    def score(
+        self,
+        name: str,
+        image: Any,
+        texts: Sequence[str],
+        before: str,
+        after: str,
+        normalize: str,
+        token: _core.CancelToken,
+    ) -> Ranking:
+        """Texts by falling likelihood."""
+        start = time.perf_counter()
+        segments: list[Any] = [] if image is None else [PictureSegment(image)]
+        if before.strip():
+            segments.append(("text", before))
+        if not segments:
+            raise InvalidRequest("template: without a picture some words must stand before {text}")
+        prompt = self._prompt(segments, token)
+        begin = time.perf_counter()
+        scoring = self.engine.score(prompt.segments, [[("text", text + after)] for text in texts], token)
+        scored = [(row.token_ids, row.logprobs) for row in scoring.continuations]
+        end = time.perf_counter()
+        sums = [math.fsum(logprobs) for _, logprobs in scored]
+        means = [total / max(len(ids), 1) for total, (ids, _) in zip(sums, scored, strict=True)]
+        values = sums if normalize == "sum" else means
+        top = max(values)
+        weights = [math.exp(value - top) for value in values]
+        rows = [
+            Score(text, value, weight / sum(weights), total, mean, list(ids), list(logprobs))
+            for text, value, weight, total, mean, (ids, logprobs) in zip(
+                texts, values, weights, sums, means, scored, strict=True
+            )
+        ]
+        rows.sort(key=lambda row: -row.score)
+        timings = Timings(
+            prompt.decode_image_ms,
+            prompt.encode_ms,
+            (end - begin) * 1000,
+            0.0,
+            (end - start) * 1000,
+            0,
+            sum(len(ids) for ids, _ in scored),
+            scoring.reused,
+        )
+        ranking = Ranking(rows, normalize, self.engine.device, name, timings=timings)
+        if prompt.last is not None:
+            ranking.width, ranking.height = prompt.last.width, prompt.last.height
+            ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
+        ranking.notes += self._tag_notes([*segments, *(("text", text + after) for text in texts)])
+        info = self.engine.info
+        caption = before.strip() == prompt_format(info, "caption") and not after.strip()
+        ranking.notes += untrained(info, "caption" if caption else "prompt")
+        return ranking
+
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> BatchWorker:
+        """The threads that answer the request about many pictures."""
+        from kosmos_edge.inference.batch_worker import BatchWorker
+
+        return BatchWorker(self, request, size, opening)
+
+    def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:
+        """The logits that predict each of `ids` after the plan's prompt and the ids before it (teacher forcing).
+
+        -> ((len(ids), vocab) little-endian float32, vocab)
+        """
+        if not ids:
+            return b"", self.engine.tokenizer.size
+        segments = [*self._prompt(plan.segments, _core.CancelToken()).segments]
+        if ids[1:]:
+            segments.append(("ids", list(ids[:-1])))
+        values, rows, vocab = self.engine.logits(segments)
+        return values[(rows - len(ids)) * vocab * 4 :], vocab
+
+    # ---- prompt
+
+    def _encode(self, image: Any, token: _core.CancelToken, keep: bool = False) -> tuple[EncodedImage, float]:
+        """The encoded picture and the milliseconds that decoding its file took.
+
+        keep: prompts that begin with it leave their keys and values with it.
+        """
+        if isinstance(image, EncodedImage):
+            if image.engine is not self.engine:
+                raise InvalidRequest("an encoded image can be used only with the model that encoded it")
+            return image, 0.0
+        opened = isinstance(image, Picture | Prepared)
+        picture: Picture | Prepared = image if opened else apart(partial(AS_USUAL.open, image), token)
+        if isinstance(picture, Prepared):
+            embedding = self.engine.encode_prepared(picture.pixels, token, keep)
+        else:
+            embedding = self.engine.encode_image(picture.rgb, picture.width, picture.height, token, keep)
+        encoded = EncodedImage(
+            picture.width,
+            picture.height,
+            picture.name,
+            picture.notes,
+            embedding.encode_ms,
+            embedding,
+            self.engine,
+        )
+        return encoded, 0.0 if isinstance(image, Picture) else picture.decode_ms
+
+    def _prompt(
+        self, segments: Sequence[Any], token: _core.CancelToken, known: Mapping[int, EncodedImage] | None = None
+    ) -> Prompt:
+        out = Prompt([])
+        seen = dict(known or {})  # the same object twice is encoded once (a pipe can be read only once)
+        for segment in segments:
+            if isinstance(segment, PictureSegment):
+                if id(segment.source) not in seen:
+                    encoded, decode_ms = self._encode(segment.source, token)
+                    out.decode_image_ms += decode_ms
+                    out.ahead_ms += decode_ms if isinstance(segment.source, Prepared) else 0.0
+                    out.encode_ms += 0.0 if encoded is segment.source else encoded.encode_ms
+                    seen[id(segment.source)] = encoded
+                encoded = out.last = seen[id(segment.source)]
+                out.segments.append(("image", encoded.embedding))
+            elif isinstance(segment, BoxSegment):
+                boxes = [self._snap(box, segment.normalized, out.last) for box in segment.boxes]
+                out.box = boxes[-1]
+                out.segments.append(("boxes", [box.cells for box in boxes]))
+            else:
+                out.segments.append(segment)
+        return out
+
+    def _tag_notes(self, segments: Sequence[Any], stop: Sequence[str] = ()) -> list[str]:
+        texts = [segment[1] for segment in segments if isinstance(segment, tuple) and segment[0] == "text"]
+        return _core.tag_notes(self.engine.tokenizer, texts, stop)
+
+    def _snap(self, box: Any, normalized: bool, picture: EncodedImage | None) -> Box:
+        reader = self._reader(picture)
+        if isinstance(box, Box):
+            return reader.snap(box.normalized) if box.cells is None else reader.from_cells(box.cells)
+        if normalized:
+            return reader.snap(box)
+        if picture is None:
+            raise InvalidRequest("box: pixels of what? there is no picture before the box")
+        if is_ambiguous(box) and (picture.width, picture.height) != (1, 1):
+            raise InvalidRequest(which_unit("box", box))
+        return reader.snap(Box.from_pixels(*box, width=picture.width, height=picture.height).normalized)
+
+    def _reader(self, picture: EncodedImage | None, given: bool = False) -> Reader:
+        size = None if picture is None else (picture.width, picture.height)
+        return Reader(self.engine, size, given)
