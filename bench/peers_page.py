@@ -54,7 +54,7 @@ is listed with the reason. Loading, memory and batches of other sizes come from 
 
 def machine() -> dict:
     """Where this runs."""
-    from kosmos_edge.cli.doctor import cpu_name
+    from kosmos_edge.machine import cpu_name
 
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {

@@ -11,12 +11,14 @@ from typing import Any, Literal, Self, TypeAlias, Unpack, overload
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest, ModelNotFound
-from kosmos_edge.images import ImageInput, Picture
+from kosmos_edge.images import ImageInput, Opening, Picture
 from kosmos_edge.inference import running, tasks
 from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
+from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.inference.local import LocalSession
 from kosmos_edge.inference.prompts import NO_GROUNDING, BoxSegment, prompt_format, split_template
+from kosmos_edge.inference.protocol import Session
 from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
-from kosmos_edge.inference.session import EncodedImage, LocalSession, Session
 from kosmos_edge.options import (
     MAX_CHOICES,
     GenerationOptions,
@@ -516,7 +518,7 @@ class Model:
         if task == "score":
             cancel = check_cancel(values["cancel"])
             texts, before, after = self._score_request(values["texts"], values["template"], values["normalize"])
-            return ScoreRequest(self._open, self.name, texts, before, after, values["normalize"], cancel)
+            return ScoreRequest(self.name, texts, before, after, values["normalize"], cancel)
         options = values.pop("options")
         del values["stream"], values["image"]
 
@@ -524,7 +526,11 @@ class Model:
             return tasks.PLANS[task](self._info, image, **values)
 
         checked = self._open.fit(self._options(plan(None), options))
-        return GenerateRequest(self._open, self.name, plan, checked)
+        return GenerateRequest(self.name, plan, checked)
+
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
+        """The threads that answer the request about many pictures; here or in the worker process."""
+        return self._open.batch_worker(request, size, opening)
 
     def _score_request(self, texts: object, template: object, normalize: object) -> tuple[tuple[str, ...], str, str]:
         """The texts and what stands before and behind each."""

@@ -16,7 +16,8 @@ from PIL import Image
 
 from kosmos_edge import Cancelled, CancelToken, Done, InvalidRequest, KosmosError, Model, Ranking, Result, load
 from kosmos_edge.images import open_image
-from kosmos_edge.inference.session import LocalSession, Session
+from kosmos_edge.inference.local import LocalSession
+from kosmos_edge.inference.protocol import Session
 from kosmos_edge.isolation.session import RemoteEmbedding, RemoteSession, remote_call
 
 LONG = {

@@ -78,7 +78,7 @@ def run(
 
 def _facts(engine: _core.Engine, path: str, rounds: int, tokens: int, image: str | None) -> dict[str, Any]:
     from kosmos_edge import __version__
-    from kosmos_edge.cli.doctor import cpu_name
+    from kosmos_edge.machine import cpu_name
 
     return {
         "version": __version__,

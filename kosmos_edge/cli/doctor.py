@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kosmos_edge.cli.common import message_options, report_format_option, take_messages
+from kosmos_edge.machine import cpu_name
 
 
 def devices() -> list[dict[str, Any]]:
@@ -41,18 +42,6 @@ def _machine() -> dict[str, Any]:
         "threads_why": why + (f", OMP_NUM_THREADS={asked}" if asked else ""),
         "devices": devices(),
     }
-
-
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _quota() -> str | None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kosmos_edge._native import _core
 from kosmos_edge.inference.answer import Reader, StreamReader
+from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.running import is_cancelled
 from kosmos_edge.inference.tasks import Plan
 from kosmos_edge.options import Options
 from kosmos_edge.results import Box, OnEvent, Result, Timings
-
-if TYPE_CHECKING:
-    from kosmos_edge.inference.session import EncodedImage
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.answering import Answering
+from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.requests import Request
 from kosmos_edge.inference.running import (
     CANCEL_SECONDS,
@@ -31,7 +32,7 @@ from kosmos_edge.inference.running import (
     start_thread,
     without_frames,
 )
-from kosmos_edge.inference.session import EncodedImage, LocalSession
+from kosmos_edge.inference.session import EngineSession
 from kosmos_edge.results import Ranking, Result
 
 MAX_PICTURE_THREADS = 4
@@ -61,7 +62,7 @@ class Job:
 class BatchWorker:
     """A context manager; leaving it ends what is still being computed."""
 
-    def __init__(self, session: LocalSession, request: Request, size: int, opening: Opening) -> None:
+    def __init__(self, session: EngineSession, request: Request, size: int, opening: Opening) -> None:
         self._session, self._request, self._opening = session, request, opening
         self._size = size if request.joins else 1
         threads = picture_threads(self._session.engine.threads)

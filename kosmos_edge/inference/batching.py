@@ -5,17 +5,15 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.batch_worker import BatchWorker, Job
+from kosmos_edge.inference.requests import Request
 from kosmos_edge.inference.tasks import source_name
 from kosmos_edge.options import check_int
 from kosmos_edge.results import Ranking, Result
-
-if TYPE_CHECKING:
-    from kosmos_edge.model import Model
 
 # A pipe among many paths is one failed picture: waiting for its writer would hold up all that come behind it.
 WITHOUT_PIPES = Opening(pipes=False)
@@ -24,8 +22,30 @@ MAX_BATCH = 256  # csrc/engine/batch.h
 DEFAULT_BATCH = 8  # full size: 1.8 times the images/s of 1; 16 gives 1.9 for twice the memory
 
 
+class Verbs(Protocol):
+    """What a batch needs of a Model, beside the verbs themselves."""
+
+    @property
+    def name(self) -> str:
+        """Result.model."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Result.device."""
+        ...
+
+    def request(self, task: str, arguments: Mapping[str, Any]) -> Request:
+        """The verb with its arguments and without its picture."""
+        ...
+
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
+        """Session.batch_worker."""
+        ...
+
+
 def run_batch(
-    model: Model,
+    model: Verbs,
     images: Iterable[Any],
     task: str,
     on_error: str,
@@ -49,11 +69,11 @@ def run_batch(
         raise InvalidRequest("stream: a batch gives whole results; call the verb itself to stream")
     size = check_int("batch_size", batch_size, 1, MAX_BATCH)
     request = model.request(task, bind_task(model, task, arguments))
-    worker = request.session.batch_worker(request, size, opening)
+    worker = model.batch_worker(request, size, opening)
     return _results(model, worker, images, task, on_error, namer)
 
 
-def bind_task(model: Model, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def bind_task(model: Verbs, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of the verb by name, defaults filled in; the picture is None."""
     try:
         bound = inspect.signature(getattr(model, task)).bind(None, **arguments)
@@ -64,7 +84,7 @@ def bind_task(model: Model, task: str, arguments: Mapping[str, Any]) -> dict[str
 
 
 def _results(
-    model: Model,
+    model: Verbs,
     worker: BatchWorker,
     images: Iterable[Any],
     task: str,
@@ -105,7 +125,7 @@ def _results(
         del worker, jobs, job, error, broken  # an error that is raised holds this frame, which must not hold the model
 
 
-def failed_answer(model: Model, task: str, source: str | None, error: KosmosError) -> Result | Ranking:
+def failed_answer(model: Verbs, task: str, source: str | None, error: KosmosError) -> Result | Ranking:
     """What stands for the answer about a picture that has none."""
     if task == "score":
         return Ranking(device=model.device, model=model.name, source=source, error=error)

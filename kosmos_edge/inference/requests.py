@@ -8,8 +8,9 @@ from typing import Any
 
 from kosmos_edge._native import _core
 from kosmos_edge.inference.answering import Answering
+from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
-from kosmos_edge.inference.session import EncodedImage, LocalSession, Session
+from kosmos_edge.inference.session import EngineSession
 from kosmos_edge.inference.tasks import Plan
 from kosmos_edge.options import Options
 from kosmos_edge.results import Ranking
@@ -19,7 +20,6 @@ from kosmos_edge.results import Ranking
 class GenerateRequest:
     """A generating verb."""
 
-    session: Session
     name: str  # of the model
     plan: Callable[[Any], Plan]
     options: Options
@@ -35,7 +35,7 @@ class GenerateRequest:
         """Whether the answer may be computed beside others: beams of one answer are a batch of their own."""
         return self.options.num_beams == 1
 
-    def begin(self, session: LocalSession, image: Any, token: _core.CancelToken) -> Answering:
+    def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Answering:
         """The request about this picture, which is encoded here; the examples' pictures are encoded once."""
         plan = self.plan(image)
         for segment in plan.segments:
@@ -50,7 +50,6 @@ class GenerateRequest:
 class ScoreRequest:
     """The ranking of texts."""
 
-    session: Session
     name: str
     texts: Sequence[str]
     before: str
@@ -59,7 +58,7 @@ class ScoreRequest:
     cancel: Any
     joins: bool = False
 
-    def begin(self, session: LocalSession, image: Any, token: _core.CancelToken) -> Ranking:
+    def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Ranking:
         """The ranking for this picture."""
         return session.score(self.name, image, self.texts, self.before, self.after, self.normalize, token)
 

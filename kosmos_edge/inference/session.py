@@ -5,125 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
+from kosmos_edge.images import AS_USUAL, ImageInput, Picture
 from kosmos_edge.inference import tasks
 from kosmos_edge.inference.answer import Reader
 from kosmos_edge.inference.answering import Answering, Prompt
+from kosmos_edge.inference.encoded import EncodedImage, Prepared
 from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, is_ambiguous, prompt_format, which_unit
 from kosmos_edge.inference.running import apart
 from kosmos_edge.inference.trained import untrained
 from kosmos_edge.options import Options
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
 
-if TYPE_CHECKING:
-    from kosmos_edge.inference.batch_worker import BatchWorker
-    from kosmos_edge.inference.requests import Request
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedImage:
-    """A picture that went through the encoder once; belongs to the model that made it. Threads may share it.
-
-    It also keeps the decoder's keys and values of the last prompt whose first picture it was, with the answer, so that
-    the next prompt computes only what comes after their common beginning: every further question about one photo, or
-    every further photo after the same examples. The answers are the same, bit for bit. That takes about 0.2 MB per
-    position in KOSMOS-2 (two times layers x width x 2 bytes; 13 MB for the 66 positions of a picture and its tags),
-    within what load(prefix_cache_mb=...) allows to all encoded images of a model together.
-    """
-
-    width: int  # of the upright picture
-    height: int
-    source: str | None
-    notes: tuple[str, ...]
-    encode_ms: float
-    embedding: _core.ImageEmbedding
-    engine: _core.Engine
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(image tokens, decoder width)."""
-        return self.embedding.shape
-
-    @property
-    def kept_positions(self) -> int:
-        """Positions whose keys and values are kept for the next prompt."""
-        return self.embedding.kept_positions
-
-    @property
-    def kept_bytes(self) -> int:
-        """Memory that they take."""
-        return self.embedding.kept_bytes
-
-    def forget(self) -> None:
-        """Frees that memory; the next prompt computes everything and keeps it again."""
-        self.embedding.forget()
-
-    def tobytes(self) -> bytes:
-        """The vectors as little-endian float32, row by row."""
-        return self.embedding.tobytes()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A picture as Session.prepare leaves it: every verb's plan takes it where it takes a picture."""
-
-    pixels: _core.PreparedImage
-    width: int  # of the upright picture
-    height: int
-    name: str | None
-    notes: tuple[str, ...]
-    decode_ms: float
-
-
-class Session(Protocol):
-    """What a Model needs of a loaded model, wherever it runs: LocalSession, or isolation.RemoteSession."""
-
-    @property
-    def engine(self) -> _core.Engine:
-        """Says what the model and its device are."""
-        ...
-
-    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
-        """Decodes and encodes one picture, to be used more than once."""
-        ...
-
-    def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
-        """The whole answer."""
-        ...
-
-    def stream(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent) -> None:
-        """The answer as events, the last of which is Done."""
-        ...
-
-    def score(
-        self,
-        name: str,
-        image: Any,
-        texts: Sequence[str],
-        before: str,
-        after: str,
-        normalize: str,
-        token: _core.CancelToken,
-    ) -> Ranking:
-        """Texts by falling likelihood."""
-        ...
-
-    def fit(self, options: Options) -> Options:
-        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
-        ...
-
-    def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
-        """The threads that answer the request about many pictures: a BatchWorker, or one in the worker process."""
-        ...
-
-
-class LocalSession:
+class EngineSession:
     """An engine of this process with what every call needs of it; const, so that threads share it."""
 
     def __init__(self, engine: _core.Engine) -> None:
@@ -229,12 +129,6 @@ class LocalSession:
         caption = before.strip() == prompt_format(info, "caption") and not after.strip()
         ranking.notes += untrained(info, "caption" if caption else "prompt")
         return ranking
-
-    def batch_worker(self, request: Request, size: int, opening: Opening) -> BatchWorker:
-        """The threads that answer the request about many pictures."""
-        from kosmos_edge.inference.batch_worker import BatchWorker
-
-        return BatchWorker(self, request, size, opening)
 
     def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:
         """The logits that predict each of `ids` after the plan's prompt and the ids before it (teacher forcing).

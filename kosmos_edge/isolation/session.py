@@ -29,10 +29,10 @@ from kosmos_edge.files import path_name, read_stream
 from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
 from kosmos_edge.inference import tasks
 from kosmos_edge.inference.batch_worker import picture_threads
+from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
 from kosmos_edge.inference.requests import GenerateRequest, Request
 from kosmos_edge.inference.running import CANCEL_SECONDS, POLL_SECONDS, Flag, apart, is_cancelled, without_frames
-from kosmos_edge.inference.session import EncodedImage
 from kosmos_edge.isolation.process import Encoded, Settings, Worker, Workers
 from kosmos_edge.options import Options
 from kosmos_edge.results import Done, OnEvent, Ranking, Result
@@ -290,7 +290,7 @@ class RemoteSession:
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
         """As Session.batch_worker."""
-        return RemoteBatch(self._workers, request, size, opening)
+        return RemoteBatch(self._workers, self.engine, request, size, opening)
 
 
 @dataclass(slots=True, eq=False)
@@ -312,10 +312,9 @@ class RemoteJob:
 class RemoteBatch:
     """A BatchWorker in the worker process. After the end of a worker the batch goes on in the next one."""
 
-    def __init__(self, workers: Workers, request: Request, size: int, opening: Opening) -> None:
+    def __init__(self, workers: Workers, engine: Any, request: Request, size: int, opening: Opening) -> None:
         self._workers, self._request, self._size = workers, request, size
         self._opening = opening
-        engine = request.session.engine
         self.ahead = 2 * (size if request.joins else 1) + picture_threads(engine.threads)
         self._engine = engine
         self._worker: Worker | None = None  # the one in which the batch is open

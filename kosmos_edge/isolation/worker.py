@@ -21,9 +21,10 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.batch_worker import BatchWorker, Job
+from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
 from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
-from kosmos_edge.inference.session import EncodedImage, LocalSession
+from kosmos_edge.inference.session import EngineSession
 from kosmos_edge.inference.tasks import Plan
 from kosmos_edge.isolation import wire
 from kosmos_edge.options import Options
@@ -68,7 +69,7 @@ class Server:
         self._tokens: dict[int, _core.CancelToken] = {}
         self._images: dict[int, EncodedImage] = {}  # by the host's number
         self._batches: dict[int, _RemoteBatch] = {}
-        self._session: LocalSession | None = None
+        self._session: EngineSession | None = None
 
     def serve(self) -> None:
         """Takes messages until the socket ends."""
@@ -117,7 +118,7 @@ class Server:
                 self._socket.sendall(part)
 
     @property
-    def _model(self) -> LocalSession:
+    def _model(self) -> EngineSession:
         if self._session is None:
             raise InvalidRequest("no model is loaded")
         return self._session
@@ -128,7 +129,7 @@ class Server:
         self, number: int, token: _core.CancelToken, path: str, device: str, threads: int, mode: str, kept: int
     ) -> dict[str, Any]:
         engine = _core.Engine(path, device=device, threads=threads, mode=mode, prefix_bytes=kept, cancel=token)
-        self._session = LocalSession(engine)
+        self._session = EngineSession(engine)
         names = (
             "device",
             "description",
@@ -248,10 +249,10 @@ class Server:
     def _request(self, kind: str, *rest: Any) -> Request:
         if kind == "score":
             name, texts, before, after, normalize = rest
-            return ScoreRequest(self._model, name, texts, before, after, normalize, None)
+            return ScoreRequest(name, texts, before, after, normalize, None)
         name, plan, pictures, options = rest
         template = self._plan(plan, pictures)
-        return GenerateRequest(self._model, name, partial(_about, template), options)
+        return GenerateRequest(name, partial(_about, template), options)
 
 
 def _library() -> tuple[int, int]:

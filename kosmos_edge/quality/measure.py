@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest, KosmosIOError
 from kosmos_edge.inference import tasks
-from kosmos_edge.inference.session import EncodedImage, LocalSession
+from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.inference.session import EngineSession
 from kosmos_edge.model import Model, load
 from kosmos_edge.quality.cases import Case
 from kosmos_edge.quality.metrics import HIT, answers, commonest_share, constant_box, iou, match, names, plain, share
@@ -94,7 +95,7 @@ class _Run:
     def __init__(self, model: Model) -> None:
         self.model = model
         session = model._open
-        if not isinstance(session, LocalSession):
+        if not isinstance(session, EngineSession):
             raise InvalidRequest("quality: expected a model of this process, got one in a worker process")
         self.session = session
         grounding = model.model_info["grounding"]

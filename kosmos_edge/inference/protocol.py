@@ -1,0 +1,56 @@
+"""What a Model needs of a loaded model, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from kosmos_edge._native import _core
+from kosmos_edge.images import ImageInput, Opening
+from kosmos_edge.inference import tasks
+from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.inference.requests import Request
+from kosmos_edge.options import Options
+from kosmos_edge.results import OnEvent, Ranking, Result
+
+
+class Session(Protocol):
+    """What a Model needs of a loaded model, wherever it runs: local.LocalSession, or isolation's RemoteSession."""
+
+    @property
+    def engine(self) -> _core.Engine:
+        """Says what the model and its device are."""
+        ...
+
+    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+        """Decodes and encodes one picture, to be used more than once."""
+        ...
+
+    def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
+        """The whole answer."""
+        ...
+
+    def stream(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken, emit: OnEvent) -> None:
+        """The answer as events, the last of which is Done."""
+        ...
+
+    def score(
+        self,
+        name: str,
+        image: Any,
+        texts: Sequence[str],
+        before: str,
+        after: str,
+        normalize: str,
+        token: _core.CancelToken,
+    ) -> Ranking:
+        """Texts by falling likelihood."""
+        ...
+
+    def fit(self, options: Options) -> Options:
+        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
+        ...
+
+    def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
+        """The threads that answer the request about many pictures: a BatchWorker, or one in the worker process."""
+        ...
