@@ -3,9 +3,9 @@
     python bench/activation_outliers.py [--layers 4] [--text-layers 2] [--types q8_0,q4_k_m] [--ratio 100] [--units]
 
 A model of the published widths (ViT 1024/4096, 257 tokens; decoder 2048/8192) with few layers gets the outliers that
-tests/outliers.py describes. It is stored in each type by the converter's recipe and computed twice from the same
-decoded weights: in float32, and with the engine's quantized kernels. Printed are cosines: of the residual stream
-behind every layer, with all errors before it, and of every matrix alone, the worst three. Needs numpy and gguf.
+tests/helpers/outliers.py describes. It is stored in each type by the converter's recipe and computed twice from
+the same decoded weights: in float32, and with the engine's quantized kernels. Printed are cosines: of the residual
+stream after every layer, with all errors before it, and of every matrix alone, the worst three. Needs numpy and gguf.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from outliers import Difference, matrices, plant, run_both, streams  # noqa: E402
-from tiny import Tiny, TinyConfig, make_picture, make_tiny, write_tiny  # noqa: E402
+from helpers.outliers import Difference, matrices, plant, run_both, streams  # noqa: E402
+from helpers.tiny import Tiny, TinyConfig, make_picture, make_tiny, write_tiny  # noqa: E402
 
 from kosmos_edge.convert import requantize  # noqa: E402
 from kosmos_edge.targets import find_target, write_whole  # noqa: E402

@@ -81,7 +81,7 @@ build() {
 }
 tests() { # of the emulated device, on the card
   PYTHONSAFEPATH=1 KOSMOS_EDGE_CUDA_CARD=$library attempt tests tests.log \
-    python -m pytest -q -p no:cacheprovider tests/test_cuda_emulated.py tests/test_cuda_choice.py
+    python -m pytest -q -p no:cacheprovider tests/cuda/test_cuda_emulated.py tests/cuda/test_cuda_choice.py
 }
 sanitizers() {
   local tool failed=0
@@ -92,7 +92,7 @@ sanitizers() {
     fi
     PYTHONSAFEPATH=1 KOSMOS_EDGE_CUDA_CARD=$library attempt "compute-sanitizer $tool" "$tool.log" \
       compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
-      python -m pytest -q -x -p no:cacheprovider tests/test_cuda_emulated.py tests/test_cuda_choice.py \
+      python -m pytest -q -x -p no:cacheprovider tests/cuda/test_cuda_emulated.py tests/cuda/test_cuda_choice.py \
       -k "products or attention or row or stacked or rule or best or draw" ||
       failed=1
   done

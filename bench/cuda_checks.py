@@ -3,7 +3,7 @@
     python bench/cuda_checks.py [--device cuda] [--scenes 200] [--pictures 20]
 
 On nano, its held-out scenes (docs/nano.md): logits against the processor's float path (the same rounded weights as
-float32), answers against the processor's, and everything twice. tests/test_bench_cuda.py runs it on the emulated
+float32), answers against the processor's, and everything twice. tests/bench/test_bench_cuda.py runs it on the emulated
 device with a scene or two.
 """
 

@@ -3,7 +3,7 @@
     python bench/cuda_memory.py --model FILE.gguf [--device cuda]      # on a card, by the driver's count
     python bench/cuda_memory.py --model FILE.gguf --emulated LIBRARY   # without one: what the backend asks for
 
-LIBRARY is what tests/cuda_emulated.py builds; the emulated device counts, and computes nothing.
+LIBRARY is what tests/helpers/cuda_emulated.py builds; the emulated device counts, and computes nothing.
 "Above the weights" is what is in use at the most while a picture is captioned, less the file's tensors. The driver's
 count is that of the whole card, which must be idle otherwise; what the driver takes for a process that has only said
 hello is stated by itself.
@@ -88,7 +88,7 @@ def emulated(path: Path, library: Path) -> Iterator[tuple[str, int]]:
     """(what, bytes)"""
     os.environ["KOSMOS_EDGE_CUDA_LIBRARY"] = str(library)
     sys.path.append(str(HERE.parent / "tests"))
-    from cuda_emulated import EmulatedDevice
+    from helpers.cuda_emulated import EmulatedDevice
 
     from kosmos_edge import load
 

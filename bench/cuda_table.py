@@ -4,7 +4,7 @@
 
 card.json (bench/cuda_card.py), steps.jsonl ({"step", "ok", "said"}, ok null: left out), checks.jsonl
 (bench/cuda_checks.py, bench/cuda_memory.py), measured-cuda.jsonl (bench/cuda_peers.py). What is missing is said to be
-missing. NEVER RUN on figures of a card so far; tests/test_bench_cuda.py has made-up ones.
+missing. NEVER RUN on figures of a card so far; tests/bench/test_bench_cuda.py has made-up ones.
 """
 
 import argparse

@@ -69,8 +69,8 @@ def make(work: Path) -> None:
 
 def make_own(folder: Path) -> None:
     """The same sizes with a made-up vocabulary, written tensor by tensor."""
-    from tiny import Tiny, TinyConfig, make_metadata, make_vocabulary, make_weight, tensor_shapes
-    from tiny_hf import hf_name, write_hf_settings, write_safetensors
+    from helpers.tiny import Tiny, TinyConfig, make_metadata, make_vocabulary, make_weight, tensor_shapes
+    from helpers.tiny_hf import hf_name, write_hf_settings, write_safetensors
 
     config = TinyConfig(
         layers=24, width=2048, ff_width=8192, heads=32, context=2048, vision_layers=24, vision_width=1024,
@@ -120,10 +120,10 @@ def convert(work: Path, types: list[str]) -> None:
 def parity(work: Path, kind: str, picture: Path, tokens: int, threads: int) -> None:
     """Greedy ids and logits of the f16 or f32 file against transformers in float32 on the very same weights."""
     import torch
-    from golden_cases import relative_error
-    from hf_model import HfModel
+    from helpers.golden_cases import relative_error
+    from helpers.hf_model import HfModel
+    from helpers.reference import banned_tokens
     from PIL import Image
-    from reference import banned_tokens
 
     from kosmos_edge import _core
 
@@ -171,7 +171,7 @@ def parity(work: Path, kind: str, picture: Path, tokens: int, threads: int) -> N
 def round_weights(hf: object, path: Path) -> None:
     """Round transformers' weights to the types in which the file stores them (F16: matrices; F32: nothing)."""
     import torch
-    from tiny_hf import hf_name
+    from helpers.tiny_hf import hf_name
 
     from kosmos_edge import _core
 

@@ -67,7 +67,7 @@ class Theirs:
         import torch
 
         sys.path.insert(0, str(HERE.parent / "tests"))
-        from hf_model import HfModel
+        from helpers.hf_model import HfModel
 
         torch.set_num_threads(threads)
         self.torch = torch

@@ -26,7 +26,7 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of tests/test_weights.py."""
+    """Options of tests/engine/test_weights.py."""
     parser.addoption(
         "--weights", metavar="DIR_OR_GGUF", help="the published KOSMOS-2 checkpoint, or a file made from it"
     )

@@ -12,12 +12,12 @@ import tempfile
 from dataclasses import asdict
 
 import numpy as np
-from golden_cases import CASES, GOLDENS, SIZES, WORD_LIST, Case, weights_digest
-from hf_model import HfModel, boxes_text
+from helpers.golden_cases import CASES, GOLDENS, SIZES, WORD_LIST, Case, weights_digest
+from helpers.hf_model import HfModel, boxes_text
+from helpers.reference import Reference
+from helpers.tiny import Tiny, make_picture, make_tiny
+from helpers.tiny_hf import write_hf_folder
 from PIL import Image
-from reference import Reference
-from tiny import Tiny, make_picture, make_tiny
-from tiny_hf import write_hf_folder
 from transformers.models.kosmos2.processing_kosmos2 import (
     clean_text_and_extract_entities_with_bboxes,
     coordinate_to_patch_index,

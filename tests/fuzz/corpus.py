@@ -10,8 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gguf_builder import ARRAY, BOOL, FLOAT32, INT32, INT64, STRING, UINT8, UINT32, UINT64, GgufBuilder, TensorSpec
-from small_model import small_model
+from helpers.gguf_builder import (
+    ARRAY,
+    BOOL,
+    FLOAT32,
+    INT32,
+    INT64,
+    STRING,
+    UINT8,
+    UINT32,
+    UINT64,
+    GgufBuilder,
+    TensorSpec,
+)
+from helpers.small_model import small_model
 
 SAFE = ""
 _KINDS = {"str": STRING, "u32": UINT32, "i32": INT32, "f32": FLOAT32, "bool": BOOL, "u8": UINT8, "u64": UINT64}
@@ -19,7 +31,7 @@ _KINDS = {"str": STRING, "u32": UINT32, "i32": INT32, "f32": FLOAT32, "bool": BO
 
 @dataclass(frozen=True)
 class Case:
-    """kind: what reads the input (see tests/test_fuzz_corpus.py). error: the class's name, or SAFE."""
+    """kind: what reads the input (see tests/hostile/test_fuzz_corpus.py). error: the class's name, or SAFE."""
 
     name: str
     kind: str

@@ -7,7 +7,8 @@ import struct
 import zipfile
 from typing import Any
 
-from convert_checkpoint import (
+from corpus import BAD, CASES, SAFE, case
+from helpers.convert_checkpoint import (
     convert_safetensors_bytes,
     convert_sentencepiece_bytes,
     convert_tokenizer_json,
@@ -18,7 +19,6 @@ from convert_checkpoint import (
     op_tensor,
     op_value,
 )
-from corpus import BAD, CASES, SAFE, case
 from pictures import bombs, encoded, noise
 
 __all__ = ["CASES"]

@@ -17,7 +17,8 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from convert_checkpoint import (
+from corpus import builder
+from helpers.convert_checkpoint import (
     PIECES,
     SCORES,
     convert_config,
@@ -32,8 +33,7 @@ from convert_checkpoint import (
     op_ordered,
     op_pickle,
 )
-from corpus import builder
-from gguf_builder import ARRAY, STRING, UINT32, UINT64
+from helpers.gguf_builder import ARRAY, STRING, UINT32, UINT64
 from mutation import TEXTS, Chance
 from pictures import make_picture_case
 
@@ -408,8 +408,8 @@ def run_picture(data: bytes, work: Path) -> Outcome:
     assert len(picture.rgb) == picture.width * picture.height * 3
     model = work / "picture.gguf"
     if not model.exists():
-        from small_model import small_model
-        from tiny import write_gguf
+        from helpers.small_model import small_model
+        from helpers.tiny import write_gguf
 
         write_gguf(model, small_model())
     captioned = picture.width * picture.height <= 1 << 16

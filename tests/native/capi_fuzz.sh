@@ -3,7 +3,7 @@
 #   tests/native/capi_fuzz.sh BUILD_DIR MODEL.gguf [SEQUENCES=100000] [SEED=1] [THREADS=2]
 # Builds the C library and the driver with the sanitizers into BUILD_DIR (kept, so that a second run is quick). The
 # kernels are not instrumented, for speed: .ci/sanitize has a shorter run with them.
-# A tiny model (tests/api_model.py's grounded_file) is right for this.
+# A tiny model (tests/helpers/api_model.py's grounded_file) is right for this.
 set -euo pipefail
 build=$1 model=$2 sequences=${3:-100000} seed=${4:-1} threads=${5:-2}
 root=$(cd "$(dirname "$0")/../.." && pwd)

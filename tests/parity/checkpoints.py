@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from golden_cases import SIZES
-from tiny import Tiny, TinyConfig, TinyVocabulary, make_picture, make_tiny
-from tiny_hf import hf_name, write_hf_folder
+from helpers.golden_cases import SIZES
+from helpers.tiny import Tiny, TinyConfig, TinyVocabulary, make_picture, make_tiny
+from helpers.tiny_hf import hf_name, write_hf_folder
 
 import kosmos_edge
 from kosmos_edge import _core, convert
@@ -46,7 +46,7 @@ def available() -> list[str]:
 
 def read_gguf(path: Path) -> Tiny:
     """Any model file of ours as a `Tiny`: weights decoded to float32, so that it can be written in HF layout."""
-    from reference import Reference
+    from helpers.reference import Reference
 
     ref = Reference.from_gguf(str(path))
     m = ref.metadata
@@ -98,7 +98,7 @@ class Checkpoint:
     @cached_property
     def hf(self):  # its type is in a module that needs torch
         """Transformers' model and processor."""
-        from hf_model import HfModel
+        from helpers.hf_model import HfModel
 
         return HfModel(self.folder)
 
@@ -126,7 +126,7 @@ class Checkpoint:
     def half(self):
         """An engine on the float16 file, and transformers in float32 on that file's weights (matrices rounded)."""
         import torch
-        from hf_model import HfModel
+        from helpers.hf_model import HfModel
 
         path = self.file("f16")
         hf = HfModel(self.folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import GgufContent, encode_tensor, write_gguf
+from helpers.tiny import GgufContent, encode_tensor, write_gguf
 
 from kosmos_edge import _core
 

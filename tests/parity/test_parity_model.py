@@ -2,8 +2,8 @@
 
 import numpy as np
 from checkpoints import Checkpoint, as_array, encode, logits_of
-from golden_cases import CASES, Case, relative_error
-from reference import Prompt, Reference, banned_tokens, log_softmax
+from helpers.golden_cases import CASES, Case, relative_error
+from helpers.reference import Prompt, Reference, banned_tokens, log_softmax
 
 from kosmos_edge import _core
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 from checkpoints import Checkpoint
-from golden_cases import load_json
+from helpers.golden_cases import load_json
 from PIL import Image
 
 import kosmos_edge

@@ -1,0 +1,1 @@
+"""What tests share: small models, checkpoints, reference definitions, the C interface by ctypes."""

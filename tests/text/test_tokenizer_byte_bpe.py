@@ -1,0 +1,201 @@
+"""Byte-level BPE: equal to the tokenizers library on anything, for each way to cut a text; bad vocabularies."""
+
+import base64
+import json
+import random
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.bpe_vocabularies import random_texts, sentences
+from helpers.vocabularies import NORMAL, TAG
+
+from kosmos_edge import _core
+from kosmos_edge.errors import InvalidRequest, ModelCorrupt
+
+tokenizers = pytest.importorskip("tokenizers", reason="the reference is the tokenizers library")
+
+CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
+REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS = {
+    "gpt2": CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|" + REST,
+    "qwen2": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|" + REST,
+}
+ADDED = ("<image>", "<md>")
+CONTROL = 3
+
+
+def alphabet() -> dict[int, str]:
+    """GPT-2's byte -> character."""
+    prints = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [b for b in range(256) if b not in prints]
+    return {b: chr(b) for b in prints} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+
+
+def cut_by(pattern: str) -> Any:
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return tokenizers.pre_tokenizers.Sequence([split, level])
+
+
+class Trained:
+    """A byte-level BPE trained with one pattern, and the tokenizer built from it."""
+
+    def __init__(self, kind: str, whole_pieces: bool = False) -> None:
+        self.reference = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=whole_pieces))
+        self.reference.pre_tokenizer = cut_by(PATTERNS[kind])
+        self.reference.decoder = tokenizers.decoders.ByteLevel()
+        start = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=700, initial_alphabet=start, special_tokens=["</s>"], show_progress=False
+        )
+        self.reference.train_from_iterator(sentences(7), trainer)
+        self.reference.add_tokens([tokenizers.AddedToken(t, normalized=False, special=False) for t in ADDED])
+        model = json.loads(self.reference.to_str())["model"]
+        if whole_pieces:  # a piece that its merges do not reach
+            model["merges"] = model["merges"][:-30]
+            model["ignore_merges"] = True
+            state = json.loads(self.reference.to_str()) | {"model": model}
+            self.reference = tokenizers.Tokenizer.from_str(json.dumps(state))
+        vocabulary = self.reference.get_vocab(with_added_tokens=True)
+        self.pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        self.types = [CONTROL if p == "</s>" else TAG if p in ADDED else NORMAL for p in self.pieces]
+        self.merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+        self.tokenizer = _core.Tokenizer.byte_bpe(self.pieces, self.types, self.merges, kind, whole_pieces)
+
+    def expected(self, text: str) -> list[int]:
+        return self.reference.encode(text, add_special_tokens=False).ids
+
+
+@pytest.fixture(scope="module", params=[("gpt2", False), ("cl100k", False), ("qwen2", False), ("cl100k", True)])
+def trained(request: pytest.FixtureRequest) -> Trained:
+    return Trained(*request.param)
+
+
+def known(text: str) -> bool:
+    """Whether all its characters are assigned in Python's Unicode and hold no control string."""
+    return "</s>" not in text and all(unicodedata.category(c) != "Cn" for c in text)
+
+
+def test_ids_equal_the_tokenizers_library(trained: Trained) -> None:
+    readable = [trained.tokenizer.text(i) for i, kind in enumerate(trained.types) if kind == NORMAL]
+    texts = [t for t in random_texts(readable, 4_000, seed=8) if known(t) and not any(a in t for a in ADDED)]
+    assert len(texts) > 2_000
+    wrong = [t for t in texts if trained.tokenizer.encode(t) != trained.expected(t)]
+    assert wrong == []
+
+
+def test_tags_cut_the_text(trained: Trained) -> None:
+    rng = random.Random(9)
+    for _ in range(500):
+        text = "".join(rng.choice([*ADDED, "a b", " ", "\n", "'s", "1234", "", "é "]) for _ in range(rng.randint(1, 9)))
+        assert trained.tokenizer.encode_with_tags(text) == trained.expected(text), text
+
+
+def test_every_kind_of_character_is_cut_as_the_library_does() -> None:
+    """Each assigned character of the BMP, and some beyond, between letters, digits, blanks and newlines."""
+    codes = [c for c in [*range(0x10000), *range(0x10000, 0x110000, 37)] if not 0xD800 <= c < 0xE000]
+    codes = [c for c in codes if unicodedata.category(chr(c)) != "Cn"]
+    for kind in PATTERNS:
+        trained = Trained(kind)
+        texts = ["".join(f"a{c}b 1{c}2 {c} .{c}\n{c}{c}x'{c}" for c in map(chr, codes[i : i + 8]))
+                 for i in range(0, len(codes), 8)]  # fmt: skip
+        wrong = [t for t in texts if trained.tokenizer.encode(t) != trained.expected(t)]
+        assert wrong == [], kind
+
+
+@pytest.mark.parametrize("text", ["a", " ", "\n", "1", ".", "é", "🙂", " \n", "'"])
+def test_a_long_run_equals_the_library(trained: Trained, text: str) -> None:
+    long = text * ((1 << 16) // len(text.encode()))
+    assert trained.tokenizer.encode(long + "x") == trained.expected(long + "x")
+
+
+def test_decoding_equals_the_library(trained: Trained) -> None:
+    """Also of ids whose bytes are no text: one U+FFFD for each ill-formed stretch."""
+    rng = random.Random(10)
+    byte_ids = [trained.pieces.index(c) for c in alphabet().values()]
+    for _ in range(3_000):
+        ids = [rng.choice([rng.choice(byte_ids), rng.randrange(len(trained.pieces))]) for _ in range(rng.randint(0, 9))]
+        kept = [i for i in ids if trained.types[i] != CONTROL]
+        assert trained.tokenizer.decode(ids) == trained.reference.decode(kept, skip_special_tokens=False), ids
+
+
+def test_any_text_comes_back(trained: Trained) -> None:
+    for text in random_texts(["ab", "Ä", "\0"], 500, seed=11):
+        assert trained.tokenizer.decode(trained.tokenizer.encode(text)) == text
+
+
+def test_parts_are_encoded_as_one_text(trained: Trained) -> None:
+    tokenizer = trained.tokenizer
+    assert tokenizer.encode_parts([("ba", True), ("ke lo", False)]) == tokenizer.encode("bake lo")
+    image = trained.pieces.index("<image>")
+    quoted = tokenizer.encode_parts([("x <image>", True), ("<image>", False)])
+    assert quoted == [*tokenizer.encode("x "), image, *tokenizer.encode("<image>")]
+
+
+BAD = {
+    "a byte is missing": (lambda v: v[1].__setitem__(v[0].index("A"), 5), "no normal piece is the byte 65"),
+    "a piece is not spelled": (lambda v: v[0].__setitem__(-3, "a b"), "not spelled in the byte alphabet"),
+    "a merge of unknown pieces": (lambda v: v[2].append("zz qqqq"), "names a piece that is not a normal one"),
+    "a merge of one piece": (lambda v: v[2].append("zz"), "not two pieces with one blank"),
+    "a merge of three": (lambda v: v[2].append("a b c"), "not two pieces with one blank"),
+    "a merge twice": (lambda v: v[2].append(v[2][0]), "occurs twice"),
+    "a merge of a tag": (lambda v: v[2].append("< image>"), "names a piece"),
+    "a long merge": (lambda v: v[2].append("a" * 3000), "bytes, at most 2049"),
+    "types are missing": (lambda v: v[1].pop(), "pieces but"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_vocabularies_are_refused(case: str) -> None:
+    trained = Trained("gpt2")
+    parts = [list(trained.pieces), list(trained.types), list(trained.merges)]
+    change, message = BAD[case]
+    change(parts)
+    with pytest.raises(ModelCorrupt, match=message):
+        _core.Tokenizer.byte_bpe(*parts, "gpt2")
+
+
+def test_bad_requests_are_refused() -> None:
+    trained = Trained("gpt2")
+    with pytest.raises(InvalidRequest, match="expected 'gpt2', 'cl100k' or 'qwen2'"):
+        _core.Tokenizer.byte_bpe(trained.pieces, trained.types, trained.merges, "gpt3")
+    with pytest.raises(InvalidRequest, match="at byte 1"):
+        trained.tokenizer.encode(b"a\xff")
+
+
+def split_pair(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+    """The merge that makes a tiktoken token: merge its bytes by rank until two parts are left."""
+    parts = [bytes([b]) for b in token]
+    while len(parts) > 2:
+        best = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], 1 << 30))
+        parts[best : best + 2] = [parts[best] + parts[best + 1]]
+    return parts[0], parts[1]
+
+
+def test_cl100k_base_equals_its_conversion_for_the_tokenizers_library(shared_dir: Path) -> None:
+    path = shared_dir / "data" / "kosmos-2.5" / "cl100k_base.tiktoken"
+    if not path.exists():
+        pytest.skip("cl100k_base.tiktoken is not here")
+    ranks = {base64.b64decode(t): int(r) for t, r in (line.split() for line in path.read_bytes().splitlines())}
+    letters = alphabet()
+
+    def spell(token: bytes) -> str:
+        return "".join(letters[b] for b in token)
+
+    pieces = [spell(token) for token in sorted(ranks, key=ranks.__getitem__)]
+    pairs = [split_pair(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    merges = [(spell(a), spell(b)) for a, b in pairs]
+    model = tokenizers.models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=merges, ignore_merges=True)
+    reference = tokenizers.Tokenizer(model)
+    reference.pre_tokenizer = cut_by(PATTERNS["cl100k"])
+    types = [NORMAL] * len(pieces)
+    tokenizer = _core.Tokenizer.byte_bpe(pieces, types, [" ".join(m) for m in merges], "cl100k", True)
+    readable = [tokenizer.text(i) for i in range(0, len(pieces), 3)]
+    texts = [t for t in random_texts(readable, 10_000, seed=12) if known(t)]
+    assert len(texts) > 5_000
+    wrong = [t for t in texts if tokenizer.encode(t) != reference.encode(t).ids]
+    assert wrong == []
+    assert tokenizer.encode("hello world") == [15339, 1917]  # published by tiktoken
