@@ -100,7 +100,7 @@ sanitizers() {
 }
 checks() {
   local failed=0
-  attempt checks checks.log python bench/cuda_checks.py --device "$device" --scenes "${KOSMOS_EDGE_CUDA_SCENES:-200}" \
+  attempt checks checks.log python bench/cuda/cuda_checks.py --device "$device" --scenes "${KOSMOS_EDGE_CUDA_SCENES:-200}" \
     --pictures "${KOSMOS_EDGE_CUDA_PICTURES:-20}" --tokens "${KOSMOS_EDGE_CUDA_TOKENS:-96}" || failed=1
   replace checks.jsonl '"bit-identical\|"logits\|"same ids' "$work/checks.log"
   return $failed
@@ -111,22 +111,22 @@ memory() {
     note memory null "nvidia-smi is not installed"
     return
   fi
-  [ -f "$model" ] || attempt "our model" model.log python bench/cuda_peers.py --work "$work" --prepare || return 1
-  attempt memory memory.log python bench/cuda_memory.py --device "$device" --model "$model" || failed=1
+  [ -f "$model" ] || attempt "our model" model.log python bench/cuda/cuda_peers.py --work "$work" --prepare || return 1
+  attempt memory memory.log python bench/cuda/cuda_memory.py --device "$device" --model "$model" || failed=1
   replace checks.jsonl '"memory: ' "$work/memory.log"
   return $failed
 }
 measure() {
   local more=(--resume)
   [ -z "${KOSMOS_EDGE_CUDA_SECONDS:-}" ] || more+=(--seconds "$KOSMOS_EDGE_CUDA_SECONDS")
-  attempt measure measure.log python bench/cuda_peers.py --work "$work" --device "$device" \
+  attempt measure measure.log python bench/cuda/cuda_peers.py --work "$work" --device "$device" \
     --rounds "${KOSMOS_EDGE_CUDA_ROUNDS:-5}" "${more[@]}"
 }
 table() {
-  python bench/cuda_table.py "$work" | tee "$work/table.md"
+  python bench/cuda/cuda_table.py "$work" | tee "$work/table.md"
 }
 
-if ! python bench/cuda_card.py >"$work/card.new" 2>"$work/card.log"; then
+if ! python bench/cuda/cuda_card.py >"$work/card.new" 2>"$work/card.log"; then
   note card null "$(tail -1 "$work/card.log")"
 else
   mv "$work/card.new" "$work/card.json"

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path[1:1] = [str(HERE / "peers")]
 sys.path.append(str(HERE.parent))  # behind an installed package
 
 try:
@@ -151,7 +152,7 @@ class Bench:
 
     def _onnx(self) -> list[Peer]:
         python = peers_get.find_python(self.work, self.arguments.python)
-        command = [python, HERE / "peers_onnx.py", self.work]
+        command = [python, HERE / "peers" / "peers_onnx.py", self.work]
         log, environment = self.work / "onnx.log", peers_get.clean_environment()
         self.made("vit-int8.onnx", lambda path: peers_get.run(command, log, env=environment))
         out = []

@@ -10,7 +10,6 @@ import pytest
 from helpers.cuda_emulated import EmulatedDevice, emulated_library
 from helpers.tiny import TinyConfig, write_tiny
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 pytest.importorskip("cuda_table", reason="bench/ is not beside the tests")
 
 import cuda_card
@@ -24,7 +23,7 @@ from kosmos_edge import _core, load
 from kosmos_edge.quality.cases import world_cases
 from kosmos_edge.quality.models import Source
 
-BENCH = Path(cuda_table.__file__).resolve().parent
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 H100 = {
     "card": "NVIDIA H100 80GB HBM3", "capability": "9.0", "multiprocessors": 132, "memory": 85520809984,
     "bandwidth": 3.35232e12, "driver": "CUDA 13.0",
@@ -191,7 +190,7 @@ def test_twice_the_same(tmp_path: Path) -> None:
 def test_memory_is_counted(device: EmulatedDevice) -> None:
     """Of nano, by the device that computes nothing: more than its weights, less than the limit above them."""
     assert device.bytes() == 0
-    command = [sys.executable, str(BENCH / "cuda_memory.py"), "--model", str(cuda_checks.NANO)]
+    command = [sys.executable, str(BENCH / "cuda" / "cuda_memory.py"), "--model", str(cuda_checks.NANO)]
     made = subprocess.run([*command, "--emulated", str(emulated_library())], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in made.stdout.splitlines()]
     assert [line["check"] for line in lines] == ["memory: loaded", "memory: at batch 1", "memory: at batch 64"]

@@ -1,13 +1,10 @@
 """Equal requests give equal bits: the fast form of bench/determinism.py; and its hash would notice a difference."""
 
-import sys
 from pathlib import Path
 
+import determinism
 import pytest
 from helpers.api_model import grounded_file, tiny_file
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-import determinism
 
 from kosmos_edge import _core
 

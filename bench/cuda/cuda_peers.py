@@ -1,6 +1,6 @@
 """kosmos-edge on a CUDA device beside llama.cpp's CUDA backend and transformers bfloat16: the same work, taking turns.
 
-    python bench/cuda_peers.py --work DIR        # measures, a line of JSON each, in DIR/measured-cuda.jsonl
+    python bench/cuda/cuda_peers.py --work DIR        # measures, a line of JSON each, in DIR/measured-cuda.jsonl
 
 NEVER RUN on a card so far. bench/cuda.sh calls it. The work, the stand-in models and the protocol are bench/peers.py's:
 KOSMOS-2's sizes, random weights, one process at a time, A B C and again A B C. What it needs besides, named by
@@ -21,8 +21,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))
+BENCH = Path(__file__).resolve().parent.parent
+sys.path[1:1] = [str(BENCH), str(BENCH / "peers")]
+sys.path.append(str(BENCH.parent))
 
 import cuda_card  # noqa: E402 (these want the path above)
 import peers  # noqa: E402

@@ -1,9 +1,9 @@
 """One table of what bench/cuda.sh found, from the files in its folder:
 
-    python bench/cuda_table.py DIR
+    python bench/cuda/cuda_table.py DIR
 
-card.json (bench/cuda_card.py), steps.jsonl ({"step", "ok", "said"}, ok null: left out), checks.jsonl
-(bench/cuda_checks.py, bench/cuda_memory.py), measured-cuda.jsonl (bench/cuda_peers.py). What is missing is said to be
+card.json (bench/cuda/cuda_card.py), steps.jsonl ({"step", "ok", "said"}, ok null: left out), checks.jsonl
+(cuda_checks.py, cuda_memory.py), measured-cuda.jsonl (cuda_peers.py). What is missing is said to be
 missing. NEVER RUN on figures of a card so far; tests/bench/test_bench_cuda.py has made-up ones.
 """
 
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "peers"))
 
 import peers_report
 from peers_run import finished

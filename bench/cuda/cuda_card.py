@@ -1,4 +1,4 @@
-"""What the driver says of a CUDA device: `python bench/cuda_card.py [NUMBER]` prints a line of JSON.
+"""What the driver says of a CUDA device: `python bench/cuda/cuda_card.py [NUMBER]` prints a line of JSON.
 
 The bandwidth is that of its memory's clock and bus, two transfers a clock: what no kernel can exceed.
 """

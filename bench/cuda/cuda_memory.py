@@ -1,7 +1,7 @@
-"""Device memory that the model takes: lines of JSON as bench/cuda_checks.py prints.
+"""Device memory that the model takes: lines of JSON as bench/cuda/cuda_checks.py prints.
 
-    python bench/cuda_memory.py --model FILE.gguf [--device cuda]      # on a card, by the driver's count
-    python bench/cuda_memory.py --model FILE.gguf --emulated LIBRARY   # without one: what the backend asks for
+    python bench/cuda/cuda_memory.py --model FILE.gguf [--device cuda]      # on a card, by the driver's count
+    python bench/cuda/cuda_memory.py --model FILE.gguf --emulated LIBRARY   # without one: what the backend asks for
 
 LIBRARY is what tests/helpers/cuda_emulated.py builds; the emulated device counts, and computes nothing.
 "Above the weights" is what is in use at the most while a picture is captioned, less the file's tensors. The driver's
@@ -87,7 +87,7 @@ def on_a_card(path: Path, device: str) -> Iterator[tuple[str, int]]:
 def emulated(path: Path, library: Path) -> Iterator[tuple[str, int]]:
     """(what, bytes)"""
     os.environ["KOSMOS_EDGE_CUDA_LIBRARY"] = str(library)
-    sys.path.append(str(HERE.parent / "tests"))
+    sys.path.append(str(HERE.parents[1] / "tests"))
     from helpers.cuda_emulated import EmulatedDevice
 
     from kosmos_edge import load

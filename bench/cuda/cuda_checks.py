@@ -1,6 +1,6 @@
 """Whether a CUDA device answers as the processor does: lines of JSON {"check", "value", "wanted", "holds", "said"}.
 
-    python bench/cuda_checks.py [--device cuda] [--scenes 200] [--pictures 20]
+    python bench/cuda/cuda_checks.py [--device cuda] [--scenes 200] [--pictures 20]
 
 On nano, its held-out scenes (docs/nano.md): logits against the processor's float path (the same rounded weights as
 float32), answers against the processor's, and everything twice. tests/bench/test_bench_cuda.py runs it on the emulated
@@ -21,7 +21,7 @@ from kosmos_edge.inference import tasks
 from kosmos_edge.quality.cases import Case, world_cases
 from kosmos_edge.quality.models import Source
 
-NANO = Path(__file__).resolve().parent.parent / "kosmos_edge" / "data" / "nano-q4_k_m.gguf"
+NANO = Path(__file__).resolve().parents[2] / "kosmos_edge" / "data" / "nano-q4_k_m.gguf"
 MOST_ERROR, LEAST_SHARE, LONG = 1e-2, 0.99, 64
 
 

@@ -1,6 +1,6 @@
 """The programs that peers.py times in Python: one warm process per library, told what to do over pipes.
 
-`python bench/peers_workers.py KIND MODEL THREADS` loads a model, prints a line of JSON, then answers each line
+`python bench/peers/peers_workers.py KIND MODEL THREADS` loads a model, prints a line of JSON, then answers each line
 "PHASE REPEATS" on stdin with {"values": [...]}: milliseconds of "encode", "prefill" and "caption", tokens per second
 of "decode", images per second of "folder:B". KINDs: "ours" (kosmos_edge, a GGUF file), "onnxruntime" (a file of
 peers_onnx.py), "torch-int8", "torch-bf16", "torch-fp32" (transformers, a checkpoint folder); on a CUDA device

@@ -1,6 +1,6 @@
 """KOSMOS-2's vision tower as ONNX files, in float32 and with dynamically quantized int8 matrix products.
 
-`python bench/peers_onnx.py FOLDER` writes vit-fp32.onnx and vit-int8.onnx; needs torch, transformers, onnx and
+`python bench/peers/peers_onnx.py FOLDER` writes vit-fp32.onnx and vit-int8.onnx; needs torch, transformers, onnx and
 onnxruntime. Weights are random. The patch embedding (0.2 % of the work) stays float32 in the int8 file.
 """
 
