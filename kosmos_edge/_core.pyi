@@ -7,6 +7,26 @@ from typing import Any, TypeAlias
 
 from typing_extensions import Buffer
 
+# ---- limits of requests (csrc/base/limits.h)
+
+class limits:
+    MAX_THREADS: int
+    DEFAULT_PREFIX_CACHE_MB: int
+    MAX_PREFIX_CACHE_MB: int
+    MAX_IMAGE_SIDE: int
+    MAX_IMAGE_PIXELS: int
+    MAX_SEGMENTS: int
+    MAX_BOXES: int
+    MAX_EXAMPLES: int
+    MAX_TEXTS: int
+    MAX_STOPS: int
+    MAX_CHOICES: int
+    MAX_BEAMS: int
+    MAX_TEMPERATURE: float
+    MAX_LENGTH_PENALTY: float
+    MAX_BATCH: int
+    DEFAULT_BATCH: int
+
 # ---- codec: GGUF tensor types
 
 def quantize(dtype: str, data: Buffer, source: str = "F32", row_length: int = 0) -> bytes: ...

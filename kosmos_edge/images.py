@@ -40,14 +40,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from kosmos_edge import files
+from kosmos_edge._native import _core
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosError, KosmosIOError, OutOfMemory
 from kosmos_edge.sharing import exclusive, file_keys, files_of, object_key
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-MAX_SIDE = 65535  # csrc/image/image.h
-MAX_PIXELS = 1 << 28
+MAX_SIDE = _core.limits.MAX_IMAGE_SIDE
+MAX_PIXELS = _core.limits.MAX_IMAGE_PIXELS
 
 # What Pillow would hand to another program (EPS), cannot decode (the stubs), or reads from text.
 REFUSED_FORMATS = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC", "XBM", "XPM"})

@@ -20,7 +20,6 @@ from kosmos_edge.inference.prompts import NO_GROUNDING, BoxSegment, prompt_forma
 from kosmos_edge.inference.protocol import Session
 from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.options import (
-    MAX_CHOICES,
     GenerationOptions,
     Limits,
     Options,
@@ -29,12 +28,11 @@ from kosmos_edge.options import (
     check_int,
     check_options,
     check_texts,
+    limits,
 )
 from kosmos_edge.results import Box, Corners, Event, Ranking, Result
 
-MAX_THREADS = 1024
-PREFIX_CACHE_MB = 128
-MAX_TEXTS = 10_000
+PREFIX_CACHE_MB = limits.DEFAULT_PREFIX_CACHE_MB
 AnyImage: TypeAlias = "ImageInput | EncodedImage"
 EventStream: TypeAlias = Generator[Event, None, None]
 BoxInput: TypeAlias = Box | Corners | Sequence[float]
@@ -70,8 +68,8 @@ def load(
         raise InvalidRequest(f"isolation: expected 'none' or 'process', got {isolation!r}")
     if mode not in ("mmap", "copy"):
         raise InvalidRequest(f"mode: expected 'mmap' or 'copy', got {mode!r}")
-    count = 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS)
-    kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, 1 << 20) << 20
+    count = 0 if threads is None else check_int("threads", threads, 1, limits.MAX_THREADS)
+    kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, limits.MAX_PREFIX_CACHE_MB) << 20
     path = find_model(model, offline=check_bool("offline", offline))
     name = os.fspath(path)
     try:
@@ -534,7 +532,7 @@ class Model:
 
     def _score_request(self, texts: object, template: object, normalize: object) -> tuple[tuple[str, ...], str, str]:
         """The texts and what stands before and behind each."""
-        checked = check_texts("texts", texts, MAX_TEXTS)
+        checked = check_texts("texts", texts, limits.MAX_TEXTS)
         if normalize not in ("sum", "mean"):
             raise InvalidRequest(f"normalize: expected 'sum' or 'mean', got {normalize!r}")
         if template is None:
@@ -548,7 +546,7 @@ class Model:
 
     def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:
         if plan.choices is not None:
-            plan.choices = check_texts("choices", plan.choices, MAX_CHOICES)
+            plan.choices = check_texts("choices", plan.choices, limits.MAX_CHOICES)
         grounds = self._info["grounding"] is not None
         checked = check_options(options, self._limits(), grammar=plan.grammar and grounds, choices=plan.choices)
         if checked.grammar and not grounds:

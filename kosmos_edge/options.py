@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
+from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 
-MAX_BEAMS = 8
-MAX_STOPS = 32
-MAX_CHOICES = 1000
+limits = _core.limits
 
 
 class Cancellable(Protocol):
@@ -73,7 +72,7 @@ class Limits:
     no_repeat_ngram_size: int
 
 
-def check_options(given: Mapping[str, Any], limits: Limits, *, grammar: bool, choices: object = None) -> Options:
+def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, choices: object = None) -> Options:
     """Options with defaults filled in; InvalidRequest names the option, its range and the value."""
     known = GenerationOptions.__annotations__
     for name in given:
@@ -81,18 +80,18 @@ def check_options(given: Mapping[str, Any], limits: Limits, *, grammar: bool, ch
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
             raise InvalidRequest(f"unknown option {name}{hint}")
-    checked_choices = check_texts("choices", choices, MAX_CHOICES) if choices is not None else ()
-    context = limits.context_length
+    checked_choices = check_texts("choices", choices, limits.MAX_CHOICES) if choices is not None else ()
+    context, penalty = facts.context_length, limits.MAX_LENGTH_PENALTY
     out = Options(
-        max_tokens=check_int("max_tokens", given.get("max_tokens", limits.max_tokens), 1, context),
-        temperature=check_float("temperature", given.get("temperature", 0.0), 0, 100),
-        top_k=check_int("top_k", given["top_k"], 1, limits.vocabulary) if "top_k" in given else 0,
+        max_tokens=check_int("max_tokens", given.get("max_tokens", facts.max_tokens), 1, context),
+        temperature=check_float("temperature", given.get("temperature", 0.0), 0, limits.MAX_TEMPERATURE),
+        top_k=check_int("top_k", given["top_k"], 1, facts.vocabulary) if "top_k" in given else 0,
         top_p=check_float("top_p", given.get("top_p", 1.0), 0, 1, above=True),
         seed=check_int("seed", given.get("seed", 0), 0, 2**64 - 1),
-        num_beams=check_int("num_beams", given.get("num_beams", 1), 1, MAX_BEAMS),
-        length_penalty=check_float("length_penalty", given.get("length_penalty", 1.0), -10, 10),
+        num_beams=check_int("num_beams", given.get("num_beams", 1), 1, limits.MAX_BEAMS),
+        length_penalty=check_float("length_penalty", given.get("length_penalty", 1.0), -penalty, penalty),
         no_repeat_ngram_size=check_int(
-            "no_repeat_ngram_size", given.get("no_repeat_ngram_size", limits.no_repeat_ngram_size), 0, context
+            "no_repeat_ngram_size", given.get("no_repeat_ngram_size", facts.no_repeat_ngram_size), 0, context
         ),
         stop=check_stop(given.get("stop", ())),
         logprobs=check_bool("logprobs", given.get("logprobs", False)),
@@ -172,7 +171,7 @@ def check_texts(name: str, values: object, most: int) -> tuple[str, ...]:
 
 
 def check_stop(value: object) -> tuple[str, ...]:
-    """One stop text or up to 32 of them, none empty (blanks are allowed), or InvalidRequest."""
+    """One stop text or several of them, none empty (blanks are allowed), or InvalidRequest."""
     values: Sequence[object]
     if isinstance(value, str):
         values = (value,)
@@ -180,8 +179,8 @@ def check_stop(value: object) -> tuple[str, ...]:
         values = value
     else:
         raise InvalidRequest(f"stop: expected a text or a list of texts, got {value!r}")
-    if len(values) > MAX_STOPS:
-        raise InvalidRequest(f"stop: expected at most {MAX_STOPS} texts, got {len(values)}")
+    if len(values) > limits.MAX_STOPS:
+        raise InvalidRequest(f"stop: expected at most {limits.MAX_STOPS} texts, got {len(values)}")
     out = tuple(check_text(f"stop[{number}]", text, empty=True) for number, text in enumerate(values))
     if "" in out:
         raise InvalidRequest("stop: an empty text would end every answer at once")

@@ -60,6 +60,7 @@ enum class Activation;
 Activation activation_named(const std::string& name);  // "none", "gelu_erf", "quick_gelu", ...
 
 void bind_errors(nb::module_& m);
+void bind_limits(nb::module_& m);
 void bind_bench(nb::module_& m);
 void bind_codec(nb::module_& m);
 void bind_gguf(nb::module_& m);

@@ -52,8 +52,7 @@ OnToken to_on_token(nb::object callable) {
 namespace {
 
 ImageView image_view(const BufferView& buffer, int64_t width, int64_t height) {
-  KE_CHECK(width >= 1 && width <= 65535 && height >= 1 && height <= 65535, InvalidRequest,
-           "picture size must be 1..65535 x 1..65535, got ", width, " x ", height);
+  check_image_size(width, height, "a picture");
   const size_t expected = static_cast<size_t>(width) * static_cast<size_t>(height) * 3;
   KE_CHECK(buffer.bytes().size() == expected, InvalidRequest, "RGB buffer of ", width, " x ", height, " needs ",
            expected, " bytes, got ", buffer.bytes().size());

@@ -10,6 +10,7 @@ NB_MODULE(_core, m) {
   m.def("sources_id", [] { return KE_SOURCES_ID; }, "What this module was built from; see kosmos_edge/checkout.py.");
   m.def_submodule("testing", "What only the project's own tests need; no part of the API.");
   ke::bind_errors(m);
+  ke::bind_limits(m);
   ke::bind_codec(m);
   ke::bind_gguf(m);
   ke::bind_text(m);

@@ -3,13 +3,13 @@
 #include <chrono>
 #include <list>
 
+#include "base/limits.h"
 #include "capi/request.h"
 #include "engine/batch.h"
 
 namespace ke::capi {
 namespace {
 
-constexpr int32_t kDefaultSize = 8;
 using Clock = std::chrono::steady_clock;
 
 // An answer in the making; never moved, the batch calls into it.
@@ -35,7 +35,8 @@ class Batcher {
       : model_(model),
         o_(o),
         cancel_(o.cancel, o.on_abort, o.user),
-        batch_(model.engine->model(), *model.engine->tokenizer(), o.batch_size ? o.batch_size : kDefaultSize) {}
+        batch_(model.engine->model(), *model.engine->tokenizer(), o.batch_size ? o.batch_size : limits::kDefaultBatch) {
+  }
 
   void run() {
     bool more = true;
@@ -116,8 +117,8 @@ kosmos_status kosmos_batch(const kosmos_model* model, const kosmos_batch_options
   return guarded(error, [&] {
     const std::shared_ptr<ModelObject> m = model_of(model);
     const kosmos_batch_options o = required_struct(options, "kosmos_batch_options");
-    KE_CHECK(o.batch_size >= 0 && o.batch_size <= Batch::kMaxSize, InvalidRequest, "batch_size: expected 1..",
-             Batch::kMaxSize, " (0: ", kDefaultSize, "), got ", o.batch_size);
+    KE_CHECK(o.batch_size >= 0 && o.batch_size <= limits::kMaxBatch, InvalidRequest, "batch_size: expected 1..",
+             limits::kMaxBatch, " (0: ", limits::kDefaultBatch, "), got ", o.batch_size);
     KE_CHECK(o.on_next != nullptr, InvalidRequest, "on_next: expected a callback, got NULL");
     KE_CHECK(o.on_answer != nullptr, InvalidRequest, "on_answer: expected a callback, got NULL");
     Batcher(*m, o).run();

@@ -1,4 +1,5 @@
 // Models and cancel flags of the C interface.
+#include "base/limits.h"
 #include "capi/objects.h"
 
 namespace ke::capi {
@@ -6,7 +7,8 @@ namespace {
 
 std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o) {
   KE_CHECK(path != nullptr, InvalidRequest, "path: expected the path of a model file, got NULL");
-  KE_CHECK(o.threads >= 0 && o.threads <= 1024, InvalidRequest, "threads: expected 0..1024, got ", o.threads);
+  KE_CHECK(o.threads >= 0 && o.threads <= limits::kMaxThreads, InvalidRequest, "threads: expected 0..",
+           limits::kMaxThreads, ", got ", o.threads);
   KE_CHECK(o.copy == 0 || o.copy == 1, InvalidRequest, "copy: expected 0 or 1, got ", o.copy);
   const std::shared_ptr<CancelObject> flag = o.cancel ? object_of<CancelObject>(o.cancel, "cancel") : nullptr;
   LoadOptions options;

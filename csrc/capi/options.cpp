@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/limits.h"
 #include "text/utf8.h"
 
 namespace ke::capi {
@@ -42,13 +43,14 @@ std::string_view given_text(const char* name, const char* text) {
 }
 
 CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const ModelObject& object) {
+  using namespace limits;
   const kosmos_model_info& model = object.info;
   CheckedOptions out{};
   GenerateParams& p = out.request.params;
   const int32_t context = model.context_length;
   check_range("max_tokens", o.max_tokens, 0, context, " (0: the model's default)");
-  check_range("num_beams", o.num_beams, 0, 8, " (0: 1)");
-  check_range("temperature", o.temperature, 0.0, 100.0, "");
+  check_range("num_beams", o.num_beams, 0, kMaxBeams, " (0: 1)");
+  check_range("temperature", o.temperature, 0.0, kMaxTemperature, "");
   check_range("top_p", o.top_p, 0.0, 1.0, " (0: off)");
   check_range("top_k", o.top_k, 0, model.vocabulary, " (0: off)");
   check_range("no_repeat_ngram_size", o.no_repeat_ngram_size, -1, context, " (0: the model's default, -1: off)");
@@ -65,7 +67,7 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const Mo
            "top_k and top_p need temperature > 0, got temperature 0 (the likeliest token)");
   const bool has_penalty = switched("use_length_penalty", o.use_length_penalty, false);
   if (has_penalty) {
-    check_range("length_penalty", o.length_penalty, -10.0, 10.0, "");
+    check_range("length_penalty", o.length_penalty, -kMaxLengthPenalty, kMaxLengthPenalty, "");
     KE_CHECK(p.num_beams > 1, InvalidRequest, "length_penalty needs num_beams > 1, got num_beams 1");
     p.length_penalty = static_cast<float>(o.length_penalty);
   } else {
@@ -73,12 +75,12 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const Mo
              " needs use_length_penalty KOSMOS_ON");
   }
   p.logprobs = switched("logprobs", o.logprobs, false);
-  p.choices = check_texts("choices", o.choices, o.choice_count, 1000, false);
+  p.choices = check_texts("choices", o.choices, o.choice_count, kMaxChoices, false);
   KE_CHECK(verb.takes_choices || p.choices.empty(), InvalidRequest, "choices: only ask and generate take them");
   p.grammar = switched("grammar", o.grammar, verb.grammar && p.choices.empty() && model.location_bins > 0);
   KE_CHECK(p.choices.empty() || !p.grammar, InvalidRequest, "choices and grammar contradict each other");
 
-  out.request.stop = check_texts("stop", o.stop, o.stop_count, 32, true);
+  out.request.stop = check_texts("stop", o.stop, o.stop_count, kMaxStops, true);
   out.request.keep_prompt = switched("lead_in", o.lead_in, false);
   if (p.num_beams > 1) {
     KE_CHECK(o.temperature == 0, InvalidRequest, "num_beams ", p.num_beams, " needs temperature 0, got ",

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/limits.h"
 #include "capi/options.h"
 
 namespace ke::capi {
@@ -15,8 +16,8 @@ Segment text_segment(std::string text) {
 
 std::shared_ptr<RankingObject> rank(const ModelObject& model, const ImageObject* image, const char* const* texts,
                                     size_t count, const kosmos_score_options& o) {
-  KE_CHECK(texts != nullptr && count >= 1 && count <= 10000, InvalidRequest, "texts: expected 1..10000 texts, got ",
-           texts ? concat(count) : "NULL");
+  KE_CHECK(texts != nullptr && count >= 1 && count <= limits::kMaxTexts, InvalidRequest, "texts: expected 1..",
+           limits::kMaxTexts, " texts, got ", texts ? concat(count) : "NULL");
   KE_CHECK(o.normalize == KOSMOS_NORMALIZE_SUM || o.normalize == KOSMOS_NORMALIZE_MEAN, InvalidRequest,
            "normalize: expected KOSMOS_NORMALIZE_SUM or KOSMOS_NORMALIZE_MEAN, got ", o.normalize);
   const auto [before, after] =

@@ -1,4 +1,5 @@
 // The functions of the C interface that answer.
+#include "base/limits.h"
 #include "capi/request.h"
 #include "tasks/trained.h"
 
@@ -60,8 +61,8 @@ class SegmentReader {
 
  private:
   std::vector<std::pair<int32_t, int32_t>> cells(const kosmos_segment& given, const std::string& name) const {
-    KE_CHECK(given.boxes != nullptr && given.box_count >= 1 && given.box_count <= 1024, InvalidRequest, name,
-             ": expected 1..1024 boxes, got ", given.boxes ? concat(given.box_count) : "NULL");
+    KE_CHECK(given.boxes != nullptr && given.box_count >= 1 && given.box_count <= limits::kMaxBoxes, InvalidRequest,
+             name, ": expected 1..", limits::kMaxBoxes, " boxes, got ", given.boxes ? concat(given.box_count) : "NULL");
     KE_CHECK(model_.about().grounding, InvalidRequest, name, ": ", kNoGrounding);
     const char* at = reinterpret_cast<const char*>(given.boxes);
     const size_t size = given.boxes->struct_size;
@@ -135,8 +136,8 @@ kosmos_status kosmos_generate(const kosmos_model* model, const kosmos_segment* s
     const std::shared_ptr<ModelObject> m = model_of(model);
     const kosmos_options o = read_struct(options, "kosmos_options");
     CheckedOptions checked = check_options(o, Verb{.takes_choices = true, .grammar = false}, *m);
-    KE_CHECK(segments != nullptr && segment_count >= 1 && segment_count <= 4096, InvalidRequest,
-             "segments: expected 1..4096, got ", segments ? concat(segment_count) : "NULL");
+    KE_CHECK(segments != nullptr && segment_count >= 1 && segment_count <= limits::kMaxSegments, InvalidRequest,
+             "segments: expected 1..", limits::kMaxSegments, ", got ", segments ? concat(segment_count) : "NULL");
     const char* at = reinterpret_cast<const char*>(segments);
     const size_t size = segments->struct_size;
     SegmentReader reader(*m);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "cpu/memory.h"
 #include "cpu/probe_loops.h"
 #include "cpu/select.h"
@@ -78,7 +79,8 @@ int64_t calibrate(ComputeLoop loop) {
 }  // namespace
 
 std::vector<double> run_probe(Probe probe, const std::string& isa, int threads, int rounds, size_t bytes) {
-  KE_CHECK(threads >= 1 && threads <= 1024, InvalidRequest, "threads must be 1..1024, got ", threads);
+  KE_CHECK(threads >= 1 && threads <= limits::kMaxThreads, InvalidRequest, "threads must be 1..", limits::kMaxThreads,
+           ", got ", threads);
   KE_CHECK(rounds >= 1 && rounds <= 1000, InvalidRequest, "rounds must be 1..1000, got ", rounds);
   const Loops& loops = find_loops(isa);
   std::vector<double> rates;

@@ -3,12 +3,14 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/limits.h"
 
 namespace ke {
 
 Batch::Batch(const Model& model, const Tokenizer& tokenizer, int size)
     : model_(model), tokenizer_(tokenizer), size_(size) {
-  KE_CHECK(size >= 1 && size <= kMaxSize, InvalidRequest, "batch size must be in 1..", kMaxSize, ", got ", size);
+  KE_CHECK(size >= 1 && size <= limits::kMaxBatch, InvalidRequest, "batch size must be in 1..", limits::kMaxBatch,
+           ", got ", size);
 }
 
 uint64_t Batch::add(Prompt prompt, const GenerateParams& params, OnToken on_token,

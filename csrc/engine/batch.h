@@ -18,9 +18,9 @@ class Batch {
     std::exception_ptr error;  // why there is no answer
   };
 
-  // At most `size` answers (1..kMaxSize) are in the making at a time. The model and the tokenizer must outlive it.
+  // At most `size` answers (1..limits::kMaxBatch) are in the making at a time. The model and the tokenizer must outlive
+  // it.
   Batch(const Model& model, const Tokenizer& tokenizer, int size);
-  static constexpr int kMaxSize = 256;
 
   int size() const { return size_; }
   // Answers in the making.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
 #include "engine/generate.h"
 #include "engine/prefix_cache.h"
 
@@ -14,7 +15,8 @@ namespace ke {
 struct LoadOptions {
   BackendOptions backend;
   LoadMode mode = LoadMode::Mmap;
-  size_t prefix_bytes = 128u << 20;  // for keys and values kept with encoded pictures, see prefix_cache.h; 0: none
+  // For keys and values kept with encoded pictures, see prefix_cache.h; 0: none.
+  size_t prefix_bytes = limits::kDefaultPrefixMegabytes << 20;
   // How many bytes of weights are loaded, on the loading thread, after each tensor; may throw to end the load.
   std::function<void(uint64_t done, uint64_t total)> on_progress;
 };

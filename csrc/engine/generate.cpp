@@ -3,23 +3,26 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "engine/prefix_cache.h"
 #include "engine/sequence.h"
 
 namespace ke {
 
 void check_params(const GenerateParams& p) {
+  using namespace limits;
   KE_CHECK(p.max_tokens >= 1, InvalidRequest, "max_tokens must be at least 1, got ", p.max_tokens);
-  KE_CHECK(p.sampler.temperature >= 0 && p.sampler.temperature <= 100, InvalidRequest,
-           "temperature must be in 0..100, got ", p.sampler.temperature);
+  KE_CHECK(p.sampler.temperature >= 0 && p.sampler.temperature <= kMaxTemperature, InvalidRequest,
+           "temperature must be in 0..", kMaxTemperature, ", got ", p.sampler.temperature);
   KE_CHECK(p.sampler.top_k >= 0, InvalidRequest, "top_k must be 0 (off) or more, got ", p.sampler.top_k);
   KE_CHECK(p.sampler.top_p > 0 && p.sampler.top_p <= 1, InvalidRequest, "top_p must be above 0 and at most 1, got ",
            p.sampler.top_p);
   KE_CHECK(p.sampler.no_repeat_ngram_size >= 0, InvalidRequest, "no_repeat_ngram_size must be 0 (off) or more, got ",
            p.sampler.no_repeat_ngram_size);
-  KE_CHECK(p.num_beams >= 1 && p.num_beams <= 8, InvalidRequest, "num_beams must be in 1..8, got ", p.num_beams);
-  KE_CHECK(std::isfinite(p.length_penalty) && std::abs(p.length_penalty) <= 10, InvalidRequest,
-           "length_penalty must be in -10..10, got ", p.length_penalty);
+  KE_CHECK(p.num_beams >= 1 && p.num_beams <= kMaxBeams, InvalidRequest, "num_beams must be in 1..", kMaxBeams,
+           ", got ", p.num_beams);
+  KE_CHECK(std::isfinite(p.length_penalty) && std::abs(p.length_penalty) <= kMaxLengthPenalty, InvalidRequest,
+           "length_penalty must be in ", -kMaxLengthPenalty, "..", kMaxLengthPenalty, ", got ", p.length_penalty);
   for (const std::string& s : p.stop) KE_CHECK(!s.empty(), InvalidRequest, "a stop string is empty");
   if (p.num_beams > 1) {
     KE_CHECK(p.sampler.temperature == 0, InvalidRequest, "num_beams ", p.num_beams, " and temperature ",

@@ -14,7 +14,7 @@ namespace ke {
 struct GenerateParams {
   int32_t max_tokens = 128;  // >= 1
   SamplerParams sampler;
-  int32_t num_beams = 1;             // 1..8
+  int32_t num_beams = 1;             // 1..limits::kMaxBeams
   float length_penalty = 1;          // beams: score = sum of log-probabilities / length^length_penalty
   std::vector<std::string> stop;     // ends the answer where its text first contains one of these
   std::vector<std::string> choices;  // the answer is exactly one of these

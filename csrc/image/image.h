@@ -10,10 +10,10 @@ namespace ke {
 
 struct ImageView {
   const uint8_t* rgb = nullptr;   // height rows of width pixels of 3 bytes, contiguous, upright
-  int64_t width = 0, height = 0;  // 1..65535 each, at most 2^28 pixels
+  int64_t width = 0, height = 0;  // check_image_size
 };
 
-// InvalidRequest when a picture of this size is outside the limits above; what names it in the message.
+// InvalidRequest when a picture of this size is outside base/limits.h; what names it in the message.
 void check_image_size(int64_t width, int64_t height, const char* what);
 
 // PIL's Image.resize((out_width, out_height), BICUBIC) (Pillow src/libImaging/Resample.c: two passes, 8-bit

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "image/image.h"
 
 namespace ke {
@@ -112,10 +113,10 @@ void resize_columns(const uint8_t* in, int64_t first_row, const Taps& taps, int6
 }  // namespace
 
 void check_image_size(int64_t width, int64_t height, const char* what) {
-  constexpr int64_t kMaxSide = 65535, kMaxPixels = int64_t{1} << 28;
-  KE_CHECK(width >= 1 && width <= kMaxSide && height >= 1 && height <= kMaxSide && width * height <= kMaxPixels,
-           InvalidRequest, what, " of ", width, " x ", height, " pixels: each side may be 1 to ", kMaxSide,
-           " and the area at most ", kMaxPixels);
+  using limits::kMaxImagePixels, limits::kMaxImageSide;
+  const auto is_side = [](int64_t n) { return n >= 1 && n <= kMaxImageSide; };
+  KE_CHECK(is_side(width) && is_side(height) && width * height <= kMaxImagePixels, InvalidRequest, what, " of ", width,
+           " x ", height, " pixels: each side may be 1 to ", kMaxImageSide, " and the area at most ", kMaxImagePixels);
 }
 
 std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height,

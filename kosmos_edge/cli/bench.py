@@ -6,16 +6,25 @@ from typing import Any
 
 import click
 
+from kosmos_edge._native import _core
 from kosmos_edge.cli.common import message_options, option, report_format_option, take_messages
 from kosmos_edge.cli.quality import quality
 from kosmos_edge.cli.streams import check_stdout
 from kosmos_edge.errors import InvalidRequest
 
+limits = _core.limits
+
 
 @click.group(invoke_without_command=True)
 @option("-m", "--model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG.")
 @option("--device", default="auto", show_default=True, help="auto, cpu, ...")
-@option("-t", "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads; as many as this process may use.")
+@option(
+    "-t",
+    "--threads",
+    type=click.IntRange(1, limits.MAX_THREADS),
+    metavar="N",
+    help="Threads; as many as this process may use.",
+)
 @option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Measurements of every phase.")
 @option("--tokens", type=click.IntRange(2, 1024), default=32, show_default=True, help="Length of an answer.")
 @option("--phases", metavar="P,P,...", help="Some of encode, prefill, decode, caption, folder, load, roof, hash.")
@@ -36,7 +45,6 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
     if ctx.invoked_subcommand is not None:
         return 0
     from kosmos_edge import hub
-    from kosmos_edge._native import _core
     from kosmos_edge.bench import speed
     from kosmos_edge.cli.output import to_json
     from kosmos_edge.model import find_model
@@ -70,8 +78,8 @@ def parse_batches(text: str) -> list[int]:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
         sizes = []
-    if not sizes or not all(1 <= size <= 256 for size in sizes):
-        raise InvalidRequest(f"batches: expected sizes from 1 to 256 with commas between, got {text!r}")
+    if not sizes or not all(1 <= size <= limits.MAX_BATCH for size in sizes):
+        raise InvalidRequest(f"batches: expected sizes from 1 to {limits.MAX_BATCH} with commas between, got {text!r}")
     return sizes
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from kosmos_edge._native import _core
 from kosmos_edge.cli.twins import ParamType, from_environment, set_aside, take_set_aside
 from kosmos_edge.cli.twins import option as option
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "json", "jsonl", "csv")
-MAX_BATCH = 256  # kosmos_edge.inference.batching has both; importing it would make --help slow
-DEFAULT_BATCH = 8
-MAX_PIXELS = 1 << 28  # as kosmos_edge.images has it
 
 
 class Corners(ParamType):
@@ -136,8 +134,8 @@ report_format_option = option(
 )
 batch_size_option = option(
     "--batch-size",
-    type=click.IntRange(1, MAX_BATCH),
-    default=DEFAULT_BATCH,
+    type=click.IntRange(1, _core.limits.MAX_BATCH),
+    default=_core.limits.DEFAULT_BATCH,
     show_default=True,
     metavar="N",
     help="Pictures that are answered side by side; the answers do not depend on it.",
@@ -148,9 +146,9 @@ opening_options = options(
     option("--frame", type=int, metavar="N", help="Which frame or page; the first one, 0."),
     option(
         "--max-pixels",
-        type=click.IntRange(1, MAX_PIXELS),
+        type=click.IntRange(1, _core.limits.MAX_IMAGE_PIXELS),
         metavar="N",
-        help=f"Refuse pictures of more pixels than N, up to {MAX_PIXELS}; about 89 million.",
+        help=f"Refuse pictures of more pixels than N, up to {_core.limits.MAX_IMAGE_PIXELS}; about 89 million.",
     ),
     option("--allow-truncated", is_flag=True, help="Of a file that ends early, take what is there."),
 )

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Protocol
 
+from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.batch_worker import BatchWorker, Job
@@ -18,8 +19,7 @@ from kosmos_edge.results import Ranking, Result
 # A pipe among many paths is one failed picture: waiting for its writer would hold up all that come behind it.
 WITHOUT_PIPES = Opening(pipes=False)
 TASKS = ("caption", "ground", "locate", "describe", "ask", "score")
-MAX_BATCH = 256  # csrc/engine/batch.h
-DEFAULT_BATCH = 8  # full size: 1.8 times the images/s of 1; 16 gives 1.9 for twice the memory
+DEFAULT_BATCH = _core.limits.DEFAULT_BATCH
 
 
 class Verbs(Protocol):
@@ -67,7 +67,7 @@ def run_batch(
         raise InvalidRequest(f"images: expected an iterable of pictures, got {type(images).__name__}")
     if arguments.get("stream"):
         raise InvalidRequest("stream: a batch gives whole results; call the verb itself to stream")
-    size = check_int("batch_size", batch_size, 1, MAX_BATCH)
+    size = check_int("batch_size", batch_size, 1, _core.limits.MAX_BATCH)
     request = model.request(task, bind_task(model, task, arguments))
     worker = model.batch_worker(request, size, opening)
     return _results(model, worker, images, task, on_error, namer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import names_picture
 from kosmos_edge.inference.prompts import (
@@ -23,8 +24,6 @@ from kosmos_edge.inference.prompts import (
 from kosmos_edge.inference.trained import kind_of_words, untrained
 from kosmos_edge.options import check_bool, check_text
 from kosmos_edge.results import Box
-
-MAX_EXAMPLES = 64
 
 
 @dataclass(slots=True)
@@ -43,8 +42,8 @@ class Plan:
 def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tuple[Any, ...]]:
     if isinstance(examples, str | bytes) or not isinstance(examples, Sequence):
         raise InvalidRequest(f"{name}: expected a list of {what}, got {type(examples).__name__}")
-    if len(examples) > MAX_EXAMPLES:
-        raise InvalidRequest(f"{name}: expected at most {MAX_EXAMPLES}, got {len(examples)}")
+    if len(examples) > _core.limits.MAX_EXAMPLES:
+        raise InvalidRequest(f"{name}: expected at most {_core.limits.MAX_EXAMPLES}, got {len(examples)}")
     for number, example in enumerate(examples):
         if not isinstance(example, tuple | list) or len(example) != length:
             raise InvalidRequest(f"{name}[{number}]: expected {what}, got {example!r}")
