@@ -485,6 +485,23 @@ KOSMOS_API size_t kosmos_ranking_count(const kosmos_ranking *ranking) KOSMOS_NOE
 /* The text at this rank, 0 the likeliest; equal ones in the order given. INVALID_REQUEST. */
 KOSMOS_API kosmos_status kosmos_ranking_get(const kosmos_ranking *ranking, size_t rank, kosmos_score_info *info,
                                             kosmos_error **error) KOSMOS_NOEXCEPT;
+
+typedef struct kosmos_ranking_info {
+  size_t struct_size;
+  size_t count;              /* of texts */
+  size_t token_count;        /* of all texts, what stands behind them in the template included */
+  size_t reused_token_count; /* of the prompt: not computed again, see kosmos_encode_options.keep */
+  int32_t width, height;     /* of the image; 0 where there is none */
+  double total_ms;
+  const char *device;
+  const char *model;
+  const char *const *notes; /* what should be known about this ranking */
+  size_t note_count;
+} kosmos_ranking_info;
+
+/* The ranking but its rows; strings live until it is freed. INVALID_REQUEST. */
+KOSMOS_API kosmos_status kosmos_ranking_get_info(const kosmos_ranking *ranking, kosmos_ranking_info *info,
+                                                 kosmos_error **error) KOSMOS_NOEXCEPT;
 KOSMOS_API void kosmos_ranking_free(kosmos_ranking *ranking) KOSMOS_NOEXCEPT;
 
 #ifdef __cplusplus

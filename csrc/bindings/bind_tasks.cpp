@@ -1,8 +1,11 @@
 // Prompt formats and the reading of answers, which the C interface shares.
+#include <nanobind/stl/shared_ptr.h>
+
 #include "bindings/answer_values.h"
 #include "engine/engine.h"
 #include "tasks/answer.h"
 #include "tasks/prompts.h"
+#include "tasks/rank.h"
 #include "tasks/trained.h"
 
 namespace ke {
@@ -43,6 +46,40 @@ std::vector<std::pair<std::string, std::string>> expand(std::string_view format,
                                                       : "text",
                      std::move(s.text));
   return out;
+}
+
+Ranking rank(const Engine& e, std::shared_ptr<ImageEmbedding> image, std::vector<std::string> texts, std::string before,
+             std::string after, bool mean, const CancelToken* cancel) {
+  const RankRequest request{std::move(image), std::move(texts), {std::move(before), std::move(after)}, mean};
+  nb::gil_scoped_release release;
+  return rank_texts(e, request, cancel);
+}
+
+void bind_rank(nb::module_& m) {
+  nb::class_<RankedText>(m, "RankedText", "How likely one of the texts is.")
+      .def_ro("index", &RankedText::index)
+      .def_ro("score", &RankedText::score)
+      .def_ro("share", &RankedText::share)
+      .def_ro("logprob_sum", &RankedText::sum)
+      .def_ro("logprob_mean", &RankedText::mean)
+      .def_ro("token_ids", &RankedText::ids)
+      .def_ro("logprobs", &RankedText::logprobs);
+  nb::class_<Ranking>(m, "Ranking", "Texts by falling likelihood.")
+      .def_ro("rows", &Ranking::rows)
+      .def_ro("notes", &Ranking::notes)
+      .def_ro("tokens", &Ranking::tokens)
+      .def_ro("reused", &Ranking::reused);
+  m.def("rank", &rank, nb::arg("engine"), nb::arg("image").none(), nb::arg("texts"), nb::arg("before"),
+        nb::arg("after"), nb::arg("mean"), nb::arg("cancel").none() = nb::none(),
+        "Ranks texts, with before and after around each, behind the image or none. Raises InvalidRequest,\n"
+        "ContextTooLong, Cancelled.");
+  m.def(
+      "split_template",
+      [](std::string_view text) {
+        ScoreTemplate t = split_template(text);
+        return std::pair(std::move(t.before), std::move(t.after));
+      },
+      nb::arg("template"), "What stands before and behind {text}. Raises InvalidRequest unless there is exactly one.");
 }
 
 }  // namespace
@@ -94,6 +131,7 @@ void bind_tasks(nb::module_& m) {
       "(text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer\n"
       "behind the kept ids; scores are None where unknown. Raises InvalidRequest.");
   bind_stream(m);
+  bind_rank(m);
 }
 
 }  // namespace ke

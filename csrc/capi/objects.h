@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "tasks/answer.h"
 #include "tasks/prompts.h"
+#include "tasks/rank.h"
 
 namespace ke::capi {
 
@@ -74,16 +75,12 @@ struct ResultObject {
   kosmos_result_info info{};
 };
 
-struct ScoreObject {
-  size_t index = 0;
-  double score = 0, share = 0, sum = 0, mean = 0;
-  std::vector<int32_t> token_ids;
-  std::vector<float> logprobs;
-};
-
 struct RankingObject {
   static constexpr Kind kind = Kind::Ranking;
-  std::vector<ScoreObject> rows;  // by falling score
+  Ranking ranking;
+  std::string device, model;
+  std::vector<const char*> note_texts;  // of ranking.notes
+  kosmos_ranking_info info{};
 };
 
 // The model of a handle; KOSMOS_ERROR_FORKED in a child of the process that loaded it.

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "format/utf8.h"
 #include "text/utf8.h"
 
 namespace ke {
@@ -67,26 +68,6 @@ int64_t push_kept(AnswerText& text, const AnswerReader& reader, const std::vecto
   }
   alone->finish();
   return code_points(alone->text());
-}
-
-// The text in quotes on one line, no longer than a message may be.
-std::string quoted(std::string_view text) {
-  constexpr size_t kMost = 120;  // bytes
-  constexpr char kHex[] = "0123456789abcdef";
-  std::string out = "'";
-  for (size_t at = 0, length = 0; at < text.size(); at += length) {
-    if (at > kMost) return out + "...'";
-    length = utf8::character_length(text, at);
-    const unsigned char byte = static_cast<unsigned char>(text[at]);
-    if (byte == '\n') {
-      out += "\\n";
-    } else if (byte < 0x20 || byte == 0x7F) {
-      out += std::string("\\x") + kHex[byte >> 4] + kHex[byte & 15];
-    } else {
-      out += text.substr(at, length);
-    }
-  }
-  return out + "'";
 }
 
 }  // namespace

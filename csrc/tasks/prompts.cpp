@@ -6,7 +6,6 @@
 #include "text/utf8.h"
 
 namespace ke {
-namespace {
 
 bool is_blank(std::string_view text) {
   for (size_t at = 0, length = 0; at < text.size(); at += length) {
@@ -15,6 +14,15 @@ bool is_blank(std::string_view text) {
   }
   return true;
 }
+
+Segment image_segment(EncodedPicture image) {
+  Segment s;
+  s.kind = Segment::Kind::Image;
+  s.image = std::move(image);
+  return s;
+}
+
+namespace {
 
 // Bytes of the tag <...> that begins at text[at]: no blank and no '<' inside, not empty; 0 when there is none.
 size_t tag_length(std::string_view text, size_t at) {
@@ -30,13 +38,6 @@ Segment text_segment(Segment::Kind kind, std::string text) {
   Segment s;
   s.kind = kind;
   s.text = std::move(text);
-  return s;
-}
-
-Segment image_segment(EncodedPicture image) {
-  Segment s;
-  s.kind = Segment::Kind::Image;
-  s.image = std::move(image);
   return s;
 }
 
@@ -152,15 +153,6 @@ void check_words(std::string_view name, std::string_view text) {
   const size_t bad = utf8::first_ill_formed(text);
   KE_CHECK(bad == std::string_view::npos, InvalidRequest, name, ": not well-formed UTF-8 at byte ", bad);
   KE_CHECK(!is_blank(text), InvalidRequest, name, ": expected some text, got ", text.empty() ? "none" : "only blanks");
-}
-
-std::pair<std::string, std::string> split_template(std::string_view text) {
-  constexpr std::string_view kPlace = "{text}";
-  check_words("template", text);
-  const size_t at = text.find(kPlace);
-  KE_CHECK(at != std::string_view::npos && text.find(kPlace, at + 1) == std::string_view::npos, InvalidRequest,
-           "template: expected exactly one {text}, got '", text, "'");
-  return {std::string(text.substr(0, at)), std::string(text.substr(at + kPlace.size()))};
 }
 
 }  // namespace ke

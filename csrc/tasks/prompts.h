@@ -23,6 +23,7 @@ struct PromptValues {
 void append_format(std::string_view format, const PromptValues& values, std::vector<Segment>& out);
 
 using EncodedPicture = std::shared_ptr<const ImageEmbedding>;
+Segment image_segment(EncodedPicture image);
 
 // InvalidRequest where boxes are asked for or given and the model has no location tokens.
 std::vector<Segment> caption_prompt(const ModelInfo& model, EncodedPicture image, bool detailed, bool ground);
@@ -41,7 +42,7 @@ std::vector<std::string> tag_notes(const Tokenizer& tokenizer, const std::vector
 // InvalidRequest unless the text is well-formed UTF-8 and not blank; name says in the message which text it is.
 void check_words(std::string_view name, std::string_view text);
 
-// What stands before and behind the one {text} of a scoring template; InvalidRequest unless there is exactly one.
-std::pair<std::string, std::string> split_template(std::string_view text);
+// Whether there is nothing but blanks (utf8::is_blank) in it.
+bool is_blank(std::string_view text);
 
 }  // namespace ke

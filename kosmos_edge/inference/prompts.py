@@ -103,8 +103,4 @@ def check_box(box: object, normalized: object, name: str = "box") -> Box | Corne
 
 def split_template(template: object) -> tuple[str, str]:
     """What stands before and after {text}, or InvalidRequest."""
-    text = check_text("template", template)
-    before, found, after = text.partition("{text}")
-    if not found or "{text}" in after:
-        raise InvalidRequest(f"template: expected exactly one {{text}}, got {text!r}")
-    return before, after
+    return _core.split_template(check_text("template", template))

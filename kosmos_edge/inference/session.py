@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,9 +15,8 @@ from kosmos_edge.inference import tasks
 from kosmos_edge.inference.answer import Reader
 from kosmos_edge.inference.answering import Answering, Prompt
 from kosmos_edge.inference.encoded import EncodedImage, Prepared
-from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, is_ambiguous, prompt_format, which_unit
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, is_ambiguous, which_unit
 from kosmos_edge.inference.running import apart
-from kosmos_edge.inference.trained import untrained
 from kosmos_edge.options import Options
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
 
@@ -88,28 +86,17 @@ class EngineSession:
     ) -> Ranking:
         """Texts by falling likelihood."""
         start = time.perf_counter()
-        segments: list[Any] = [] if image is None else [PictureSegment(image)]
-        if before.strip():
-            segments.append(("text", before))
-        if not segments:
-            raise InvalidRequest("template: without a picture some words must stand before {text}")
-        prompt = self._prompt(segments, token)
+        prompt = self._prompt([] if image is None else [PictureSegment(image)], token)
+        embedding = None if prompt.last is None else prompt.last.embedding
         begin = time.perf_counter()
-        scoring = self.engine.score(prompt.segments, [[("text", text + after)] for text in texts], token)
-        scored = [(row.token_ids, row.logprobs) for row in scoring.continuations]
+        found = _core.rank(self.engine, embedding, texts, before, after, normalize == "mean", token)
         end = time.perf_counter()
-        sums = [math.fsum(logprobs) for _, logprobs in scored]
-        means = [total / max(len(ids), 1) for total, (ids, _) in zip(sums, scored, strict=True)]
-        values = sums if normalize == "sum" else means
-        top = max(values)
-        weights = [math.exp(value - top) for value in values]
         rows = [
-            Score(text, value, weight / sum(weights), total, mean, list(ids), list(logprobs))
-            for text, value, weight, total, mean, (ids, logprobs) in zip(
-                texts, values, weights, sums, means, scored, strict=True
+            Score(
+                texts[row.index], row.score, row.share, row.logprob_sum, row.logprob_mean, row.token_ids, row.logprobs
             )
+            for row in found.rows
         ]
-        rows.sort(key=lambda row: -row.score)
         timings = Timings(
             prompt.decode_image_ms,
             prompt.encode_ms,
@@ -117,17 +104,14 @@ class EngineSession:
             0.0,
             (end - start) * 1000,
             0,
-            sum(len(ids) for ids, _ in scored),
-            scoring.reused,
+            found.tokens,
+            found.reused,
         )
         ranking = Ranking(rows, normalize, self.engine.device, name, timings=timings)
         if prompt.last is not None:
             ranking.width, ranking.height = prompt.last.width, prompt.last.height
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
-        ranking.notes += self._tag_notes([*segments, *(("text", text + after) for text in texts)])
-        info = self.engine.info
-        caption = before.strip() == prompt_format(info, "caption") and not after.strip()
-        ranking.notes += untrained(info, "caption" if caption else "prompt")
+        ranking.notes += found.notes
         return ranking
 
     def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:

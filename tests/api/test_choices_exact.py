@@ -48,7 +48,7 @@ def texts_of(events: list[Any]) -> str:
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_the_tokenizer_cannot_write_is_refused_by_name(nano: Model, text: str) -> None:
     """With the choice and with what it would become; before the picture is even opened."""
-    quoted = text.replace("\n", "\\n").replace("\t", "\\x09")
+    quoted = text.replace("\n", "\\x0a").replace("\t", "\\x09")
     calls = [
         lambda c: nano.ask("no picture.png", "What?", choices=c),
         lambda c: nano.generate(["What is it?"], choices=c),
@@ -59,12 +59,12 @@ def test_what_the_tokenizer_cannot_write_is_refused_by_name(nano: Model, text: s
         with pytest.raises(InvalidRequest) as error:
             call(["a dog", text])
         message = str(error.value)
-        assert message.startswith(f"choices[1]: no answer can be exactly '{quoted}'") and "\n" not in message
-        assert " ".join(message.rpartition("the text '")[2].rstrip("'").split()) == REFUSED[text]
+        assert message.startswith(f'choices[1]: no answer can be exactly "{quoted}"') and "\n" not in message
+        assert " ".join(message.rpartition('the text "')[2].rstrip('"').split()) == REFUSED[text]
 
 
 def test_long_choices_are_cut_in_the_message(nano: Model) -> None:
-    with pytest.raises(InvalidRequest, match=r"choices\[0\]: .*\.\.\.'") as error:
+    with pytest.raises(InvalidRequest, match=r'choices\[0\]: .*\.\.\."') as error:
         nano.generate(["x"], choices=["red  circle " * 5000])
     assert len(str(error.value)) < 500
 
@@ -95,7 +95,7 @@ def test_a_choice_that_begins_another(nano: Model) -> None:
 
 def test_max_tokens_never_cuts_a_choice(nano: Model) -> None:
     """One that was asked for and is too small is refused; the model's own makes room."""
-    with pytest.raises(InvalidRequest, match=r"max_tokens: expected at least \d+ for choices\[1\], 'a red circle'"):
+    with pytest.raises(InvalidRequest, match=r'max_tokens: expected at least \d+ for choices\[1\], "a red circle"'):
         nano.ask(picture(), "?", choices=["red", "a red circle"], max_tokens=1)
     long = "red circle " * 100 + "."
     given = long.replace(" .", " and")
@@ -108,10 +108,10 @@ def test_max_tokens_never_cuts_a_choice(nano: Model) -> None:
 
 
 def test_stop_texts_never_cut_a_choice(nano: Model) -> None:
-    with pytest.raises(InvalidRequest, match=r"the stop text 'd c' would end choices\[0\], 'a red circle'"):
+    with pytest.raises(InvalidRequest, match=r'the stop text "d c" would end choices\[0\], "a red circle"'):
         nano.ask(picture(), "?", choices=["a red circle", "x"], stop=["z", "d c"])
     assert nano.ask(picture(), "?", choices=["a red circle"], stop=["z", "circles", "\n"]).text == "a red circle"
-    with pytest.raises(InvalidRequest, match="the stop text ' ' would end"):  # the blank behind the question
+    with pytest.raises(InvalidRequest, match='the stop text " " would end'):  # the blank behind the question
         nano.ask(picture(), "?", choices=["red"], stop=" ", lead_in=True)
 
 
@@ -120,7 +120,7 @@ def test_words_of_the_prompt_go_before_only_with_lead_in(nano: Model) -> None:
     assert nano.generate(prompt, raw=True, choices=["red"]).text == "red"
     assert nano.generate([*prompt], raw=True, choices=["red"], lead_in=True).text == "It red"
     assert nano.ask(picture(), "Who?", choices=["a > b"], lead_in=True).text == "Question: Who? Answer: a > b"
-    with pytest.raises(InvalidRequest, match=r"choices\[0\]: no answer can be exactly 'a > b'"):  # from < to > is a tag
+    with pytest.raises(InvalidRequest, match=r'choices\[0\]: no answer can be exactly "a > b"'):  # from < to > is a tag
         nano.ask(picture(), "3 < 5?", choices=["a > b"], lead_in=True)
     assert nano.ask(picture(), "3 < 5?", choices=["a > b"]).text == "a > b"
 
@@ -131,7 +131,7 @@ def test_in_a_worker_process(nano: Model) -> None:
             lambda: model.ask(picture(), "?", choices=["red  circle"]),
             lambda: model.batch([], "ask", question="?", choices=["red  circle"]),
         ):
-            with pytest.raises(InvalidRequest, match=r"choices\[0\]: no answer can be exactly 'red  circle'"):
+            with pytest.raises(InvalidRequest, match=r'choices\[0\]: no answer can be exactly "red  circle"'):
                 call()
         given = "red circle " * 90 + "and"
         assert [a.text for a in model.batch([picture()], "ask", question="?", choices=[given])] == [given]
@@ -163,8 +163,8 @@ def test_through_the_c_interface(nano: Model) -> None:
     assert ask(choices=[given])["text"] == given  # more tokens than the default of max_tokens
     for wrong, why in [
         ({"choices": ["red circle"], "max_tokens": 1}, "max_tokens: expected at least 2"),
-        ({"choices": ["red circle"], "stop": ("d c",)}, "the stop text 'd c' would end"),
-        ({"choices": ["a > b"], "lead_in": 1}, "no answer can be exactly 'a > b'"),
+        ({"choices": ["red circle"], "stop": ("d c",)}, 'the stop text "d c" would end'),
+        ({"choices": ["a > b"], "lead_in": 1}, 'no answer can be exactly "a > b"'),
     ]:
         with pytest.raises(capi.CError, match=why):
             ask(**wrong)

@@ -80,7 +80,7 @@ def test_versions_agree():
 
 
 def test_every_function_of_the_header_is_there():
-    assert len(FUNCTIONS) == len(set(FUNCTIONS)) == 29
+    assert len(FUNCTIONS) == len(set(FUNCTIONS)) == 30
     for name in FUNCTIONS:
         assert getattr(lib(), name)
 
@@ -116,6 +116,7 @@ def calls_with(model, image, result, ranking, cancel):
         "result_get": (result, byref(capi.ResultInfo())),
         "result_get_entity": (result, c_size_t(0), byref(capi.Entity())),
         "ranking_get": (ranking, c_size_t(0), byref(capi.ScoreInfo())),
+        "ranking_get_info": (ranking, byref(capi.RankingInfo())),
         "cancel_set": (cancel,),
     }
 

@@ -219,8 +219,15 @@ def test_score(pair, template, normalize):
         assert given[info.index] == row.text
         assert info.token_ids[: info.token_count] == row.token_ids
         assert info.logprobs[: info.token_count] == row.logprobs
+        assert info.logprob_sum == math.fsum(row.logprobs)
         for name in ("score", "share", "logprob_sum", "logprob_mean"):
-            assert getattr(info, name) == pytest.approx(getattr(row, name), rel=1e-9)
+            assert getattr(info, name) == getattr(row, name)
+    about = capi.RankingInfo()
+    call("ranking_get_info", ranking, byref(about))
+    assert (about.count, about.token_count) == (4, expected.timings.tokens)
+    assert (about.width, about.height) == (expected.width, expected.height)
+    assert (about.device.decode(), about.model.decode()) == (expected.device, expected.model)
+    assert [note.decode() for note in about.notes[: about.note_count]] == expected.notes
     with pytest.raises(capi.CError, match="rank"):
         call("ranking_get", ranking, c_size_t(4), byref(capi.ScoreInfo()))
     lib().kosmos_ranking_free(ranking)
@@ -235,6 +242,16 @@ def test_score_without_a_picture(pair):
     options = capi.ScoreOptions(template_text=b"{text}")
     with pytest.raises(capi.CError, match="without a picture"):
         make("score", pair.model, None, texts("a"), c_size_t(1), byref(options))
+    given = texts("a <phrase> b", "c")
+    ranking = make(
+        "score", pair.model, None, given, c_size_t(2), byref(capi.ScoreOptions(template_text=b"It is {text}"))
+    )
+    about = capi.RankingInfo()
+    call("ranking_get_info", ranking, byref(about))
+    notes = [note.decode() for note in about.notes[: about.note_count]]
+    assert notes == pair.python.score(None, ["a <phrase> b", "c"], "It is {text}").notes
+    assert "'<phrase>' in a text is read as plain characters" in notes[0] and (about.width, about.height) == (0, 0)
+    lib().kosmos_ranking_free(ranking)
     for bad in (b"no place", b"{text}{text}", b"", b"\xff{text}"):
         with pytest.raises(capi.CError, match="template"):
             make("score", pair.model, pair.image, texts("a"), c_size_t(1), byref(capi.ScoreOptions(template_text=bad)))

@@ -231,6 +231,19 @@ class ScoreInfo(Sized):
     )
 
 
+class RankingInfo(Sized):
+    _fields_ = fields(
+        *((name, c_size_t) for name in ("count", "token_count", "reused_token_count")),
+        ("width", c_int32),
+        ("height", c_int32),
+        ("total_ms", c_double),
+        ("device", c_char_p),
+        ("model", c_char_p),
+        ("notes", POINTER(c_char_p)),
+        ("note_count", c_size_t),
+    )
+
+
 STRUCTS = {
     "load_options": LoadOptions,
     "model_info": ModelInfo,
@@ -248,6 +261,7 @@ STRUCTS = {
     "result_info": ResultInfo,
     "score_options": ScoreOptions,
     "score_info": ScoreInfo,
+    "ranking_info": RankingInfo,
 }
 FINISH = ["stop", "stop_string", "length", "choice", "callback"]
 OK, INVALID, NOT_FOUND, CORRUPT, IMAGE, DEVICE, MEMORY, TOO_LONG, CANCELLED, IO, INTERNAL, FORKED = range(12)

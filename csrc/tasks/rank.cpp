@@ -1,0 +1,94 @@
+#include "tasks/rank.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "tasks/prompts.h"
+#include "tasks/trained.h"
+
+namespace ke {
+namespace {
+
+Segment text_segment(std::string text) {
+  Segment s;
+  s.text = std::move(text);
+  return s;
+}
+
+// Neumaier's sum: what is lost in every addition is added at the end, so that the order of the tokens does not show.
+double sum_of(const std::vector<float>& values) {
+  double sum = 0, lost = 0;
+  for (const double v : values) {
+    const double next = sum + v;
+    lost += std::abs(sum) >= std::abs(v) ? (sum - next) + v : (v - next) + sum;
+    sum = next;
+  }
+  return sum + lost;
+}
+
+std::vector<RankedText> ranked(std::vector<Scored> scored, bool mean) {
+  std::vector<RankedText> rows(scored.size());
+  double top = -std::numeric_limits<double>::infinity(), total = 0;
+  for (size_t i = 0; i < rows.size(); i++) {
+    RankedText& row = rows[i];
+    row.index = i;
+    row.sum = sum_of(scored[i].logprobs);
+    row.mean = row.sum / static_cast<double>(std::max<size_t>(scored[i].ids.size(), 1));
+    row.score = mean ? row.mean : row.sum;
+    row.ids = std::move(scored[i].ids);
+    row.logprobs = std::move(scored[i].logprobs);
+    top = std::max(top, row.score);
+  }
+  for (RankedText& row : rows) total += row.share = std::exp(row.score - top);
+  for (RankedText& row : rows) row.share /= total;
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const RankedText& a, const RankedText& b) { return a.score > b.score; });
+  return rows;
+}
+
+}  // namespace
+
+ScoreTemplate split_template(std::string_view text) {
+  constexpr std::string_view kPlace = "{text}";
+  check_words("template", text);
+  const size_t at = text.find(kPlace);
+  KE_CHECK(at != std::string_view::npos && text.find(kPlace, at + 1) == std::string_view::npos, InvalidRequest,
+           "template: expected exactly one {text}, got '", text, "'");
+  return {std::string(text.substr(0, at)), std::string(text.substr(at + kPlace.size()))};
+}
+
+ScoreTemplate default_template(const PromptFormats& formats) { return {formats.caption + " ", ""}; }
+
+Ranking rank_texts(const Engine& engine, const RankRequest& request, const CancelToken* cancel) {
+  const size_t count = request.texts.size();
+  KE_CHECK(count >= 1 && count <= limits::kMaxTexts, InvalidRequest, "texts: expected 1..", limits::kMaxTexts,
+           " texts, got ", count);
+  const auto& [before, after] = request.around;
+  std::vector<Segment> prompt;
+  if (request.image) prompt.push_back(image_segment(request.image));
+  if (!is_blank(before)) prompt.push_back(text_segment(before));
+  KE_CHECK(!prompt.empty(), InvalidRequest, "template: without a picture some words must stand before {text}");
+  std::vector<std::string> plain;
+  if (!is_blank(before)) plain.push_back(before);
+  std::vector<std::vector<Segment>> continuations;
+  for (const std::string& text : request.texts) {
+    plain.push_back(text + after);
+    continuations.push_back({text_segment(plain.back())});
+  }
+  Scoring scoring = engine.score(prompt, continuations, cancel);
+  Ranking out;
+  out.reused = scoring.reused;
+  for (const Scored& s : scoring.continuations) out.tokens += s.ids.size();
+  out.rows = ranked(std::move(scoring.continuations), request.mean);
+  out.notes = tag_notes(*engine.tokenizer(), plain, {});
+  const ModelInfo& info = engine.model().info();
+  const bool caption = is_blank(after) && kind_of_words(info.prompts, before, true) == "caption";
+  const std::string note = untrained_note(info.name, info.trained_tasks, {caption ? "caption" : "prompt"});
+  if (!note.empty()) out.notes.push_back(note);
+  return out;
+}
+
+}  // namespace ke

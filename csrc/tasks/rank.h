@@ -1,0 +1,53 @@
+// Ranking texts by how likely they are behind a prompt.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+#include "models/info.h"
+
+namespace ke {
+
+// What stands around every text that is ranked.
+struct ScoreTemplate {
+  std::string before;  // given
+  std::string after;   // scored with the text
+};
+
+// Of a template with one {text}; InvalidRequest unless there is exactly one.
+ScoreTemplate split_template(std::string_view text);
+// The caption's words, then the text.
+ScoreTemplate default_template(const PromptFormats& formats);
+
+struct RankRequest {
+  std::shared_ptr<const ImageEmbedding> image;  // nullptr: the texts stand behind no image
+  std::vector<std::string> texts;               // 1..limits::kMaxTexts
+  ScoreTemplate around;
+  bool mean = false;  // the score is the mean of ln p per token, else their sum
+};
+
+struct RankedText {
+  size_t index = 0;  // in RankRequest::texts
+  double score = 0;  // what the ranking goes by: sum or mean
+  double share = 0;  // softmax of all scores; they sum to 1
+  double sum = 0;    // ln p of the text and what stands behind it
+  double mean = 0;   // per token
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;  // per token
+};
+
+struct Ranking {
+  std::vector<RankedText> rows;    // by falling score; equal ones in the order given
+  std::vector<std::string> notes;  // what should be known about the request
+  size_t tokens = 0;               // of all texts
+  size_t reused = 0;               // positions of the prompt that were not computed again
+};
+
+// InvalidRequest, ModelCorrupt, ContextTooLong, Cancelled.
+Ranking rank_texts(const Engine& engine, const RankRequest& request, const CancelToken* cancel);
+
+}  // namespace ke
