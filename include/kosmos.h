@@ -194,6 +194,13 @@ typedef struct kosmos_model_info {
   const char *const *tasks;  /* task_count names of what the model can do: "caption", "ask", "generate", "score", and
                               * where location_bins is not 0 "ground", "locate", "describe" */
   size_t task_count;
+  /* The formats of the verbs' prompts; tag strings in them are tags. "" where the model has none. */
+  const char *prompt_caption;
+  const char *prompt_caption_detailed;
+  const char *prompt_question;  /* with "{question}" */
+  const char *prompt_locate;    /* with "{phrase}" */
+  const char *prompt_describe;  /* with "{boxes}" */
+  const char *prompt_grounding; /* before the others where boxes are asked for */
 } kosmos_model_info;
 
 /* What the model is; strings live until the model is freed. INVALID_REQUEST. */
@@ -265,6 +272,7 @@ typedef struct kosmos_entity {
   const kosmos_box *boxes;
   size_t box_count;    /* at least 1 */
   double phrase_score; /* exp(sum ln p) of its phrase's tokens, 0..1; NaN without a phrase and where it was given */
+  double found_score;  /* locate: how likely it was that boxes follow the phrase at all, 0..1; NaN elsewhere */
 } kosmos_entity;
 
 enum { KOSMOS_EVENT_TOKEN = 1, KOSMOS_EVENT_TEXT = 2, KOSMOS_EVENT_ENTITY = 3 };
@@ -283,6 +291,23 @@ typedef struct kosmos_event {
 typedef int32_t (*kosmos_event_callback)(const kosmos_event *event, void *user);
 
 enum { KOSMOS_DEFAULT = 0, KOSMOS_ON = 1, KOSMOS_OFF = -1 }; /* of a switch whose default differs between functions */
+
+enum { KOSMOS_UNIT_PIXELS = 0, KOSMOS_UNIT_NORMALIZED = 1 };
+typedef struct kosmos_region {
+  size_t struct_size;
+  double x1, y1, x2, y2; /* 0 <= x1 < x2 <= width (normalized: 1), and likewise y */
+  int32_t unit;          /* KOSMOS_UNIT_*; pixels that all lie within 0..1 are INVALID_REQUEST: fractions were meant */
+  int32_t reserved;
+} kosmos_region;
+
+/* A request of the same kind with the answer that it should have had (few-shot). */
+typedef struct kosmos_example {
+  size_t struct_size;          /* the same in all examples of an array; also the distance between them */
+  const kosmos_image *image;   /* of the same model; pixels of the region are of it */
+  const char *text;            /* ask: the question; others: NULL */
+  const kosmos_region *region; /* describe; others: NULL */
+  const char *answer;          /* required: caption, description or answer */
+} kosmos_example;
 
 /* How an answer is made. Out of range or contradictory: INVALID_REQUEST naming the option. */
 typedef struct kosmos_options {
@@ -312,6 +337,13 @@ typedef struct kosmos_options {
   kosmos_abort_callback on_abort;  /* NULL: none */
   kosmos_event_callback on_event;  /* NULL: none */
   void *user;                      /* handed to both */
+  const kosmos_example *examples;  /* caption, describe, ask: up to 64 that go before the request; NULL: none */
+  size_t example_count;
+  double min_score; /* 0 (the default: all)..1: entities whose phrase_score, or found_score where the phrase was given, is
+                     * below it are left out; a note says so. The text stays */
+  const char *template_text; /* caption, locate, describe, ask: the prompt of this call and its examples in place of the
+                              * model's (kosmos_model_info.prompt_*). locate: with "{phrase}" in it, describe: "{boxes}",
+                              * ask: "{question}", each once. Tag strings in it are tags. NULL: the model's */
 } kosmos_options;
 
 /* The functions below answer about an image; options may be NULL. Errors of each: INVALID_REQUEST, MODEL_CORRUPT,
@@ -329,14 +361,6 @@ KOSMOS_API kosmos_status kosmos_ground(const kosmos_model *model, const kosmos_i
 KOSMOS_API kosmos_status kosmos_locate(const kosmos_model *model, const kosmos_image *image, const char *phrase,
                                        const kosmos_options *options, kosmos_result **result,
                                        kosmos_error **error) KOSMOS_NOEXCEPT;
-
-enum { KOSMOS_UNIT_PIXELS = 0, KOSMOS_UNIT_NORMALIZED = 1 };
-typedef struct kosmos_region {
-  size_t struct_size;
-  double x1, y1, x2, y2; /* 0 <= x1 < x2 <= width (normalized: 1), and likewise y */
-  int32_t unit;          /* KOSMOS_UNIT_*; pixels that all lie within 0..1 are INVALID_REQUEST: fractions were meant */
-  int32_t reserved;
-} kosmos_region;
 
 /* What is in the region; kosmos_result_info.box is the one that the model saw, snapped to its grid. */
 KOSMOS_API kosmos_status kosmos_describe(const kosmos_model *model, const kosmos_image *image,

@@ -125,7 +125,7 @@ Generation run_generate(const Engine& e, const nb::sequence& segments, const Gen
   const std::vector<Segment> s = to_segments(segments);
   const OnToken callback = to_on_token(std::move(on_token));
   nb::gil_scoped_release release;
-  return e.generate(s, params, callback, cancel);
+  return e.generate(e.prompt(s), params, callback, cancel);
 }
 
 Scoring run_score(const Engine& e, const nb::sequence& segments, const nb::sequence& continuations,
@@ -134,7 +134,7 @@ Scoring run_score(const Engine& e, const nb::sequence& segments, const nb::seque
   std::vector<std::vector<Segment>> c;
   for (nb::handle item : continuations) c.push_back(to_segments(nb::cast<nb::sequence>(item)));
   nb::gil_scoped_release release;
-  return e.score(s, c, cancel);
+  return e.score(e.prompt(s), c, cancel);
 }
 
 std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const nb::sequence& segments) {
@@ -142,7 +142,7 @@ std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const nb::se
   std::vector<float> v;
   {
     nb::gil_scoped_release release;
-    v = e.logits(s, nullptr);
+    v = e.logits(e.prompt(s), nullptr);
   }
   const int64_t vocab = e.model().info().vocab;
   return {to_bytes(v), static_cast<int64_t>(v.size()) / vocab, vocab};
@@ -242,7 +242,7 @@ void bind_engine(nb::module_& m) {
            nb::arg("cancel").none() = nb::none())
       .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())
       .def("prompt_ids",
-           [](const Engine& e, const nb::sequence& segments) { return e.prompt_ids(to_segments(segments)); })
+           [](const Engine& e, const nb::sequence& segments) { return e.prompt(to_segments(segments)).ids; })
       .def("logits", &run_logits, nb::arg("segments"));
 }
 

@@ -37,13 +37,13 @@ void bind_stream(nb::module_& m) {
 
 std::vector<std::pair<std::string, std::string>> expand(std::string_view format, std::string_view question,
                                                         std::string_view phrase) {
-  std::vector<Segment> segments;
-  append_format(format, {.question = question, .phrase = phrase, .cells = {}}, segments);
+  std::vector<PlanSegment> segments;
+  append_format(format, {.question = question, .phrase = phrase}, segments);
   std::vector<std::pair<std::string, std::string>> out;
-  for (Segment& s : segments)
-    out.emplace_back(s.kind == Segment::Kind::Tags    ? "tags"
-                     : s.kind == Segment::Kind::Boxes ? "boxes"
-                                                      : "text",
+  for (PlanSegment& s : segments)
+    out.emplace_back(s.kind == PlanSegment::Kind::Tags    ? "tags"
+                     : s.kind == PlanSegment::Kind::Boxes ? "boxes"
+                                                          : "text",
                      std::move(s.text));
   return out;
 }

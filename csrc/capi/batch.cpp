@@ -18,14 +18,12 @@ struct Open {
       : prepared(std::move(p)),
         id(host_id),
         cancel(prepared.options.cancel, prepared.options.on_abort, prepared.options.user),
-        watcher(watcher_of(prepared.options, prepared.frame)),
-        run(*model.engine, prepared.request, watcher) {}
+        run(*model.engine, prepared.request, watcher_of(prepared.options, prepared.frame)) {}
   Prepared prepared;
   uint64_t id;
   uint64_t key = 0;  // the batch's
   Clock::time_point start = Clock::now();
   CallCancel cancel;
-  AnswerWatcher watcher;
   AnswerRun run;
 };
 
@@ -63,10 +61,8 @@ class Batcher {
       Open& open = open_.emplace_back(model_, std::move(prepared), given.id);
       try {
         open.cancel.token.check();
-        open.key = batch_.add(
-            build_prompt(model_.engine->model(), *model_.engine->tokenizer(), open.prepared.request.segments),
-            open.prepared.request.params, open.run.on_token(),
-            std::shared_ptr<const CancelToken>(std::shared_ptr<void>(), &open.cancel.token));
+        open.key = batch_.add(open.run.prompt(), open.run.params(), open.run.on_token(),
+                              std::shared_ptr<const CancelToken>(std::shared_ptr<void>(), &open.cancel.token));
       } catch (...) {
         open_.pop_back();
         throw;

@@ -54,6 +54,13 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   info.preprocessing = model->preprocessing.c_str();
   info.tasks = model->task_names.data();
   info.task_count = model->task_names.size();
+  const PromptFormats& prompts = about.prompts;  // live as long as the engine
+  info.prompt_caption = prompts.caption.c_str();
+  info.prompt_caption_detailed = prompts.caption_detailed.c_str();
+  info.prompt_question = prompts.question.c_str();
+  info.prompt_locate = prompts.locate.c_str();
+  info.prompt_describe = prompts.describe.c_str();
+  info.prompt_grounding = prompts.grounding.c_str();
   model->on_log = o.on_log;
   model->user = o.user;
   model->log(KOSMOS_LOG_INFO, "loaded ", path, ": ", model->name, " on ", model->description);

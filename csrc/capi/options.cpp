@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "base/limits.h"
+#include "tasks/options.h"
+#include "tasks/prompts.h"
 #include "text/utf8.h"
 
 namespace ke::capi {
@@ -42,11 +44,11 @@ std::string_view given_text(const char* name, const char* text) {
   return text;
 }
 
-CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const ModelObject& object) {
+AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, const ModelObject& object) {
   using namespace limits;
   const kosmos_model_info& model = object.info;
-  CheckedOptions out{};
-  GenerateParams& p = out.request.params;
+  AnswerRequest out;
+  GenerateParams& p = out.params;
   const int32_t context = model.context_length;
   check_range("max_tokens", o.max_tokens, 0, context, " (0: the model's default)");
   check_range("num_beams", o.num_beams, 0, kMaxBeams, " (0: 1)");
@@ -54,6 +56,7 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const Mo
   check_range("top_p", o.top_p, 0.0, 1.0, " (0: off)");
   check_range("top_k", o.top_k, 0, model.vocabulary, " (0: off)");
   check_range("no_repeat_ngram_size", o.no_repeat_ngram_size, -1, context, " (0: the model's default, -1: off)");
+  check_range("min_score", o.min_score, 0.0, 1.0, " (0: all)");
   p.max_tokens = o.max_tokens ? o.max_tokens : model.max_tokens;
   p.num_beams = o.num_beams ? o.num_beams : 1;
   p.sampler.temperature = static_cast<float>(o.temperature);
@@ -63,12 +66,9 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const Mo
   p.sampler.no_repeat_ngram_size = o.no_repeat_ngram_size == 0    ? model.no_repeat_ngram_size
                                    : o.no_repeat_ngram_size == -1 ? 0
                                                                   : o.no_repeat_ngram_size;
-  KE_CHECK(o.temperature > 0 || (o.top_k == 0 && o.top_p == 0), InvalidRequest,
-           "top_k and top_p need temperature > 0, got temperature 0 (the likeliest token)");
   const bool has_penalty = switched("use_length_penalty", o.use_length_penalty, false);
   if (has_penalty) {
     check_range("length_penalty", o.length_penalty, -kMaxLengthPenalty, kMaxLengthPenalty, "");
-    KE_CHECK(p.num_beams > 1, InvalidRequest, "length_penalty needs num_beams > 1, got num_beams 1");
     p.length_penalty = static_cast<float>(o.length_penalty);
   } else {
     KE_CHECK(o.length_penalty == 0, InvalidRequest, "length_penalty ", o.length_penalty,
@@ -76,26 +76,29 @@ CheckedOptions check_options(const kosmos_options& o, const Verb& verb, const Mo
   }
   p.logprobs = switched("logprobs", o.logprobs, false);
   p.choices = check_texts("choices", o.choices, o.choice_count, kMaxChoices, false);
-  KE_CHECK(verb.takes_choices || p.choices.empty(), InvalidRequest, "choices: only ask and generate take them");
-  p.grammar = switched("grammar", o.grammar, verb.grammar && p.choices.empty() && model.location_bins > 0);
-  KE_CHECK(p.choices.empty() || !p.grammar, InvalidRequest, "choices and grammar contradict each other");
-
-  out.request.stop = check_texts("stop", o.stop, o.stop_count, kMaxStops, true);
-  out.request.keep_prompt = switched("lead_in", o.lead_in, false);
-  if (p.num_beams > 1) {
-    KE_CHECK(o.temperature == 0, InvalidRequest, "num_beams ", p.num_beams, " needs temperature 0, got ",
-             o.temperature);
-    KE_CHECK(out.request.stop.empty(), InvalidRequest, "stop needs num_beams 1, got ", p.num_beams);
-  }
-  KE_CHECK(verb.takes_ground || o.ground == 0, InvalidRequest, "ground: this function does not take it, leave it 0");
-  KE_CHECK(verb.takes_detailed || o.detailed == 0, InvalidRequest, "detailed: only caption takes it, leave it 0");
-  out.ground = switched("ground", o.ground, verb.ground);
-  out.detailed = switched("detailed", o.detailed, false);
-  KE_CHECK(p.choices.empty() || !out.ground, InvalidRequest,
-           "choices and ground contradict each other: an answer from a list has no boxes");
-  if (!p.choices.empty() && o.max_tokens == 0) {  // the default is no reason to cut a choice off
-    const AnswerReader reader(*object.engine->tokenizer(), *object.engine->model().info().answers);
-    p.max_tokens = std::max(p.max_tokens, reader.check_choices({}, p.choices, out.request.stop, context));
+  KE_CHECK(traits == nullptr || traits->takes_choices || p.choices.empty(), InvalidRequest,
+           "choices: only ask and generate take them");
+  p.grammar = switched("grammar", o.grammar, traits != nullptr && p.choices.empty() && model.location_bins > 0);
+  out.stop = check_texts("stop", o.stop, o.stop_count, kMaxStops, true);
+  out.keep_prompt = switched("lead_in", o.lead_in, false);
+  KE_CHECK(traits == nullptr || traits->takes_lead_in || !out.keep_prompt, InvalidRequest, "lead_in: ", traits->name,
+           " does not take it");
+  out.min_score = o.min_score;
+  KE_CHECK((traits && traits->takes_ground) || o.ground == 0, InvalidRequest,
+           "ground: this function does not take it, leave it 0");
+  KE_CHECK((traits && traits->takes_detailed) || o.detailed == 0, InvalidRequest,
+           "detailed: only caption takes it, leave it 0");
+  KE_CHECK((traits && traits->takes_examples) || o.example_count == 0, InvalidRequest,
+           "examples: only caption, describe and ask take them");
+  KE_CHECK((traits && traits->takes_template) || o.template_text == nullptr, InvalidRequest,
+           "template_text: only caption, locate, describe and ask take one");
+  check_together(
+      object.about(), p, out.stop,
+      {.temperature = o.temperature, .top_k = o.top_k != 0, .top_p = o.top_p != 0, .length_penalty = has_penalty});
+  if (!p.choices.empty()) {  // the default of max_tokens is no reason to cut a choice off
+    const AnswerReader reader(*object.engine->tokenizer(), *object.about().answers);
+    const int32_t most = o.max_tokens == 0 ? context : p.max_tokens;
+    p.max_tokens = std::max(p.max_tokens, reader.check_choices({}, p.choices, out.stop, most));
   }
   return out;
 }

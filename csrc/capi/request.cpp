@@ -3,92 +3,89 @@
 #include <chrono>
 #include <limits>
 
-#include "tasks/trained.h"
+#include "base/limits.h"
+#include "tasks/prompts.h"
 
 namespace ke::capi {
 namespace {
 
-// What each task makes of the options.
 Verb verb_of(int32_t task) {
-  switch (task) {
-    case KOSMOS_TASK_CAPTION:
-      return {.takes_ground = true, .takes_detailed = true};
-    case KOSMOS_TASK_GROUND:
-    case KOSMOS_TASK_LOCATE:
-      return {};
-    case KOSMOS_TASK_DESCRIBE:
-      return {.takes_ground = true, .ground = true};
-    case KOSMOS_TASK_ASK:
-      return {.takes_ground = true, .takes_choices = true};
-    default:
-      fail(ErrorCode::InvalidRequest, "task: expected KOSMOS_TASK_*, got ", task);
-  }
+  constexpr Verb kVerbs[] = {Verb::Caption, Verb::Ground, Verb::Locate, Verb::Describe, Verb::Ask};  // KOSMOS_TASK_*
+  KE_CHECK(task >= KOSMOS_TASK_CAPTION && task <= KOSMOS_TASK_ASK, InvalidRequest, "task: expected KOSMOS_TASK_*, got ",
+           task);
+  return kVerbs[task - KOSMOS_TASK_CAPTION];
 }
 
-std::vector<Segment> segments_of(const ModelObject& m, const kosmos_request& r, const ImageObject& i, CheckedOptions& o,
-                                 Frame& frame) {
-  const bool takes_text = r.task == KOSMOS_TASK_GROUND || r.task == KOSMOS_TASK_LOCATE || r.task == KOSMOS_TASK_ASK;
-  KE_CHECK(r.text == nullptr || takes_text, InvalidRequest, "text: this task does not take one");
-  KE_CHECK(r.region == nullptr || r.task == KOSMOS_TASK_DESCRIBE, InvalidRequest,
-           "region: this task does not take one");
-  KE_CHECK(m.about().grounding || (r.task != KOSMOS_TASK_GROUND && r.task != KOSMOS_TASK_LOCATE &&
-                                   r.task != KOSMOS_TASK_DESCRIBE && !o.ground && !o.request.params.grammar),
-           InvalidRequest, kNoGrounding);
-  switch (r.task) {
-    case KOSMOS_TASK_CAPTION:
-      return caption_prompt(m.about(), i.embedding, o.detailed, o.ground);
-    case KOSMOS_TASK_GROUND:
-      return ground_prompt(m.about(), i.embedding, r.text ? given_text("prompt", r.text) : "");
-    case KOSMOS_TASK_LOCATE:
-      KE_CHECK(!o.request.keep_prompt, InvalidRequest, "lead_in: locate does not take it");
-      o.request.one_object = frame.expects_object = true;
-      return locate_prompt(m.about(), i.embedding, given_text("phrase", r.text));
-    case KOSMOS_TASK_DESCRIBE: {
-      const int64_t bins = m.info.location_bins;
-      const auto cells = cells_of(required_struct(r.region, "region"), i.width, i.height, bins, "region");
-      frame.seen_box = box_of(cells_to_box(cells.first, cells.second, bins), cells,
-                              std::numeric_limits<double>::quiet_NaN(), i.width, i.height);
-      return describe_prompt(m.about(), i.embedding, cells, o.ground);
-    }
-    default:
-      return ask_prompt(m.about(), i.embedding, given_text("question", r.text), o.ground);
-  }
-}
+// The images and boxes of a request at the places of its plan: the examples' first.
+class Places {
+ public:
+  Places(const ModelObject& model, const VerbTraits& traits) : model_(model), traits_(traits) {}
 
-std::string_view kind_of(const ModelObject& m, const kosmos_request& r, const CheckedOptions& o) {
-  switch (r.task) {
-    case KOSMOS_TASK_CAPTION:
-      return o.detailed ? "caption_long" : "caption";
-    case KOSMOS_TASK_GROUND: {
-      const std::string_view kind = r.text ? kind_of_words(m.about().prompts, r.text, true) : "caption";
-      return kind.empty() ? "prompt" : kind;
-    }
-    case KOSMOS_TASK_LOCATE:
-      return "locate";
-    case KOSMOS_TASK_DESCRIBE:
-      return o.ground ? "describe" : "describe_plain";
-    default:
-      return o.ground ? "ask_boxes" : "ask";
+  Example example(const kosmos_example& given, size_t number) {
+    const std::string name = concat("examples[", number, "]");
+    const bool takes_text = traits_.verb == Verb::Ask;
+    KE_CHECK(given.text == nullptr || takes_text, InvalidRequest, name, ".text: only ask takes one");
+    add(*image_of(given.image, model_, (name + ".image").c_str()), given.region, name + ".region");
+    Example out;
+    if (takes_text) out.text = given_text((name + ".text").c_str(), given.text);
+    out.answer = given_text((name + ".answer").c_str(), given.answer);
+    return out;
   }
-}
+
+  void add(const ImageObject& image, const kosmos_region* region, const std::string& name) {
+    KE_CHECK(region == nullptr || traits_.takes_box, InvalidRequest, name, ": this task does not take one");
+    images.push_back(image.embedding);
+    if (!traits_.takes_box) return;
+    KE_CHECK(model_.about().grounding, InvalidRequest, traits_.name, ": ", kNoGrounding);
+    boxes.push_back({cells_of(required_struct(region, name.c_str()), image.width, image.height,
+                              model_.info.location_bins, name.c_str())});
+  }
+
+  std::vector<ImageHandle> images;
+  std::vector<Cells> boxes;
+
+ private:
+  const ModelObject& model_;
+  const VerbTraits& traits_;
+};
 
 }  // namespace
 
-std::string note_untrained(const ModelObject& model, const std::vector<std::string_view>& kinds) {
-  return untrained_note(model.name, model.about().trained_tasks, kinds);
-}
-
 Prepared prepare(const ModelObject& model, const kosmos_request& request) {
-  const Verb verb = verb_of(request.task);
+  const VerbTraits& traits = traits_of(verb_of(request.task));
   const std::shared_ptr<ImageObject> image = image_of(request.image, model, "image");
   Prepared out;
   out.options = read_struct(request.options, "kosmos_options");
-  CheckedOptions checked = check_options(out.options, verb, model);
+  const kosmos_options& o = out.options;
+  out.request = check_options(o, &traits, model);
+  KE_CHECK(request.text == nullptr || !traits.text.empty(), InvalidRequest, "text: this task does not take one");
+
+  VerbRequest asked;
+  asked.verb = traits.verb;
+  asked.ground = switched("ground", o.ground, traits.ground);
+  asked.detailed = switched("detailed", o.detailed, false);
+  asked.choices = !out.request.params.choices.empty();
+  if (request.text || traits.needs_text) asked.text = given_text(std::string(traits.text).c_str(), request.text);
+  if (o.template_text) asked.format = given_text("template_text", o.template_text);
+  KE_CHECK(o.example_count <= limits::kMaxExamples && (o.example_count == 0 || o.examples), InvalidRequest,
+           "examples: expected at most ", limits::kMaxExamples, ", got ",
+           o.examples ? concat(o.example_count) : "NULL");
+  Places places(model, traits);
+  for (const kosmos_example& given : read_array(o.examples, o.example_count, "examples"))
+    asked.examples.push_back(places.example(given, asked.examples.size()));
+  places.add(*image, request.region, "region");
+
+  Plan plan = plan_verb(model.about(), asked);
+  out.request.segments = filled(std::move(plan.segments), places.images, places.boxes);
+  out.request.one_object = plan.one_object;
+  out.request.notes = std::move(plan.notes);
   out.frame.width = image->width;
   out.frame.height = image->height;
-  checked.request.segments = segments_of(model, request, *image, checked, out.frame);
-  out.frame.untrained = note_untrained(model, {kind_of(model, request, checked)});
-  out.request = std::move(checked.request);
+  if (traits.takes_box) {
+    const auto cells = places.boxes.back().front();
+    out.frame.seen_box = box_of(cells_to_box(cells.first, cells.second, model.info.location_bins), cells,
+                                std::numeric_limits<double>::quiet_NaN(), image->width, image->height);
+  }
   return out;
 }
 

@@ -14,9 +14,6 @@ struct Prepared {
 // InvalidRequest for everything that the verb's function would refuse.
 Prepared prepare(const ModelObject& model, const kosmos_request& request);
 
-// The note that the model was not trained for these kinds of requests (tasks/trained.h), or "".
-std::string note_untrained(const ModelObject& model, const std::vector<std::string_view>& kinds);
-
 // Hands the growing answer to the host's callback. `frame` must outlive it.
 AnswerWatcher watcher_of(const kosmos_options& o, const Frame& frame);
 

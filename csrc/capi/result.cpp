@@ -37,7 +37,12 @@ std::pair<int32_t, int32_t> cells_of(const kosmos_region& r, int32_t width, int3
 }
 
 EntityObject::EntityObject(const AnswerEntity& e, int32_t width, int32_t height)
-    : phrase(e.phrase), start(e.begin_byte), end(e.end_byte), score(e.score), phrase_score(e.phrase_score) {
+    : phrase(e.phrase),
+      start(e.begin_byte),
+      end(e.end_byte),
+      score(e.score),
+      phrase_score(e.phrase_score),
+      found_score(e.found_score) {
   for (const AnswerBox& b : e.boxes) boxes.push_back(box_of(b.box, b.cells, b.score, width, height));
 }
 
@@ -52,6 +57,7 @@ kosmos_entity EntityObject::view() const {
   out.boxes = boxes.data();
   out.box_count = boxes.size();
   out.phrase_score = phrase_score;
+  out.found_score = found_score;
   return out;
 }
 
@@ -81,8 +87,6 @@ std::shared_ptr<ResultObject> make_result(AnswerReply reply, const ModelObject& 
   r->token_ids = std::move(reply.generation.ids);
   r->logprobs = std::move(reply.generation.logprobs);
   r->notes = std::move(reply.notes);
-  if (!frame.untrained.empty()) r->notes.push_back(frame.untrained);
-  if (frame.expects_object && r->entities.empty()) r->notes.push_back("the model gave no box for the phrase");
   for (const std::string& note : r->notes) r->note_texts.push_back(note.c_str());
 
   kosmos_result_info& info = r->info;

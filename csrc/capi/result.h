@@ -11,8 +11,6 @@ namespace ke::capi {
 struct Frame {
   int32_t width = 0, height = 0;  // of the picture that boxes refer to; 0: there is none
   std::optional<kosmos_box> seen_box;
-  bool expects_object = false;  // an answer without a box is worth a note
-  std::string untrained;        // a note, or ""
 };
 
 std::shared_ptr<ResultObject> make_result(AnswerReply reply, const ModelObject& model, const Frame& frame,

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "base/error.h"
 #include "capi/handles.h"
@@ -85,6 +86,21 @@ template <class T>
 T required_struct(const T* given, const char* name) {
   KE_CHECK(given != nullptr, InvalidRequest, name, ": expected a struct, got NULL");
   return read_struct(given, name);
+}
+
+// An array of such structs, all of the first one's struct_size, which is also the distance between them.
+template <class T>
+std::vector<T> read_array(const T* first, size_t count, const std::string& name) {
+  std::vector<T> out;
+  const char* at = reinterpret_cast<const char*>(first);
+  for (size_t i = 0; i < count; i++) {
+    const std::string label = concat(name, "[", i, "]");
+    const T* given = reinterpret_cast<const T*>(at + i * first->struct_size);
+    KE_CHECK(given->struct_size == first->struct_size, InvalidRequest, label, ".struct_size: expected ",
+             first->struct_size, " as in the first, got ", given->struct_size);
+    out.push_back(read_struct(given, label.c_str()));
+  }
+  return out;
 }
 
 // Fills what the caller knows; what this library does not know becomes 0.

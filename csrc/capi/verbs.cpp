@@ -1,7 +1,7 @@
 // The functions of the C interface that answer.
 #include "base/limits.h"
 #include "capi/request.h"
-#include "tasks/trained.h"
+#include "tasks/plan.h"
 
 namespace ke::capi {
 namespace {
@@ -31,24 +31,26 @@ class SegmentReader {
 
   void add(const kosmos_segment& given, size_t number) {
     const std::string name = concat("segments[", number, "]");
-    Segment s;
+    PlanSegment s;
     switch (given.kind) {
       case KOSMOS_SEGMENT_TEXT:
       case KOSMOS_SEGMENT_RAW_TEXT:
-        s.kind = given.kind == KOSMOS_SEGMENT_TEXT ? Segment::Kind::Text : Segment::Kind::Tags;
+        s.kind = given.kind == KOSMOS_SEGMENT_TEXT ? PlanSegment::Kind::Text : PlanSegment::Kind::Tags;
         s.text = given_text(name.c_str(), given.text);
         break;
       case KOSMOS_SEGMENT_IMAGE: {
         const std::shared_ptr<ImageObject> image = image_of(given.image, model_, name.c_str());
-        s.kind = Segment::Kind::Image;
-        s.image = image->embedding;
+        s.kind = PlanSegment::Kind::Image;
+        s.place = images.size();
+        images.push_back(image->embedding);
         frame.width = image->width;
         frame.height = image->height;
         break;
       }
       case KOSMOS_SEGMENT_BOXES:
-        s.kind = Segment::Kind::Boxes;
-        s.cells = cells(given, name);
+        s.kind = PlanSegment::Kind::Boxes;
+        s.place = boxes.size();
+        boxes.push_back(cells(given, name));
         break;
       default:
         fail(ErrorCode::InvalidRequest, name, ".kind: expected KOSMOS_SEGMENT_*, got ", given.kind);
@@ -56,40 +58,25 @@ class SegmentReader {
     segments.push_back(std::move(s));
   }
 
-  std::vector<Segment> segments;
+  std::vector<PlanSegment> segments;
+  std::vector<ImageHandle> images;
+  std::vector<Cells> boxes;
   Frame frame;
 
  private:
-  std::vector<std::pair<int32_t, int32_t>> cells(const kosmos_segment& given, const std::string& name) const {
+  Cells cells(const kosmos_segment& given, const std::string& name) const {
     KE_CHECK(given.boxes != nullptr && given.box_count >= 1 && given.box_count <= limits::kMaxBoxes, InvalidRequest,
              name, ": expected 1..", limits::kMaxBoxes, " boxes, got ", given.boxes ? concat(given.box_count) : "NULL");
     KE_CHECK(model_.about().grounding, InvalidRequest, name, ": ", kNoGrounding);
-    const char* at = reinterpret_cast<const char*>(given.boxes);
-    const size_t size = given.boxes->struct_size;
-    std::vector<std::pair<int32_t, int32_t>> out;
-    for (size_t i = 0; i < given.box_count; i++) {
-      const std::string label = concat(name, ".boxes[", i, "]");
-      const auto* region = reinterpret_cast<const kosmos_region*>(at + i * size);
-      KE_CHECK(region->struct_size == size, InvalidRequest, label, ".struct_size: expected ", size,
-               " as in the first, got ", region->struct_size);
-      out.push_back(cells_of(read_struct(region, label.c_str()), frame.width, frame.height, model_.info.location_bins,
-                             label.c_str()));
-    }
+    Cells out;
+    for (const kosmos_region& region : read_array(given.boxes, given.box_count, name + ".boxes"))
+      out.push_back(cells_of(region, frame.width, frame.height, model_.info.location_bins,
+                             concat(name, ".boxes[", out.size(), "]").c_str()));
     return out;
   }
 
   const ModelObject& model_;
 };
-
-// A picture with the words of another verb, or a question alone, is that verb's kind of request.
-std::string_view kind_of(const ModelObject& m, const std::vector<Segment>& segments) {
-  const auto is_text = [](const Segment& s) { return s.kind == Segment::Kind::Text || s.kind == Segment::Kind::Tags; };
-  const bool picture = segments.size() == 2 && segments[0].kind == Segment::Kind::Image;
-  std::string_view kind;
-  if ((picture || segments.size() == 1) && is_text(segments.back()))
-    kind = kind_of_words(m.about().prompts, segments.back().text, picture);
-  return kind.empty() ? "generate" : kind;
-}
 
 }  // namespace
 }  // namespace ke::capi
@@ -135,21 +122,16 @@ kosmos_status kosmos_generate(const kosmos_model* model, const kosmos_segment* s
   return guarded_new(result, error, "result", [&] {
     const std::shared_ptr<ModelObject> m = model_of(model);
     const kosmos_options o = read_struct(options, "kosmos_options");
-    CheckedOptions checked = check_options(o, Verb{.takes_choices = true, .grammar = false}, *m);
+    Prepared prepared{o, check_options(o, nullptr, *m), {}};
     KE_CHECK(segments != nullptr && segment_count >= 1 && segment_count <= limits::kMaxSegments, InvalidRequest,
              "segments: expected 1..", limits::kMaxSegments, ", got ", segments ? concat(segment_count) : "NULL");
-    const char* at = reinterpret_cast<const char*>(segments);
-    const size_t size = segments->struct_size;
     SegmentReader reader(*m);
-    for (size_t i = 0; i < segment_count; i++) {
-      const auto* segment = reinterpret_cast<const kosmos_segment*>(at + i * size);
-      KE_CHECK(segment->struct_size == size, InvalidRequest, "segments[", i, "].struct_size: expected ", size,
-               " as in the first, got ", segment->struct_size);
-      reader.add(read_struct(segment, "kosmos_segment"), i);
-    }
-    reader.frame.untrained = note_untrained(*m, {kind_of(*m, reader.segments)});
-    Prepared prepared{o, std::move(checked.request), reader.frame};
-    prepared.request.segments = std::move(reader.segments);
+    size_t number = 0;
+    for (const kosmos_segment& segment : read_array(segments, segment_count, "segments")) reader.add(segment, number++);
+    Plan plan = plan_sequence(m->about(), std::move(reader.segments));
+    prepared.frame = reader.frame;
+    prepared.request.segments = filled(std::move(plan.segments), reader.images, reader.boxes);
+    prepared.request.notes = std::move(plan.notes);
     return answer(*m, prepared);
   });
 }

@@ -80,17 +80,16 @@ std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const Ima
   return e;
 }
 
-Generation Engine::generate(const std::vector<Segment>& segments, const GenerateParams& params, const OnToken& on_token,
+Prompt Engine::prompt(const std::vector<Segment>& segments) const {
+  return build_prompt(*model_, *tokenizer_, segments);
+}
+
+Generation Engine::generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
                             const CancelToken* cancel) const {
-  return ke::generate(*model_, *tokenizer_, build_prompt(*model_, *tokenizer_, segments), params, on_token, cancel);
+  return ke::generate(*model_, *tokenizer_, prompt, params, on_token, cancel);
 }
 
-std::vector<int32_t> Engine::prompt_ids(const std::vector<Segment>& segments) const {
-  return build_prompt(*model_, *tokenizer_, segments).ids;
-}
-
-std::vector<float> Engine::logits(const std::vector<Segment>& segments, const CancelToken* cancel) const {
-  const Prompt prompt = build_prompt(*model_, *tokenizer_, segments);
+std::vector<float> Engine::logits(const Prompt& prompt, const CancelToken* cancel) const {
   check_context(*model_, prompt.ids.size(), 0);
   const std::unique_ptr<KvCache> cache = model_->new_cache(static_cast<int64_t>(prompt.ids.size()));
   std::vector<InputRow> rows;

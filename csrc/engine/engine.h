@@ -53,15 +53,15 @@ class Engine {
                                                         bool keep = false) const;
   // An embedding again from its saved values; InvalidRequest where these are not as many, or not finite.
   std::shared_ptr<const ImageEmbedding> restore_image(std::vector<float> values, bool keep) const;
-  Generation generate(const std::vector<Segment>& segments, const GenerateParams& params, const OnToken& on_token,
+  // The segments as token ids and images: to be made once per call, and then handed on. InvalidRequest.
+  Prompt prompt(const std::vector<Segment>& segments) const;
+  Generation generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without pictures.
-  Scoring score(const std::vector<Segment>& segments, const std::vector<std::vector<Segment>>& continuations,
+  Scoring score(const Prompt& prompt, const std::vector<std::vector<Segment>>& continuations,
                 const CancelToken* cancel) const;
-  // The token ids of a prompt, <s> and image slots included.
-  std::vector<int32_t> prompt_ids(const std::vector<Segment>& segments) const;
   // (positions, vocab) for every position of the prompt.
-  std::vector<float> logits(const std::vector<Segment>& segments, const CancelToken* cancel) const;
+  std::vector<float> logits(const Prompt& prompt, const CancelToken* cancel) const;
 
  private:
   static std::shared_ptr<Engine> load_named(const std::string& path, const LoadOptions& options);

@@ -26,7 +26,7 @@ std::vector<Scored> tokens_of(const Engine& engine, const std::vector<std::vecto
     Scored s;
     for (const Segment& segment : continuations[i])
       KE_CHECK(segment.kind != Segment::Kind::Image, InvalidRequest, "continuation ", i, " holds a picture");
-    s.ids = continuations[i].empty() ? std::vector<int32_t>{} : engine.prompt_ids(continuations[i]);
+    s.ids = continuations[i].empty() ? std::vector<int32_t>{} : engine.prompt(continuations[i]).ids;
     KE_CHECK(s.ids.size() > static_cast<size_t>(begin), InvalidRequest, "continuation ", i, " has no tokens");
     s.ids.erase(s.ids.begin(), s.ids.begin() + begin);
     texts.push_back(std::move(s));
@@ -36,10 +36,9 @@ std::vector<Scored> tokens_of(const Engine& engine, const std::vector<std::vecto
 
 }  // namespace
 
-Scoring Engine::score(const std::vector<Segment>& segments, const std::vector<std::vector<Segment>>& continuations,
+Scoring Engine::score(const Prompt& prompt, const std::vector<std::vector<Segment>>& continuations,
                       const CancelToken* cancel) const {
   KE_CHECK(!continuations.empty(), InvalidRequest, "there is nothing to score: expected at least one continuation");
-  const Prompt prompt = build_prompt(*model_, *tokenizer_, segments);
   const int64_t n = static_cast<int64_t>(prompt.ids.size());
   const size_t vocab = static_cast<size_t>(model_->info().vocab);
   Scoring out;

@@ -1,6 +1,8 @@
 // Token ids of an answer -> text, entities with scores, and stream events. The parsing itself is text/answer_text.h.
 #pragma once
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -29,6 +31,12 @@ struct AnswerEntity {
   std::vector<AnswerBox> boxes;
   double score;         // of all its location tokens
   double phrase_score;  // exp(sum ln p) of the tokens inside <phrase>; NaN where not all of them are of the answer
+  double found_score = std::numeric_limits<double>::quiet_NaN();  // p that boxes follow the caller's phrase; else NaN
+
+  // What min_score looks at; NaN: unknown.
+  double sureness() const { return std::isnan(phrase_score) ? found_score : phrase_score; }
+  // Whether it is kept; one whose sureness is unknown is.
+  bool reaches(double min_score) const { return !(sureness() < min_score); }
 };
 
 struct Answer {

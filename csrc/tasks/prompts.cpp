@@ -1,6 +1,7 @@
 #include "tasks/prompts.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/error.h"
 #include "text/utf8.h"
@@ -15,7 +16,7 @@ bool is_blank(std::string_view text) {
   return true;
 }
 
-Segment image_segment(EncodedPicture image) {
+Segment image_segment(ImageHandle image) {
   Segment s;
   s.kind = Segment::Kind::Image;
   s.image = std::move(image);
@@ -34,17 +35,6 @@ size_t tag_length(std::string_view text, size_t at) {
   return 0;
 }
 
-Segment text_segment(Segment::Kind kind, std::string text) {
-  Segment s;
-  s.kind = kind;
-  s.text = std::move(text);
-  return s;
-}
-
-void need_grounding(const ModelInfo& model, const char* what) {
-  KE_CHECK(model.grounding, InvalidRequest, what, ": ", kNoGrounding);
-}
-
 // The first string of the text that would be a tag in raw text; empty where there is none.
 std::string first_tag(const Tokenizer& tokenizer, std::string_view text) {
   if (text.find('<') == std::string_view::npos) return {};
@@ -53,84 +43,43 @@ std::string first_tag(const Tokenizer& tokenizer, std::string_view text) {
   return {};
 }
 
-std::vector<Segment> begin(const ModelInfo& model, EncodedPicture image, bool ground) {
-  if (ground) need_grounding(model, "ground");
-  std::vector<Segment> out{image_segment(std::move(image))};
-  if (ground) append_format(model.prompts.grounding, {}, out);
-  return out;
-}
-
 }  // namespace
 
-void append_format(std::string_view format, const PromptValues& values, std::vector<Segment>& out) {
+void append_format(std::string_view format, const PromptValues& values, std::vector<PlanSegment>& out) {
+  using Kind = PlanSegment::Kind;
   const size_t first = out.size();
   std::string run;
   const auto flush = [&] {
-    if (!is_blank(run)) out.push_back(text_segment(Segment::Kind::Text, run));
+    if (!is_blank(run)) out.push_back({.kind = Kind::Text, .text = run});
     run.clear();
   };
-  const auto is_place = [&](size_t at, std::string_view name) { return format.substr(at, name.size()) == name; };
-  constexpr std::string_view kQuestion = "{question}", kPhrase = "{phrase}", kBoxes = "{boxes}";
+  const std::pair<std::string_view, std::string_view> places[] = {
+      {"{question}", values.question}, {"{phrase}", values.phrase}, {"{answer}", values.answer}};
+  constexpr std::string_view kBoxes = "{boxes}";
   for (size_t at = 0; at < format.size();) {
-    if (const size_t tag = format[at] == '<' ? tag_length(format, at) : 0; tag > 0) {
+    const std::string_view rest = format.substr(at);
+    if (const size_t tag = rest[0] == '<' ? tag_length(format, at) : 0; tag > 0) {
       flush();
-      if (out.size() > first && out.back().kind == Segment::Kind::Tags) {
-        out.back().text += format.substr(at, tag);
+      if (out.size() > first && out.back().kind == Kind::Tags) {
+        out.back().text += rest.substr(0, tag);
       } else {
-        out.push_back(text_segment(Segment::Kind::Tags, std::string(format.substr(at, tag))));
+        out.push_back({.kind = Kind::Tags, .text = std::string(rest.substr(0, tag))});
       }
       at += tag;
-    } else if (is_place(at, kQuestion)) {
-      run += values.question;
-      at += kQuestion.size();
-    } else if (is_place(at, kPhrase)) {
-      run += values.phrase;
-      at += kPhrase.size();
-    } else if (is_place(at, kBoxes)) {
+    } else if (rest.starts_with(kBoxes)) {
       flush();
-      Segment s;
-      s.kind = Segment::Kind::Boxes;
-      s.cells = values.cells;
-      out.push_back(std::move(s));
+      out.push_back({.kind = Kind::Boxes, .place = values.place});
       at += kBoxes.size();
+    } else if (const auto* found = std::find_if(std::begin(places), std::end(places),
+                                                [&](const auto& p) { return rest.starts_with(p.first); });
+               found != std::end(places)) {
+      run += found->second;
+      at += found->first.size();
     } else {
       run += format[at++];
     }
   }
   flush();
-}
-
-std::vector<Segment> caption_prompt(const ModelInfo& model, EncodedPicture image, bool detailed, bool ground) {
-  std::vector<Segment> out = begin(model, std::move(image), ground);
-  out.push_back(text_segment(Segment::Kind::Text, detailed ? model.prompts.caption_detailed : model.prompts.caption));
-  return out;
-}
-
-std::vector<Segment> ground_prompt(const ModelInfo& model, EncodedPicture image, std::string_view words) {
-  std::vector<Segment> out = begin(model, std::move(image), true);
-  out.push_back(text_segment(Segment::Kind::Text, words.empty() ? model.prompts.caption : std::string(words)));
-  return out;
-}
-
-std::vector<Segment> locate_prompt(const ModelInfo& model, EncodedPicture image, std::string_view phrase) {
-  need_grounding(model, "locate");
-  std::vector<Segment> out = begin(model, std::move(image), true);
-  append_format(model.prompts.locate, {.question = {}, .phrase = phrase, .cells = {}}, out);
-  return out;
-}
-
-std::vector<Segment> describe_prompt(const ModelInfo& model, EncodedPicture image, std::pair<int32_t, int32_t> cells,
-                                     bool ground) {
-  need_grounding(model, "describe");
-  std::vector<Segment> out = begin(model, std::move(image), ground);
-  append_format(model.prompts.describe, {.question = {}, .phrase = {}, .cells = {cells}}, out);
-  return out;
-}
-
-std::vector<Segment> ask_prompt(const ModelInfo& model, EncodedPicture image, std::string_view question, bool ground) {
-  std::vector<Segment> out = begin(model, std::move(image), ground);
-  append_format(model.prompts.question, {.question = question, .phrase = {}, .cells = {}}, out);
-  return out;
 }
 
 std::vector<std::string> tag_notes(const Tokenizer& tokenizer, const std::vector<std::string>& texts,

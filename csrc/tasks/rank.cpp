@@ -78,7 +78,7 @@ Ranking rank_texts(const Engine& engine, const RankRequest& request, const Cance
     plain.push_back(text + after);
     continuations.push_back({text_segment(plain.back())});
   }
-  Scoring scoring = engine.score(prompt, continuations, cancel);
+  Scoring scoring = engine.score(engine.prompt(prompt), continuations, cancel);
   Ranking out;
   out.reused = scoring.reused;
   for (const Scored& s : scoring.continuations) out.tokens += s.ids.size();

@@ -1,10 +1,18 @@
 #include "tasks/run.h"
 
+#include <algorithm>
+#include <iomanip>
+#include <locale>
+
 #include "base/error.h"
+#include "format/utf8.h"
 #include "tasks/prompts.h"
 
 namespace ke {
 namespace {
+
+constexpr float kUnasked = std::numeric_limits<float>::quiet_NaN();
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 std::vector<std::string> notes_about(const Tokenizer& tokenizer, const AnswerRequest& request) {
   std::vector<std::string> texts;
@@ -13,20 +21,31 @@ std::vector<std::string> notes_about(const Tokenizer& tokenizer, const AnswerReq
   return tag_notes(tokenizer, texts, request.stop);
 }
 
+std::string left_out(const AnswerEntity& e, double min_score) {
+  std::ostringstream out;
+  out.imbue(std::locale::classic());
+  out << quoted(e.phrase) << " left out: its score " << std::fixed << std::setprecision(3) << e.sureness();
+  out << std::defaultfloat << std::setprecision(6) << " is below min_score " << min_score;
+  return out.str();
+}
+
 }  // namespace
 
-AnswerRun::AnswerRun(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher)
+AnswerRun::AnswerRun(const Engine& engine, AnswerRequest request, AnswerWatcher watcher)
     : info_(engine.model().info()),
-      request_(request),
-      watcher_(watcher),
+      request_(std::move(request)),
+      watcher_(std::move(watcher)),
+      params_(request_.params),
       tokenizer_(engine.tokenizer()),
       reader_(*tokenizer_, *info_.answers),
-      kept_(kept_ids(info_, engine.prompt_ids(request.segments), request.keep_prompt, !request.params.choices.empty())),
-      stream_(reader_, kept_, request.stop),
-      notes_(notes_about(*tokenizer_, request)) {
-  KE_CHECK(!request.one_object || info_.grounding, InvalidRequest, kNoGrounding);
-  if (!request.params.choices.empty())
-    reader_.check_choices(kept_, request.params.choices, request.stop, request.params.max_tokens);
+      prompt_(engine.prompt(request_.segments)),
+      kept_(kept_ids(info_, prompt_.ids, request_.keep_prompt, !params_.choices.empty())),
+      stream_(reader_, kept_, request_.stop),
+      found_score_(kUnknown) {
+  KE_CHECK(!request_.one_object || info_.grounding, InvalidRequest, kNoGrounding);
+  params_.logprobs |= request_.one_object;  // found_score is the first token's
+  if (!params_.choices.empty() && !kept_.empty())
+    reader_.check_choices(kept_, params_.choices, request_.stop, params_.max_tokens);
 }
 
 OnToken AnswerRun::on_token() {
@@ -34,43 +53,68 @@ OnToken AnswerRun::on_token() {
   return [this](int32_t id, float logprob) { return take(id, logprob); };
 }
 
+// Whether the caller wants the log-probability of this token.
+bool AnswerRun::is_asked_for(int32_t id, std::span<const int32_t> before) const {
+  return request_.params.logprobs || !request_.one_object || info_.grounding->is_scored(id, before);
+}
+
 bool AnswerRun::take(int32_t id, float logprob) {
-  ++tokens_;
-  if (watcher_.on_token && !watcher_.on_token(id, logprob)) stopped_ = true;
+  if (ids_.empty() && request_.one_object) found_score_ = std::min(1.0, std::exp(double{logprob}));
+  if (watcher_.on_token && !watcher_.on_token(id, is_asked_for(id, ids_) ? logprob : kUnasked)) stopped_ = true;
+  ids_.push_back(id);
   met_stop_ = stream_.push(id, logprob);
   if (met_stop_ || stopped_) return false;
   if (watcher_.on_event) hand_out(stream_.events());
   if (stopped_) return false;
   if (!request_.one_object) return true;
   const Grounding& g = *info_.grounding;
-  return id != g.object_end && (tokens_ > 1 || id == g.object_begin);
+  return id != g.object_end && (ids_.size() > 1 || id == g.object_begin);
 }
 
-void AnswerRun::hand_out(const std::vector<AnswerEvent>& events) {
-  for (const AnswerEvent& event : events)
+void AnswerRun::hand_out(std::vector<AnswerEvent> events) {
+  for (AnswerEvent& event : events) {
+    if (AnswerEntity* entity = std::get_if<AnswerEntity>(&event)) {
+      if (entities_++ == 0) entity->found_score = found_score_;
+      if (!entity->reaches(request_.min_score)) continue;
+    }
     if (!stopped_ && watcher_.on_event && !watcher_.on_event(event)) stopped_ = true;
+  }
+}
+
+void AnswerRun::leave_out_unsure(AnswerReply& reply) const {
+  std::erase_if(reply.answer.entities, [&](const AnswerEntity& e) {
+    if (e.reaches(request_.min_score)) return false;
+    reply.notes.push_back(left_out(e, request_.min_score));
+    return true;
+  });
 }
 
 AnswerReply AnswerRun::finish(Generation generation) {
   AnswerReply out;
   out.generation = std::move(generation);
-  const Generation& g = out.generation;
+  Generation& g = out.generation;
   out.answer = reader_.read(kept_, g.ids, g.logprobs, request_.stop);
-  if (request_.one_object && out.answer.entities.empty())  // the token that showed that no box begins says nothing more
-    out.answer.text = reader_.read(kept_, {}, {}).text;
-  hand_out(stream_.finish(out.answer));
+  out.notes = notes_about(*tokenizer_, request_);
+  out.notes.insert(out.notes.end(), request_.notes.begin(), request_.notes.end());
+  if (request_.one_object && out.answer.entities.empty()) {
+    out.answer.text = reader_.read(kept_, {}, {}).text;  // the token that showed that no box begins says nothing more
+    out.notes.push_back("the model gave no box for the phrase");
+  }
+  if (!out.answer.entities.empty()) out.answer.entities[0].found_score = found_score_;
+  if (watcher_.on_event) hand_out(stream_.finish(out.answer));
+  leave_out_unsure(out);
+  for (size_t i = 0; i < g.ids.size(); i++)
+    if (!is_asked_for(g.ids[i], std::span(g.ids).first(i))) g.logprobs[i] = kUnasked;
   out.reason = stopped_              ? FinishReason::Callback
                : met_stop_           ? FinishReason::StopString
                : request_.one_object ? FinishReason::Eos
                                      : g.reason;
-  out.notes = std::move(notes_);
   return out;
 }
 
-AnswerReply run_answer(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher,
-                       const CancelToken* cancel) {
-  AnswerRun run(engine, request, watcher);
-  return run.finish(engine.generate(request.segments, request.params, run.on_token(), cancel));
+AnswerReply run_answer(const Engine& engine, AnswerRequest request, AnswerWatcher watcher, const CancelToken* cancel) {
+  AnswerRun run(engine, std::move(request), std::move(watcher));
+  return run.finish(engine.generate(run.prompt(), run.params(), run.on_token(), cancel));
 }
 
 }  // namespace ke

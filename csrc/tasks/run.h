@@ -11,17 +11,23 @@ namespace ke {
 
 struct AnswerRequest {
   std::vector<Segment> segments;
-  GenerateParams params;          // its own stop texts, which look at the text with tags, stay empty
+  // Its own stop texts, which look at the text with tags, stay empty. Choices: AnswerReader::check_choices must have
+  // passed them behind no words of the prompt.
+  GenerateParams params;
   std::vector<std::string> stop;  // watched for in the text without tags
   bool keep_prompt = false;       // the text begins with the prompt's words
-  bool one_object = false;        // the answer is over when the first box list closes, or when none begins
+  // The prompt ends in the caller's phrase: the answer is over when the first box list closes, or when none begins, and
+  // its first token says how likely it was that boxes follow (AnswerEntity::found_score).
+  bool one_object = false;
+  double min_score = 0;            // entities of less sureness are left out, with a note
+  std::vector<std::string> notes;  // what should be known about the request, for AnswerReply::notes
 };
 
 struct AnswerReply {
   Generation generation;
   Answer answer;
   FinishReason reason = FinishReason::Length;
-  std::vector<std::string> notes;  // what should be known about the request
+  std::vector<std::string> notes;  // what should be known about the request and the answer
 };
 
 // Called on the calling thread; returning false ends the answer, which is then read as it is (FinishReason::Callback).
@@ -33,10 +39,13 @@ struct AnswerWatcher {
 // One answer from its request to its reply, whoever computes the tokens. Not copied or moved: on_token() refers to it.
 class AnswerRun {
  public:
-  // Engine, request and watcher must outlive it. InvalidRequest, ContextTooLong.
-  AnswerRun(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher);
+  // The engine must outlive it. InvalidRequest.
+  AnswerRun(const Engine& engine, AnswerRequest request, AnswerWatcher watcher);
   AnswerRun(const AnswerRun&) = delete;
 
+  // What is to be computed: the prompt, read from the request's segments once, and its parameters.
+  const Prompt& prompt() const { return prompt_; }
+  const GenerateParams& params() const { return params_; }
   // To be called with every token; empty where nobody looks at single tokens.
   OnToken on_token();
   // Reads the whole answer and hands out what the watcher has not got yet.
@@ -44,22 +53,26 @@ class AnswerRun {
 
  private:
   bool take(int32_t id, float logprob);
-  void hand_out(const std::vector<AnswerEvent>& events);
+  bool is_asked_for(int32_t id, std::span<const int32_t> before) const;
+  void hand_out(std::vector<AnswerEvent> events);
+  void leave_out_unsure(AnswerReply& reply) const;
 
   const ModelInfo& info_;
-  const AnswerRequest& request_;
-  const AnswerWatcher& watcher_;
+  const AnswerRequest request_;
+  const AnswerWatcher watcher_;
+  GenerateParams params_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   AnswerReader reader_;
+  Prompt prompt_;
   std::vector<int32_t> kept_;
   AnswerStream stream_;
-  std::vector<std::string> notes_;
-  size_t tokens_ = 0;
+  std::vector<int32_t> ids_;  // of the answer so far
+  double found_score_;        // of its first token
+  size_t entities_ = 0;       // handed out
   bool met_stop_ = false, stopped_ = false;
 };
 
 // InvalidRequest, ModelCorrupt, ContextTooLong, Cancelled.
-AnswerReply run_answer(const Engine& engine, const AnswerRequest& request, const AnswerWatcher& watcher,
-                       const CancelToken* cancel);
+AnswerReply run_answer(const Engine& engine, AnswerRequest request, AnswerWatcher watcher, const CancelToken* cancel);
 
 }  // namespace ke

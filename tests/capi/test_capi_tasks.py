@@ -59,7 +59,7 @@ def same(c: dict, result) -> None:
         assert phrase == entity.phrase and len(boxes) == len(entity.boxes)
         if 0 <= entity.span[0] <= entity.span[1] <= len(result.text):
             assert span == entity.span
-        expected = [math.nan if v is None else v for v in (entity.score, entity.phrase_score)]
+        expected = [math.nan if v is None else v for v in (entity.score, entity.phrase_score, entity.found_score)]
         assert list(scores) == pytest.approx(expected, nan_ok=True)
         for (fractions, pixels, cells, score, valid), box in zip(boxes, entity.boxes, strict=True):
             assert (fractions, cells, valid) == (box.normalized, box.cells, box.valid)

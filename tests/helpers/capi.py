@@ -63,6 +63,10 @@ class ModelInfo(Sized):
         ("preprocessing", c_char_p),
         ("tasks", POINTER(c_char_p)),
         ("task_count", c_size_t),
+        *(
+            (f"prompt_{name}", c_char_p)
+            for name in ("caption", "caption_detailed", "question", "locate", "describe", "grounding")
+        ),
     )
 
 
@@ -106,6 +110,7 @@ class Entity(Sized):
         ("boxes", POINTER(Box)),
         ("box_count", c_size_t),
         ("phrase_score", c_double),
+        ("found_score", c_double),
     )
 
 
@@ -118,6 +123,16 @@ class Event(Sized):
         ("text_length", c_size_t),
         ("entity", POINTER(Entity)),
     )
+
+
+class Region(Sized):
+    _fields_ = fields(
+        *((name, c_double) for name in ("x1", "y1", "x2", "y2")), ("unit", c_int32), ("reserved", c_int32)
+    )
+
+
+class Example(Sized):
+    _fields_ = fields(("image", c_void_p), ("text", c_char_p), ("region", POINTER(Region)), ("answer", c_char_p))
 
 
 OnEvent = CFUNCTYPE(c_int32, POINTER(Event), c_void_p)
@@ -142,12 +157,10 @@ class Options(Sized):
         ("on_abort", Abort),
         ("on_event", OnEvent),
         ("user", c_void_p),
-    )
-
-
-class Region(Sized):
-    _fields_ = fields(
-        *((name, c_double) for name in ("x1", "y1", "x2", "y2")), ("unit", c_int32), ("reserved", c_int32)
+        ("examples", POINTER(Example)),
+        ("example_count", c_size_t),
+        ("min_score", c_double),
+        ("template_text", c_char_p),
     )
 
 
@@ -255,6 +268,7 @@ STRUCTS = {
     "event": Event,
     "options": Options,
     "region": Region,
+    "example": Example,
     "segment": Segment,
     "request": Request,
     "batch_options": BatchOptions,
@@ -382,7 +396,7 @@ def read(result: c_void_p) -> dict:
             ((b.x1, b.y1, b.x2, b.y2), (b.px1, b.py1, b.px2, b.py2), tuple(b.cells), b.score, bool(b.valid))
             for b in entity.boxes[: entity.box_count]
         ]
-        entities.append((phrase, span, (entity.score, entity.phrase_score), boxes))
+        entities.append((phrase, span, (entity.score, entity.phrase_score, entity.found_score), boxes))
     out = {
         "text": text.decode(),
         "entities": entities,

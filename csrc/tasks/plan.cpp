@@ -1,0 +1,232 @@
+#include "tasks/plan.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "tasks/prompts.h"
+#include "tasks/trained.h"
+
+namespace ke {
+namespace {
+
+using Kind = PlanSegment::Kind;
+
+constexpr std::array kVerbs = {
+    VerbTraits{.verb = Verb::Caption,
+               .name = "caption",
+               .takes_ground = true,
+               .takes_detailed = true,
+               .takes_examples = true,
+               .takes_template = true},
+    VerbTraits{.verb = Verb::Ground, .name = "ground", .text = "prompt"},
+    VerbTraits{.verb = Verb::Locate,
+               .name = "locate",
+               .text = "phrase",
+               .place = "{phrase}",
+               .needs_text = true,
+               .takes_template = true,
+               .takes_lead_in = false},
+    VerbTraits{.verb = Verb::Describe,
+               .name = "describe",
+               .place = "{boxes}",
+               .takes_box = true,
+               .takes_ground = true,
+               .ground = true,
+               .takes_examples = true,
+               .takes_template = true},
+    VerbTraits{.verb = Verb::Ask,
+               .name = "ask",
+               .text = "question",
+               .place = "{question}",
+               .needs_text = true,
+               .takes_ground = true,
+               .takes_choices = true,
+               .takes_examples = true,
+               .takes_template = true},
+};
+
+void need_grounding(const ModelInfo& model, std::string_view what) {
+  KE_CHECK(model.grounding, InvalidRequest, what, ": ", kNoGrounding);
+}
+
+const std::string& format_of(const ModelInfo& model, const VerbRequest& r) {
+  if (r.format) return *r.format;
+  switch (r.verb) {
+    case Verb::Caption:
+    case Verb::Ground:
+      return r.detailed ? model.prompts.caption_detailed : model.prompts.caption;
+    case Verb::Locate:
+      return model.prompts.locate;
+    case Verb::Describe:
+      return model.prompts.describe;
+    case Verb::Ask:
+      return model.prompts.question;
+  }
+  KE_ASSERT(false);
+}
+
+size_t count_of(std::string_view place, std::string_view text) {
+  size_t count = 0;
+  for (size_t at = 0; (at = text.find(place, at)) != std::string_view::npos; at += place.size()) ++count;
+  return count;
+}
+
+// The caller's own format has the verb's place, once, and no other.
+void check_format(const VerbTraits& traits, std::string_view format) {
+  check_words("template", format);
+  for (const std::string_view place : {"{question}", "{phrase}", "{boxes}", "{answer}"}) {
+    const size_t wanted = place == traits.place ? 1 : 0;
+    KE_CHECK(count_of(place, format) == wanted, InvalidRequest, "template: expected ",
+             wanted == 1 ? "exactly one " : "no ", place, ", got '", format, "'");
+  }
+}
+
+void check_request(const ModelInfo& model, const VerbTraits& traits, const VerbRequest& r) {
+  if (r.verb == Verb::Locate || r.verb == Verb::Describe) need_grounding(model, traits.name);
+  if (r.ground || r.verb == Verb::Ground) need_grounding(model, "ground");
+  KE_CHECK(!r.ground || traits.takes_ground, InvalidRequest, "ground: ", traits.name, " does not take it");
+  KE_CHECK(!r.choices || traits.takes_choices, InvalidRequest, "choices: ", traits.name, " does not take them");
+  KE_CHECK(!r.choices || !r.ground, InvalidRequest,
+           "choices and ground contradict each other: an answer from a list has no boxes");
+  KE_CHECK(!r.text || !traits.text.empty(), InvalidRequest, "text: ", traits.name, " does not take one");
+  KE_CHECK(r.text || !traits.needs_text, InvalidRequest, traits.text, ": expected a text, got none");
+  if (r.text) check_words(traits.text, *r.text);
+  KE_CHECK(!r.format || traits.takes_template, InvalidRequest, "template: ", traits.name, " does not take one");
+  if (r.format) check_format(traits, *r.format);
+  KE_CHECK(r.examples.empty() || traits.takes_examples, InvalidRequest, "examples: ", traits.name,
+           " does not take them");
+  KE_CHECK(r.examples.size() <= limits::kMaxExamples, InvalidRequest, "examples: expected at most ",
+           limits::kMaxExamples, ", got ", r.examples.size());
+  for (size_t i = 0; i < r.examples.size(); i++) {
+    const std::string name = concat("examples[", i, "]");
+    if (r.verb == Verb::Ask) check_words(name, r.examples[i].text);
+    check_words(name, r.examples[i].answer);
+  }
+}
+
+// Which kinds of requests it is (tasks/trained.h).
+std::vector<std::string_view> kinds_of(const ModelInfo& model, const VerbRequest& r) {
+  const auto words = [&](std::string_view text) {
+    const std::string_view kind = kind_of_words(model.prompts, text, true);
+    return kind.empty() ? "prompt" : kind;
+  };
+  std::vector<std::string_view> kinds;
+  switch (r.verb) {
+    case Verb::Caption:
+      kinds.push_back(r.format ? words(*r.format) : r.detailed ? "caption_long" : "caption");
+      break;
+    case Verb::Ground:
+      kinds.push_back(words(r.text ? *r.text : model.prompts.caption));
+      break;
+    case Verb::Locate:
+      kinds.push_back("locate");
+      break;
+    case Verb::Describe:
+      kinds.push_back(r.ground ? "describe" : "describe_plain");
+      break;
+    case Verb::Ask:
+      kinds.push_back(r.ground ? "ask_boxes" : "ask");
+      break;
+  }
+  if (r.format && r.verb != Verb::Caption) kinds.push_back("prompt");
+  if (!r.examples.empty()) kinds.push_back("examples");
+  return kinds;
+}
+
+void add_note(const ModelInfo& model, const std::vector<std::string_view>& kinds, Plan& plan) {
+  std::string note = untrained_note(model.name, model.trained_tasks, kinds);
+  if (!note.empty()) plan.notes.push_back(std::move(note));
+}
+
+void append_text(std::string text, std::vector<PlanSegment>& out) {
+  out.push_back({.kind = Kind::Text, .text = std::move(text)});
+}
+
+}  // namespace
+
+const VerbTraits& traits_of(Verb verb) { return kVerbs[static_cast<size_t>(verb)]; }
+
+Verb verb_named(std::string_view name) {
+  for (const VerbTraits& t : kVerbs)
+    if (t.name == name) return t.verb;
+  fail(ErrorCode::InvalidRequest, "'", name, "' is none of caption, ground, locate, describe, ask");
+}
+
+Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
+  check_request(model, traits_of(r.verb), r);
+  const std::string& format = format_of(model, r);
+  Plan plan;
+  plan.one_object = r.verb == Verb::Locate;
+  plan.grammar = model.grounding && !r.choices;
+  std::vector<PlanSegment>& out = plan.segments;
+  const auto ask = [&](size_t place, std::string_view text, std::string_view format_here) {
+    out.push_back({.kind = Kind::Image, .place = place});
+    if (r.ground || r.verb == Verb::Ground || r.verb == Verb::Locate) append_format(model.prompts.grounding, {}, out);
+    append_format(format_here, {.question = text, .phrase = text, .place = place}, out);
+  };
+  for (size_t i = 0; i < r.examples.size(); i++) {
+    const Example& e = r.examples[i];
+    if (r.verb == Verb::Caption) {  // one text: a segment of its own would begin with a fresh word mark
+      ask(i, {}, "");
+      append_format(format + " {answer}", {.answer = e.answer}, out);
+    } else {
+      ask(i, e.text, format);
+      append_text(e.answer, out);
+    }
+  }
+  const size_t own = r.examples.size();
+  if (r.verb == Verb::Ground && r.text) {
+    ask(own, {}, "");
+    append_text(*r.text, out);
+  } else {
+    ask(own, r.text ? *r.text : std::string_view(), format);
+  }
+  add_note(model, kinds_of(model, r), plan);
+  return plan;
+}
+
+Plan plan_sequence(const ModelInfo& model, std::vector<PlanSegment> segments) {
+  KE_CHECK(!segments.empty() && segments.size() <= limits::kMaxSegments, InvalidRequest, "segments: expected 1..",
+           limits::kMaxSegments, " images, texts and boxes, got ", segments.size());
+  for (const PlanSegment& s : segments)
+    if (s.kind == Kind::Boxes) need_grounding(model, "box");
+  Plan plan;
+  const bool image = segments.size() == 2 && segments[0].kind == Kind::Image;
+  const PlanSegment& last = segments.back();
+  std::string_view kind;  // an image with another verb's words, or a question alone, is that verb's request
+  if ((image || segments.size() == 1) && (last.kind == Kind::Text || last.kind == Kind::Tags))
+    kind = kind_of_words(model.prompts, last.text, image);
+  add_note(model, {kind.empty() ? "generate" : kind}, plan);
+  plan.segments = std::move(segments);
+  return plan;
+}
+
+std::vector<Segment> filled(std::vector<PlanSegment> segments, const std::vector<ImageHandle>& images,
+                            const std::vector<Cells>& boxes) {
+  std::vector<Segment> out;
+  for (PlanSegment& s : segments) {
+    Segment made;
+    switch (s.kind) {
+      case Kind::Text:
+        made.text = std::move(s.text);
+        break;
+      case Kind::Tags:
+        made.kind = Segment::Kind::Tags;
+        made.text = std::move(s.text);
+        break;
+      case Kind::Image:
+        made = image_segment(images.at(s.place));
+        break;
+      case Kind::Boxes:
+        made.kind = Segment::Kind::Boxes;
+        made.cells = boxes.at(s.place);
+        break;
+    }
+    out.push_back(std::move(made));
+  }
+  return out;
+}
+
+}  // namespace ke
