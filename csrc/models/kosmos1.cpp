@@ -1,40 +1,24 @@
 // KOSMOS-1: the parts of its successor without location tokens. The only file that knows this model.
-#include "models/architecture.h"
-#include "models/vision_language.h"
+#include "models/kosmos.h"
 
 namespace ke {
 namespace {
 
-constexpr const char* kName = "kosmos1";
+struct Kosmos1 {
+  static constexpr const char* kName = "kosmos1";
+  using Config = KosmosConfig;
 
-ModelInfo read(const GgufFile& file, VisionLanguageConfig& c) {
-  const Schema schema = vision_language_rows(kName, c);
-  read_by_schema(file, schema);
-  check_prompts(file, kName, /*grounding=*/false);
-  ModelInfo info = vision_language_info(file, kName, c, VocabularyCheck(file, kName, c.decoder.vocab));
-  info.facts = facts_of(schema);
-  return info;
-}
-
-Schema schema() {
-  VisionLanguageConfig config;
-  return vision_language_rows(kName, config);
-}
-
-ModelInfo describe(const GgufFile& file) {
-  VisionLanguageConfig config;
-  return read(file, config);
-}
-
-std::unique_ptr<Model> load(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
-  VisionLanguageConfig config;
-  ModelInfo info = read(*file, config);
-  return std::make_unique<VisionLanguageModel>(std::move(file), std::move(backend), std::move(info), config);
-}
+  static Schema rows(Config& c) { return kosmos_rows(kName, c); }
+  static ModelInfo info(const GgufFile& file, const Config& c) {
+    check_prompts(file, kName, /*grounding=*/false);
+    return kosmos_info(file, kName, c, VocabularyCheck(file, kName, c.decoder.vocab));
+  }
+  static VisionLanguageParts parts(const Config& c) { return kosmos_parts(c); }
+};
 
 }  // namespace
 
 extern const Architecture kosmos1;
-const Architecture kosmos1 = {kName, schema, describe, load};
+const Architecture kosmos1 = VisionLanguageFamily<Kosmos1>::architecture();
 
 }  // namespace ke

@@ -2,25 +2,14 @@
 #include <cstdio>
 
 #include "models/answer_parser.h"
-#include "models/architecture.h"
-#include "models/vision_language.h"
+#include "models/kosmos.h"
 
 namespace ke {
 namespace {
 
-constexpr const char* kName = "kosmos2";
-
-struct Config : VisionLanguageConfig {
+struct Kosmos2Config : KosmosConfig {
   int64_t location_bins = 0;  // per axis
 };
-
-Schema schema_of(Config& c) {
-  const Schema own = {
-      named("location_bins", whole(concat(kName, ".location_bins"), 2, 100, &c.location_bins,
-                                   "its square: the patch indices of the vocabulary")),
-  };
-  return vision_language_rows(kName, c) + own + grounding_prompt_rows(kName, c.prompts);
-}
 
 Grounding read_grounding(const GgufFile& file, const VocabularyCheck& vocabulary, int64_t bins) {
   Grounding g;
@@ -42,37 +31,31 @@ Grounding read_grounding(const GgufFile& file, const VocabularyCheck& vocabulary
   return g;
 }
 
-ModelInfo read(const GgufFile& file, Config& c) {
-  const Schema schema = schema_of(c);
-  read_by_schema(file, schema);
-  check_prompts(file, kName, /*grounding=*/true);
-  const VocabularyCheck vocabulary(file, kName, c.decoder.vocab);
-  ModelInfo info = vision_language_info(file, kName, c, vocabulary);
-  info.grounding = read_grounding(file, vocabulary, c.location_bins);
-  info.answers = grounded_answers(c.location_bins);
-  info.facts = facts_of(schema);
-  return info;
-}
+struct Kosmos2 {
+  static constexpr const char* kName = "kosmos2";
+  using Config = Kosmos2Config;
 
-Schema schema() {
-  Config config;
-  return schema_of(config);
-}
-
-ModelInfo describe(const GgufFile& file) {
-  Config config;
-  return read(file, config);
-}
-
-std::unique_ptr<Model> load(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
-  Config config;
-  ModelInfo info = read(*file, config);
-  return std::make_unique<VisionLanguageModel>(std::move(file), std::move(backend), std::move(info), config);
-}
+  static Schema rows(Config& c) {
+    const Schema own = {
+        named("location_bins", whole(concat(kName, ".location_bins"), 2, 100, &c.location_bins,
+                                     "its square: the patch indices of the vocabulary")),
+    };
+    return kosmos_rows(kName, c) + own + grounding_prompt_rows(kName, c.prompts);
+  }
+  static ModelInfo info(const GgufFile& file, const Config& c) {
+    check_prompts(file, kName, /*grounding=*/true);
+    const VocabularyCheck vocabulary(file, kName, c.decoder.vocab);
+    ModelInfo info = kosmos_info(file, kName, c, vocabulary);
+    info.grounding = read_grounding(file, vocabulary, c.location_bins);
+    info.answers = grounded_answers(c.location_bins);
+    return info;
+  }
+  static VisionLanguageParts parts(const Config& c) { return kosmos_parts(c); }
+};
 
 }  // namespace
 
 extern const Architecture kosmos2;
-const Architecture kosmos2 = {kName, schema, describe, load};
+const Architecture kosmos2 = VisionLanguageFamily<Kosmos2>::architecture();
 
 }  // namespace ke

@@ -1,14 +1,12 @@
 #include "models/vision_language.h"
 
-#include <cmath>
-
 #include "backend/vocabulary.h"
 #include "models/answer_parser.h"
 
 namespace ke {
 namespace {
 
-// A picture squashed to the encoder's size.
+// An image of the encoder's size.
 struct SquareImage : PreparedImage {
   using PreparedImage::PreparedImage;
   std::vector<uint8_t> rgb;
@@ -27,60 +25,15 @@ class ImageRows : public ImageFeatures {
   std::vector<float> values_;  // (rows, width)
 };
 
-BlockShape block_shape(int64_t width, int64_t ff_width, int64_t heads, float eps) {
-  BlockShape b;
-  b.width = width, b.ff_width = ff_width;
-  b.heads = b.kv_heads = heads, b.head_dim = width / heads;
-  b.norm.eps = eps;
-  return b;
-}
-
-// CLIP's tower, unlike CLIP with the last norm on all tokens.
-VitShape vit_shape(const VisionLanguageConfig& c) {
-  VitShape s;
-  s.block = block_shape(c.vision.width, c.vision.ff_width, c.vision.heads, c.vision.eps);
-  s.block.activation = Activation::QuickGelu;
-  s.patches = c.vision.patches(), s.patch_values = c.vision.patch_values(), s.layers = c.vision.layers;
-  s.unit_length = true;
-  return s;
-}
-
-ResamplerShape resampler_shape(const VisionLanguageConfig& c) {
-  return {c.vision.tokens(), c.vision.width, c.slots.count, c.decoder.width, c.decoder.heads};
-}
-
-// Magneto with sinusoids, tied embedding and output (transformers modeling_kosmos2.py Kosmos2TextTransformer; KOSMOS-2
-// paper, section 3.1). Image rows are scaled like token embeddings.
-DecoderShape decoder_shape(const VisionLanguageConfig& c) {
-  const DecoderConfig& d = c.decoder;
-  DecoderShape s;
-  s.block = block_shape(d.width, d.ff_width, d.heads, d.eps);
-  s.block.sub_norms = true;
-  s.layers = d.layers, s.vocab = d.vocab, s.context = d.context;
-  s.embedding_scale = std::sqrt(static_cast<float>(d.width));
-  s.position = SinusoidPositions{.offset = 2};
-  return s;
-}
-
 }  // namespace
 
-Schema vision_language_rows(const std::string& architecture, VisionLanguageConfig& c) {
-  return general_rows(architecture, c.general) + decoder_rows(architecture, c.decoder) +
-         slot_rows(architecture, c.slots) + generation_rows(architecture, c.generation) +
-         prompt_rows(architecture, c.prompts) + vision_rows(architecture, c.vision) +
-         unigram_rows(architecture, c.tokenizer);
-}
-
-ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c,
-                               const VocabularyCheck& vocabulary) {
+ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c) {
   check_checksums(file, architecture);
   check_decoder(file, architecture, c.decoder);
   check_vision(file, c.vision);
   check_file(file, c.vision.projection == c.decoder.width, "clip.vision.projection_dim is ", c.vision.projection,
              "; expected ", architecture, ".embedding_length, ", c.decoder.width);
-  check_slots(file, architecture, c.slots, c.decoder);
   check_generation(file, architecture, c.generation, c.decoder);
-  vocabulary.check_special_tokens(c.tokenizer);
 
   ModelInfo info;
   info.architecture = architecture;
@@ -91,57 +44,73 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
   info.context = c.decoder.context;
   info.vocab = c.decoder.vocab;
   info.width = c.decoder.width;
-  info.image_tokens = c.slots.count;
   info.max_new_tokens = c.generation.max_new_tokens;
   info.no_repeat_ngram_size = c.generation.no_repeat_ngram_size;
   info.begin = {c.tokenizer.bos};
   info.eos = c.tokenizer.eos;
-  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.slots.first, 1};
   info.answers = plain_answers();
   info.prompts = c.prompts;
   return info;
 }
 
+BlockShape plain_block(int64_t width, int64_t ff_width, int64_t heads, float eps) {
+  BlockShape b;
+  b.width = width, b.ff_width = ff_width;
+  b.heads = b.kv_heads = heads, b.head_dim = width / heads;
+  b.norm.eps = eps;
+  return b;
+}
+
+VitShape clip_tower(const VisionConfig& v) {
+  VitShape s;
+  s.block = plain_block(v.width, v.ff_width, v.heads, v.eps);
+  s.block.activation = Activation::QuickGelu;
+  s.patches = v.patches(), s.patch_values = v.patch_values(), s.layers = v.layers;
+  return s;
+}
+
+ImageInput image_input(const VisionConfig& v) { return {v.image_size, v.patch_size, v.mean, v.std}; }
+
 VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend,
-                                         ModelInfo info, const VisionLanguageConfig& config)
+                                         ModelInfo info, const VisionLanguageParts& parts)
     : Model(std::move(info)),
       file_(std::move(file)),
       backend_(std::move(backend)),
-      config_(config),
+      image_(parts.image),
       weights_(file_),
-      vit_(*backend_, weights_, vit_shape(config_)),
-      resampler_(*backend_, weights_, resampler_shape(config_)),
-      decoder_(*backend_, weights_, decoder_shape(config_)),
+      vit_(*backend_, weights_, parts.vision),
+      projector_(parts.load_projector(*backend_, weights_)),
+      image_rows_(projector_->rows(parts.vision.features())),
+      decoder_(*backend_, weights_, parts.decoder),
       vision_workspaces_(*backend_),
       decoder_workspaces_(*backend_) {
+  KE_ASSERT(image_rows_ <= this->info().image_tokens);
   weights_.finish();
 }
 
 std::unique_ptr<const PreparedImage> VisionLanguageModel::prepare(const ImageView& image,
                                                                   const CancelToken* cancel) const {
-  const int64_t side = config_.vision.image_size;
   auto square = std::make_unique<SquareImage>(*this);
-  square->rgb = resize_bicubic(image, side, side, cancel);  // squashed, aspect not kept
+  square->rgb = resize_bicubic(image, image_.image_size, image_.image_size, cancel);  // squashed, aspect not kept
   return square;
 }
 
 std::unique_ptr<const ImageFeatures> VisionLanguageModel::encode(const PreparedImage& image,
                                                                  const CancelToken* cancel) const {
   KE_CHECK(image.model == serial(), InvalidRequest, "the picture was prepared by another model");
-  const VisionConfig& v = config_.vision;
   const std::vector<uint8_t>& rgb = static_cast<const SquareImage&>(image).rgb;
-  const std::vector<float> patches = to_patches(rgb, v.image_size, v.patch_size, v.mean, v.std);
+  const std::vector<float> patches = to_patches(rgb, image_.image_size, image_.patch_size, image_.mean, image_.std);
   auto lease = vision_workspaces_.lease();
   const Mat features = vit_.forward(*lease, patches.data(), cancel);
   if (cancel) cancel->check();
-  const Mat tokens = resampler_.forward(*lease, features);
+  const Mat tokens = projector_->forward(*lease, features);
   std::vector<float> host(static_cast<size_t>(tokens.rows * tokens.cols));
   backend_->read(tokens, host.data());
-  return std::make_unique<ImageRows>(*this, config_.slots.count, std::move(host));
+  return std::make_unique<ImageRows>(*this, tokens.rows, std::move(host));
 }
 
 std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<float> values) const {
-  const int64_t rows = config_.slots.count, width = config_.decoder.width;
+  const int64_t rows = image_rows_, width = info().width;
   KE_CHECK(values.size() == static_cast<size_t>(rows * width), InvalidRequest, "an encoded picture has ", rows, " x ",
            width, " values, got ", values.size());
   KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");

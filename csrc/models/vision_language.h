@@ -1,39 +1,57 @@
-// A model of an image encoder, a resampler and a decoder, whose image tokens stand in the decoder's sequence. What
-// differs from one such model to the next is its schema and ModelInfo.
+// A model of an image encoder, a projector and a decoder, whose image rows stand in the decoder's sequence. What
+// differs from one such model to the next is its schema, its ModelInfo and its parts.
 #pragma once
+#include <functional>
 #include <memory>
+#include <utility>
 
-#include "layers/resampler.h"
+#include "layers/projector.h"
 #include "layers/vit.h"
+#include "models/architecture.h"
 #include "models/model.h"
 #include "models/schema_groups.h"
 #include "models/workspace_pool.h"
 
 namespace ke {
 
-// The numbers and texts of such a model's file.
+// What an image becomes on the host: a square of image_size x image_size pixels, in patches.
+struct ImageInput {
+  int64_t image_size = 0, patch_size = 0;
+  std::array<float, 3> mean{}, std{};  // of pixels / 255
+};
+
+struct VisionLanguageParts {
+  ImageInput image;
+  VitShape vision;
+  std::function<std::unique_ptr<Projector>(Backend&, Weights&)> load_projector;  // of vision's features
+  DecoderShape decoder;
+};
+
+// The numbers and texts of such a model's file that every one of them has.
 struct VisionLanguageConfig {
   GeneralConfig general;
   VisionConfig vision;
   DecoderConfig decoder;
   TokenizerConfig tokenizer;
   GenerationConfig generation;
-  ImageSlots slots;  // image tokens
   PromptFormats prompts;
 };
 
-// The schema of an architecture without location tokens; one that has them adds its own rows.
-Schema vision_language_rows(const std::string& architecture, VisionLanguageConfig& c);
-// Checks what was read by that schema, of each part and between them, and says it; still without grounding and facts.
-// Images stand between <image> and </image>, and answers are plain text.
-ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c,
-                               const VocabularyCheck& vocabulary);
+// Checks each part of it and what must hold between them, and says it. Left to the model: how an image stands in a
+// prompt, grounding, the checks of its vocabulary. Answers are plain text.
+ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c);
+
+// A block of layer norms and biases whose heads have keys and values of their own.
+BlockShape plain_block(int64_t width, int64_t ff_width, int64_t heads, float eps);
+// CLIP's tower, all of its blocks and the last norm on every token.
+VitShape clip_tower(const VisionConfig& v);
+ImageInput image_input(const VisionConfig& v);
 
 class VisionLanguageModel : public Model {
  public:
   // Uploads all weights; every tensor of the file must be one of the model's.
   VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, ModelInfo info,
-                      const VisionLanguageConfig& config);
+                      const VisionLanguageParts& parts);
 
   std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const override;
   std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const override;
@@ -49,12 +67,45 @@ class VisionLanguageModel : public Model {
  private:
   std::shared_ptr<GgufFile> file_;
   std::shared_ptr<Backend> backend_;
-  VisionLanguageConfig config_;
+  ImageInput image_;
   Weights weights_;
   Vit vit_;
-  Resampler resampler_;
+  std::unique_ptr<Projector> projector_;
+  int64_t image_rows_;  // of every image
   Decoder decoder_;
   mutable WorkspacePool vision_workspaces_, decoder_workspaces_;
+};
+
+// A model M that is its numbers and shapes alone:
+//   kName                                         its name in general.architecture
+//   Config                                        what its schema fills
+//   Schema rows(Config&)
+//   ModelInfo info(const GgufFile&, const Config&)   checked; without facts, which are added here
+//   VisionLanguageParts parts(const Config&)
+template <class M>
+struct VisionLanguageFamily {
+  using Config = typename M::Config;
+  static ModelInfo read(const GgufFile& file, Config& c) {
+    const Schema schema = M::rows(c);
+    read_by_schema(file, schema);
+    ModelInfo info = M::info(file, c);
+    info.facts = facts_of(schema);
+    return info;
+  }
+  static Schema schema() {
+    Config c;
+    return M::rows(c);
+  }
+  static ModelInfo describe(const GgufFile& file) {
+    Config c;
+    return read(file, c);
+  }
+  static std::unique_ptr<Model> load(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
+    Config c;
+    ModelInfo info = read(*file, c);
+    return std::make_unique<VisionLanguageModel>(std::move(file), std::move(backend), std::move(info), M::parts(c));
+  }
+  static constexpr Architecture architecture() { return {M::kName, schema, describe, load}; }
 };
 
 }  // namespace ke
