@@ -10,6 +10,8 @@
 #include "format/utf8.h"
 #include "format/weights.h"
 #include "models/architecture.h"
+#include "models/schema_groups.h"
+#include "models/tokenizer_rows.h"
 
 namespace ke {
 
@@ -171,11 +173,38 @@ static nb::dict model_schemas() {
       d["max"] = row.max;
       d["count"] = row.count;
       d["only"] = row.only;
+      d["among"] = row.among;
       d["rule"] = row.rule;
       rows.append(d);
     }
     out[a->name] = rows;
   }
+  return out;
+}
+
+// One group of rows by itself, with its checks, for the tests of those that no model of this build has: what its named
+// rows give.
+static nb::dict read_group(const std::string& path, const std::string& group) {
+  const std::shared_ptr<GgufFile> file = GgufFile::open(path, LoadMode::Mmap);
+  const std::string architecture = file->string("general.architecture");
+  DecoderConfig d;
+  TokenizerConfig t;
+  Schema rows;
+  if (group == "decoder") rows = decoder_rows(architecture, d);
+  if (group == "rotary_decoder") rows = rotary_decoder_rows(architecture, d);
+  if (group == "unigram") rows = unigram_rows(architecture, t);
+  if (group == "spm_bpe") rows = spm_bpe_rows(architecture, t);
+  if (group == "byte_bpe") rows = byte_bpe_rows(architecture, t);
+  KE_CHECK(!rows.empty(), InvalidRequest, "no group of rows is called ", quoted(group));
+  read_by_schema(*file, rows);
+  if (group.ends_with("decoder")) {
+    check_decoder(*file, architecture, d);
+  } else {
+    const int64_t count = static_cast<int64_t>(file->strings("tokenizer.ggml.tokens").size());
+    VocabularyCheck(*file, architecture, count).check_special_tokens(t);
+  }
+  nb::dict out;
+  for (const Fact& fact : facts_of(rows)) out[fact.name.c_str()] = python_fact(fact);
   return out;
 }
 
@@ -216,6 +245,8 @@ void bind_gguf(nb::module_& m) {
   nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));
   testing.def("claim_tensors", &claim_tensors, nb::arg("path"), nb::arg("wanted"),
               "Load as a model does: [(name, shape)] -> the values of each; an error if a tensor is left over.");
+  testing.def("read_group", &read_group, nb::arg("path"), nb::arg("group"),
+              "Read a file by one shared group of schema rows: its facts by name, or ModelCorrupt.");
   testing.def("model_schemas", &model_schemas, "architecture -> its schema: a dict for each metadata key.");
   testing.def("release_tensor", [](const GgufFile& file, const std::string& name) { file.release(find(file, name)); });
 }

@@ -270,6 +270,10 @@ uint32_t GgufFile::u32(std::string_view key) const {
   return static_cast<uint32_t>(state_->get(key, MetaType::UInt32).scalar);
 }
 
+int32_t GgufFile::i32(std::string_view key) const {
+  return static_cast<int32_t>(static_cast<uint32_t>(state_->get(key, MetaType::Int32).scalar));
+}
+
 float GgufFile::f32(std::string_view key) const {
   return std::bit_cast<float>(static_cast<uint32_t>(state_->get(key, MetaType::Float32).scalar));
 }

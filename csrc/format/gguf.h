@@ -76,6 +76,7 @@ class GgufFile {
   // Typed getters: an absent key or another type is ModelCorrupt with key, expected type and what was found.
   bool has(std::string_view key) const;
   uint32_t u32(std::string_view key) const;
+  int32_t i32(std::string_view key) const;
   float f32(std::string_view key) const;
   bool boolean(std::string_view key) const;
   std::string string(std::string_view key) const;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "layers/resampler.h"
+#include "models/shapes.h"
 
 namespace ke {
 namespace {

@@ -1,5 +1,6 @@
 #include "models/schema.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "format/utf8.h"
@@ -16,7 +17,7 @@ std::string number_text(double v) {
 }
 
 SchemaRow scalar(std::string key, MetaType type, double min, double max) {
-  return {std::move(key), type, false, true, min, max, any, std::nullopt, {}, std::monostate{}, {}};
+  return {std::move(key), type, false, true, min, max, any, std::nullopt, {}, {}, std::monostate{}, {}};
 }
 
 class RowReader {
@@ -33,7 +34,9 @@ class RowReader {
       return;
     }
     const bool is_real = row_.type == MetaType::Float32;
-    const double value = is_real ? file_.f32(row_.key) : static_cast<double>(file_.u32(row_.key));
+    const double value = is_real                        ? file_.f32(row_.key)
+                         : row_.type == MetaType::Int32 ? static_cast<double>(file_.i32(row_.key))
+                                                        : static_cast<double>(file_.u32(row_.key));
     check(inside(value), " is ", number_text(value), "; expected ", range());
     store(value);
   }
@@ -58,6 +61,10 @@ class RowReader {
     check(static_cast<double>(found.size()) <= row_.max && is_utf8(found), " has ", found.size(),
           " bytes; expected at most ", number_text(row_.max), " of valid UTF-8");
     check(!row_.only || found == *row_.only, " is ", quoted(found), "; expected ", quoted(row_.only.value_or("")));
+    std::string expected;
+    for (const std::string& one : row_.among) expected += concat(expected.empty() ? "" : " or ", quoted(one));
+    check(expected.empty() || std::find(row_.among.begin(), row_.among.end(), found) != row_.among.end(), " is ",
+          quoted(found), "; expected ", expected);
     if (const auto* out = std::get_if<std::string*>(&row_.out)) **out = found;
   }
 
@@ -105,6 +112,13 @@ SchemaRow whole(std::string key, double min, double max, int64_t* out, std::stri
   return row;
 }
 
+SchemaRow integer(std::string key, double min, double max, int64_t* out, std::string rule) {
+  SchemaRow row = scalar(std::move(key), MetaType::Int32, min, max);
+  row.out = out;
+  row.rule = std::move(rule);
+  return row;
+}
+
 SchemaRow token_id(std::string key, int32_t* out, std::string rule) {
   SchemaRow row = scalar(std::move(key), MetaType::UInt32, 0, id_max);
   row.out = out;
@@ -138,6 +152,15 @@ SchemaRow fixed_text(std::string key, std::string only) {
   row.only = std::move(only);
   return row;
 }
+
+SchemaRow one_text_of(std::string key, std::vector<std::string> among, std::string* out) {
+  SchemaRow row = scalar(std::move(key), MetaType::String, 0, text_max);
+  row.among = std::move(among);
+  if (out) row.out = out;
+  return row;
+}
+
+SchemaRow flag(std::string key) { return scalar(std::move(key), MetaType::Bool, 0, 1); }
 
 SchemaRow fixed_flag(std::string key, bool only) {
   SchemaRow row = scalar(std::move(key), MetaType::Bool, 0, 1);

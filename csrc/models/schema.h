@@ -24,6 +24,7 @@ struct SchemaRow {
   double min, max;                  // inclusive: of a number (of each element of an array), of a text's bytes
   uint64_t count;                   // an array's elements; 0: see `rule`
   std::optional<std::string> only;  // the one text or flag ("true", "false") that is supported
+  std::vector<std::string> among;   // the texts that are supported; empty: any
   std::string rule;                 // in words, what is checked against other keys; empty: nothing
   // Where the value goes; monostate: checked, read later.
   std::variant<std::monostate, int64_t*, int32_t*, float*, std::array<float, 3>*, std::string*> out;
@@ -33,11 +34,14 @@ using Schema = std::vector<SchemaRow>;
 
 // Rows by kind of value. Without `rule` a row has none.
 SchemaRow whole(std::string key, double min, double max, int64_t* out, std::string rule = {});
+SchemaRow integer(std::string key, double min, double max, int64_t* out, std::string rule = {});  // may be negative
 SchemaRow token_id(std::string key, int32_t* out, std::string rule);
 SchemaRow real(std::string key, double min, double max, float* out);
 SchemaRow triple(std::string key, double min, double max, std::array<float, 3>* out);
 SchemaRow text(std::string key, std::string* out, std::string rule = {});
 SchemaRow fixed_text(std::string key, std::string only);
+SchemaRow one_text_of(std::string key, std::vector<std::string> among, std::string* out);
+SchemaRow flag(std::string key);  // true or false, read by whoever goes by it
 SchemaRow fixed_flag(std::string key, bool only);
 SchemaRow list(std::string key, MetaType type, double min, double max, std::string rule);
 

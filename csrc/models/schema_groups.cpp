@@ -1,13 +1,9 @@
 #include "models/schema_groups.h"
 
-#include <cmath>
-
 #include "format/utf8.h"
 
 namespace ke {
 namespace {
-
-enum PieceTypeId : int32_t { unknown_piece = 2, control_piece = 3, tag_piece = 4, last_piece_type = 5 };
 
 void check_heads(const GgufFile& file, const char* part, int64_t width, int64_t heads) {
   check_file(file, width % heads == 0 && width / heads % 8 == 0 && width / heads <= 256, "the ", part, " has ", heads,
@@ -70,7 +66,9 @@ void check_vision(const GgufFile& file, const VisionConfig& v) {
   check_file(file, v.patches() <= 16384, "pictures have ", v.patches(), " patches; at most 16384 are supported");
 }
 
-Schema decoder_rows(const std::string& architecture, DecoderConfig& d) {
+namespace {
+
+Schema decoder_sizes(const std::string& architecture, DecoderConfig& d) {
   const std::string& a = architecture;
   return {
       named("decoder.context", whole(a + ".context_length", 8, 131072, &d.context,
@@ -81,13 +79,37 @@ Schema decoder_rows(const std::string& architecture, DecoderConfig& d) {
       named("decoder.ff_width", whole(a + ".feed_forward_length", 8, 262144, &d.ff_width)),
       named("decoder.heads",
             whole(a + ".attention.head_count", 1, 1024, &d.heads, "divides " + a + ".embedding_length")),
-      named("decoder.eps", real(a + ".attention.layer_norm_epsilon", 1e-12, 0.1, &d.eps)),
       named("decoder.vocab", whole(a + ".vocab_size", 16, 1 << 20, &d.vocab, "the length of the tokenizer's arrays")),
   };
 }
 
+}  // namespace
+
+Schema decoder_rows(const std::string& architecture, DecoderConfig& d) {
+  const Schema norms = {named("decoder.eps", real(architecture + ".attention.layer_norm_epsilon", 1e-12, 0.1, &d.eps))};
+  return decoder_sizes(architecture, d) + norms;
+}
+
+Schema rotary_decoder_rows(const std::string& architecture, DecoderConfig& d) {
+  const std::string& a = architecture;
+  const Schema own = {
+      named("decoder.eps", real(a + ".attention.layer_norm_rms_epsilon", 1e-12, 0.1, &d.eps)),
+      named("decoder.kv_heads",
+            whole(a + ".attention.head_count_kv", 1, 1024, &d.kv_heads, "divides " + a + ".attention.head_count")),
+      optional(whole(a + ".attention.key_length", 8, 256, &d.head_dim, "a multiple of 8; absent: the width of a head")),
+      named("decoder.rope_base", real(a + ".rope.freq_base", 1, 1e9, &d.rope_base)),
+      optional(fixed_text(a + ".rope.scaling.type", "linear")),
+      optional(real(a + ".rope.scaling.factor", 1, 1e4, &d.rope_scale)),
+  };
+  return decoder_sizes(architecture, d) + own;
+}
+
 void check_decoder(const GgufFile& file, const std::string& architecture, const DecoderConfig& d) {
-  check_heads(file, "decoder", d.width, d.heads);
+  if (d.head_dim == 0) check_heads(file, "decoder", d.width, d.heads);
+  check_file(file, d.head_dim % 8 == 0, architecture, ".attention.key_length is ", d.head_dim,
+             "; expected a multiple of 8");
+  check_file(file, d.heads % d.key_heads() == 0, architecture, ".attention.head_count_kv is ", d.kv_heads,
+             "; expected a divisor of ", architecture, ".attention.head_count, ", d.heads);
   check_file(file, d.context * d.width <= int64_t{1} << 28, architecture, ".context_length times ", architecture,
              ".embedding_length is ", d.context * d.width, "; at most ", int64_t{1} << 28, " are supported");
 }
@@ -148,75 +170,6 @@ void check_prompts(const GgufFile& file, const std::string& architecture, bool g
     check_file(file, format.find(place) != std::string::npos, row.key, " is ", quoted(format), "; expected ", place,
                " in it");
   }
-}
-
-Schema unigram_rows(const std::string& architecture, TokenizerConfig& t) {
-  const std::string size = architecture + ".vocab_size of them";
-  return {
-      fixed_text("tokenizer.ggml.model", "t5"),  // llama.cpp's name of sentencepiece unigram
-      list("tokenizer.ggml.tokens", MetaType::String, 1, 1024, size + ", all different"),
-      list("tokenizer.ggml.scores", MetaType::Float32, -1e30, 1e30, size),
-      list("tokenizer.ggml.token_type", MetaType::Int32, 1, 5, size),
-      named("bos", token_id("tokenizer.ggml.bos_token_id", &t.bos, "a control token of its own")),
-      named("eos", token_id("tokenizer.ggml.eos_token_id", &t.eos, "a control token of its own")),
-      named("unk", token_id("tokenizer.ggml.unknown_token_id", &t.unk, "the unknown token")),
-      named("pad", token_id("tokenizer.ggml.padding_token_id", &t.pad, "a control token of its own")),
-      optional(fixed_flag("tokenizer.ggml.add_bos_token", true)),
-      fixed_flag("tokenizer.ggml.add_space_prefix", true),
-      fixed_flag("tokenizer.ggml.remove_extra_whitespaces", true),
-      list("tokenizer.ggml.precompiled_charsmap", MetaType::UInt8, 0, 255,
-           "at most 4 MiB; sentencepiece's compiled map"),
-  };
-}
-
-VocabularyCheck::VocabularyCheck(const GgufFile& file, const std::string& architecture, int64_t vocab)
-    : file_(file),
-      vocab_key_(architecture + ".vocab_size"),
-      pieces_(file.strings("tokenizer.ggml.tokens")),
-      types_(file.ints("tokenizer.ggml.token_type")) {
-  const std::vector<float> scores = file.floats("tokenizer.ggml.scores");
-  const uint64_t count = static_cast<uint64_t>(vocab);
-  check_count(file, "tokenizer.ggml.tokens", pieces_.size(), count, vocab_key_);
-  check_count(file, "tokenizer.ggml.token_type", types_.size(), count, vocab_key_);
-  check_count(file, "tokenizer.ggml.scores", scores.size(), count, vocab_key_);
-
-  for (uint64_t i = 0; i < count; ++i) {
-    check_file(file, !pieces_[i].empty() && pieces_[i].size() <= 1024 && is_utf8(pieces_[i]),
-               "tokenizer.ggml.tokens: token ", i, " has ", pieces_[i].size(),
-               " bytes; expected 1..1024 of valid UTF-8");
-    const auto [at, fresh] = ids_.emplace(pieces_[i], static_cast<int32_t>(i));
-    check_file(file, fresh, "tokenizer.ggml.tokens: token ", i, " is ", quoted(pieces_[i]), ", as is token ",
-               at->second, "; expected all different");
-    check_file(file, types_[i] >= 1 && types_[i] <= last_piece_type, "tokenizer.ggml.token_type: token ", i,
-               " has type ", types_[i], "; expected 1..", static_cast<int>(last_piece_type));
-    check_file(file, std::fabs(scores[i]) <= 1e30f, "tokenizer.ggml.scores: token ", i, " has score ", scores[i],
-               "; expected a finite number of at most 1e30");
-  }
-}
-
-void VocabularyCheck::check_special_tokens(const TokenizerConfig& t) const {
-  check_special("tokenizer.ggml.bos_token_id", t.bos, control_piece);
-  check_special("tokenizer.ggml.eos_token_id", t.eos, control_piece);
-  check_special("tokenizer.ggml.padding_token_id", t.pad, control_piece);
-  check_special("tokenizer.ggml.unknown_token_id", t.unk, unknown_piece);
-  check_file(file_, t.bos != t.eos && t.bos != t.pad && t.eos != t.pad,
-             "tokenizer.ggml.{bos,eos,padding}_token_id: begin, end and padding share a token id: ", t.bos, ", ", t.eos,
-             ", ", t.pad, "; expected three");
-}
-
-void VocabularyCheck::check_special(const char* key, int32_t id, int32_t type) const {
-  check_file(file_, static_cast<size_t>(id) < types_.size(), key, " is ", id, "; expected less than ", vocab_key_, ", ",
-             types_.size());
-  const int32_t found = types_[static_cast<size_t>(id)];
-  check_file(file_, found == type, key, " is ", id, ", a token of type ", found, "; expected type ", type);
-}
-
-int32_t VocabularyCheck::tag(std::string_view piece) const {
-  const auto found = ids_.find(piece);
-  check_file(file_, found != ids_.end(), "tokenizer.ggml.tokens lacks ", piece);
-  const int32_t type = types_[static_cast<size_t>(found->second)];
-  check_file(file_, type == tag_piece, "token ", piece, " has type ", type, "; expected ", static_cast<int>(tag_piece));
-  return found->second;
 }
 
 }  // namespace ke

@@ -1,8 +1,7 @@
 // Groups of schema rows that several architectures share, with the numbers that they fill and the checks between them.
 #pragma once
 #include <cstdint>
-#include <map>
-#include <string_view>
+#include <string>
 
 #include "models/schema.h"
 
@@ -36,9 +35,18 @@ void check_vision(const GgufFile& file, const VisionConfig& v);
 
 struct DecoderConfig {
   int64_t width = 0, ff_width = 0, layers = 0, heads = 0, context = 0, vocab = 0;
-  float eps = 0;
+  float eps = 0;         // of the norms
+  int64_t kv_heads = 0;  // 0: as many as heads
+  int64_t head_dim = 0;  // 0: width / heads
+  float rope_base = 0;   // of rotary positions
+  float rope_scale = 1;  // by which they are divided
+  int64_t key_heads() const { return kv_heads > 0 ? kv_heads : heads; }
+  int64_t key_width() const { return head_dim > 0 ? head_dim : width / heads; }  // of a head
 };
+// Of a decoder of layer norms, whose heads have keys and values of their own.
 Schema decoder_rows(const std::string& architecture, DecoderConfig& d);
+// Of LLaMA's kind: RMS norms, rotary positions, heads that may share keys and values.
+Schema rotary_decoder_rows(const std::string& architecture, DecoderConfig& d);
 void check_decoder(const GgufFile& file, const std::string& architecture, const DecoderConfig& d);
 
 struct GenerationConfig {
@@ -65,33 +73,5 @@ Schema prompt_rows(const std::string& architecture, PromptFormats& p);
 Schema grounding_prompt_rows(const std::string& architecture, PromptFormats& p);
 // A format has the place that its row's rule names: without it, what the user asks would be dropped.
 void check_prompts(const GgufFile& file, const std::string& architecture, bool grounding);
-
-// ---- tokenizer.ggml.*
-
-struct TokenizerConfig {
-  int32_t bos = 0, eos = 0, pad = 0, unk = 0;
-};
-// Sentencepiece's unigram model.
-Schema unigram_rows(const std::string& architecture, TokenizerConfig& t);
-
-// The vocabulary's arrays, checked against each other and against <architecture>.vocab_size.
-class VocabularyCheck {
- public:
-  VocabularyCheck(const GgufFile& file, const std::string& architecture, int64_t vocab);
-  VocabularyCheck(const VocabularyCheck&) = delete;
-  // Begin, end and padding are control tokens and three, unknown is the unknown token.
-  void check_special_tokens(const TokenizerConfig& t) const;
-  // The id of a piece; ModelCorrupt unless it is there and a tag.
-  int32_t tag(std::string_view piece) const;
-
- private:
-  void check_special(const char* key, int32_t id, int32_t type) const;
-
-  const GgufFile& file_;
-  const std::string vocab_key_;
-  std::vector<std::string> pieces_;
-  std::vector<int32_t> types_;
-  std::map<std::string_view, int32_t> ids_;  // views into pieces_
-};
 
 }  // namespace ke

@@ -46,27 +46,11 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
   info.width = c.decoder.width;
   info.max_new_tokens = c.generation.max_new_tokens;
   info.no_repeat_ngram_size = c.generation.no_repeat_ngram_size;
-  info.begin = {c.tokenizer.bos};
+  if (c.tokenizer.bos >= 0) info.begin = {c.tokenizer.bos};
   info.eos = c.tokenizer.eos;
   info.answers = plain_answers();
   info.prompts = c.prompts;
   return info;
-}
-
-BlockShape plain_block(int64_t width, int64_t ff_width, int64_t heads, float eps) {
-  BlockShape b;
-  b.width = width, b.ff_width = ff_width;
-  b.heads = b.kv_heads = heads, b.head_dim = width / heads;
-  b.norm.eps = eps;
-  return b;
-}
-
-VitShape clip_tower(const VisionConfig& v) {
-  VitShape s;
-  s.block = plain_block(v.width, v.ff_width, v.heads, v.eps);
-  s.block.activation = Activation::QuickGelu;
-  s.patches = v.patches(), s.patch_values = v.patch_values(), s.layers = v.layers;
-  return s;
 }
 
 ImageInput image_input(const VisionConfig& v) { return {v.image_size, v.patch_size, v.mean, v.std}; }

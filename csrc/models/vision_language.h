@@ -10,6 +10,7 @@
 #include "models/architecture.h"
 #include "models/model.h"
 #include "models/schema_groups.h"
+#include "models/tokenizer_rows.h"
 #include "models/workspace_pool.h"
 
 namespace ke {
@@ -41,10 +42,6 @@ struct VisionLanguageConfig {
 // prompt, grounding, the checks of its vocabulary. Answers are plain text.
 ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c);
 
-// A block of layer norms and biases whose heads have keys and values of their own.
-BlockShape plain_block(int64_t width, int64_t ff_width, int64_t heads, float eps);
-// CLIP's tower, all of its blocks and the last norm on every token.
-VitShape clip_tower(const VisionConfig& v);
 ImageInput image_input(const VisionConfig& v);
 
 class VisionLanguageModel : public Model {

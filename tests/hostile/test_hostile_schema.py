@@ -125,10 +125,17 @@ def test_the_unchanged_file_captions(path):
     assert trial(path, "general.name", ("str", "small")) == ""
 
 
-# Read for tokenizers of other kinds than this architecture has (csrc/text/load_tokenizer.cpp).
-OTHER_TOKENIZERS = {
+# Read for tokenizers and decoders of other kinds than this architecture has (csrc/text/load_tokenizer.cpp,
+# csrc/models/schema_groups.cpp; tests/models/test_schema_groups.py).
+OTHERS = {
     f"tokenizer.ggml.{name}" for name in ("merges", "pre", "space_prefix_before_space", "space_prefix_every_segment")
-}
+} | {
+    f"kosmos2.{name}"
+    for name in (
+        "attention.head_count_kv", "attention.key_length", "attention.layer_norm_rms_epsilon", "rope.freq_base",
+        "rope.scaling.factor", "rope.scaling.type",
+    )
+}  # fmt: skip
 
 
 def test_every_key_has_a_row_here_and_every_row_is_a_key():
@@ -137,10 +144,16 @@ def test_every_key_has_a_row_here_and_every_row_is_a_key():
     # Keys that the engine reads anywhere are keys of the table.
     literal = re.compile(r'"((?:general|clip|tokenizer)\.[a-z0-9_.]+[a-z0-9_])"')
     own = re.compile(r'(?:\ba|\barchitecture|kName)(?: \+|,) "(\.[a-z0-9_.]+[a-z0-9_])"')  # <architecture>.key
-    texts = [p.read_text(encoding="utf-8") for p in (ROOT / "csrc").rglob("*.cpp")]
-    found = {key for text in texts for key in literal.findall(text)}
-    found |= {"kosmos2" + key for text in texts for key in own.findall(text)}
-    assert found - set(SCHEMA) == OTHER_TOKENIZERS
+    schemas = _core.testing.model_schemas()
+    texts = {p: p.read_text(encoding="utf-8") for p in (ROOT / "csrc").rglob("*.cpp")}
+    found = {key for text in texts.values() for key in literal.findall(text)}
+    for path, text in texts.items():
+        keys = own.findall(text)
+        if path.stem in set(schemas) - {"kosmos2"}:  # a model's own file
+            assert {path.stem + key for key in keys} <= {row["key"] for row in schemas[path.stem]}
+        else:
+            found |= {"kosmos2" + key for key in keys}
+    assert found - set(SCHEMA) == OTHERS
     assert set(SCHEMA) - found == set()
 
 

@@ -1,0 +1,41 @@
+#include "models/shapes.h"
+
+namespace ke {
+
+BlockShape plain_block(int64_t width, int64_t ff_width, int64_t heads, float eps) {
+  BlockShape b;
+  b.width = width, b.ff_width = ff_width;
+  b.heads = b.kv_heads = heads, b.head_dim = width / heads;
+  b.norm.eps = eps;
+  return b;
+}
+
+VitShape clip_tower(const VisionConfig& v) {
+  VitShape s;
+  s.block = plain_block(v.width, v.ff_width, v.heads, v.eps);
+  s.block.activation = Activation::QuickGelu;
+  s.patches = v.patches(), s.patch_values = v.patch_values(), s.layers = v.layers;
+  return s;
+}
+
+VitShape clip_patches(const VisionConfig& v, int64_t layer) {
+  VitShape s = clip_tower(v);
+  s.layers = v.layers + 1 + layer;
+  s.post_norm = s.keep_class = false;
+  return s;
+}
+
+DecoderShape rotary_decoder(const DecoderConfig& d) {
+  DecoderShape s;
+  s.block = plain_block(d.width, d.ff_width, d.heads, d.eps);
+  s.block.kv_heads = d.key_heads(), s.block.head_dim = d.key_width();
+  s.block.norm = {NormKind::Rms, d.eps, /*bias=*/false};
+  s.block.bias = false, s.block.gated = true;
+  s.block.activation = Activation::Silu;
+  s.layers = d.layers, s.vocab = d.vocab, s.context = d.context;
+  s.position = RopePositions{.base = d.rope_base, .dims = s.block.head_dim, .scale = d.rope_scale};
+  s.tied_output = false;
+  return s;
+}
+
+}  // namespace ke

@@ -1,0 +1,22 @@
+// Shapes of parts that several published models have, from the numbers in their files.
+#pragma once
+#include "layers/decoder.h"
+#include "layers/vit.h"
+#include "models/schema_groups.h"
+
+namespace ke {
+
+// A block of layer norms and biases whose heads have keys and values of their own.
+BlockShape plain_block(int64_t width, int64_t ff_width, int64_t heads, float eps);
+
+// CLIP's tower: all of its blocks, and the last norm on every token.
+VitShape clip_tower(const VisionConfig& v);
+// Its patches in the hidden state that transformers calls `layer` (-1: behind the last block, -2: in front of it),
+// without the last norm: what LLaVA and its kin look at.
+VitShape clip_patches(const VisionConfig& v, int64_t layer);
+
+// LLaMA's decoder: RMS norms, rotary positions (halves of a head are pairs), SwiGLU, no biases, an output matrix of its
+// own.
+DecoderShape rotary_decoder(const DecoderConfig& d);
+
+}  // namespace ke

@@ -1,0 +1,162 @@
+#include "models/tokenizer_rows.h"
+
+#include <cmath>
+
+#include "format/utf8.h"
+
+namespace ke {
+namespace {
+
+enum PieceTypeId : int32_t { unknown_piece = 2, control_piece = 3, tag_piece = 4, unused_piece = 5, byte_piece = 6 };
+
+SchemaRow tokens_row(const std::string& size) {
+  return list("tokenizer.ggml.tokens", MetaType::String, 1, 1024, size + ", all different");
+}
+SchemaRow scores_row(const std::string& size) {
+  return list("tokenizer.ggml.scores", MetaType::Float32, -1e30, 1e30, size);
+}
+SchemaRow types_row(const std::string& size, PieceTypeId last) {
+  return list("tokenizer.ggml.token_type", MetaType::Int32, 1, last, size);
+}
+SchemaRow bos_row(TokenizerConfig& t) {
+  return named("bos", token_id("tokenizer.ggml.bos_token_id", &t.bos, "a control token of its own"));
+}
+SchemaRow eos_row(TokenizerConfig& t) {
+  return named("eos", token_id("tokenizer.ggml.eos_token_id", &t.eos, "a control token of its own"));
+}
+SchemaRow unk_row(TokenizerConfig& t) {
+  return named("unk", token_id("tokenizer.ggml.unknown_token_id", &t.unk, "the unknown token"));
+}
+SchemaRow pad_row(TokenizerConfig& t) {
+  return named("pad", token_id("tokenizer.ggml.padding_token_id", &t.pad, "a control token of its own"));
+}
+SchemaRow charsmap_row() {
+  return list("tokenizer.ggml.precompiled_charsmap", MetaType::UInt8, 0, 255,
+              "at most 4 MiB; sentencepiece's compiled map");
+}
+
+}  // namespace
+
+Schema unigram_rows(const std::string& architecture, TokenizerConfig& t) {
+  const std::string size = architecture + ".vocab_size of them";
+  return {
+      fixed_text("tokenizer.ggml.model", "t5"),  // llama.cpp's name of sentencepiece unigram
+      tokens_row(size),
+      scores_row(size),
+      types_row(size, unused_piece),
+      bos_row(t),
+      eos_row(t),
+      unk_row(t),
+      pad_row(t),
+      optional(fixed_flag("tokenizer.ggml.add_bos_token", true)),
+      fixed_flag("tokenizer.ggml.add_space_prefix", true),
+      fixed_flag("tokenizer.ggml.remove_extra_whitespaces", true),
+      charsmap_row(),
+  };
+}
+
+Schema spm_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
+  const std::string size = architecture + ".vocab_size of them";
+  return {
+      fixed_text("tokenizer.ggml.model", "llama"),  // llama.cpp's name of sentencepiece BPE
+      tokens_row(size),
+      scores_row(size),
+      types_row(size, byte_piece),
+      bos_row(t),
+      eos_row(t),
+      unk_row(t),
+      optional(pad_row(t)),
+      optional(fixed_flag("tokenizer.ggml.add_bos_token", true)),
+      flag("tokenizer.ggml.add_space_prefix"),
+      flag("tokenizer.ggml.remove_extra_whitespaces"),
+      optional(flag("tokenizer.ggml.space_prefix_every_segment")),
+      optional(flag("tokenizer.ggml.space_prefix_before_space")),
+      optional(charsmap_row()),
+  };
+}
+
+Schema byte_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
+  const std::string size = architecture + ".vocab_size of them";
+  return {
+      fixed_text("tokenizer.ggml.model", "gpt2"),  // llama.cpp's name of byte-level BPE
+      one_text_of("tokenizer.ggml.pre", {"gpt-2", "llama-bpe", "qwen2"}, nullptr),
+      tokens_row(size),
+      types_row(size, byte_piece),
+      list("tokenizer.ggml.merges", MetaType::String, 3, 2049,
+           "two pieces with a blank between them; first goes first"),
+      optional(bos_row(t)),
+      eos_row(t),
+      optional(unk_row(t)),
+      optional(pad_row(t)),
+      optional(flag("tokenizer.ggml.add_bos_token")),
+      optional(fixed_flag("tokenizer.ggml.add_space_prefix", false)),
+  };
+}
+
+VocabularyCheck::VocabularyCheck(const GgufFile& file, const std::string& architecture, int64_t vocab)
+    : file_(file),
+      vocab_key_(architecture + ".vocab_size"),
+      kind_(file.string("tokenizer.ggml.model")),
+      pieces_(file.strings("tokenizer.ggml.tokens")),
+      types_(file.ints("tokenizer.ggml.token_type")) {
+  const bool scored = kind_ != "gpt2";
+  const int32_t last_type = kind_ == "t5" ? unused_piece : byte_piece;
+  const std::vector<float> scores = scored ? file.floats("tokenizer.ggml.scores") : std::vector<float>();
+  const uint64_t count = static_cast<uint64_t>(vocab);
+  check_count(file, "tokenizer.ggml.tokens", pieces_.size(), count, vocab_key_);
+  check_count(file, "tokenizer.ggml.token_type", types_.size(), count, vocab_key_);
+  if (scored) check_count(file, "tokenizer.ggml.scores", scores.size(), count, vocab_key_);
+
+  for (uint64_t i = 0; i < count; ++i) {
+    check_file(file, !pieces_[i].empty() && pieces_[i].size() <= 1024 && is_utf8(pieces_[i]),
+               "tokenizer.ggml.tokens: token ", i, " has ", pieces_[i].size(),
+               " bytes; expected 1..1024 of valid UTF-8");
+    const auto [at, fresh] = ids_.emplace(pieces_[i], static_cast<int32_t>(i));
+    check_file(file, fresh, "tokenizer.ggml.tokens: token ", i, " is ", quoted(pieces_[i]), ", as is token ",
+               at->second, "; expected all different");
+    check_file(file, types_[i] >= 1 && types_[i] <= last_type, "tokenizer.ggml.token_type: token ", i, " has type ",
+               types_[i], "; expected 1..", last_type);
+    if (!scored) continue;
+    check_file(file, std::fabs(scores[i]) <= 1e30f, "tokenizer.ggml.scores: token ", i, " has score ", scores[i],
+               "; expected a finite number of at most 1e30");
+  }
+}
+
+void VocabularyCheck::check_special_tokens(const TokenizerConfig& t) const {
+  check_special("tokenizer.ggml.bos_token_id", t.bos, control_piece);
+  check_special("tokenizer.ggml.eos_token_id", t.eos, control_piece);
+  check_special("tokenizer.ggml.padding_token_id", t.pad, control_piece);
+  check_special("tokenizer.ggml.unknown_token_id", t.unk, unknown_piece);
+  const auto same = [](int32_t a, int32_t b) { return a >= 0 && a == b; };
+  check_file(file_, (kind_ == "gpt2" || !same(t.bos, t.eos)) && !same(t.bos, t.pad) && !same(t.eos, t.pad),
+             "tokenizer.ggml.{bos,eos,padding}_token_id: begin, end and padding share a token id: ", t.bos, ", ", t.eos,
+             ", ", t.pad, "; expected three");
+}
+
+void VocabularyCheck::check_placeholder(const std::string& key, int32_t id) const {
+  const int32_t type = type_of(key, id);
+  check_file(file_, type == tag_piece || type == control_piece || type == unknown_piece, key, " is ", id,
+             ", a token of type ", type, "; expected type 2, 3 or 4");
+}
+
+int32_t VocabularyCheck::type_of(std::string_view key, int32_t id) const {
+  check_file(file_, static_cast<size_t>(id) < types_.size(), key, " is ", id, "; expected less than ", vocab_key_, ", ",
+             types_.size());
+  return types_[static_cast<size_t>(id)];
+}
+
+void VocabularyCheck::check_special(const char* key, int32_t id, int32_t type) const {
+  if (id < 0) return;  // the rows say whether it may be absent
+  const int32_t found = type_of(key, id);
+  check_file(file_, found == type, key, " is ", id, ", a token of type ", found, "; expected type ", type);
+}
+
+int32_t VocabularyCheck::tag(std::string_view piece) const {
+  const auto found = ids_.find(piece);
+  check_file(file_, found != ids_.end(), "tokenizer.ggml.tokens lacks ", piece);
+  const int32_t type = types_[static_cast<size_t>(found->second)];
+  check_file(file_, type == tag_piece, "token ", piece, " has type ", type, "; expected ", static_cast<int>(tag_piece));
+  return found->second;
+}
+
+}  // namespace ke
