@@ -6,18 +6,32 @@
 
 namespace ke {
 
-static nb::bytes resize_bytes(nb::handle rgb, int64_t width, int64_t height, int64_t out_width, int64_t out_height,
-                              const CancelToken* cancel) {
-  const BufferView view(rgb);
+// Of packed RGB; the view's bytes must outlive it.
+static ImageView image_of(const BufferView& view, int64_t width, int64_t height) {
   check_image_size(width, height, "a picture");
   const size_t expected = static_cast<size_t>(width * height * 3);
   KE_CHECK(view.bytes().size() == expected, InvalidRequest, "a picture of ", width, " x ", height, " pixels has ",
            expected, " bytes of RGB, not ", view.bytes().size());
+  return {view.bytes().data(), width, height};
+}
+
+static nb::bytes resize_bytes(nb::handle rgb, int64_t width, int64_t height, int64_t out_width, int64_t out_height,
+                              const CancelToken* cancel) {
+  const BufferView view(rgb);
+  const ImageView image = image_of(view, width, height);
   std::vector<uint8_t> out;
   {
     nb::gil_scoped_release release;
-    out = resize_bicubic({view.bytes().data(), width, height}, out_width, out_height, cancel);
+    out = resize_bicubic(image, out_width, out_height, cancel);
   }
+  return nb::bytes(out.data(), out.size());
+}
+
+static nb::bytes fit_bytes(nb::handle rgb, int64_t width, int64_t height, int64_t size, std::string_view fit,
+                           const std::array<uint8_t, 3>& colour) {
+  const BufferView view(rgb);
+  const Fit kind = fit == "pad" ? Fit::Pad : fit == "crop" ? Fit::Crop : Fit::Squash;
+  const std::vector<uint8_t> out = fit_square(image_of(view, width, height), size, kind, colour);
   return nb::bytes(out.data(), out.size());
 }
 
@@ -39,6 +53,9 @@ void bind_image(nb::module_& m) {
         "size * size * 3 RGB bytes -> float32 bytes of shape ((size // patch)**2, 3 * patch * patch), columns in the "
         "order\n"
         "channel, y, x; value = (byte / 255 - mean) / std. Raises InvalidRequest.");
+  nb::borrow<nb::module_>(m.attr("testing"))
+      .def("fit_square", &fit_bytes, nb::arg("rgb"), nb::arg("width"), nb::arg("height"), nb::arg("size"),
+           nb::arg("fit"), nb::arg("colour"));
 }
 
 }  // namespace ke

@@ -25,6 +25,17 @@ void check_image_size(int64_t width, int64_t height, const char* what);
 std::vector<uint8_t> resize_bicubic(const ImageView& image, int64_t out_width, int64_t out_height,
                                     const CancelToken* cancel = nullptr);
 
+enum class Fit {
+  Squash,  // the whole picture, aspect not kept
+  Pad,     // the whole picture in the middle of a square of one colour (a pixel more behind it than before it)
+  Crop,    // the middle: the shorter side as long as the square's, the longer one cut off at both ends
+};
+// A picture as size * size * 3 bytes: PIL's resize (as above) of the padded picture, or of the whole one before it is
+// cut (transformers' centre crop: shorter side to `size`, the longer one rounded down). `colour` is the padding's.
+// Memory and time do not grow with what is padded or cut off.
+std::vector<uint8_t> fit_square(const ImageView& image, int64_t size, Fit fit, const std::array<uint8_t, 3>& colour,
+                                const CancelToken* cancel = nullptr);
+
 // size x size RGB bytes -> ((size/patch)^2, 3*patch*patch) float32, rows row-major over the picture, columns in the
 // order of a convolution kernel (channel, y, x); value = (byte / 255 - mean) / std, rounded once.
 // InvalidRequest unless rgb has size * size * 3 bytes, patch divides size, mean is finite and std finite and positive.

@@ -1,5 +1,7 @@
 #include "models/vision_language.h"
 
+#include <algorithm>
+
 #include "backend/vocabulary.h"
 #include "models/answer_parser.h"
 
@@ -40,7 +42,7 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
   info.name = c.general.name;
   info.notice = c.general.notice;
   info.trained_tasks = c.general.trained_tasks;
-  info.preprocessing = concat("resized to ", c.vision.image_size, " x ", c.vision.image_size, ", aspect not kept");
+  info.preprocessing = preprocessing_of(image_input(c.vision));
   info.context = c.decoder.context;
   info.vocab = c.decoder.vocab;
   info.width = c.decoder.width;
@@ -53,7 +55,20 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
   return info;
 }
 
-ImageInput image_input(const VisionConfig& v) { return {v.image_size, v.patch_size, v.mean, v.std}; }
+ImageInput image_input(const VisionConfig& v, Fit fit) { return {v.image_size, v.patch_size, v.mean, v.std, fit}; }
+
+std::string preprocessing_of(const ImageInput& image) {
+  const std::string size = concat(image.image_size, " x ", image.image_size);
+  switch (image.fit) {
+    case Fit::Pad:
+      return concat("padded to a square, then resized to ", size);
+    case Fit::Crop:
+      return concat("shorter side resized to ", image.image_size, ", then the middle ", size, " cut out");
+    case Fit::Squash:
+      break;
+  }
+  return concat("resized to ", size, ", aspect not kept");
+}
 
 VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend,
                                          ModelInfo info, const VisionLanguageParts& parts)
@@ -75,7 +90,10 @@ VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::sh
 std::unique_ptr<const PreparedImage> VisionLanguageModel::prepare(const ImageView& image,
                                                                   const CancelToken* cancel) const {
   auto square = std::make_unique<SquareImage>(*this);
-  square->rgb = resize_bicubic(image, image_.image_size, image_.image_size, cancel);  // squashed, aspect not kept
+  std::array<uint8_t, 3> colour{};
+  for (size_t c = 0; c < colour.size(); c++)
+    colour[c] = static_cast<uint8_t>(std::clamp(double{image_.mean[c]} * 255, 0.0, 255.0));
+  square->rgb = fit_square(image, image_.image_size, image_.fit, colour, cancel);
   return square;
 }
 

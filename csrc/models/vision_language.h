@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "layers/projector.h"
@@ -19,7 +20,10 @@ namespace ke {
 struct ImageInput {
   int64_t image_size = 0, patch_size = 0;
   std::array<float, 3> mean{}, std{};  // of pixels / 255
+  Fit fit = Fit::Squash;               // padding has the mean's colour, rounded down
 };
+ImageInput image_input(const VisionConfig& v, Fit fit = Fit::Squash);
+std::string preprocessing_of(const ImageInput& image);  // for people
 
 struct VisionLanguageParts {
   ImageInput image;
@@ -41,8 +45,6 @@ struct VisionLanguageConfig {
 // Checks each part of it and what must hold between them, and says it. Left to the model: how an image stands in a
 // prompt, grounding, the checks of its vocabulary. Answers are plain text.
 ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c);
-
-ImageInput image_input(const VisionConfig& v);
 
 class VisionLanguageModel : public Model {
  public:
