@@ -17,8 +17,8 @@ struct CountedCancel : CancelToken {
 };
 
 std::vector<float> rules(std::vector<float> scores, const std::vector<int32_t>& sequence, int32_t n,
-                         const Constraint* constraint) {
-  Rules().apply(scores, sequence, n, constraint);
+                         const Constraint* constraint, std::vector<int32_t> never) {
+  Rules(std::move(never)).apply(scores, sequence, n, constraint);
   return scores;
 }
 
@@ -63,7 +63,7 @@ void bind_testing(nb::module_& m) {
   t.def("location_grammar", &grammar, nb::arg("first_tag"), nb::arg("first_location"), nb::arg("bins"), nb::arg("eos"));
   t.def("one_of", &one_of, nb::arg("choices"), nb::arg("eos"));
   t.def("apply_rules", &rules, nb::arg("scores"), nb::arg("sequence"), nb::arg("no_repeat_ngram_size"),
-        nb::arg("constraint").none() = nb::none());
+        nb::arg("constraint").none() = nb::none(), nb::arg("never") = std::vector<int32_t>());
   t.def("sample", &sample, nb::arg("scores"), nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"),
         nb::arg("seed"), nb::arg("count"));
   t.def("log_probability", [](const std::vector<float>& logits, int32_t id) { return log_probability(logits, id); });

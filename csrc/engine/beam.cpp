@@ -201,7 +201,7 @@ class BeamSearch {
   std::vector<Beam> running_;         // best first
   std::vector<Hypothesis> finished_;  // width_ places, best first
   std::vector<std::unique_ptr<KvCache>> spare_;
-  Rules rules_;
+  Rules rules_{model_.info().never};
   std::vector<float> scores_;
 };
 

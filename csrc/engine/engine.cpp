@@ -9,7 +9,7 @@
 
 namespace ke {
 
-constexpr size_t kOpeningBytes = 8u << 20;  // 40 positions of KOSMOS-2
+constexpr size_t kOpeningBytes = 32u << 20;  // 160 positions of KOSMOS-2, 64 of a LLaMA of 7 billion weights
 
 std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions& options) {
   std::shared_ptr<Engine> engine;

@@ -22,27 +22,35 @@ class Builder {
   void segment(const Segment& s) {
     switch (s.kind) {
       case Segment::Kind::Text:
-        tokens(tokenizer_.encode(s.text));
-        break;
       case Segment::Kind::Tags:
-        tokens(tokenizer_.encode_with_tags(s.text));
-        break;
+        texts_.push_back({s.text, s.kind == Segment::Kind::Tags});
+        return;
       case Segment::Kind::Image:
-        image(s.image);
-        break;
+        end_texts();
+        return image(s.image);
       case Segment::Kind::Boxes:
-        boxes(s.cells);
-        break;
+        end_texts();
+        return boxes(s.cells);
       case Segment::Kind::Ids:
-        tokens(s.ids);
-        break;
+        end_texts();
+        return tokens(s.ids);
     }
   }
 
-  Prompt prompt;
+  Prompt take() {
+    end_texts();
+    return std::move(prompt_);
+  }
 
  private:
-  void token(int32_t id) { prompt.ids.push_back(id); }
+  // Texts that follow each other are one text to tokenizers that join them.
+  void end_texts() {
+    if (texts_.empty()) return;
+    tokens(tokenizer_.encode_parts(texts_, /*at_start=*/prompt_.ids.size() == model_.info().begin.size()));
+    texts_.clear();
+  }
+
+  void token(int32_t id) { prompt_.ids.push_back(id); }
 
   void tokens(const std::vector<int32_t>& ids) {
     for (int32_t id : ids) {
@@ -58,7 +66,7 @@ class Builder {
     KE_CHECK(e->features->model == model_.serial(), InvalidRequest,
              "the encoded picture was encoded by another model than the one of this prompt");
     for (int32_t id : info.image.before) token(id);
-    prompt.pictures.push_back({prompt.ids.size(), e});
+    prompt_.pictures.push_back({prompt_.ids.size(), e});
     for (int64_t j = 0; j < e->features->rows; j++) token(info.image.row_id(j));
     for (int32_t id : info.image.after) token(id);
   }
@@ -81,6 +89,8 @@ class Builder {
 
   const Model& model_;
   const Tokenizer& tokenizer_;
+  Prompt prompt_;
+  std::vector<TextPart> texts_;  // since the last segment of another kind
 };
 
 }  // namespace
@@ -101,7 +111,7 @@ Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::v
   KE_CHECK(!segments.empty(), InvalidRequest, "the prompt is empty: expected at least one text, picture or box");
   Builder builder(model, tokenizer);
   for (const Segment& s : segments) builder.segment(s);
-  return std::move(builder.prompt);
+  return builder.take();
 }
 
 }  // namespace ke

@@ -27,7 +27,7 @@ struct ImageEmbedding {
 
 struct Segment {
   enum class Kind {
-    Text,   // plain characters, also where they spell a tag
+    Text,   // plain characters, also where they spell a tag; BPE tokenizers join texts and tags that touch
     Tags,   // text whose tag strings are tags
     Image,  // the picture's rows with the ids around them (ImageLayout)
     Boxes,  // <object> upper-left lower-right ... </object>, several joined by the delimiter (Grounding)

@@ -19,7 +19,7 @@ double log_probability(std::span<const float> logits, int32_t id) {
 void check_finite(std::span<const float> logits) { KE_CHECK(all_finite(logits), ModelCorrupt, kNotFinite); }
 void check_finite(const Choice& choice) { KE_CHECK(choice.finite, ModelCorrupt, kNotFinite); }
 
-Rules::Rules() {
+Rules::Rules(std::vector<int32_t> never) : never_(std::move(never)) {
   allowed_.reserve(kUsualRanges);
   kept_.reserve(kUsualRanges);
   banned_.reserve(kUsualRanges);
@@ -33,11 +33,12 @@ std::span<const IdRange> Rules::allowed(int32_t vocab, const std::vector<int32_t
   else
     allowed_.push_back({0, vocab});
   const int64_t length = static_cast<int64_t>(sequence.size());
-  if (n <= 0 || length + 1 < n) return allowed_;
-  banned_.clear();
-  const auto prefix = sequence.end() - (n - 1);
-  for (int64_t i = 0; i + n <= length; i++)
-    if (std::equal(prefix, sequence.end(), sequence.begin() + i)) banned_.push_back(sequence[i + n - 1]);
+  banned_.assign(never_.begin(), never_.end());
+  if (n > 0 && length + 1 >= n) {
+    const auto prefix = sequence.end() - (n - 1);
+    for (int64_t i = 0; i + n <= length; i++)
+      if (std::equal(prefix, sequence.end(), sequence.begin() + i)) banned_.push_back(sequence[i + n - 1]);
+  }
   if (banned_.empty()) return allowed_;
   std::sort(banned_.begin(), banned_.end());
   kept_.clear();

@@ -22,12 +22,12 @@ double log_probability(std::span<const float> logits, int32_t id);
 void check_finite(std::span<const float> logits);
 void check_finite(const Choice& choice);
 
-// Which tokens may come next: those that `constraint` (may be nullptr) allows, but for those that would repeat an
-// n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image slots and box tokens count). Where
-// only repeats are left, they stay.
+// Which tokens may come next: those that `constraint` (may be nullptr) allows, but for those of `never` and those that
+// would repeat an n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image slots and box tokens
+// count). Where only these are left, they stay.
 class Rules {
  public:
-  Rules();
+  explicit Rules(std::vector<int32_t> never);
   // Valid until the next call.
   std::span<const IdRange> allowed(int32_t vocab, const std::vector<int32_t>& sequence, int32_t no_repeat_ngram_size,
                                    const Constraint* constraint);
@@ -37,6 +37,7 @@ class Rules {
 
  private:
   std::vector<IdRange> allowed_, kept_;
+  const std::vector<int32_t> never_;
   std::vector<int32_t> banned_;
 };
 

@@ -25,6 +25,7 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
       prompt_(std::move(prompt)),
       params_(params),
       on_token_(on_token),
+      rules_(model.info().never),
       sampler_(params.sampler) {
   check_params(params_);
   check_context(model_, prompt_.ids.size(), params_.max_tokens);

@@ -45,6 +45,21 @@ def test_ngram_block_keeps_something_when_only_repeats_are_left():
     assert [i for i, s in enumerate(scores) if s > NEG] == [OBJECT_END, DELIMITER]
 
 
+def test_some_tokens_never_come():
+    """Beside the n-gram block and a list of choices, in any order."""
+    rng = random.Random(5)
+    for n in (0, 1, 2, 3):
+        for _ in range(100):
+            sequence = [rng.randrange(4) for _ in range(rng.randrange(0, 30))]
+            never = rng.sample(range(10), rng.randrange(4))
+            scores = T.apply_rules([float(i) for i in range(10)], sequence, n, never=never)
+            repeats = banned_by_ngrams(sequence, n) if n else set()
+            assert {i for i, s in enumerate(scores) if s == NEG} == repeats | set(never)
+    choice = T.one_of([[3], [5], [7]], EOS)
+    scores = T.apply_rules([0.0] * 10, [], 0, choice, never=[5, 8])
+    assert [i for i, s in enumerate(scores) if s > NEG] == [3, 7]
+
+
 CELLS = set(range(CELL, CELL + BINS * BINS))
 
 
