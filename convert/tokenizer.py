@@ -17,8 +17,8 @@ from kosmos_edge.errors import ModelCorrupt
 from .sources.files import brief, parse_json
 
 # Types of GGUF's tokenizer.ggml.token_type.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
-UNIGRAM = 1  # trainer_spec.model_type of a sentencepiece model
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+UNIGRAM, BPE = 1, 2  # trainer_spec.model_type of a sentencepiece model
 MAX_PIECES = 1 << 20
 MAX_SCORE = 1e30  # float32 has room for it
 
@@ -34,10 +34,14 @@ class Unigram:
 
 @dataclass(frozen=True)
 class SentencePiece(Unigram):
-    """A sentencepiece model. kinds: by id, in the numbers of NORMAL and its kin."""
+    """A sentencepiece model. kinds: by id, in the numbers of NORMAL and its kin. The flags are its normaliser's:
+    a blank before every text, runs of blanks become one, blanks are written as U+2581 before (not behind) words."""
 
     kinds: list[int]
     model_type: int
+    blank_prefix: bool
+    fold_blanks: bool
+    escapes_blanks: bool
 
 
 # ---- tokenizer.json
@@ -69,7 +73,7 @@ def read_unigram_json(data: bytes, where: Path, unk: int) -> Unigram:
             raise bad(f"model.vocab[{i}] is {brief(entry)}, expected [piece, score]")
         if not abs(entry[1]) < MAX_SCORE:  # float() of a larger integer may not exist
             raise bad(f"piece {brief(entry[0])} has the score {brief(entry[1])}")
-        pieces.append(_encodable(entry[0], where))
+        pieces.append(encodable(entry[0], where))
         scores.append(float(entry[1]))
     added = root.get("added_tokens", [])
     if not isinstance(added, list) or len(added) > MAX_PIECES or not all(isinstance(token, dict) for token in added):
@@ -79,14 +83,15 @@ def read_unigram_json(data: bytes, where: Path, unk: int) -> Unigram:
         if type(number) is not int or not isinstance(content, str) or not 0 <= number <= len(pieces):
             raise bad(f"added token {brief(content)} has no id that continues the vocabulary of {len(pieces)}")
         if number == len(pieces):
-            pieces.append(_encodable(content, where))
+            pieces.append(encodable(content, where))
             scores.append(0.0)
         elif pieces[number] != content:
             raise bad(f"added token {number} is {content!r}, the vocabulary has {pieces[number]!r} there")
     return Unigram(pieces, scores, _charsmap(root.get("normalizer"), where))
 
 
-def _encodable(piece: str, where: Path) -> str:
+def encodable(piece: str, where: Path) -> str:
+    """The piece, which must be valid Unicode: JSON may spell half of a surrogate pair."""
     try:
         piece.encode()
     except UnicodeEncodeError:
@@ -160,7 +165,8 @@ def read_sentencepiece_model(data: bytes, where: Path) -> SentencePiece:
     pieces: list[str] = []
     scores: list[float] = []
     kinds: list[int] = []
-    charsmap, model_type = b"", 1
+    charsmap, model_type, suffix = b"", 1, False
+    flags = [True, True, True]
     for number, value in _fields(data, where):
         if number == 1 and isinstance(value, bytes):
             piece = dict(_fields(value, where))
@@ -174,12 +180,17 @@ def read_sentencepiece_model(data: bytes, where: Path) -> SentencePiece:
             scores.append(score)
             kinds.append(kind)
         elif number == 2 and isinstance(value, bytes):  # trainer_spec
-            kind = dict(_fields(value, where)).get(3, 1)
+            trainer = dict(_fields(value, where))
+            kind = trainer.get(3, 1)
             model_type = kind if isinstance(kind, int) else -1
+            suffix = trainer.get(24, 0) != 0  # treat_whitespace_as_suffix
         elif number == 3 and isinstance(value, bytes):  # normalizer_spec
-            charsmap_value = dict(_fields(value, where)).get(2, b"")
+            normalizer = dict(_fields(value, where))
+            charsmap_value = normalizer.get(2, b"")
             charsmap = charsmap_value if isinstance(charsmap_value, bytes) else b""
-    return SentencePiece(pieces, scores, charsmap, kinds, model_type)
+            flags = [normalizer.get(key, 1) != 0 for key in (3, 4, 5)]
+    prefix, fold, escapes = flags
+    return SentencePiece(pieces, scores, charsmap, kinds, model_type, prefix, fold, escapes and not suffix)
 
 
 def compare_dict(pieces: list[str], symbols: bytes, where: Path) -> None:

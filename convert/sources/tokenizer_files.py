@@ -17,6 +17,11 @@ class TokenizerFiles:
         self._folder = folder if given is None else Folder(given if self._file is None else given.parent)
         self._opened = opened
 
+    @property
+    def folder(self) -> Path:
+        """Where they are, for messages."""
+        return self._folder.path
+
     def first(self, *names: str) -> SourceFile:
         """The first of these files that is there; where the caller named a file, that one, whatever its name."""
         if self._file is not None:

@@ -82,6 +82,35 @@ class SpmBpe:
                 found += [(score, pair) for pair in sorted(local, key=lambda p: (ids[p[0]], ids[p[1]]))]
         return [pair for _, pair in sorted(found, key=lambda entry: -entry[0])]
 
+    def tokenizer_json(self, added: tuple[str, ...] = (), plain: str = "") -> dict[str, Any]:
+        """tokenizer.json as LLaMA's is written: merges in order; specials and `added` beside the pieces, all of them
+        control tokens but `plain`."""
+        texts = [*enumerate(("<unk>", "<s>", "</s>")), *enumerate(added, len(self.pieces))]
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": i, "content": text, **flags, "special": text != plain} for i, text in texts],
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Prepend", "prepend": "▁"},
+                    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+                ],
+            },
+            "pre_tokenizer": None,
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": "<unk>",
+                "fuse_unk": True,
+                "byte_fallback": True,
+                "vocab": {piece: i for i, piece in enumerate(self.pieces)},
+                "merges": [f"{a} {b}" for a, b in self.merges()],
+            },
+        }
+
 
 ODD = (
     "\x00\t\n\r\x0b\x1c\x7f\x85\xa0\xad"
