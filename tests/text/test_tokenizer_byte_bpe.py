@@ -1,30 +1,19 @@
 """Byte-level BPE: equal to the tokenizers library on anything, for each way to cut a text; bad vocabularies."""
 
 import base64
-import json
 import random
 import unicodedata
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers.bpe_vocabularies import random_texts, sentences
-from helpers.vocabularies import NORMAL, TAG
+from helpers.bpe_vocabularies import random_texts
+from helpers.vocabularies import NORMAL
 
 from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest, ModelCorrupt
 
 tokenizers = pytest.importorskip("tokenizers", reason="the reference is the tokenizers library")
-
-CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
-REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PATTERNS = {
-    "gpt2": CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "cl100k": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|" + REST,
-    "qwen2": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|" + REST,
-}
-ADDED = ("<image>", "<md>")
-CONTROL = 3
+from helpers.byte_bpe_vocabularies import ADDED, CONTROL, PATTERNS, Trained, cut_by  # noqa: E402 (it needs tokenizers)
 
 
 def alphabet() -> dict[int, str]:
@@ -32,41 +21,6 @@ def alphabet() -> dict[int, str]:
     prints = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [b for b in range(256) if b not in prints]
     return {b: chr(b) for b in prints} | {b: chr(256 + i) for i, b in enumerate(hidden)}
-
-
-def cut_by(pattern: str) -> Any:
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
-    level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return tokenizers.pre_tokenizers.Sequence([split, level])
-
-
-class Trained:
-    """A byte-level BPE trained with one pattern, and the tokenizer built from it."""
-
-    def __init__(self, kind: str, whole_pieces: bool = False) -> None:
-        self.reference = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=whole_pieces))
-        self.reference.pre_tokenizer = cut_by(PATTERNS[kind])
-        self.reference.decoder = tokenizers.decoders.ByteLevel()
-        start = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=700, initial_alphabet=start, special_tokens=["</s>"], show_progress=False
-        )
-        self.reference.train_from_iterator(sentences(7), trainer)
-        self.reference.add_tokens([tokenizers.AddedToken(t, normalized=False, special=False) for t in ADDED])
-        model = json.loads(self.reference.to_str())["model"]
-        if whole_pieces:  # a piece that its merges do not reach
-            model["merges"] = model["merges"][:-30]
-            model["ignore_merges"] = True
-            state = json.loads(self.reference.to_str()) | {"model": model}
-            self.reference = tokenizers.Tokenizer.from_str(json.dumps(state))
-        vocabulary = self.reference.get_vocab(with_added_tokens=True)
-        self.pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-        self.types = [CONTROL if p == "</s>" else TAG if p in ADDED else NORMAL for p in self.pieces]
-        self.merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-        self.tokenizer = _core.Tokenizer.byte_bpe(self.pieces, self.types, self.merges, kind, whole_pieces)
-
-    def expected(self, text: str) -> list[int]:
-        return self.reference.encode(text, add_special_tokens=False).ids
 
 
 @pytest.fixture(scope="module", params=[("gpt2", False), ("cl100k", False), ("qwen2", False), ("cl100k", True)])

@@ -1,0 +1,55 @@
+"""Byte-level BPE vocabularies, trained here: GPT-2's kind, for each way to cut a text."""
+
+import json
+from typing import Any
+
+import tokenizers
+
+from helpers.bpe_vocabularies import sentences
+from helpers.vocabularies import NORMAL, TAG
+from kosmos_edge import _core
+
+CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
+REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS = {
+    "gpt2": CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|" + REST,
+    "qwen2": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|" + REST,
+}
+ADDED = ("<image>", "<md>")
+CONTROL = 3
+
+
+def cut_by(pattern: str) -> Any:
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return tokenizers.pre_tokenizers.Sequence([split, level])
+
+
+class Trained:
+    """A byte-level BPE trained with one pattern, and the tokenizer built from it."""
+
+    def __init__(self, kind: str, whole_pieces: bool = False) -> None:
+        self.reference = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=whole_pieces))
+        self.reference.pre_tokenizer = cut_by(PATTERNS[kind])
+        self.reference.decoder = tokenizers.decoders.ByteLevel()
+        start = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=700, initial_alphabet=start, special_tokens=["</s>"], show_progress=False
+        )
+        self.reference.train_from_iterator(sentences(7), trainer)
+        self.reference.add_tokens([tokenizers.AddedToken(t, normalized=False, special=False) for t in ADDED])
+        model = json.loads(self.reference.to_str())["model"]
+        if whole_pieces:  # a piece that its merges do not reach
+            model["merges"] = model["merges"][:-30]
+            model["ignore_merges"] = True
+            state = json.loads(self.reference.to_str()) | {"model": model}
+            self.reference = tokenizers.Tokenizer.from_str(json.dumps(state))
+        vocabulary = self.reference.get_vocab(with_added_tokens=True)
+        self.pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        self.types = [CONTROL if p == "</s>" else TAG if p in ADDED else NORMAL for p in self.pieces]
+        self.merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+        self.tokenizer = _core.Tokenizer.byte_bpe(self.pieces, self.types, self.merges, kind, whole_pieces)
+
+    def expected(self, text: str) -> list[int]:
+        return self.reference.encode(text, add_special_tokens=False).ids
