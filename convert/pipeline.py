@@ -20,7 +20,7 @@ from . import writer
 from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
 from .mapping import map_tensors
 from .models import find_model
-from .recipe import DEFAULT, Recipe, choose_type, find_recipe, wanted_type
+from .recipe import DEFAULT, OUTPUT, Recipe, choose_type, find_recipe, wanted_type
 from .sources.checkpoint import Checkpoint
 from .sources.open import open_checkpoint
 from .sources.tensor import FLOAT_BYTES, SourceTensor
@@ -135,9 +135,11 @@ def _plan(checkpoint: Checkpoint, recipe: Recipe) -> _Plan:
     config = model.read_config(checkpoint.config)
     vocabulary = model.read_vocabulary(checkpoint)
     mapped = map_tensors(checkpoint, model, config)
+    tied = all(name != OUTPUT for name, _ in mapped)
     infos, fallbacks = [], []
     for name, tensor in mapped:
-        dtype, wanted = (choose(recipe, name, tensor.shape, config.layers) for choose in (choose_type, wanted_type))
+        kind = (recipe, name, tensor.shape, config.layers, tied)
+        dtype, wanted = choose_type(*kind), wanted_type(*kind)
         infos.append(TensorInfo(name, dtype, tensor.shape))
         if dtype != wanted:
             fallbacks.append(f"{name}: stored as {dtype}, its rows of {tensor.shape[-1]} values do not fit {wanted}")

@@ -1,16 +1,17 @@
 """Which tensor is stored in which type.
 
-The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the tied embedding is Q6_K, and attention
-values and ffn_down are Q6_K in the first and last eighth of the layers and in every third between. Vision and
-resampler stay at 6 and 8 bits: boxes suffer first there. Norms, biases, class and position embeddings and latent
-queries are always F32.
+The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the output matrix is Q6_K, be it the embedding
+(tied) or one of its own, beside which the embedding is stored like the blocks. Attention values and ffn_down are Q6_K
+in the first and last eighth of the layers and in every third between, in cross-attention, too. Vision and projector
+stay at 6 and 8 bits: boxes suffer first there. Norms, biases, gates, class and position embeddings and latent queries
+are always F32.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.errors import InvalidRequest, KosmosError
 
 # GGUF's type name -> (type id, values per block, bytes per block): the types that recipes use.
 TYPES = {
@@ -33,7 +34,7 @@ class Recipe:
     file_type: int
     decoder: str
     decoder_more: str  # attn_v and ffn_down of the layers that get more bits
-    embedding: str
+    output: str  # the output matrix: output.weight, or the embedding where that is the output matrix, too
     vision: str
     projector: str
 
@@ -57,7 +58,8 @@ RECIPES = {
     )
 }
 DEFAULT = "q4_k_m"
-_ALWAYS_F32 = {"v.class_embd", "v.position_embd.weight", "mm.latent_query"}
+OUTPUT = "output.weight"  # of a model whose output matrix is not its embedding
+_ALWAYS_F32 = {"position_embd.weight", "v.class_embd", "v.position_embd.weight", "mm.latent_query"}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -75,26 +77,33 @@ def gets_more_bits(layer: int, layers: int) -> bool:
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
-def wanted_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int) -> str:
-    """The type that the recipe has in mind for a tensor, whatever its row length. layers: of the decoder."""
+def wanted_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int, tied: bool = True) -> str:
+    """The type that the recipe has in mind for a tensor, whatever its row length.
+
+    layers: of the decoder. tied: the embedding is the output matrix, too; else the model has an OUTPUT.
+    """
     if len(shape) == 1 or name in _ALWAYS_F32:
         return "F32"
     if name == "v.patch_embd.weight":  # rows of 3 * 14 * 14 = 588 values: no multiple of a block
         return "F32" if recipe.name == "f32" else "F16"
+    if name == OUTPUT or (name == "token_embd.weight" and tied):
+        return recipe.output
     if name == "token_embd.weight":
-        return recipe.embedding
+        return recipe.decoder
     if name.startswith("v."):
         return recipe.vision
     if name.startswith("mm."):
         return recipe.projector
-    _, layer, part, _ = name.split(".")
-    more = part in ("attn_v", "ffn_down") and gets_more_bits(int(layer), layers)
+    parts = name.split(".")  # blk.N.PART.weight, blk.N.cross.PART.weight
+    if len(parts) not in (4, 5) or parts[0] != "blk" or not parts[1].isdecimal():
+        raise KosmosError(f"internal: no storage type is known for the tensor {name}")
+    more = parts[-2] in ("attn_v", "ffn_down") and gets_more_bits(int(parts[1]), layers)
     return recipe.decoder_more if more else recipe.decoder
 
 
-def choose_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int) -> str:
+def choose_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int, tied: bool = True) -> str:
     """The type that is stored: Q8_0, or F16, where the row length is no multiple of the wanted type's block."""
-    wanted = wanted_type(recipe, name, shape, layers)
+    wanted = wanted_type(recipe, name, shape, layers, tied)
     for dtype in (wanted, "Q8_0", "F16"):
         if shape[-1] % TYPES[dtype][1] == 0:
             return dtype
@@ -110,4 +119,6 @@ def stored_bytes(dtype: str, shape: tuple[int, ...]) -> int:
 def estimate(tensors: Iterable[tuple[str, tuple[int, ...]]], type: str, layers: int) -> int:
     """Bytes of all tensors (GGUF name, shape) under a recipe; the file has some 2 MB of vocabulary beside them."""
     recipe = find_recipe(type)
-    return sum(stored_bytes(choose_type(recipe, name, shape, layers), shape) for name, shape in tensors)
+    tensors = list(tensors)
+    tied = all(name != OUTPUT for name, _ in tensors)
+    return sum(stored_bytes(choose_type(recipe, name, shape, layers, tied), shape) for name, shape in tensors)

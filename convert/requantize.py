@@ -20,7 +20,7 @@ from . import writer
 from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
 from .models import model_of
 from .pipeline import ConvertReport
-from .recipe import RECIPES, Recipe, choose_type, find_recipe, wanted_type
+from .recipe import OUTPUT, RECIPES, Recipe, choose_type, find_recipe, wanted_type
 from .sources.files import SourceFile
 from .writer import Cancellable, Piece, Progress, check_tensors, write_model
 
@@ -58,11 +58,12 @@ def requantize(
     model = model_of(settings["architecture"])
     model.check(os.fspath(source), settings, tensors)  # a file that the engine would refuse is refused here
     blocks = settings["decoder"]["layers"]
-    infos = [TensorInfo(name, choose_type(recipe, name, shape, blocks), shape) for name, _, shape, *_ in tensors]
+    tied = all(name != OUTPUT for name, *_ in tensors)
+    infos = [TensorInfo(name, choose_type(recipe, name, shape, blocks, tied), shape) for name, _, shape, *_ in tensors]
     fallbacks = [
         f"{info.name}: stored as {info.dtype}, its rows of {info.shape[-1]} values do not fit {wanted}"
         for info in infos
-        if info.dtype != (wanted := wanted_type(recipe, info.name, info.shape, blocks))
+        if info.dtype != (wanted := wanted_type(recipe, info.name, info.shape, blocks, tied))
     ]
     checksum_key = f"{settings['architecture']}.checksum.sha256"
     target = Path(output)
