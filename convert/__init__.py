@@ -1,4 +1,4 @@
-"""Turns published KOSMOS-2 checkpoints into one GGUF file: `convert`; `requantize` stores a file in another type;
+"""Turns published checkpoints into one GGUF file: `convert`; `requantize` stores a file in another type;
 `verify` checks one; `RECIPES` are the types."""
 
 from .pipeline import ConvertReport, convert, describe

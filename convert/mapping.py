@@ -16,10 +16,12 @@ def map_tensors(checkpoint: Checkpoint, model: Model, config: Any) -> list[tuple
     """(GGUF name, tensor) in the order of the file; missing, unexpected or misshapen tensors are one error that lists
     them."""
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(model.IGNORED)}
-    heads = {name: tensors.pop(name) for name in model.TIED if name in tensors}
+    table = list(model.tensor_table(config))
+    asked = {source for source, _, _ in table}
+    heads = {name: tensors.pop(name) for name in model.TIED if name in tensors and name not in asked}
     result, wrong = [], []
     by_source: dict[str, SourceTensor] = {}
-    for source, name, shape in model.tensor_table(config):
+    for source, name, shape in table:
         tensor = tensors.pop(source, None)
         if tensor is None:
             wrong.append(f"{source} {shape} is missing")
@@ -41,7 +43,7 @@ def map_tensors(checkpoint: Checkpoint, model: Model, config: Any) -> list[tuple
     for name, head in heads.items():
         if not _equal(head, by_source[model.TIED[name]]):
             raise ModelCorrupt(
-                f"{checkpoint.files[0].path}: {name} differs from the embedding; only tied heads are supported"
+                f"{checkpoint.files[0].path}: {name} differs from the embedding; only tied heads are supported here"
             )
     return result
 

@@ -23,7 +23,7 @@ class Model(Protocol):
     def IGNORED(self) -> tuple[str, ...]: ...  # ends of the names of tensors that carry nothing
 
     @property
-    def TIED(self) -> Mapping[str, str]: ...  # a head that may be stored twice -> the tensor that it equals
+    def TIED(self) -> Mapping[str, str]: ...  # a tensor that the table may lack -> the one that it must equal then
 
     def recognises(self, settings: dict[str, Any]) -> bool:
         """Whether a checkpoint with this config.json is one of this model."""
@@ -36,6 +36,10 @@ class Model(Protocol):
 
     def read_vocabulary(self, checkpoint: Checkpoint) -> Any:
         """Opens and reads the tokenizer's files."""
+
+    def fit(self, checkpoint: Checkpoint, config: Any, vocabulary: Any) -> Any:
+        """Brings the checkpoint's tensors under the names and shapes of the table, where it is published in several
+        layouts or in parts; -> the config of what it is then."""
 
     def metadata(
         self, checkpoint: Checkpoint, config: Any, vocabulary: Any, file_type: int, sha256: list[str], converter: str

@@ -64,7 +64,7 @@ def convert(
 ) -> ConvertReport:
     """Turns a published checkpoint into one GGUF file.
 
-    source: a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt, or a weights file of either.
+    source: a folder in Hugging Face's layout, a folder with fairseq's .pt, or a weights file of either.
     output: the file to write; a folder: the file gets its conventional name in it. type: see `recipe.RECIPES`.
     progress: called with (source bytes done, source bytes in all, tensor's name). tokenizer: tokenizer.json or
     sentencepiece model that is not beside the weights, or its folder. cancel: polled several times per second.
@@ -123,7 +123,7 @@ def convert(
 
 
 def file_name(metadata: list[Entry], recipe: Recipe) -> str:
-    """The name by GGUF's convention: Kosmos-2-1.6B-v1.0-Q4_K_M.gguf."""
+    """The name by GGUF's convention: BASENAME-1.6B-v1.0-Q4_K_M.gguf."""
     values = {key: value for key, _, value in metadata}
     parts = [values[f"general.{key}"] for key in ("basename", "size_label", "version")]
     return "-".join(part.replace(" ", "-").replace("/", "-") for part in [*parts, recipe.label]) + ".gguf"
@@ -134,6 +134,7 @@ def _plan(checkpoint: Checkpoint, recipe: Recipe) -> _Plan:
     model = find_model(checkpoint.config)
     config = model.read_config(checkpoint.config)
     vocabulary = model.read_vocabulary(checkpoint)
+    config = model.fit(checkpoint, config, vocabulary)
     mapped = map_tensors(checkpoint, model, config)
     tied = all(name != OUTPUT for name, _ in mapped)
     infos, fallbacks = [], []

@@ -9,7 +9,7 @@ from typing import Any
 from ..gguf import Entry
 from ..sources.checkpoint import Checkpoint
 from . import kosmos2, kosmos_vocabulary
-from .kosmos2 import IGNORED, TIED, Config, Family, check, tensor_table
+from .kosmos2 import IGNORED, TIED, Config, Family, check, fit, tensor_table
 from .kosmos_layout import TEXT_TAGS
 from .kosmos_vocabulary import Vocabulary
 
@@ -19,6 +19,7 @@ __all__ = [
     "NAME",
     "TIED",
     "check",
+    "fit",
     "metadata",
     "read_config",
     "read_vocabulary",

@@ -8,12 +8,14 @@ from typing import Any
 from kosmos_edge.errors import ModelCorrupt
 
 from ..card import general_entries, read_card
+from ..generation import generation_entries
 from ..gguf import Entry
 from ..mapping import check_tensors_of
 from ..sources.checkpoint import Checkpoint
 from ..sources.files import brief
 from . import kosmos_vocabulary
-from .kosmos_layout import TAGS
+from .clip import Tower, expect, read_pixels, tower_entries, tower_table, weight_and_bias
+from .kosmos_layout import BOS, EOS, PAD, TAGS
 from .kosmos_vocabulary import Vocabulary
 
 NAME, ARCHITECTURE = "KOSMOS-2", "kosmos2"
@@ -21,8 +23,6 @@ NAME, ARCHITECTURE = "KOSMOS-2", "kosmos2"
 IGNORED = (".position_ids", "embed_positions.weights")
 TIED = {"text_model.lm_head.weight": "text_model.model.embed_tokens.weight"}
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PROMPTS = {
     "caption": "An image of",
     "caption_detailed": "Describe this image in detail:",
@@ -77,6 +77,18 @@ class Config:
     image_size: int = 224
     patch_size: int = 14
 
+    @property
+    def tower(self) -> Tower:
+        return Tower(
+            self.vision_width,
+            self.vision_layers,
+            self.vision_ff_width,
+            self.vision_heads,
+            self.vision_eps,
+            self.image_size,
+            self.patch_size,
+        )
+
 
 # (field of Config, section of config.json, key there)
 _SIZES = (
@@ -110,6 +122,11 @@ _FIXED = (
 def recognises(settings: dict[str, Any]) -> bool:
     """Whether this config.json is KOSMOS-2's."""
     return settings.get("model_type") == "kosmos-2"
+
+
+def fit(checkpoint: Checkpoint, config: Config, vocabulary: Vocabulary) -> Config:
+    """The tensors have the table's names as they are."""
+    return config
 
 
 def read_config(settings: dict[str, Any]) -> Config:
@@ -151,47 +168,28 @@ def read_config(settings: dict[str, Any]) -> Config:
 # ---- tensors
 
 
-def _both(source: str, name: str, out: int, *inner: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    yield f"{source}.weight", f"{name}.weight", (out, *inner)
-    yield f"{source}.bias", f"{name}.bias", (out,)
-
-
 def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file."""
-    d, dv, ff, ffv = c.width, c.vision_width, c.ff_width, c.vision_ff_width
+    d, ff = c.width, c.ff_width
     yield "text_model.model.embed_tokens.weight", "token_embd.weight", (c.vocab, d)
     for n in range(c.layers):
         source, name = f"text_model.model.layers.{n}.", f"blk.{n}."
-        yield from _both(source + "self_attn_layer_norm", name + "attn_norm", d)
+        yield from weight_and_bias(source + "self_attn_layer_norm", name + "attn_norm", d)
         for part in "qkv":
-            yield from _both(f"{source}self_attn.{part}_proj", f"{name}attn_{part}", d, d)
-        yield from _both(source + "self_attn.inner_attn_ln", name + "attn_sub_norm", d)
-        yield from _both(source + "self_attn.out_proj", name + "attn_output", d, d)
-        yield from _both(source + "final_layer_norm", name + "ffn_norm", d)
-        yield from _both(source + "ffn.fc1", name + "ffn_up", ff, d)
-        yield from _both(source + "ffn.ffn_layernorm", name + "ffn_sub_norm", ff)
-        yield from _both(source + "ffn.fc2", name + "ffn_down", d, ff)
-    yield from _both("text_model.model.layer_norm", "output_norm", d)
-    vision = "vision_model.model."
-    yield vision + "embeddings.class_embedding", "v.class_embd", (dv,)
-    yield vision + "embeddings.patch_embedding.weight", "v.patch_embd.weight", (dv, 3, c.patch_size, c.patch_size)
-    tokens = (c.image_size // c.patch_size) ** 2 + 1
-    yield vision + "embeddings.position_embedding.weight", "v.position_embd.weight", (tokens, dv)
-    yield from _both(vision + "pre_layrnorm", "v.pre_ln", dv)
-    for n in range(c.vision_layers):
-        source, name = f"{vision}encoder.layers.{n}.", f"v.blk.{n}."
-        yield from _both(source + "layer_norm1", name + "ln1", dv)
-        for part, short in (("q", "q"), ("k", "k"), ("v", "v"), ("out", "out")):
-            yield from _both(f"{source}self_attn.{part}_proj", f"{name}attn_{short}", dv, dv)
-        yield from _both(source + "layer_norm2", name + "ln2", dv)
-        yield from _both(source + "mlp.fc1", name + "ffn_up", ffv, dv)
-        yield from _both(source + "mlp.fc2", name + "ffn_down", dv, ffv)
-    yield from _both(vision + "post_layernorm", "v.post_ln", dv)
+            yield from weight_and_bias(f"{source}self_attn.{part}_proj", f"{name}attn_{part}", d, d)
+        yield from weight_and_bias(source + "self_attn.inner_attn_ln", name + "attn_sub_norm", d)
+        yield from weight_and_bias(source + "self_attn.out_proj", name + "attn_output", d, d)
+        yield from weight_and_bias(source + "final_layer_norm", name + "ffn_norm", d)
+        yield from weight_and_bias(source + "ffn.fc1", name + "ffn_up", ff, d)
+        yield from weight_and_bias(source + "ffn.ffn_layernorm", name + "ffn_sub_norm", ff)
+        yield from weight_and_bias(source + "ffn.fc2", name + "ffn_down", d, ff)
+    yield from weight_and_bias("text_model.model.layer_norm", "output_norm", d)
+    yield from tower_table(c.tower, "vision_model.model.", c.vision_layers)
     projection = "image_to_text_projection."
     yield projection + "latent_query", "mm.latent_query", (c.latents, d)
-    yield from _both(projection + "dense", "mm.dense", d, dv)
+    yield from weight_and_bias(projection + "dense", "mm.dense", d, c.vision_width)
     for part in ("q", "k", "v", "out"):
-        yield from _both(f"{projection}x_attn.{part}_proj", f"mm.attn_{part}", d, d)
+        yield from weight_and_bias(f"{projection}x_attn.{part}_proj", f"mm.attn_{part}", d, d)
 
 
 def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> None:
@@ -241,7 +239,7 @@ def family_metadata(
         )
     arch = family.architecture
     card = read_card(checkpoint.card, family.card, family.prompts)
-    mean, std = _normalisation(checkpoint.preprocessor, c)
+    pixels = _read_preprocessor(checkpoint.preprocessor, c)
     count = sum(math.prod(shape) for _, _, shape in tensor_table(c))
     return [
         *general_entries(card, arch, count, file_type),
@@ -257,20 +255,14 @@ def family_metadata(
         (f"{arch}.image_token_count", "u32", c.latents),
         *([(f"{arch}.location_bins", "u32", vocabulary.location_bins)] if vocabulary.location_bins else []),
         (f"{arch}.first_slot_token_id", "u32", _FIRST_SLOT),
-        ("clip.has_vision_encoder", "bool", True),
-        ("clip.projector_type", "str", arch),
-        ("clip.use_gelu", "bool", False),  # quick gelu
-        ("clip.vision.image_size", "u32", c.image_size),
-        ("clip.vision.patch_size", "u32", c.patch_size),
-        ("clip.vision.embedding_length", "u32", c.vision_width),
-        ("clip.vision.feed_forward_length", "u32", c.vision_ff_width),
-        ("clip.vision.block_count", "u32", c.vision_layers),
-        ("clip.vision.projection_dim", "u32", c.width),
-        ("clip.vision.attention.head_count", "u32", c.vision_heads),
-        ("clip.vision.attention.layer_norm_epsilon", "f32", c.vision_eps),
-        ("clip.vision.image_mean", "[f32]", mean),
-        ("clip.vision.image_std", "[f32]", std),
-        *_generation(checkpoint, arch),
+        *tower_entries(c.tower, arch, c.width, pixels),
+        *generation_entries(
+            checkpoint,
+            arch,
+            max_new_tokens=128,
+            no_repeat_ngram_size=3,
+            ids={"bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": EOS},
+        ),
         *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items()),
         *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
         *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
@@ -278,54 +270,12 @@ def family_metadata(
     ]
 
 
-def _normalisation(settings: dict[str, Any], c: Config) -> tuple[list[float], list[float]]:
+def _read_preprocessor(settings: dict[str, Any], c: Config) -> tuple[list[float], list[float]]:
     """Mean and deviation of pixels; everything else that preprocessor_config.json says must be what the engine does."""
-
-    def check(key: str, expected: object, fine: bool) -> None:
-        if not fine:
-            raise ModelCorrupt(
-                f"preprocessor_config.json: {key} is {brief(settings.get(key))}; only {expected} is supported"
-            )
-
-    for key in ("do_resize", "do_rescale", "do_normalize"):
-        check(key, True, settings.get(key, True) is True)
-    check("resample", "3 (bicubic)", settings.get("resample", 3) == 3)
-    factor = settings.get("rescale_factor", 1 / 255)
-    check("rescale_factor", "1/255", isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6))
     square = {"height": c.image_size, "width": c.image_size}
     size = settings.get("size", square)
     squashed = settings.get("use_square_size") is True and size == {"shortest_edge": c.image_size}
-    check("size", square, size in (square, c.image_size) or squashed)
-    check(
-        "crop_size",
-        square,
-        settings.get("crop_size", square) in (square, c.image_size) or settings.get("do_center_crop") is False,
-    )
-    values = []
-    for key, default in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)):
-        value = settings.get(key, list(default))
-        numbers = (
-            isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) and abs(v) < 1e6 for v in value)
-        )
-        check(key, "a list of three numbers", numbers and (key == "image_mean" or min(value) > 0))
-        values.append([float(v) for v in value])
-    return values[0], values[1]
-
-
-def _generation(checkpoint: Checkpoint, arch: str) -> list[Entry]:
-    """Defaults of generation: generation_config.json, else config.json's text_config, else the published values."""
-    text = checkpoint.config.get("text_config")
-    sources = (checkpoint.generation, text if isinstance(text, dict) else {})
-    entries: list[Entry] = []
-    for key, default, largest in (("max_new_tokens", 128, 1 << 20), ("no_repeat_ngram_size", 3, 1 << 10)):
-        value = next((source[key] for source in sources if source.get(key) is not None), default)
-        if type(value) is not int or not 0 <= value <= largest or (key == "max_new_tokens" and value == 0):
-            raise ModelCorrupt(
-                f"generation_config.json: {key} is {brief(value)}, expected an integer of at most {largest}"
-            )
-        entries.append((f"{arch}.generation.{key}", "u32", value))
-    for key, expected in (("bos_token_id", 0), ("pad_token_id", 1), ("eos_token_id", 2)):
-        value = checkpoint.generation.get(key, expected)
-        if value != expected:
-            raise ModelCorrupt(f"generation_config.json: {key} is {brief(value)}, expected {expected}")
-    return entries
+    expect(settings, "size", square, size in (square, c.image_size) or squashed)
+    cropped = settings.get("crop_size", square) in (square, c.image_size) or settings.get("do_center_crop") is False
+    expect(settings, "crop_size", square, cropped)
+    return read_pixels(settings)

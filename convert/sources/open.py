@@ -31,7 +31,7 @@ def open_checkpoint(source: Path, tokenizer: Path | None = None) -> Checkpoint:
         found = f"{len(names)} .pt files" if names else "neither config.json nor a .pt file"
         raise ModelNotFound(
             f"no checkpoint in {source}: it has {found}; "
-            "expected KOSMOS-2 in Hugging Face's layout, or unilm's kosmos-2.pt"
+            "expected a model in Hugging Face's layout, or unilm's kosmos-2.pt"
         )
     file = SourceFile(source)
     try:
