@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from .files import SourceFile
+from .files import Folder, SourceFile
 from .tensor import SourceTensor
 from .tokenizer_files import TokenizerFiles
 
@@ -20,6 +20,7 @@ class Checkpoint:
     preprocessor: dict[str, Any]
     card: dict[str, Any]  # kosmos_edge.json: how the converted model is to be called, see card.py
     tokenizer: TokenizerFiles  # unread: the model decides what it opens
+    folder: Folder  # where the weights lie
     files: list[SourceFile] = field(default_factory=list)  # everything that was read
 
     def close(self) -> None:

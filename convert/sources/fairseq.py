@@ -76,6 +76,7 @@ def open_fairseq(
             preprocessor={},
             card=card,
             tokenizer=TokenizerFiles(folder, tokenizer, files),
+            folder=folder,
             files=files,
         )
     except BaseException:

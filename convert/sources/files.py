@@ -118,14 +118,25 @@ class SourceFile:
 class Folder:
     """A checkpoint's folder: opens plain names in it, never anything that lies elsewhere."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        """prefix: of its files' names in records."""
         self.path = path
+        self._prefix = prefix
         self._root = path.resolve()
         # The hub's cache: snapshots/<commit>/<name> links to ../../blobs/<hash>, which may link to a store of its own.
         self._blobs = (path.parent.parent / "blobs").resolve() if path.parent.name == "snapshots" else None
 
     def has(self, name: str) -> bool:
         return os.path.exists(self.path / name)
+
+    def inner(self, name: str) -> "Folder | None":
+        """The folder of that plain name in this one, if there is one; it must not be a link that leaves."""
+        path = self.path / name
+        if not os.path.isdir(path):
+            return None
+        if not path.resolve().is_relative_to(self._root):
+            raise ModelCorrupt(f"{path} is a link that leaves its folder (to {path.resolve()}); put the folder there")
+        return Folder(path, f"{self._prefix}{name}/")
 
     def open(self, name: str) -> SourceFile:
         """The file of that name; names come from checkpoints, so only plain ones that stay inside are accepted."""
@@ -138,7 +149,7 @@ class Folder:
             raise ModelNotFound(f"no such file: {path}") from None
         if not real.is_relative_to(self._root) and not self._is_blob(path):
             raise ModelCorrupt(f"{path} is a link that leaves its folder (to {real}); put the file itself there")
-        return SourceFile(real, name)
+        return SourceFile(real, self._prefix + name)
 
     def _is_blob(self, path: Path) -> bool:
         """Whether `path` is a link to a file that the hub's cache holds by its hash."""

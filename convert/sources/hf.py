@@ -66,5 +66,6 @@ def _read(
         preprocessor=preprocessor,
         card=optional("kosmos_edge.json"),
         tokenizer=TokenizerFiles(folder, tokenizer, files),
+        folder=folder,
         files=files,
     )

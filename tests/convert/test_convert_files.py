@@ -12,6 +12,7 @@ from helpers.convert_checkpoint import (
 )
 
 from kosmos_edge.convert import convert
+from kosmos_edge.convert.sources.files import Folder
 from kosmos_edge.errors import KosmosIOError, ModelCorrupt, ModelNotFound
 
 
@@ -116,3 +117,18 @@ def test_links_and_special_files(tmp_path, hf, state):
         (snapshot / file.name).symlink_to(f"../../blobs/{digest}")
     assert convert(snapshot, tmp_path / "b.gguf").output.read_bytes() == expected
     assert convert(snapshot / "model.safetensors", tmp_path / "c.gguf").output.read_bytes() == expected
+
+
+def test_a_folder_inside_a_checkpoint(tmp_path):
+    (tmp_path / "model" / "part").mkdir(parents=True)
+    (tmp_path / "model" / "part" / "a.json").write_text("{}")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "model" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "model" / "near").symlink_to(tmp_path / "model" / "part")
+    folder = Folder(tmp_path / "model")
+    with folder.inner("part").open("a.json") as file:
+        assert file.name == "part/a.json" and file.read_all(2) == b"{}"
+    assert folder.inner("near").has("a.json")
+    assert folder.inner("none") is None
+    with pytest.raises(ModelCorrupt, match=r"link is a link that leaves its folder \(to .*outside\)"):
+        folder.inner("link")
