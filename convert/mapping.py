@@ -41,7 +41,7 @@ def map_tensors(checkpoint: Checkpoint, model: Model, config: Any) -> list[tuple
             + rest
         )
     for name, head in heads.items():
-        if not _equal(head, by_source[model.TIED[name]]):
+        if not equal_tensors(head, by_source[model.TIED[name]]):
             raise ModelCorrupt(
                 f"{checkpoint.files[0].path}: {name} differs from the embedding; only tied heads are supported here"
             )
@@ -63,7 +63,8 @@ def check_tensors_of(where: str, table: Table, tensors: Iterable[tuple[str, str,
         raise ModelCorrupt(f"{where}: {len(found)} tensors are no part of this model: {', '.join(list(found)[:5])}")
 
 
-def _equal(a: SourceTensor, b: SourceTensor) -> bool:
+def equal_tensors(a: SourceTensor, b: SourceTensor) -> bool:
+    """Whether two tensors have the same type, shape and bytes."""
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     if a.file is b.file and a.offset == b.offset:
