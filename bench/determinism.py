@@ -36,23 +36,28 @@ class Pictures:
         return synthetic_photo(number, size).tobytes(), *size
 
 
-def params() -> _core.GenerateParams:
-    """Of a grounded caption, with the hash."""
+def grounds(engine: _core.Engine) -> bool:
+    """Whether the model can write boxes."""
+    return engine.info["grounding"] is not None
+
+
+def params(grammar: bool = True) -> _core.GenerateParams:
+    """Of a caption, grounded where the model can, with the hash."""
     out = _core.GenerateParams()
-    out.max_tokens, out.grammar, out.hash_logits, out.no_repeat_ngram_size = MAX_TOKENS, True, True, 3
+    out.max_tokens, out.grammar, out.hash_logits, out.no_repeat_ngram_size = MAX_TOKENS, grammar, True, 3
     return out
 
 
 def prompt(engine: _core.Engine, number: int) -> list[Any]:
     """The picture, encoded, and the caption's words."""
-    plan = tasks.plan_caption(engine.info, None, "short", True, False, ())
+    plan = tasks.plan_caption(engine.info, None, "short", grounds(engine), False, ())
     words = [segment for segment in plan.segments if isinstance(segment, tuple)]
     return [("image", engine.encode_image(*Pictures().rgb(number))), *words]
 
 
 def answer(engine: _core.Engine, number: int) -> Answer:
     """Computed alone."""
-    found = engine.generate(prompt(engine, number), params())
+    found = engine.generate(prompt(engine, number), params(grounds(engine)))
     return tuple(found.token_ids), found.logits_hash
 
 
@@ -69,7 +74,7 @@ def batched(engine: _core.Engine, numbers: Sequence[int], size: int) -> dict[int
     while waiting or batch.open:
         while waiting and batch.open < size:
             number = waiting.pop()
-            open_[batch.add(prompt(engine, number), params())] = number
+            open_[batch.add(prompt(engine, number), params(grounds(engine)))] = number
         for done in batch.step():
             result = done.result()
             found[open_.pop(done.key)] = tuple(result.token_ids), result.logits_hash

@@ -1,7 +1,7 @@
 // Schema tables: one row for every metadata key that a model reads, with its type, bounds, what else must hold and
 // where the value goes. A model's table is composed of the shared groups in schema_groups.h and rows of its own; files
-// are read by it and nothing else. tests/hostile/test_hostile_schema.py walks the tables: a key without a row or a row without
-// a test fails.
+// are read by it and nothing else. tests/models/test_hostile_schema.py walks the tables: a key without a row or a row
+// without a test fails.
 #pragma once
 #include <array>
 #include <optional>

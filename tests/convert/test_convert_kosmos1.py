@@ -1,4 +1,7 @@
-"""A tiny random KOSMOS-1 checkpoint in KOSMOS-2's layout becomes a GGUF file that opens."""
+"""A tiny random KOSMOS-1 checkpoint in KOSMOS-2's layout: how it is recognised, what its file lacks, what is refused.
+
+That the file holds the checkpoint's weights and runs: tests/models/.
+"""
 
 import json
 from pathlib import Path
@@ -8,7 +11,7 @@ import pytest
 from helpers.convert_checkpoint import PIECES, convert_state, convert_tokenizer_json, convert_write_hf
 
 from kosmos_edge import _core
-from kosmos_edge.convert import convert, requantize, verify
+from kosmos_edge.convert import convert
 from kosmos_edge.convert.models import MODELS, find_model
 from kosmos_edge.convert.models.kosmos_layout import TEXT_TAGS, layout
 from kosmos_edge.errors import ModelCorrupt
@@ -47,9 +50,6 @@ def test_it_becomes_a_file_without_location_tokens(checkpoint: Path, tmp_path: P
     assert not [key for key in metadata if key.startswith("kosmos2.") or key.endswith("location_bins")]
     prompts = {key for key in metadata if ".prompt." in key}
     assert prompts == {f"kosmos1.prompt.{task}" for task in ("caption", "caption_detailed", "question")}
-    assert verify(path) == []
-    small = requantize(path, tmp_path / "b.gguf", type="q8_0").output
-    assert verify(small) == [] and small.stat().st_size < path.stat().st_size
 
 
 def test_a_vocabulary_with_boxes_is_refused(checkpoint: Path, tmp_path: Path) -> None:

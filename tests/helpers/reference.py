@@ -136,19 +136,20 @@ def preprocess(rgb: np.ndarray, size: int, mean: list[float], std: list[float]) 
 
 
 class Reference:
-    """KOSMOS-2 over a dict of weights by GGUF name; `dtype` is the type that everything is computed in."""
+    """KOSMOS-1 or KOSMOS-2 over a dict of weights by GGUF name; `dtype`: the type that everything is computed in."""
 
     def __init__(self, metadata: dict, weights: dict[str, np.ndarray], dtype: type = np.float32) -> None:
         value = {k: v[1] if isinstance(v, tuple) else v for k, v in metadata.items()}
         self.metadata = value
         self.dtype = dtype
         self.weights = {name: w.astype(dtype) for name, w in weights.items()}
-        self.width: int = value["kosmos2.embedding_length"]
-        self.layers: int = value["kosmos2.block_count"]
-        self.heads: int = value["kosmos2.attention.head_count"]
-        self.eps: float = value["kosmos2.attention.layer_norm_epsilon"]
-        self.latents: int = value["kosmos2.image_token_count"]
-        self.first_slot: int = value["kosmos2.first_slot_token_id"]
+        own = value["general.architecture"] + "."
+        self.width: int = value[own + "embedding_length"]
+        self.layers: int = value[own + "block_count"]
+        self.heads: int = value[own + "attention.head_count"]
+        self.eps: float = value[own + "attention.layer_norm_epsilon"]
+        self.latents: int = value[own + "image_token_count"]
+        self.first_slot: int = value[own + "first_slot_token_id"]
         self.bos: int = value["tokenizer.ggml.bos_token_id"]
         self.eos: int = value["tokenizer.ggml.eos_token_id"]
         pieces = value["tokenizer.ggml.tokens"]

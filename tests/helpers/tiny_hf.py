@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.tiny import TAGS, Tiny
+from helpers.tiny import Tiny
 
 # GGUF name -> HF name, outside the numbered blocks
 _TOP = {
@@ -93,7 +93,7 @@ def tokenizer_json(tiny: Tiny) -> dict:
         return {"id": i, "content": pieces[i], "single_word": False, "lstrip": lstrip, "rstrip": False,
                 "normalized": False, "special": special}  # fmt: skip
 
-    tags = range(mask + 1, mask + 1 + len(TAGS) + 1024)
+    tags = range(mask + 1, len(pieces))
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     sequence = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
                 {"SpecialToken": {"id": "</s>", "type_id": 0}}]  # fmt: skip
