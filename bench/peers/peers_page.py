@@ -14,28 +14,36 @@ if TYPE_CHECKING:
     from peers import Bench
 
 PACKAGES = {"llama.cpp": "llama-cpp-python", "ik_llama.cpp": "ik-llama-cpp-python"}
-HEAD = """# kosmos-edge beside its peers
+HEAD = """# kosmos-edge compared with other programs
 
-Made by `bench/peers.py` (its head has the commands; `python bench/peers.py --work DIR --threads N` repeats it).
-Everything runs on the processor, with the same number of threads, one program at a time in turn; figures are medians
-over rounds, ratios are medians of the ratios within a pass, so that a machine that changes its speed between passes
-changes no ratio. "Spread" is half the distance between the quartiles. "Ours is faster by" above 1 means that
+`bench/peers.py` makes this page. All programs run on the CPU with the same number of threads, one at a time, in turn.
+Figures are medians over rounds. A ratio is the median of the ratios within a pass, so a machine that changes its speed
+between passes does not change it. "Spread" is half the interquartile range. "Ours is faster by" above 1 means that
 kosmos-edge is faster.
 
-What is measured: one 224 x 224 picture through the vision encoder; a prompt of 74 tokens, 64 of which stand for the
-picture; 31 tokens after the first; a JPEG of 640 x 480 to 32 tokens; 16 such files through `Model.batch`, one or
-eight at a time. Every picture is a new one, so nothing kept of an earlier one helps, and every token but those of the
-folder is computed in full: forced tokens of boxes are not skipped. Ours is a full-size KOSMOS-2 with random weights
-in the default `q4_k_m` file (4 to 6 bits, int8 activations), encoding with the resampler.
+What is measured:
 
-No peer but transformers knows KOSMOS-2, so the others run stand-ins of the same matrix sizes with random weights, and
-what the stand-ins leave out is mostly to the peers' advantage: in llama.cpp and ik_llama.cpp the decoder is a GPT-2
-(one query-key-value matrix, tanh GELU, no norms inside the sub-layers), decoding begins on an empty context, and the
-vision tower has LLaVA's two-matrix projector on 256 patches; in onnxruntime there is the vision tower alone, without
-projection or resampler. Composed captions are sums of a program's phases and leave out what joins them (decoding the
-JPEG, copying image tokens); transformers with int8 is timed by its own `generate`.
+- encode: one 224 x 224 image through the vision encoder
+- prefill: a prompt of 74 tokens, 64 of them image tokens
+- decode: 31 tokens after the first
+- caption: a JPEG of 640 x 480 to 32 tokens
+- folder: 16 such files through `Model.batch`, one or eight at a time
 
-The roof is what this machine can do at most: all multiply-accumulates of the phase at the measured int8 peak of the
+Every image is new, so no cache helps. Every token is computed in full except in the folder: forced tokens of boxes are
+not skipped. Ours is a full-size KOSMOS-2 with random weights in the default `q4_k_m` file (4 to 6 bits, int8
+activations); encoding includes the resampler.
+
+Of the peers only transformers supports KOSMOS-2. The others run stand-ins with the same matrix sizes and random
+weights, and what a stand-in lacks is mostly to the peer's advantage:
+
+- llama.cpp and ik_llama.cpp: the decoder is a GPT-2 (one query-key-value matrix, tanh GELU, no norms inside the
+  sub-layers), and decoding begins with an empty context; the vision tower has LLaVA's projector of two matrices on 256
+  patches.
+- onnxruntime: the vision tower alone, without projection or resampler.
+- Composed captions are sums of a program's phases, without what joins them (decoding the JPEG, copying image tokens).
+  transformers with int8 is timed by its own `generate`.
+
+The roof is the most that this machine can do: all multiply-accumulates of the phase at the measured int8 peak of the
 instruction set, or all bytes of the weights and the cache at the measured read bandwidth.
 
 ## How to repeat it
@@ -45,10 +53,10 @@ instruction set, or all bytes of the weights and the cache at the measured read 
     python bench/peers.py --work DIR --threads 1        # 5 rounds of about 5 minutes
     python bench/peers.py --work DIR --write docs/benchmarks.md
 
-The machine should have nothing else to do. `--rounds`, `--quick` and `--peers` shorten it; `--seconds 60` with
-`--resume` measures in slices of a minute; `--avx2` builds and runs everybody without AVX-512. A peer that cannot be had
-is listed with the reason. Loading, memory and batches of other sizes come from `kosmos-edge bench`: with
-`kosmos-edge bench -m DIR/kosmos-2-q4_k_m.gguf -t 2 -f json > DIR/bench-2.json` the page shows them too.
+Run it on an idle machine. `--rounds`, `--quick` and `--peers` shorten it; `--seconds 60` with `--resume` measures in
+slices of a minute; `--avx2` builds and runs all programs without AVX-512. A peer that cannot be installed is listed
+with the reason. Loading, memory and batches of other sizes come from `kosmos-edge bench`: after
+`kosmos-edge bench -m DIR/kosmos-2-q4_k_m.gguf -t 2 -f json > DIR/bench-2.json` the page shows them, too.
 """
 
 

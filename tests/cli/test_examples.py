@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.convert_checkpoint import convert_state, convert_write_hf
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 import kosmos_edge
 
@@ -168,6 +168,16 @@ def test_the_readmes_python_runs(
     exec(compile(wide, "README.md", "exec"), names)
     assert "a Christmas tree to the left of a truck." in capsys.readouterr().out
     names["m"].close()
+
+
+def test_the_readmes_picture_is_what_its_command_draws(place: Path) -> None:
+    command = next(c for c in commands("README.md") if c.startswith("kosmos-edge ground examples/"))
+    assert run(place, command + " --overwrite").returncode == 0
+    shown = ROOT / re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    with Image.open(place / shlex.split(command)[-1]) as drawn, Image.open(shown) as kept:
+        difference = ImageChops.difference(drawn.convert("RGB"), kept.convert("RGB"))
+    assert max(ImageStat.Stat(difference).mean) < 2  # without boxes: 7; fonts differ between versions of Pillow
+    assert shown.stat().st_size < 60_000
 
 
 def test_nano_names_what_is_in_the_examples_and_nothing_else() -> None:

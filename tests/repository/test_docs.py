@@ -42,12 +42,23 @@ def exists(path: str) -> bool:
     return any(next((ROOT / folder).rglob(path), None) for folder in FOLDERS)
 
 
+def anchors_in(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ +(.+?) *$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def missing_links(page: Path, text: str) -> set[str]:
-    """Targets of relative links that are not there."""
-    links = {
-        link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"https?:|mailto:", link)
-    }
-    return {link for link in links if link and not (page.parent / link).exists()}
+    """Relative links to a file or a heading that is not there."""
+    missing = set()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if re.match(r"https?:|mailto:", link):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors_in(target.read_text(encoding="utf-8"))):
+            missing.add(link)
+    return missing
 
 
 def test_paths_are_found_and_missed():
@@ -61,7 +72,8 @@ def test_paths_are_found_and_missed():
     assert {path for path in paths if not exists(path)} == {
         "csrc/base/errors.h", "csrc/cpu/isb_*.h", "tests/no.py", "sampled.cpp",
     }  # fmt: skip
-    assert missing_links(ROOT / "docs" / "README.md", "[a](nano.md#b) [c](no.md) [d](https://e.f)") == {"no.md"}
+    assert missing_links(ROOT / "docs" / "README.md", "[a](nano.md#figures) [c](no.md) [d](https://e.f)") == {"no.md"}
+    assert missing_links(ROOT / "docs" / "README.md", "[a](nano.md#no-such-heading)") == {"nano.md#no-such-heading"}
     assert len(set().union(*(paths_in(page.read_text(encoding="utf-8")) for page in PAGES))) > 150
 
 
@@ -74,6 +86,11 @@ def test_paths_exist(page):
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     assert not missing_links(page, page.read_text(encoding="utf-8"))
+
+
+def test_the_readme_is_a_front_page():
+    """What does not fit belongs into docs/."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
 def test_the_index_has_every_page():
