@@ -56,11 +56,7 @@ CudaBackend::CudaBackend(int device) : device_(device) {
   check(cudaSetDevice(device_), "select the device");
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device_), "ask for the device's properties");
-#ifdef KE_CUDA_EMULATED
-  name_ = concat("cuda-emulated:", device_);
-#else
-  name_ = concat("cuda:", device_);
-#endif
+  name_ = concat(kDeviceName, ":", device_);
   description_ = concat(name_, " (", properties.name, ", ", properties.totalGlobalMem >> 20, " MiB)");
   KE_CHECK(properties.major * 10 + properties.minor >= 75, DeviceUnavailable, name_, " (", properties.name,
            ") has compute capability ", properties.major, ".", properties.minor, ", 7.5 or later is needed");

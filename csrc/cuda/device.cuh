@@ -1,8 +1,6 @@
-// What kernels are written against: CUDA C++ as nvcc knows it, or as csrc/cuda/emulate runs it on the processor.
+// What kernels are written against: CUDA C++, and the instructions that it has no functions for.
+// tests/emulate/cuda/device.cuh takes this header's place to run kernels on the processor.
 #pragma once
-#ifndef __CUDACC__
-#include "cuda/emulate/device.h"
-#else
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <stdint.h>
@@ -29,7 +27,7 @@ cudaError_t launch(cudaStream_t stream, void (*kernel)(P...), dim3 grid, unsigne
 __device__ __forceinline__ float from_half(uint16_t h) { return __half2float(__ushort_as_half(h)); }
 __device__ __forceinline__ uint16_t to_half(float x) { return __half_as_ushort(__float2half_rn(x)); }
 
-// The fragments are described in emulate/device.h, which is this file's definition.
+// d += a b as in mma_s8_k32 below, with k = 16: a[0] = (g, 4 t ..), a[1] = (g + 8, 4 t ..); b = (4 t .., g).
 __device__ __forceinline__ void mma_s8_k16(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
 #if __CUDA_ARCH__ >= 800
   asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
@@ -45,6 +43,9 @@ __device__ __forceinline__ void mma_s8_k16(int (&d)[4], const uint32_t (&a)[2], 
 #endif
 }
 
+// d += a b, a (16, 32) signed bytes by rows, b (32, 8) signed bytes by columns. Lane l has, with g = l / 4, t = l % 4:
+// a[0] = (g, 4 t ..), a[1] = (g + 8, 4 t ..), a[2] = (g, 16 + 4 t ..), a[3] = (g + 8, 16 + 4 t ..); b[0] = (4 t .., g),
+// b[1] = (16 + 4 t .., g); d = (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
 __device__ __forceinline__ void mma_s8_k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -57,6 +58,7 @@ __device__ __forceinline__ void mma_s8_k32(int (&d)[4], const uint32_t (&a)[4], 
 #endif
 }
 
+// 16 bytes from global to shared memory; there once wait_async() and a barrier are past.
 __device__ __forceinline__ void copy_async(void* shared, const void* global) {
 #if __CUDA_ARCH__ >= 800
   const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -71,13 +73,5 @@ __device__ __forceinline__ void wait_async() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
-
-}  // namespace ke::cuda
-#endif
-
-namespace ke::cuda {
-
-// Blocks of a launch that take `per` of n things each.
-inline unsigned up(int64_t n, int64_t per) { return static_cast<unsigned>((n + per - 1) / per); }
 
 }  // namespace ke::cuda

@@ -13,6 +13,9 @@
 
 namespace ke::cuda {
 
+// Blocks of a launch that take `per` of n things each.
+inline unsigned up(int64_t n, int64_t per) { return static_cast<unsigned>((n + per - 1) / per); }
+
 enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as Activation
 
 struct Matrix {

@@ -1,7 +1,9 @@
-// CUDA's runtime interface: the toolkit's, or the one that runs on the processor (KE_CUDA_EMULATED).
+// CUDA's runtime interface. tests/emulate/cuda/runtime.h takes this header's place to run the backend without a card.
 #pragma once
-#ifdef KE_CUDA_EMULATED
-#include "cuda/emulate/runtime.h"
-#else
 #include <cuda_runtime.h>
-#endif
+
+namespace ke::cuda {
+
+constexpr char kDeviceName[] = "cuda";  // "cuda:0" is the first device
+
+}  // namespace ke::cuda

@@ -1,4 +1,4 @@
-"""The CUDA backend on the processor (csrc/cuda/emulate): kernels and host code, block by block, thread by thread.
+"""The CUDA backend on the processor (tests/emulate): kernels and host code, block by block, thread by thread.
 
 Sums have the order of the CPU's kernels, so results are compared bit by bit where the CPU has fused multiply-adds.
 """

@@ -1,4 +1,4 @@
-"""What the emulation of device code finds: each mistake of tests/cuda/faults.cpp, and nothing where there is none.
+"""What the emulation of device code finds: each mistake of tests/emulate/cuda/faults.cpp, and nothing else.
 
 With KOSMOS_EDGE_EMULATE_SANITIZERS=1 those that only sanitizers see, too.
 """
@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.cuda_emulated import CSRC, SCHEDULER, build_objects
+from helpers.cuda_emulated import EMULATE, RUNTIME, SCHEDULER, build_objects
 
-SOURCES = [Path(__file__).parents[1] / "cuda" / "faults.cpp", CSRC / "cuda" / "emulate" / "runtime.cpp", *SCHEDULER]
+SOURCES = [EMULATE / "cuda" / "faults.cpp", RUNTIME, *SCHEDULER]
 SANITIZERS = pytest.mark.skipif(
     not os.environ.get("KOSMOS_EDGE_EMULATE_SANITIZERS"), reason="builds the program once more for each sanitizer"
 )

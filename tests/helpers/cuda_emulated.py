@@ -1,4 +1,4 @@
-"""Builds the CUDA backend to run on the processor (csrc/cuda/emulate), for tests: a C++ compiler is all it needs."""
+"""Builds the CUDA backend to run on the processor (tests/emulate), for tests: a C++ compiler is all it needs."""
 
 import atexit
 import ctypes
@@ -16,19 +16,22 @@ import pytest
 CARD = os.environ.get("KOSMOS_EDGE_CUDA_CARD")  # the library for real devices: the same tests on a card
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
-# What the scheduler does with its own memory is no access of the program under emulation (csrc/emulate/group.cpp).
-SCHEDULER = sorted(CSRC.glob("emulate/*.cpp"))
+EMULATE = ROOT / "tests" / "emulate"
+# What the scheduler does with its own memory is no access of the program under emulation (tests/emulate/group.cpp).
+SCHEDULER = sorted(EMULATE.glob("*.cpp"))
+RUNTIME = EMULATE / "cuda" / "runtime.cpp"
 SOURCES = [
     *sorted(CSRC.glob("cuda/*.cpp")),
     *sorted(CSRC.glob("cuda/*.cu")),
-    *sorted(CSRC.glob("cuda/emulate/*.cpp")),
+    RUNTIME,
     *sorted(CSRC.glob("quant/*.cpp")),
     *(CSRC / "backend" / name for name in ("fused.cpp", "choice.cpp", "vocabulary.cpp")),
     *SCHEDULER,
 ]
+# tests/emulate comes before csrc: its cuda/runtime.h and cuda/device.cuh take the place of those for a card.
 FLAGS = [
-    "-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DKE_CUDA_EMULATED", "-Wall", "-Wextra",
-    "-Werror", "-Wno-unknown-pragmas", f"-I{CSRC}",
+    "-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror",
+    "-Wno-unknown-pragmas", f"-I{EMULATE}", f"-I{CSRC}", f"-I{EMULATE.parent}",
 ]  # fmt: skip
 
 

@@ -21,8 +21,7 @@ BELOW = {
     "text": {"base", "format"},
     "backend": {"base", "quant", "format"},
     "cpu": {"base", "quant", "format", "backend"},
-    "emulate": set(),
-    "cuda": {"base", "quant", "format", "backend", "emulate"},
+    "cuda": {"base", "quant", "format", "backend"},
     "layers": {"base", "quant", "format", "backend"},
     "models": {"base", "quant", "format", "backend", "layers", "image", "text"},
     "engine": {"base", "quant", "format", "backend", "layers", "models", "image", "text"},
@@ -56,6 +55,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "quality": {"_native", "errors", "hub", "images", "inference", "model", "results"},
 }
 PROGRAMS = {"", "__main__", "cli", "native"}  # the package itself and what runs as a command: they may import all
+EMULATE = ROOT / "tests" / "emulate"
 SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".cpp", ".inl", ".cu", ".cuh"})
 
 
@@ -75,6 +75,18 @@ def test_includes_point_down(path):
         assert (ROOT / "csrc" / name).exists(), f"{path.name} includes {name} by another path than from csrc/"
         other = name.split("/")[0]
         assert other == folder or other in BELOW[folder], f"{folder}/ must not include {name}"
+
+
+def test_emulated_devices_are_outside_of_the_library():
+    """tests/emulate includes csrc/cuda and itself; csrc/ has no word of it in code."""
+    emulation = sorted(p for p in EMULATE.rglob("*") if p.suffix in {".h", ".cpp", ".cuh"})
+    assert len(emulation) >= 7
+    for path in emulation:
+        for name in includes(path):
+            own = EMULATE / name if name.startswith("cuda/") else EMULATE.parent / name
+            assert own.exists() or (name.startswith("cuda/") and (ROOT / "csrc" / name).exists()), (path.name, name)
+    for path in SOURCES:
+        assert "emulat" not in re.sub(r"//.*", "", path.read_text(encoding="utf-8")).lower(), path
 
 
 def test_there_are_kernels_to_check():

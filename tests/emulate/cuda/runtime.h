@@ -1,5 +1,5 @@
 // The part of CUDA's runtime interface that csrc/cuda uses, on the processor: device memory is host memory, a stream
-// does everything at once, a graph is the list of what was launched while it was captured. For tests.
+// does everything at once, a graph is the list of what was launched while it was captured.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -63,6 +63,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 // NOLINTEND
 
 namespace ke::cuda {
+
+constexpr char kDeviceName[] = "cuda-emulated";
 
 // What tests ask of the emulated device is at the end of runtime.cpp.
 cudaError_t emulated_launch(cudaStream_t stream, dim3 grid, unsigned threads, size_t shared,

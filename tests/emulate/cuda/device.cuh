@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cuda/emulate/runtime.h"
+#include "cuda/runtime.h"
 #include "emulate/group.h"
 
 #define __global__
@@ -126,9 +126,7 @@ inline uint16_t to_half(float value) {  // to nearest, ties to even
   return static_cast<uint16_t>(sign | ((magnitude + 0xfff + odd - 0x38000000) >> 13));
 }
 
-// d += a b, a (16, 32) signed bytes by rows, b (32, 8) signed bytes by columns. Lane l has, with g = l / 4, t = l % 4:
-// a[0] = (g, 4 t ..), a[1] = (g + 8, 4 t ..), a[2] = (g, 16 + 4 t ..), a[3] = (g + 8, 16 + 4 t ..); b[0] = (4 t .., g),
-// b[1] = (16 + 4 t .., g); d = (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
+// By the fragments that csrc/cuda/device.cuh describes.
 inline void mma_s8_k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   struct Fragment {
     uint32_t a[4], b[2];
@@ -145,7 +143,6 @@ inline void mma_s8_k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
   }
 }
 
-// The same with k = 16: a[0] = (g, 4 t ..), a[1] = (g + 8, 4 t ..); b = (4 t .., g).
 inline void mma_s8_k16(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
   struct Fragment {
     uint32_t a[2], b;
@@ -159,7 +156,6 @@ inline void mma_s8_k16(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
   }
 }
 
-// 16 bytes from global to shared memory; there once wait_async() and a barrier are past.
 inline void copy_async(void* shared, const void* global) { std::memcpy(shared, global, 16); }
 inline void wait_async() {}
 

@@ -1,4 +1,4 @@
-#include "cuda/emulate/runtime.h"
+#include "cuda/runtime.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/emulate/device.h"
+#include "cuda/device.cuh"
 #include "emulate/group.h"
 
 struct EmulatedGraph {
