@@ -2,7 +2,7 @@
 // head. Scores of a row lie in shared memory. Sums have the order of csrc/cpu/units/attention.cpp: scores and outputs
 // in chunks of 128 products, each summed value by value, the exponentials in 16 partial sums.
 #pragma once
-#include "cuda/linear_float.cuh"
+#include "cuda/gemm_float.cuh"
 
 namespace ke::cuda {
 

@@ -211,11 +211,11 @@ void CudaBackend::run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat s
     if (!s.quantized) {
       if (!have_normed) add_norm(matrix(x), norm_weights, normed);
       have_normed = true;
-      queue_->add("product with float weights", key_of(s.floats.data, normed, e),
-                  [=, w = s.floats](cudaStream_t stream) { return launch_float(stream, w, normed, e); });
-    } else if (x.rows <= few_rows(s.codes.blocks)) {
-      queue_->add("product with few rows", key_of(s.codes.data, matrix(x), norm_weights, e),
-                  [=, w = s.codes](cudaStream_t stream) { return launch_few(stream, w, matrix(x), norm_weights, e); });
+      queue_->add("GEMM with float weights", key_of(s.floats.data, normed, e),
+                  [=, w = s.floats](cudaStream_t stream) { return launch_gemm_float(stream, w, normed, e); });
+    } else if (x.rows <= max_gemv_rows(s.codes.blocks)) {
+      queue_->add("GEMV with quantized weights", key_of(s.codes.data, matrix(x), norm_weights, e),
+                  [=, w = s.codes](cudaStream_t stream) { return launch_gemv(stream, w, matrix(x), norm_weights, e); });
     } else {
       if (!have_codes) {
         codes = scratch_codes(x.rows, s.codes.blocks);
@@ -223,8 +223,8 @@ void CudaBackend::run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat s
                     [=](cudaStream_t stream) { return launch_quantize(stream, matrix(x), norm_weights, codes); });
       }
       have_codes = true;
-      queue_->add("product with many rows", key_of(s.codes.data, codes.codes, x.rows, e),
-                  [=, w = s.codes](cudaStream_t stream) { return launch_many(stream, w, codes, x.rows, e); });
+      queue_->add("GEMM with quantized weights", key_of(s.codes.data, codes.codes, x.rows, e),
+                  [=, w = s.codes](cudaStream_t stream) { return launch_gemm(stream, w, codes, x.rows, e); });
     }
   }
 }

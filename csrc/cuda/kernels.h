@@ -64,16 +64,16 @@ struct FloatWeights {
   int64_t rows, cols, stride;  // stride is a multiple of 8; values behind cols are zero
 };
 
-// How many rows of x the product for few rows takes at once; 0: rows are too long for it.
-int few_rows(int64_t blocks);
-// At most few_rows() rows: norm and quantization of x happen in every block of the launch.
-cudaError_t launch_few(cudaStream_t stream, const QuantizedWeights& w, const Matrix& x, const NormWeights& norm,
-                       const Epilogue& epilogue);
+// How many rows of x the GEMV takes at once; 0: rows are too long for it.
+int max_gemv_rows(int64_t blocks);
+// At most max_gemv_rows() rows: norm and quantization of x happen in every block of the launch.
+cudaError_t launch_gemv(cudaStream_t stream, const QuantizedWeights& w, const Matrix& x, const NormWeights& norm,
+                        const Epilogue& epilogue);
 // Any number of rows, on the tensor cores; x comes from launch_quantize.
-cudaError_t launch_many(cudaStream_t stream, const QuantizedWeights& w, const Codes& x, int64_t x_rows,
+cudaError_t launch_gemm(cudaStream_t stream, const QuantizedWeights& w, const Codes& x, int64_t x_rows,
                         const Epilogue& epilogue);
 cudaError_t launch_quantize(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Codes& out);
-cudaError_t launch_float(cudaStream_t stream, const FloatWeights& w, const Matrix& x, const Epilogue& epilogue);
+cudaError_t launch_gemm_float(cudaStream_t stream, const FloatWeights& w, const Matrix& x, const Epilogue& epilogue);
 
 cudaError_t launch_norm(cudaStream_t stream, const Matrix& x, const NormWeights& norm, const Matrix& y);
 cudaError_t launch_l2_normalize(cudaStream_t stream, const Matrix& x, float eps);

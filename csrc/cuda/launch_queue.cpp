@@ -2,8 +2,8 @@
 
 namespace ke::cuda {
 
-constexpr size_t kFewSteps = 8;     // a pass as short as that is not worth a graph
-constexpr size_t kMostPasses = 64;  // that are remembered
+constexpr size_t kMaxPlainSteps = 8;  // a pass as short as that is not worth a graph
+constexpr size_t kMostPasses = 64;    // that are remembered
 
 void LaunchQueue::add(const char* what, const Key& key, std::function<cudaError_t(cudaStream_t)> launch) {
   if (failed_) std::rethrow_exception(failed_);
@@ -33,7 +33,7 @@ cudaGraphExec_t LaunchQueue::capture(const std::vector<Step>& steps) {
 }
 
 void LaunchQueue::start(const std::vector<Step>& steps, Key key) {
-  if (steps.size() <= kFewSteps) return run(steps);
+  if (steps.size() <= kMaxPlainSteps) return run(steps);
   if (passes_.size() >= kMostPasses && !passes_.contains(key)) forget();
   Pass& pass = passes_[std::move(key)];
   pass.times++;

@@ -18,10 +18,10 @@ BARRIER = re.compile(r"^\s*(__syncthreads|__syncwarp)\(\);", re.MULTILINE)
 # Header of kernels: the sources that have them, and tests that use them.
 KERNELS = {
     "attention.cuh": (["attention.cu"], "test_attention and (17-65-3-64 or 3-33-1-136 or 9-1-160-True-True)"),
-    "linear_few.cuh": (["few.cu"], "test_products and (3-33-512-Q4_K or 2-17-2048-Q6_K)"),
-    "linear_many.cuh": (["many.cu"], "test_products and (37-90-512-Q4_K or 9-40-1024-Q6_K)"),
+    "gemv_quantized.cuh": (["gemv_quantized.cu"], "test_products and (3-33-512-Q4_K or 2-17-2048-Q6_K)"),
+    "gemm_quantized.cuh": (["gemm_quantized.cu"], "test_products and (37-90-512-Q4_K or 9-40-1024-Q6_K)"),
     "rows.cuh": (
-        ["rows.cu", "few.cu", "many.cu", "attention.cu", "floats.cu"],
+        ["rows.cu", "gemv_quantized.cu", "gemm_quantized.cu", "attention.cu", "gemm_float.cu"],
         "row_operations and (64 or 1029) or test_products and (3-33-512-Q4_K or 9-40-1024-Q4_K)",
     ),
     "choice.cuh": (["choice.cu"], "test_a_draw or test_the_best and 5000 or test_any_rule and 1029"),

@@ -1,5 +1,6 @@
-// y = act(x W^T + b) + residual with float weights, in float32 and in the order of csrc/cpu/linear_float.inl: chunks of
-// 128 products, each summed value by value, then the chunks' sums in order. Eight lanes share an output, a chunk each.
+// GEMM with float weights: y = act(x W^T + b) + residual, in float32 and in the order of csrc/cpu/linear_float.inl:
+// chunks of 128 products, each summed value by value, then the chunks' sums in order. Eight lanes share an output, a
+// chunk each.
 #pragma once
 #include "cuda/rows.cuh"
 
@@ -29,7 +30,8 @@ __device__ __forceinline__ void load_group(const void* weights, int64_t at, floa
 
 // kRows rows of x from blockIdx.y * kRows on. aligned: rows of x begin at multiples of 16 bytes.
 template <FloatType T, int kRows>
-__global__ void __launch_bounds__(kThreads) float_kernel(FloatWeights w, Matrix x, bool aligned, Epilogue epilogue) {
+__global__ void __launch_bounds__(kThreads)
+    gemm_float_kernel(FloatWeights w, Matrix x, bool aligned, Epilogue epilogue) {
   const int lane = threadIdx.x % 32, share = lane % kChunkLanes, leader = lane - share;
   const int64_t output = (int64_t{blockIdx.x} * kWarps + threadIdx.x / 32) * kFloatOutputs + lane / kChunkLanes;
   const int64_t stored = output < w.rows ? output : w.rows - 1;  // those behind the last are computed and dropped

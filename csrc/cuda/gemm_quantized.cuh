@@ -1,4 +1,4 @@
-// y = act(x W^T + b) + residual for many rows of x, on the tensor cores: products of signed bytes with int32 sums
+// GEMM: y = act(x W^T + b) + residual for many rows of x, on the tensor cores: products of signed bytes with int32 sums
 // (mma.m16n8k32), one instruction per sub-block of 32, whose integer scale multiplies the sum. A warp computes 16
 // outputs of 32 rows of x; a block of the launch has four warps, which share the rows' codes.
 #pragma once
@@ -62,7 +62,7 @@ struct OutputBlock {
 
 template <Format F>
 __global__ void __launch_bounds__(kThreads, 4)
-    many_kernel(QuantizedWeights w, Codes x, int64_t x_rows, Epilogue epilogue) {
+    gemm_kernel(QuantizedWeights w, Codes x, int64_t x_rows, Epilogue epilogue) {
   KE_SHARED(RowTiles, tiles);
   const UnitGrid grid = unit_grid(w.blocks);
   const int64_t first_row = int64_t{blockIdx.x} * kTileRows;

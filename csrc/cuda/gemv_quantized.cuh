@@ -1,18 +1,18 @@
-// y = act(x W^T + b) + residual for few rows of x: bound by the bytes of W. Every block of the launch normalises and
-// quantizes x for itself into shared memory, so that a decoded token's product is one launch; its first weights are on
-// their way meanwhile, as they do not depend on x.
+// GEMV (and skinny GEMM): y = act(x W^T + b) + residual for few rows of x: bound by the bytes of W. Every block of the
+// launch normalises and quantizes x for itself into shared memory, so that a decoded token's product is one launch; its
+// first weights are on their way meanwhile, as they do not depend on x.
 #pragma once
 #include "cuda/decode.cuh"
 #include "cuda/rows.cuh"
 
 namespace ke::cuda {
 
-constexpr int kFewPanels = 4;              // panels of rows that a block of the launch computes
+constexpr int kGemvPanels = 4;             // panels of rows that a block of the launch computes
 constexpr int kCodesStride = kBlock + 16;  // bytes: neighbouring blocks' codes lie in different banks
-constexpr size_t kFewShared = 46 << 10;    // of shared memory
-constexpr int kMostFewRows = 8;
+constexpr size_t kGemvShared = 46 << 10;   // of shared memory
+constexpr int kMaxGemvRows = 8;
 
-struct FewShape {
+struct GemvShape {
   int rows;     // of x
   int blocks;   // of a row
   int outputs;  // of a block of the launch
@@ -20,26 +20,26 @@ struct FewShape {
 
 // Shared memory: codes [row][block][kCodesStride], sums [row][block][16], scales [row][block], then the products of
 // blocks [row][output][blocks + 1].
-constexpr size_t few_shared_bytes(FewShape s) {
+constexpr size_t gemv_shared_bytes(GemvShape s) {
   return static_cast<size_t>(s.rows) *
          (s.blocks * (kCodesStride + 16 + sizeof(float)) + s.outputs * (s.blocks + 1) * sizeof(float));
 }
 
 template <Format F>
 __global__ void __launch_bounds__(kThreads, 2)
-    few_kernel(QuantizedWeights w, Matrix x, NormWeights norm, Epilogue epilogue) {
+    gemv_kernel(QuantizedWeights w, Matrix x, NormWeights norm, Epilogue epilogue) {
   KE_SHARED(Partial, partial);
   KE_DYNAMIC_SHARED(int8_t, memory);
   const UnitGrid grid = unit_grid(w.blocks);
-  const int blocks = static_cast<int>(w.blocks), rows = static_cast<int>(x.rows), outputs = kFewPanels * grid.rows;
+  const int blocks = static_cast<int>(w.blocks), rows = static_cast<int>(x.rows), outputs = kGemvPanels * grid.rows;
   int8_t* codes = memory;
   int8_t* sums = codes + rows * blocks * kCodesStride;
   float* scales = reinterpret_cast<float*>(sums + rows * blocks * 16);
   float* products = scales + rows * blocks;
 
-  const int64_t panels = panel_count(w.rows, w.blocks), first_panel = blockIdx.x * int64_t{kFewPanels};
+  const int64_t panels = panel_count(w.rows, w.blocks), first_panel = blockIdx.x * int64_t{kGemvPanels};
   const int64_t here = panels - first_panel;
-  const int units = (here < kFewPanels ? static_cast<int>(here) : kFewPanels) * grid.steps;
+  const int units = (here < kGemvPanels ? static_cast<int>(here) : kGemvPanels) * grid.steps;
   const uint8_t* data = w.data + first_panel * grid.steps * unit_bytes(F);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   LaneBlock<F> block;
