@@ -42,7 +42,7 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   const int64_t splits = heads >= wanted ? 1 : std::min(tiles, (wanted + heads - 1) / heads);
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / (q.rows * n * d / splits + 1));
 
-  // Each task lays its head's keys and values into panels of its own, then goes through its tiles of queries.
+  // Each task packs its head's keys and values into panels of its own, then goes through its tiles of queries.
   const int64_t positions = (n + 15) / 16 * 16;
   const int slots = task_slots(pool_, heads * splits, grain);
   const bool codes = precision == Precision::Rounded && d % 16 == 0;
@@ -61,10 +61,10 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
     float* scales = codes ? reinterpret_cast<float*>(keys + key_bytes) : nullptr;
     float* values = reinterpret_cast<float*>(keys + key_bytes + scale_bytes);
     if (codes)
-      kernels_.lay_key_codes(k.data + kv, k.stride, n, d, keys, scales);
+      kernels_.pack_key_codes(k.data + kv, k.stride, n, d, keys, scales);
     else
-      kernels_.lay_keys(k.data + kv, k.stride, n, d, reinterpret_cast<float*>(keys));
-    kernels_.lay_values(v.data + kv, v.stride, n, d, values);
+      kernels_.pack_keys(k.data + kv, k.stride, n, d, reinterpret_cast<float*>(keys));
+    kernels_.pack_values(v.data + kv, v.stride, n, d, values);
     for (int64_t tile = tiles * split / splits; tile < tiles * (split + 1) / splits; ++tile) {
       const int64_t row = tile_start(q.rows, tile_cols, tile);
       AttentionTask t;

@@ -79,7 +79,7 @@ struct AttentionTask {
   float scale;
   bool half;  // keys and values are float16, else float32
   const void* keys;
-  const float* key_scales;  // one per position, keys being codes (Kernels::lay_key_codes); nullptr: keys are floats
+  const float* key_scales;  // one per position, keys being codes (Kernels::pack_key_codes); nullptr: keys are floats
   const void* values;
   int64_t value_panel;  // positions per panel of values
   float* out;           // (rows, head_dim)
@@ -122,12 +122,12 @@ struct Kernels {
   void (*store_kv)(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key,
                    void* value);
   // n positions of one head in that layout, values in panels of n positions.
-  void (*lay_keys)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, float* keys);
-  void (*lay_values)(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* values);
+  void (*pack_keys)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, float* keys);
+  void (*pack_values)(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* values);
   // Keys less their mean, which adds the same to all scores of a query and so leaves its softmax alone, as codes with
   // one scale per position (16-padded): panels of 16 positions, [position / 16][dim / 4][position % 16][dim % 4], codes
   // 128 too high. head_dim is a multiple of 16.
-  void (*lay_key_codes)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, uint8_t* keys, float* scales);
+  void (*pack_key_codes)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, uint8_t* keys, float* scales);
 };
 
 // Floats of scratch that attention needs for rows that see up to `positions` positions.

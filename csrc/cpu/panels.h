@@ -1,9 +1,9 @@
-// Layout of weights: panels of 16 output rows, re-laid at upload (panels.cpp) and read by the kernels (formats.inl).
+// Layout of weights: panels of 16 output rows, repacked at upload (repack.cpp) and read by the kernels (formats.inl).
 // As many panels as a tile kernel takes at once (P, an ISA's choice) form a group; a group is stored block of k by
 // block, [block][its lines: panel 0 .. P - 1][its float scales: panel 0 .. P - 1], so that a product reads the whole
 // matrix as one stream. Panels left over at the end are groups of one. A "line" is 64 bytes = 16 rows x 4 bytes, row r
 // at byte 4 r: what one vector load takes. The bytes of a row keep the packing of the file's block (quant/blocks.h), so
-// that re-laying moves whole dwords; bits per weight stay the file's.
+// that repacking moves whole dwords; bits per weight stay the file's.
 //
 //              k    lines of a block                                                  float16 scales [16]
 //   F32 F16 BF16 1  the 16 values (64 or 32 bytes)                                    -

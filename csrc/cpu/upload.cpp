@@ -39,8 +39,8 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
     pool.parallel_for((rows + kPanelRows - 1) / kPanelRows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const int count = static_cast<int>(std::min<int64_t>(kPanelRows, rows - p * kPanelRows));
-        lay_panel(part.type, {t.data + p * kPanelRows * row_bytes, row_bytes, count, cols},
-                  panel_view(part.type, part.data.data(), cols, p, group));
+        pack_panel(part.type, {t.data + p * kPanelRows * row_bytes, row_bytes, count, cols},
+                   panel_view(part.type, part.data.data(), cols, p, group));
       }
     });
     (info.block_elems == 1 ? linear->floats : linear->quantized) = true;

@@ -23,7 +23,7 @@ struct PanelSource {
 };
 
 // Writes one panel of zero-filled memory; rows it does not have stay zero, and so do their products.
-void lay_panel(PanelType type, const PanelSource& source, const PanelView& panel);
+void pack_panel(PanelType type, const PanelSource& source, const PanelView& panel);
 // The same for I8, from Q6_K (coarse.cpp).
 void lay_coarse(const PanelSource& source, const PanelView& panel);
 

@@ -49,7 +49,7 @@ struct Codes {
   int8_t* sums = nullptr;
 };
 
-// Rows of a matrix with one quantized format, as csrc/cuda/layout.h lays them.
+// Rows of a matrix with one quantized format, in the layout of csrc/cuda/layout.h.
 struct QuantizedWeights {
   Format format;
   const uint8_t* data;

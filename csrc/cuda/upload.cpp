@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cuda/relay.h"
+#include "cuda/repack.h"
 #include "quant/codec.h"
 
 namespace ke::cuda {
 
 namespace {
 
-constexpr size_t kPiece = 4 << 20;  // bytes re-laid and copied at a time
+constexpr size_t kPiece = 4 << 20;  // bytes repacked and copied at a time
 
 void check_part(const Tensor& t, int64_t in) {
   const int64_t rows = t.rows(), cols = t.cols();
@@ -41,7 +41,7 @@ void upload_codes(cudaStream_t stream, const Tensor& t, Format format, CudaLinea
   for (int64_t p = 0; p < panels; p += at_once) {
     const int64_t n = std::min(at_once, panels - p);
     for (int64_t i = 0; i < n; i++)
-      lay_panel(t, format, (p + i) * grid.rows, piece.data() + static_cast<size_t>(i) * panel_bytes);
+      pack_panel(t, format, (p + i) * grid.rows, piece.data() + static_cast<size_t>(i) * panel_bytes);
     to_device(stream, out.memory.as<uint8_t>() + static_cast<size_t>(p) * panel_bytes, piece.data(),
               static_cast<size_t>(n) * panel_bytes);
   }

@@ -163,7 +163,7 @@ void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_pa
   }
 }
 
-void lay_keys(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, float* keys) {
+void pack_keys(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, float* keys) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16)
     for (int64_t dim = 0; dim < head_dim; dim += 16) {
@@ -180,7 +180,7 @@ void lay_keys(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, flo
   for (; i < n; ++i) scatter(k + i * k_stride, static_cast<int>(head_dim), keys + i / 16 * 16 * head_dim + i % 16, 16);
 }
 
-void lay_key_codes(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, uint8_t* keys, float* scales) {
+void pack_key_codes(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, uint8_t* keys, float* scales) {
   const int d = static_cast<int>(head_dim);
   alignas(64) float mean[kMaxHeadDim], row[kMaxHeadDim];
   alignas(64) uint8_t codes[kMaxHeadDim];
@@ -199,7 +199,7 @@ void lay_key_codes(const float* k, int64_t k_stride, int64_t n, int64_t head_dim
   }
 }
 
-void lay_values(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* values) {
+void pack_values(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* values) {
   for (int64_t dim = 0; dim < head_dim; dim += 16) {
     const int count = head_dim - dim < 16 ? static_cast<int>(head_dim - dim) : 16;
     for (int64_t i = 0; i < n; ++i) store(values + dim * n + i * 16, load_n(v + i * v_stride + dim, count));

@@ -28,14 +28,14 @@ KE_KERNEL(gate_row, gate);
 KE_KERNEL(rope_head, rope);
 KE_KERNEL(attention, attention);
 KE_KERNEL(store_kv, store_kv);
-KE_KERNEL(lay_keys, lay_keys);
-KE_KERNEL(lay_values, lay_values);
-KE_KERNEL(lay_key_codes, lay_key_codes);
+KE_KERNEL(pack_keys, pack_keys);
+KE_KERNEL(pack_values, pack_values);
+KE_KERNEL(pack_key_codes, pack_key_codes);
 #undef KE_KERNEL
 
 extern const Kernels kernels;
-const Kernels kernels = {KE_NAME,   kTileCols, kPanels,      kCoarse,  kLinearScratch, pack_floats,  pack_quantized,
-                         linear,    norm_row,  l2_normalize, add_rows, add_scaled,     scale_row,    gate_row,
-                         rope_head, attention, store_kv,     lay_keys, lay_values,     lay_key_codes};
+const Kernels kernels = {KE_NAME,   kTileCols, kPanels,      kCoarse,   kLinearScratch, pack_floats,   pack_quantized,
+                         linear,    norm_row,  l2_normalize, add_rows,  add_scaled,     scale_row,     gate_row,
+                         rope_head, attention, store_kv,     pack_keys, pack_values,    pack_key_codes};
 
 }  // namespace ke::cpu::KE_ISA

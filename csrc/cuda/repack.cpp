@@ -1,4 +1,4 @@
-#include "cuda/relay.h"
+#include "cuda/repack.h"
 
 #include <algorithm>
 #include <cstring>
@@ -22,12 +22,12 @@ struct Lane {
 void put_half(uint8_t* to, uint16_t value) { std::memcpy(to, &value, sizeof value); }
 
 // 32 codes of 4 bits.
-void lay_nibbles(const uint8_t* codes, uint8_t* chunk) {
+void pack_nibbles(const uint8_t* codes, uint8_t* chunk) {
   for (int j = 0; j < 16; j++) chunk[j] = static_cast<uint8_t>((codes[j] & 15) | (codes[16 + j] & 15) << 4);
 }
 
 // The 8 scales and mins of Q4_K and Q5_K (quant/blocks.h).
-void lay_scales(const uint8_t* packed, uint8_t* chunk) {
+void pack_scales(const uint8_t* packed, uint8_t* chunk) {
   for (int s = 0; s < 4; s++) {
     chunk[s] = packed[s] & 63;
     chunk[8 + s] = packed[4 + s] & 63;
@@ -36,18 +36,18 @@ void lay_scales(const uint8_t* packed, uint8_t* chunk) {
   }
 }
 
-void lay(const BlockQ4_K& b, const Lane& to) {
+void pack_block(const BlockQ4_K& b, const Lane& to) {
   for (int s = 0; s < 8; s++) {
     uint8_t codes[32];
     for (int l = 0; l < 32; l++) codes[l] = static_cast<uint8_t>(b.qs[32 * (s / 2) + l] >> (s % 2 * 4) & 15);
-    lay_nibbles(codes, to.chunk(s));
+    pack_nibbles(codes, to.chunk(s));
   }
-  lay_scales(b.scales, to.chunk(8));
+  pack_scales(b.scales, to.chunk(8));
   put_half(to.tail(), b.d);
   put_half(to.tail() + 2, b.dmin);
 }
 
-void lay(const BlockQ5_K& b, const Lane& to) {
+void pack_block(const BlockQ5_K& b, const Lane& to) {
   for (int s = 0; s < 8; s++) {
     uint8_t codes[32];
     uint32_t fifth = 0;
@@ -55,15 +55,15 @@ void lay(const BlockQ5_K& b, const Lane& to) {
       codes[l] = static_cast<uint8_t>(b.qs[32 * (s / 2) + l] >> (s % 2 * 4) & 15);
       fifth |= uint32_t{b.qh[l] >> s & 1u} << (8 * (l % 4) + l / 4);
     }
-    lay_nibbles(codes, to.chunk(s));
+    pack_nibbles(codes, to.chunk(s));
     std::memcpy(to.chunk(8 + s / 4) + s % 4 * 4, &fifth, 4);
   }
-  lay_scales(b.scales, to.chunk(10));
+  pack_scales(b.scales, to.chunk(10));
   put_half(to.tail(), b.d);
   put_half(to.tail() + 2, b.dmin);
 }
 
-void lay(const BlockQ6_K& b, const Lane& to) {
+void pack_block(const BlockQ6_K& b, const Lane& to) {
   for (int s = 0; s < 8; s++) {  // 32 values each: half s / 4, run s % 4 of the file's block
     const int h = s / 4, r = s % 4;
     uint8_t codes[32];
@@ -72,7 +72,7 @@ void lay(const BlockQ6_K& b, const Lane& to) {
       codes[l] = static_cast<uint8_t>(b.ql[64 * h + 32 * (r % 2) + l] >> (r < 2 ? 0 : 4) & 15);
       upper[l / 16] |= uint32_t{b.qh[32 * h + l] >> (2 * r) & 3u} << (8 * (l % 4) + 2 * (l % 16 / 4));
     }
-    lay_nibbles(codes, to.chunk(s));
+    pack_nibbles(codes, to.chunk(s));
     std::memcpy(to.chunk(8 + s / 2) + s % 2 * 8, upper, 8);
   }
   std::memcpy(to.chunk(12), b.scales, 16);
@@ -88,7 +88,7 @@ void lay_coarse(const BlockQ6_K& b, const Lane& to) {
 }
 
 // The eight blocks of 32 that make one block here.
-void lay(const BlockQ8_0* b, const Lane& to) {
+void pack_block(const BlockQ8_0* b, const Lane& to) {
   for (int s = 0; s < 8; s++) {
     std::memcpy(to.chunk(2 * s), b[s].qs, 16);
     std::memcpy(to.chunk(2 * s + 1), b[s].qs + 16, 16);
@@ -96,7 +96,7 @@ void lay(const BlockQ8_0* b, const Lane& to) {
   }
 }
 
-void lay(const BlockQ5_0* b, const Lane& to) {
+void pack_block(const BlockQ5_0* b, const Lane& to) {
   for (int s = 0; s < 8; s++) {
     uint32_t fifth;
     std::memcpy(&fifth, b[s].qh, 4);
@@ -108,7 +108,7 @@ void lay(const BlockQ5_0* b, const Lane& to) {
   }
 }
 
-void lay(const BlockQ4_0* b, const Lane& to) {
+void pack_block(const BlockQ4_0* b, const Lane& to) {
   for (int s = 0; s < 8; s++) {
     std::memcpy(to.chunk(s), b[s].qs, 16);
     put_half(to.chunk(8) + 2 * s, b[s].d);
@@ -136,7 +136,7 @@ std::optional<Format> format_of(DType dtype, int64_t cols, Use use) {
   }
 }
 
-void lay_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t* out) {
+void pack_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t* out) {
   const int64_t blocks = matrix.cols() / kBlock;
   const UnitGrid grid = unit_grid(blocks);
   const size_t row_bytes = dtype_bytes(matrix.dtype, matrix.cols()), block_bytes = dtype_bytes(matrix.dtype, kBlock);
@@ -151,9 +151,9 @@ void lay_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t* 
       const auto stored = [&]<class Block>(Block& block) {
         std::memcpy(&block, from, sizeof block);
         if constexpr (std::is_array_v<Block>)
-          lay(&block[0], to);
+          pack_block(&block[0], to);
         else
-          lay(block, to);
+          pack_block(block, to);
       };
       switch (matrix.dtype) {
         case DType::Q4_K: {

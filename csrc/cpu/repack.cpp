@@ -1,4 +1,4 @@
-// Re-lays matrices from the file's row-major blocks into panels of 16 rows (layouts: panels.h).
+// Repacks matrices from the file's row-major blocks into panels of 16 rows (layouts: panels.h).
 #include "cpu/upload.h"
 
 #include <algorithm>
@@ -67,7 +67,7 @@ void put_scale(uint8_t* scales, int which, int row, uint16_t value) {
 
 // Calls put(block, row, lines, scales) for every block of every row.
 template <class Block, class Put>
-void lay_blocks(const PanelSource& s, const PanelView& panel, Put put) {
+void pack_blocks(const PanelSource& s, const PanelView& panel, Put put) {
   const int64_t blocks = s.cols / panel.layout.values;
   for (int row = 0; row < s.count; ++row) {
     const Block* b = row_blocks<Block>(s, row);
@@ -76,8 +76,8 @@ void lay_blocks(const PanelSource& s, const PanelView& panel, Put put) {
 }
 
 template <class Block>
-void lay_four_bits(const PanelSource& s, const PanelView& panel) {
-  lay_blocks<Block>(s, panel, [](const Block& b, int row, uint8_t* lines, uint8_t* scales) {
+void pack_four_bits(const PanelSource& s, const PanelView& panel) {
+  pack_blocks<Block>(s, panel, [](const Block& b, int row, uint8_t* lines, uint8_t* scales) {
     spread(b.qs, 4, row, lines);
     if constexpr (requires { b.qh; }) spread_fifth_bits(b.qh, row, lines + 4 * kLine);
     put_scale(scales, 0, row, b.d);
@@ -85,8 +85,8 @@ void lay_four_bits(const PanelSource& s, const PanelView& panel) {
   });
 }
 
-void lay_q8_0(const PanelSource& s, const PanelView& panel) {
-  lay_blocks<BlockQ8_0>(s, panel, [](const BlockQ8_0& b, int row, uint8_t* lines, uint8_t* scales) {
+void pack_q8_0(const PanelSource& s, const PanelView& panel) {
+  pack_blocks<BlockQ8_0>(s, panel, [](const BlockQ8_0& b, int row, uint8_t* lines, uint8_t* scales) {
     uint8_t codes[32];
     for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(b.qs[i] ^ 0x80);
     spread(codes, 8, row, lines);
@@ -96,8 +96,8 @@ void lay_q8_0(const PanelSource& s, const PanelView& panel) {
 
 // Q4_K, Q5_K.
 template <class Block>
-void lay_affine(const PanelSource& s, const PanelView& panel) {
-  lay_blocks<Block>(s, panel, [](const Block& b, int row, uint8_t* lines, uint8_t* scales) {
+void pack_affine(const PanelSource& s, const PanelView& panel) {
+  pack_blocks<Block>(s, panel, [](const Block& b, int row, uint8_t* lines, uint8_t* scales) {
     spread(b.qs, 32, row, lines);
     lines += 32 * kLine;
     if constexpr (requires { b.qh; }) {
@@ -117,8 +117,8 @@ void lay_affine(const PanelSource& s, const PanelView& panel) {
   });
 }
 
-void lay_q6_k(const PanelSource& s, const PanelView& panel) {
-  lay_blocks<BlockQ6_K>(s, panel, [](const BlockQ6_K& b, int row, uint8_t* lines, uint8_t* scales) {
+void pack_q6_k(const PanelSource& s, const PanelView& panel) {
+  pack_blocks<BlockQ6_K>(s, panel, [](const BlockQ6_K& b, int row, uint8_t* lines, uint8_t* scales) {
     spread(b.ql, 32, row, lines);
     spread(b.qh, 16, row, lines + 32 * kLine);
     for (int j = 0; j < 16; ++j) lines[48 * kLine + j * 16 + row] = static_cast<uint8_t>(b.scales[j]);
@@ -127,7 +127,7 @@ void lay_q6_k(const PanelSource& s, const PanelView& panel) {
 }
 
 template <class Value>
-void lay_values(const PanelSource& s, const PanelView& panel) {
+void pack_values(const PanelSource& s, const PanelView& panel) {
   const int64_t step = panel.lines(1) - panel.lines(0);
   for (int row = 0; row < s.count; ++row) {
     const uint8_t* from = s.rows + row * s.row_bytes;
@@ -138,29 +138,29 @@ void lay_values(const PanelSource& s, const PanelView& panel) {
 
 }  // namespace
 
-void lay_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
+void pack_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
   switch (type) {
     case PanelType::F32:
-      return lay_values<uint32_t>(s, panel);
+      return pack_values<uint32_t>(s, panel);
     case PanelType::F16:
     case PanelType::BF16:
-      return lay_values<uint16_t>(s, panel);
+      return pack_values<uint16_t>(s, panel);
     case PanelType::Q8_0:
-      return lay_q8_0(s, panel);
+      return pack_q8_0(s, panel);
     case PanelType::Q4_0:
-      return lay_four_bits<BlockQ4_0>(s, panel);
+      return pack_four_bits<BlockQ4_0>(s, panel);
     case PanelType::Q4_1:
-      return lay_four_bits<BlockQ4_1>(s, panel);
+      return pack_four_bits<BlockQ4_1>(s, panel);
     case PanelType::Q5_0:
-      return lay_four_bits<BlockQ5_0>(s, panel);
+      return pack_four_bits<BlockQ5_0>(s, panel);
     case PanelType::Q5_1:
-      return lay_four_bits<BlockQ5_1>(s, panel);
+      return pack_four_bits<BlockQ5_1>(s, panel);
     case PanelType::Q4_K:
-      return lay_affine<BlockQ4_K>(s, panel);
+      return pack_affine<BlockQ4_K>(s, panel);
     case PanelType::Q5_K:
-      return lay_affine<BlockQ5_K>(s, panel);
+      return pack_affine<BlockQ5_K>(s, panel);
     case PanelType::Q6_K:
-      return lay_q6_k(s, panel);
+      return pack_q6_k(s, panel);
     case PanelType::I8:
       return lay_coarse(s, panel);
   }
