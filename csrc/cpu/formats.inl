@@ -98,7 +98,7 @@ struct EightBits {
 };
 
 // Eight sub-blocks without scales of their own.
-struct CoarseEightBits {
+struct EightBits256 {
   static constexpr PanelType type = PanelType::I8;
   static constexpr int sub_blocks = 8, repeats = 8, offset = kEightBitOffset;
   template <int L>

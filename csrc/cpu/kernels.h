@@ -20,7 +20,7 @@ constexpr int kStarts = 25;       // of a block of kBlock
 
 constexpr int kMaxHeadDim = 256;
 
-// How a weight matrix is stored in panels. Layouts: panels.h. I8 is no file's type: see coarse.cpp.
+// How a weight matrix is stored in panels. Layouts: panels.h. I8 is no file's type: see repack_i8.cpp.
 enum class PanelType : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, I8 };
 
 enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as Activation
@@ -97,9 +97,9 @@ struct RowNorm {
 
 struct Kernels {
   const char* name;
-  int tile_cols;  // widest tile of columns
-  int panels;     // panels a tile kernel takes at once
-  bool coarse;    // has products with I8, and is faster with them
+  int tile_cols;    // widest tile of columns
+  int panels;       // panels a tile kernel takes at once
+  bool prefers_i8;  // has products with I8, and is faster with them
   int64_t linear_scratch_bytes;
 
   // Packs one row of x as floats, or quantized.

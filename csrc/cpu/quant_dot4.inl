@@ -15,7 +15,7 @@
 namespace ke::cpu::KE_ISA {
 namespace {
 
-constexpr bool kCoarse = true;
+constexpr bool kPrefersI8 = true;
 
 // Products of codes that are stored 128 too high with codes of x: what is `offset` times x too much.
 struct CodeProducts {

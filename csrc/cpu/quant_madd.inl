@@ -20,7 +20,7 @@ inline i32x16 scale_lanes(i32x16 x) {
           _mm256_or_si256(_mm256_and_si256(x.b, mask), _mm256_slli_epi32(x.b, 16))};
 }
 
-constexpr bool kCoarse = false;  // I8 would run like Q8_0, at 20 products a cycle where Q6_K reaches 32
+constexpr bool kPrefersI8 = false;  // I8 would run like Q8_0, at 20 products a cycle where Q6_K reaches 32
 
 template <int C>
 using Sums = __m256i[C][2];

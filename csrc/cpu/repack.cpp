@@ -9,7 +9,7 @@
 
 namespace ke::cpu {
 
-PanelType panel_type(DType dtype, bool coarse) {
+PanelType panel_type(DType dtype, bool to_i8) {
   switch (dtype) {
     case DType::F32:
       return PanelType::F32;
@@ -32,7 +32,7 @@ PanelType panel_type(DType dtype, bool coarse) {
     case DType::Q5_K:
       return PanelType::Q5_K;
     case DType::Q6_K:
-      return coarse ? PanelType::I8 : PanelType::Q6_K;
+      return to_i8 ? PanelType::I8 : PanelType::Q6_K;
   }
   return PanelType::F32;
 }
@@ -162,7 +162,7 @@ void pack_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
     case PanelType::Q6_K:
       return pack_q6_k(s, panel);
     case PanelType::I8:
-      return lay_coarse(s, panel);
+      return pack_i8(s, panel);
   }
 }
 

@@ -9,7 +9,7 @@
 namespace ke::cpu {
 
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
-                                         const float* bias, bool coarse) {
+                                         const float* bias, bool to_i8) {
   KE_ASSERT(!parts.empty());
   auto linear = std::make_unique<CpuLinear>();
   linear->in = parts[0].cols();
@@ -25,7 +25,7 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
              dtype_bytes(t.dtype, rows * cols), " bytes, got ", t.bytes);
 
     CpuLinear::Part part;
-    part.type = panel_type(t.dtype, coarse);
+    part.type = panel_type(t.dtype, to_i8);
     part.first = linear->out;
     part.rows = rows;
     part.groups = (rows + kPanelRows * group - 1) / (kPanelRows * group);

@@ -11,8 +11,8 @@
 
 namespace ke::cpu {
 
-// coarse: I8 for types that have a coarser form of more bits.
-PanelType panel_type(DType dtype, bool coarse);
+// to_i8: I8 for Q6_K (quant/requantize.h).
+PanelType panel_type(DType dtype, bool to_i8);
 
 // Up to 16 rows of a stored matrix.
 struct PanelSource {
@@ -24,8 +24,8 @@ struct PanelSource {
 
 // Writes one panel of zero-filled memory; rows it does not have stay zero, and so do their products.
 void pack_panel(PanelType type, const PanelSource& source, const PanelView& panel);
-// The same for I8, from Q6_K (coarse.cpp).
-void lay_coarse(const PanelSource& source, const PanelView& panel);
+// The same for I8, from Q6_K (repack_i8.cpp).
+void pack_i8(const PanelSource& source, const PanelView& panel);
 
 class CpuLinear final : public Linear {
  public:
@@ -45,6 +45,6 @@ class CpuLinear final : public Linear {
 
 // group: panels that the kernels take at once (Kernels::panels).
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
-                                         const float* bias, bool coarse);
+                                         const float* bias, bool to_i8);
 
 }  // namespace ke::cpu

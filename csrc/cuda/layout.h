@@ -18,7 +18,8 @@
 // high half, so that dword t holds values 4 t .. and 16 + 4 t ..: lane t of a tensor core's quad (device.cuh). Of 8
 // bits: chunks 2 s and 2 s + 1 have values 0..15 and 16..31. Fifth bits: dword s has value 4 t + i at bit 8 i + t,
 // value 16 + 4 t + i at bit 8 i + 4 + t. Upper two bits of Q6_K: dwords 2 s and 2 s + 1 have values 4 t + i and 16 + 4
-// t + i at bits 8 i + 2 t. I8 is no file's type: it is what Q6_K becomes for products with many rows (quant/coarse.h).
+// t + i at bits 8 i + 2 t. I8 is no file's type: it is what Q6_K becomes for products with many rows
+// (quant/requantize.h).
 #pragma once
 #include <stdint.h>
 

@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "quant/blocks.h"
-#include "quant/coarse.h"
+#include "quant/requantize.h"
 
 namespace ke::cuda {
 
@@ -80,9 +80,9 @@ void pack_block(const BlockQ6_K& b, const Lane& to) {
   put_half(to.tail() + 2, 0);
 }
 
-void lay_coarse(const BlockQ6_K& b, const Lane& to) {
+void pack_i8(const BlockQ6_K& b, const Lane& to) {
   uint8_t codes[kBlock];
-  const float scale = coarse_codes(b, codes);
+  const float scale = requantize_i8(b, codes);
   for (int i = 0; i < kBlock; i++) to.chunk(i / 16)[i % 16] = static_cast<uint8_t>(codes[i] ^ 0x80);
   std::memcpy(to.tail(), &scale, sizeof scale);
 }
@@ -170,7 +170,7 @@ void pack_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t*
           BlockQ6_K block;
           if (format == Format::I8) {
             std::memcpy(&block, from, sizeof block);
-            lay_coarse(block, to);
+            pack_i8(block, to);
           } else {
             stored(block);
           }

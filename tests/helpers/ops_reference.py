@@ -13,7 +13,7 @@ U = 2.0**-24
 FLOAT_TYPES = ["F32", "F16", "BF16"]
 BLOCK32_TYPES = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
 K_TYPES = ["Q4_K", "Q5_K", "Q6_K"]
-COARSE = "I8"  # Q6_K uploaded for many rows: 8-bit codes with one float32 scale per 256 values (csrc/cpu/coarse.cpp)
+I8 = "I8"  # Q6_K uploaded for many rows: 8-bit codes with one float32 scale per 256 values (csrc/cpu/repack_i8.cpp)
 
 
 def floats(data: bytes, *shape: int) -> np.ndarray:
@@ -99,7 +99,7 @@ def _scales6(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def split_blocks(dtype: str, data: bytes, rows: int, cols: int) -> dict[str, np.ndarray]:
     """Codes (rows, cols) as stored (unsigned or signed by the type), and the type's scales, per row."""
     raw = np.frombuffer(data, np.uint8)
-    if dtype == COARSE:
+    if dtype == I8:
         w = split_blocks("Q6_K", data, rows, cols)
         v = (w["q"].reshape(rows, -1, 16, 16) * w["scale"][..., None]).reshape(rows, -1, 256)
         top = np.abs(v).max(axis=2).astype(np.float32)
@@ -157,7 +157,7 @@ def quantized_linear(dtype: str, data: bytes, rows: int, x: np.ndarray) -> np.nd
     acc = np.zeros((m, rows), np.float32)
     a = codes.astype(np.int64)
     for b in range(cols // block):
-        if dtype == COARSE:
+        if dtype == I8:
             at = slice(b * 256, b * 256 + 256)
             v = (a[:, at] @ w["q"][:, at].T).astype(np.float32) * w["d"][None, :, b]
         elif dtype in K_TYPES:

@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as GgmlType
-from helpers.ops_reference import COARSE, split_blocks
+from helpers.ops_reference import I8, split_blocks
 
 from kosmos_edge import _core
 
@@ -86,8 +86,8 @@ def test_all_k_quants_are_compared():
     assert set(REFERENCE) == {(dtype, distribution) for dtype in K_QUANTS for distribution in ROWS}
 
 
-# Plain errors in percent of Q6_K, and of the 8-bit codes that the CPU makes of it for pictures (csrc/cpu/coarse.cpp).
-COARSE_ERRORS = {
+# Plain errors in percent of Q6_K, and of the 8-bit codes that the CPU makes of it for pictures (cpu/repack_i8.cpp).
+I8_ERRORS = {
     "gaussian": (1.654, 1.793),
     "laplace": (2.043, 2.268),
     "student t, 5": (2.026, 2.305),
@@ -100,8 +100,8 @@ COARSE_ERRORS = {
 def test_what_codes_for_pictures_add_to_q6_k(distribution):
     x = rows(distribution)
     data = _core.quantize("Q6_K", x, row_length=x.shape[1])
-    w = split_blocks(COARSE, data, *x.shape)
-    coarse = w["q"] * np.repeat(w["d"], 256, axis=1)
+    w = split_blocks(I8, data, *x.shape)
+    requantized = w["q"] * np.repeat(w["d"], 256, axis=1)
     stored = np.frombuffer(_core.dequantize("Q6_K", data, x.size), np.float32)
-    errors = [100 * losses("Q6_K", x, y)[0] for y in (stored, coarse)]
-    assert errors == pytest.approx(COARSE_ERRORS[distribution], rel=2e-3)
+    errors = [100 * losses("Q6_K", x, y)[0] for y in (stored, requantized)]
+    assert errors == pytest.approx(I8_ERRORS[distribution], rel=2e-3)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from helpers.ops_reference import (
     BLOCK32_TYPES,
-    COARSE,
     FLOAT_TYPES,
+    I8,
     K_TYPES,
     U,
     dot_bound,
@@ -36,7 +36,7 @@ SHAPES = [
 
 def stored(dtype):
     """The file's type."""
-    return "Q6_K" if dtype == COARSE else dtype
+    return "Q6_K" if dtype == I8 else dtype
 
 
 def computed(ops, dtype):
@@ -49,7 +49,7 @@ def encode(dtype, w):
 
 
 def decode(dtype, data, rows, cols):
-    if dtype == COARSE:
+    if dtype == I8:
         w = split_blocks(dtype, data, rows, cols)
         return w["q"] * np.repeat(w["d"].astype(np.float64), 256, axis=1)
     return floats(_core.dequantize(dtype, data, rows * cols), rows, cols).astype(np.float64)
@@ -57,7 +57,7 @@ def decode(dtype, data, rows, cols):
 
 def run(ops, parts, x, bias=None, act="none", residual=None, norm=None, pad=0):
     m, cols = x.shape
-    many_rows = parts[0][0] == COARSE
+    many_rows = parts[0][0] == I8
     parts = [(stored(dtype), data, rows) for dtype, data, rows in parts]
     out = ops.linear(parts, cols, x, m, bias, act, residual, norm, pad, many_rows)
     return floats(out, m, sum(p[2] for p in parts))
@@ -84,7 +84,7 @@ def test_float_weights_are_exact_to_rounding(ops, dtype, m, rows, cols):
 @pytest.mark.parametrize(
     "dtype,m,rows,cols",
     [(t, *s) for t in BLOCK32_TYPES for s in SHAPES if s[2] % 32 == 0]
-    + [(t, *s) for t in [*K_TYPES, COARSE] for s in SHAPES if s[2] % 256 == 0],
+    + [(t, *s) for t in [*K_TYPES, I8] for s in SHAPES if s[2] % 256 == 0],
 )
 def test_quantized_weights_follow_the_definition_bit_for_bit(ops, dtype, m, rows, cols):
     rng = np.random.default_rng(m * rows + cols)
@@ -94,7 +94,7 @@ def test_quantized_weights_follow_the_definition_bit_for_bit(ops, dtype, m, rows
     np.testing.assert_array_equal(run(ops, [(dtype, data, rows)], x, pad=1), want)
 
 
-@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, COARSE])
+@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, I8])
 def test_quantized_weights_approximate_the_product(ops, dtype):
     """Off by no more than half a code per activation (plus float32 rounding of a few steps per block)."""
     m, rows, cols = 9, 40, 512
@@ -124,7 +124,7 @@ def extreme_blocks(dtype, rows, cols):
     return np.tile(block, rows * cols // elems).tobytes()
 
 
-@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, COARSE])
+@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, I8])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("m", [7, 31])  # unpacked in registers, and once for all tiles
 def test_nothing_saturates(ops, dtype, sign, m):
@@ -138,7 +138,7 @@ def test_nothing_saturates(ops, dtype, sign, m):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("dtype", [*FLOAT_TYPES, *BLOCK32_TYPES, *K_TYPES, COARSE])
+@pytest.mark.parametrize("dtype", [*FLOAT_TYPES, *BLOCK32_TYPES, *K_TYPES, I8])
 def test_a_row_gives_the_same_bits_in_any_batch_and_with_any_threads(isa, dtype):
     rows, cols, most = 150, 768, 257
     rng = np.random.default_rng(1)
@@ -157,12 +157,12 @@ def test_a_row_gives_the_same_bits_in_any_batch_and_with_any_threads(isa, dtype)
         )
 
 
-@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, COARSE])
+@pytest.mark.parametrize("dtype", [*BLOCK32_TYPES, *K_TYPES, I8])
 def test_instruction_sets_agree_bit_for_bit_on_quantized_weights(dtype):
     rng = np.random.default_rng(3)
     m, rows, cols = 11, 80, 1280
     data, x = encode(dtype, rng.standard_normal((rows, cols))), heavy(rng, m, cols)
-    isas = [isa for isa in ISAS if dtype != COARSE or isa != "avx2"]
+    isas = [isa for isa in ISAS if dtype != I8 or isa != "avx2"]
     results = [run(_core.testing.Ops(isa, 2), [(dtype, data, rows)], x) for isa in isas]
     for r in results[1:]:
         np.testing.assert_array_equal(r, results[0])
@@ -288,7 +288,7 @@ def test_chosen_rows_have_the_bits_of_all(ops, dtype):
 
 
 @pytest.mark.parametrize("scale", [1.0, -3e-4, 2e-7])
-def test_coarse_codes_are_within_half_a_step(scale):
+def test_i8_codes_are_within_half_a_step(scale):
     """Seen through an identity of activations: every weight off by at most 1/254 of its block's largest."""
     rng = np.random.default_rng(11)
     rows, cols = 48, 512
@@ -297,9 +297,9 @@ def test_coarse_codes_are_within_half_a_step(scale):
     exact = decode("Q6_K", bytes(data), rows, cols)
     blocks = exact.reshape(rows, -1, 256)
     bound = np.abs(blocks).max(axis=2, keepdims=True) / 254 * (1 + 1e-5)
-    coarse = decode(COARSE, bytes(data), rows, cols).reshape(blocks.shape)
-    assert (np.abs(coarse - blocks) <= bound).all() and not coarse[0, 0].any()
+    requantized = decode(I8, bytes(data), rows, cols).reshape(blocks.shape)
+    assert (np.abs(requantized - blocks) <= bound).all() and not requantized[0, 0].any()
     one = _core.testing.Ops("scalar", 1)
     eye = f32(np.eye(cols) * 127)  # its codes are 127 and 0, exactly
-    y = run(one, [(COARSE, bytes(data), rows)], eye)
-    np.testing.assert_allclose(y.T / 127, coarse.reshape(rows, cols), rtol=1e-6, atol=0)
+    y = run(one, [(I8, bytes(data), rows)], eye)
+    np.testing.assert_allclose(y.T / 127, requantized.reshape(rows, cols), rtol=1e-6, atol=0)

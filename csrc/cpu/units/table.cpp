@@ -34,8 +34,8 @@ KE_KERNEL(pack_key_codes, pack_key_codes);
 #undef KE_KERNEL
 
 extern const Kernels kernels;
-const Kernels kernels = {KE_NAME,   kTileCols, kPanels,      kCoarse,   kLinearScratch, pack_floats,   pack_quantized,
-                         linear,    norm_row,  l2_normalize, add_rows,  add_scaled,     scale_row,     gate_row,
-                         rope_head, attention, store_kv,     pack_keys, pack_values,    pack_key_codes};
+const Kernels kernels = {KE_NAME,   kTileCols, kPanels,      kPrefersI8, kLinearScratch, pack_floats,   pack_quantized,
+                         linear,    norm_row,  l2_normalize, add_rows,   add_scaled,     scale_row,     gate_row,
+                         rope_head, attention, store_kv,     pack_keys,  pack_values,    pack_key_codes};
 
 }  // namespace ke::cpu::KE_ISA

@@ -1,4 +1,4 @@
-#include "quant/coarse.h"
+#include "quant/requantize.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -23,7 +23,7 @@ static void integers_of(const BlockQ6_K& b, int16_t* v) {
       }
 }
 
-float coarse_codes(const BlockQ6_K& block, uint8_t* codes) {
+float requantize_i8(const BlockQ6_K& block, uint8_t* codes) {
   int16_t v[kValues];
   integers_of(block, v);
   int top = 0;
