@@ -38,13 +38,13 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   if (q.rows == 0) return;
   const int tile_cols = kernels_.tile_cols;
   const int64_t tiles = tile_count(q.rows, tile_cols);
-  const int64_t wanted = 2 * pool_.threads();
-  const int64_t splits = heads >= wanted ? 1 : std::min(tiles, (wanted + heads - 1) / heads);
+  const int64_t enough = 2 * pool_.threads();
+  const int64_t splits = heads >= enough ? 1 : std::min(tiles, (enough + heads - 1) / heads);
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / (q.rows * n * d / splits + 1));
 
   // Each task packs its head's keys and values into panels of its own, then goes through its tiles of queries.
   const int64_t positions = (n + 15) / 16 * 16;
-  const int slots = task_slots(pool_, heads * splits, grain);
+  const int workers = task_workers(pool_, heads * splits, grain);
   const bool codes = precision == Precision::Rounded && d % 16 == 0;
   const size_t key_bytes = Arena::padded(positions * d * (codes ? 1 : sizeof(float)));
   const size_t scale_bytes = codes ? Arena::padded(positions * sizeof(float)) : 0;
@@ -52,12 +52,12 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   const size_t scratch_bytes = Arena::padded(attention_scratch_floats(n) * sizeof(float));
   ArenaPool::Lease arena(arenas_);
   const size_t own_bytes = key_bytes + scale_bytes + value_bytes + scratch_bytes;
-  arena->reset(slots * own_bytes);
-  uint8_t* memory = arena->take(slots * own_bytes);
+  arena->reset(workers * own_bytes);
+  uint8_t* memory = arena->take(workers * own_bytes);
 
-  run_tasks(pool_, heads * splits, grain, [&](int slot, int64_t task) {
+  run_tasks(pool_, heads * splits, grain, [&](int worker, int64_t task) {
     const int64_t head = task / splits, split = task % splits, first = head * d, kv = head / group * d;
-    uint8_t* keys = memory + slot * own_bytes;
+    uint8_t* keys = memory + worker * own_bytes;
     float* scales = codes ? reinterpret_cast<float*>(keys + key_bytes) : nullptr;
     float* values = reinterpret_cast<float*>(keys + key_bytes + scale_bytes);
     if (codes)
@@ -125,18 +125,18 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
   for (int64_t r = 0; r < q.rows; r = run_end(r)) ++tiles;
 
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / (longest * d + 1));
-  const int n_slots = task_slots(pool_, heads * tiles, grain);
+  const int workers = task_workers(pool_, heads * tiles, grain);
   const size_t scratch_bytes = Arena::padded(attention_scratch_floats(longest) * sizeof(float));
   const size_t list_bytes = Arena::padded((tiles + 1) * sizeof(int64_t));
   ArenaPool::Lease arena(arenas_);
-  arena->reset(list_bytes + n_slots * scratch_bytes);
+  arena->reset(list_bytes + workers * scratch_bytes);
   auto* starts = reinterpret_cast<int64_t*>(arena->take(list_bytes));
-  uint8_t* memory = arena->take(n_slots * scratch_bytes);
+  uint8_t* memory = arena->take(workers * scratch_bytes);
   int64_t n = 0;
   for (int64_t r = 0; r < q.rows; r = run_end(r)) starts[n++] = r;
   starts[n] = q.rows;
 
-  run_tasks(pool_, heads * tiles, grain, [&](int slot, int64_t task) {
+  run_tasks(pool_, heads * tiles, grain, [&](int worker, int64_t task) {
     const int64_t head = task / tiles, row = starts[task % tiles];
     const auto& cache = static_cast<const CpuKvCache&>(*slots[row].cache);
     AttentionTask t;
@@ -153,7 +153,7 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
     t.value_panel = cache.capacity;
     t.out = out.data + row * out.stride + head * d;
     t.out_stride = out.stride;
-    t.scratch = reinterpret_cast<float*>(memory + slot * scratch_bytes);
+    t.scratch = reinterpret_cast<float*>(memory + worker * scratch_bytes);
     kernels_.attention(&t);
   });
 }

@@ -76,22 +76,22 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
 
   int64_t groups = 0;
   for (const CpuLinear::Part& p : w.parts) groups += p.groups;
-  const int64_t wanted = kTasksPerThread * pool_.threads();
-  const int64_t splits = groups >= wanted ? 1 : std::min(tiles, (wanted + groups - 1) / groups);
+  const int64_t enough = kTasksPerThread * pool_.threads();
+  const int64_t splits = groups >= enough ? 1 : std::min(tiles, (enough + groups - 1) / groups);
   const int64_t products = x.rows * x.cols * group_rows / splits;
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / std::max<int64_t>(products, 1));
 
   ArenaPool::Lease arena(arenas_);
   const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized);
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes);
-  const int slots = task_slots(pool_, groups * splits, grain);
-  arena->reset(bytes.total() + slots * scratch_bytes);
+  const int workers = task_workers(pool_, groups * splits, grain);
+  arena->reset(bytes.total() + workers * scratch_bytes);
   const Packed packed = take_packed(*arena, x.rows, x.cols, block, bytes);
-  uint8_t* kernel_scratch = arena->take(slots * scratch_bytes);
+  uint8_t* kernel_scratch = arena->take(workers * scratch_bytes);
 
   pack(x, norm, scratch, packed, w.floats, w.quantized);
 
-  run_tasks(pool_, groups * splits, grain, [&](int slot, int64_t task) {
+  run_tasks(pool_, groups * splits, grain, [&](int worker, int64_t task) {
     int64_t g = task / splits;
     const int64_t split = task % splits;
     const CpuLinear::Part* part = w.parts.data();
@@ -106,7 +106,7 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
     t.tile_end = tiles * (split + 1) / splits;
     t.epilogue = {part->bias.floats(), act_of(act),          residual.data ? residual.data + part->first : nullptr,
                   residual.stride,     y.data + part->first, y.stride};
-    t.scratch = kernel_scratch + slot * scratch_bytes;
+    t.scratch = kernel_scratch + worker * scratch_bytes;
     kernels_.linear(&t);
   });
 }
@@ -118,14 +118,14 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
   const int64_t n = static_cast<int64_t>(outputs.size()), group_rows = kernels_.panels * kPanelRows;
   KE_ASSERT(x.cols == w.in && y.cols == n && y.rows == x.rows && scratch.rows >= x.rows && scratch.cols == x.cols);
   if (x.rows == 0) return;
-  const int slots = task_slots(pool_, n, 1);
+  const int workers = task_workers(pool_, n, 1);
   const size_t group_bytes = Arena::padded(x.rows * group_rows * sizeof(float));
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes) + group_bytes;
   ArenaPool::Lease arena(arenas_);
   const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized);
-  arena->reset(bytes.total() + slots * scratch_bytes);
+  arena->reset(bytes.total() + workers * scratch_bytes);
   const Packed packed = take_packed(*arena, x.rows, x.cols, x.cols % kBlock == 0 ? kBlock : 32, bytes);
-  uint8_t* memory = arena->take(slots * scratch_bytes);
+  uint8_t* memory = arena->take(workers * scratch_bytes);
   pack(x, &norm, scratch, packed, w.floats, w.quantized);
 
   const auto group_of = [&](int64_t i) {
@@ -133,10 +133,10 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
     while (outputs[i] >= part->first + part->rows) ++part;
     return std::pair(part, (outputs[i] - part->first) / group_rows);
   };
-  run_tasks(pool_, n, 1, [&](int slot, int64_t task) {
+  run_tasks(pool_, n, 1, [&](int worker, int64_t task) {
     const auto [part, g] = group_of(task);
     if (task > 0 && group_of(task - 1) == std::pair(part, g)) return;  // whoever has the group's first output does all
-    float* group = reinterpret_cast<float*>(memory + slot * scratch_bytes);
+    float* group = reinterpret_cast<float*>(memory + worker * scratch_bytes);
     LinearTask t;
     t.type = part->type;
     t.group = part->data.data() + g * part->group_bytes;
@@ -147,7 +147,7 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
     t.tile_end = tile_count(x.rows, kernels_.tile_cols);
     const float* bias = part->bias.floats();
     t.epilogue = {bias ? bias + g * group_rows : nullptr, Act::None, nullptr, 0, group, group_rows};
-    t.scratch = memory + slot * scratch_bytes + group_bytes;
+    t.scratch = memory + worker * scratch_bytes + group_bytes;
     kernels_.linear(&t);
     for (int64_t i = task; i < n && group_of(i) == std::pair(part, g); ++i)
       for (int64_t r = 0; r < x.rows; ++r)

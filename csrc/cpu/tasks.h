@@ -1,4 +1,4 @@
-// Runs numbered tasks on a thread pool; each running thread has a slot number, for scratch memory of its own.
+// Runs numbered tasks on a thread pool; each running thread is a numbered worker, so that it can have its own scratch.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -7,18 +7,18 @@
 
 namespace ke::cpu {
 
-// Slots that run_tasks will use for n tasks: scratch is needed for this many.
-inline int task_slots(const ThreadPool& pool, int64_t n, int64_t grain) {
+// Workers that run_tasks will use for n tasks: scratch is needed for this many.
+inline int task_workers(const ThreadPool& pool, int64_t n, int64_t grain) {
   return static_cast<int>(std::min<int64_t>(pool.threads(), (n + grain - 1) / std::max<int64_t>(grain, 1)));
 }
 
-// Calls f(slot, task) for every task in [0, n). f must not throw.
-// Each slot works through a stretch of consecutive tasks, `grain` at a time, so that it reads weights as one stream;
-// a slot that is done goes on with what is left of the others' stretches.
+// Calls f(worker, task) for every task in [0, n). f must not throw.
+// Each worker works through a range of consecutive tasks, `grain` at a time, so that it reads weights as one stream;
+// a worker that is done takes what is left of the others' ranges.
 template <class F>
 void run_tasks(ThreadPool& pool, int64_t n, int64_t grain, const F& f) {
-  constexpr int kStretches = 64;  // more slots than that share one
-  struct alignas(64) Stretch {
+  constexpr int kMaxRanges = 64;  // more workers than that share one
+  struct alignas(64) Range {
     std::atomic<int64_t> next;
     int64_t end;
   };
@@ -26,26 +26,26 @@ void run_tasks(ThreadPool& pool, int64_t n, int64_t grain, const F& f) {
     const F& f;
     int64_t grain;
     int count;
-    Stretch stretches[kStretches];
+    Range ranges[kMaxRanges];
   };
   if (n <= 0) return;
-  const int slots = task_slots(pool, n, grain);
-  if (slots == 1) {
+  const int workers = task_workers(pool, n, grain);
+  if (workers == 1) {
     for (int64_t i = 0; i < n; ++i) f(0, i);
     return;
   }
-  Job job{f, std::max<int64_t>(grain, 1), std::min(slots, kStretches), {}};
+  Job job{f, std::max<int64_t>(grain, 1), std::min(workers, kMaxRanges), {}};
   for (int s = 0; s < job.count; ++s) {
-    job.stretches[s].next.store(n * s / job.count, std::memory_order_relaxed);
-    job.stretches[s].end = n * (s + 1) / job.count;
+    job.ranges[s].next.store(n * s / job.count, std::memory_order_relaxed);
+    job.ranges[s].end = n * (s + 1) / job.count;
   }
   // One reference is captured, so that the std::function allocates nothing.
-  pool.parallel_for(slots, 1, [&job](int64_t begin, int64_t end) {
-    for (int64_t slot = begin; slot < end; ++slot)
+  pool.parallel_for(workers, 1, [&job](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker)
       for (int s = 0; s < job.count; ++s) {
-        Stretch& own = job.stretches[(slot + s) % job.count];
-        for (int64_t t; (t = own.next.fetch_add(job.grain, std::memory_order_relaxed)) < own.end;)
-          for (int64_t i = t; i < std::min(own.end, t + job.grain); ++i) job.f(static_cast<int>(slot), i);
+        Range& range = job.ranges[(worker + s) % job.count];
+        for (int64_t t; (t = range.next.fetch_add(job.grain, std::memory_order_relaxed)) < range.end;)
+          for (int64_t i = t; i < std::min(range.end, t + job.grain); ++i) job.f(static_cast<int>(worker), i);
       }
   });
 }
