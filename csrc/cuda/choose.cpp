@@ -62,7 +62,7 @@ void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::spa
   t.sorted = sorted ? sorted_.as<uint64_t>() : nullptr;
   t.candidates = sorted ? reinterpret_cast<Candidate*>(t.sorted + ids) : nullptr;
 
-  // What is put off does not read the rules: a choice waits for its own launches below.
+  // No deferred launch reads the rules: sampling waits for its own launches below.
   check(cudaMemcpyAsync(rules_.data(), packed.data(), packed.size(), cudaMemcpyHostToDevice, *stream_),
         "copy to the device");
   const Key key = key_of(t.logits, t.rules, t.sums, t.sorted);

@@ -16,7 +16,7 @@ class CudaBuffer final : public Buffer {
     data = memory_.as<float>();
     count = floats;
   }
-  ~CudaBuffer() override { backend_->settle(); }
+  ~CudaBuffer() override { backend_->flush_noexcept(); }
 
  private:
   std::shared_ptr<BackendHandle> backend_;
@@ -86,14 +86,14 @@ CudaBackend::Lock CudaBackend::enter() {
   return Lock(mutex_);
 }
 
-void BackendHandle::settle() noexcept {
+void BackendHandle::flush_noexcept() noexcept {
   const std::lock_guard lock(mutex_);
-  if (backend_) backend_->settle();
+  if (backend_) backend_->flush_noexcept();
 }
 
-void BackendHandle::gone() noexcept {
+void BackendHandle::detach() noexcept {
   const std::lock_guard lock(mutex_);
-  if (backend_) backend_->settle();
+  if (backend_) backend_->flush_noexcept();
   backend_ = nullptr;
 }
 
@@ -102,12 +102,12 @@ void CudaBackend::flush() {
   queue_->flush();
 }
 
-void CudaBackend::settle() noexcept {
+void CudaBackend::flush_noexcept() noexcept {
   const std::lock_guard lock(mutex_);
   try {
     check(cudaSetDevice(device_), "select the device");
     flush();
-  } catch (...) {  // what was put off must not run on memory that is freed now; every call to come says so
+  } catch (...) {  // deferred launches must not run on memory that is freed now; every later call says so
     queue_->fail(std::current_exception());
   }
 }
@@ -148,7 +148,7 @@ void CudaBackend::read(Mat src, float* host) {
 std::unique_ptr<Linear> CudaBackend::upload(const std::vector<Tensor>& parts, const float* bias, Use use) {
   const auto lock = enter();
   std::unique_ptr<CudaLinear> linear = upload_linear(*stream_, parts, bias, use);
-  linear->settle = [handle = handle_] { handle->settle(); };
+  linear->before_free = [handle = handle_] { handle->flush_noexcept(); };
   return linear;
 }
 
@@ -157,14 +157,15 @@ std::unique_ptr<KvCache> CudaBackend::alloc_kv(int layers, int64_t kv_heads, int
   KE_CHECK(type == DType::F32 || type == DType::F16, InvalidRequest, "keys and values are float32 or float16");
   check(cudaSetDevice(device_), "select the device");
   return std::make_unique<CudaKvCache>(layers, kv_heads, head_dim, capacity, type == DType::F16,
-                                       [handle = handle_] { handle->settle(); });
+                                       [handle = handle_] { handle->flush_noexcept(); });
 }
 
 void CudaBackend::reserve(KvCache& cache, int64_t capacity) {
   auto& c = static_cast<CudaKvCache&>(cache);
   if (capacity <= c.capacity) return;
   check(cudaSetDevice(device_), "select the device");
-  CudaKvCache larger(c.layers, c.heads(), c.head_dim(), capacity, c.half(), [handle = handle_] { handle->settle(); });
+  CudaKvCache larger(c.layers, c.heads(), c.head_dim(), capacity, c.half(),
+                     [handle = handle_] { handle->flush_noexcept(); });
   const auto lock = enter();  // given back before the smaller memory is
   flush();
   larger.copy_from(c, 0, c.capacity, *stream_);

@@ -28,9 +28,9 @@ class CudaBackend;
 class BackendHandle {
  public:
   explicit BackendHandle(CudaBackend* backend) : backend_(backend) {}
-  // Before memory is freed that launches to come may use. Not while the backend's lock is held.
-  void settle() noexcept;
-  void gone() noexcept;
+  // Before memory is freed that deferred launches may use. Not while the backend's lock is held.
+  void flush_noexcept() noexcept;
+  void detach() noexcept;
 
  private:
   std::mutex mutex_;
@@ -40,7 +40,7 @@ class BackendHandle {
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(int device);
-  ~CudaBackend() override { handle_->gone(); }
+  ~CudaBackend() override { handle_->detach(); }
 
   std::string name() const override { return name_; }
   std::string description() const override { return description_; }
@@ -73,8 +73,8 @@ class CudaBackend final : public Backend {
   void choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) override;
   void sync() override;
 
-  // Puts on the stream what is put off. Never throws: what fails shows at the next call.
-  void settle() noexcept;
+  // Starts the deferred launches. A failure is reported by the next call.
+  void flush_noexcept() noexcept;
 
  private:
   // Callers in parallel share the stream and the scratch memory: an operation's launches stay together under the lock.

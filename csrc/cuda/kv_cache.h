@@ -9,15 +9,16 @@ namespace ke::cuda {
 
 class CudaKvCache final : public KvCache {
  public:
-  // settle: called before the memory is freed.
-  CudaKvCache(int n_layers, int64_t heads, int64_t head_dim, int64_t positions, bool half, std::function<void()> settle)
-      : heads_(heads), head_dim_(head_dim), half_(half), settle_(std::move(settle)) {
+  // before_free: called before the memory is freed.
+  CudaKvCache(int n_layers, int64_t heads, int64_t head_dim, int64_t positions, bool half,
+              std::function<void()> before_free)
+      : heads_(heads), head_dim_(head_dim), half_(half), before_free_(std::move(before_free)) {
     layers = n_layers;
     width = heads * head_dim;
     capacity = positions;
     memory_ = DeviceMemory(bytes());
   }
-  ~CudaKvCache() override { settle_(); }
+  ~CudaKvCache() override { before_free_(); }
   size_t bytes() const override { return static_cast<size_t>(planes() * capacity) * row_bytes(); }
   int64_t heads() const { return heads_; }
   int64_t head_dim() const { return head_dim_; }
@@ -46,7 +47,7 @@ class CudaKvCache final : public KvCache {
  private:
   int64_t heads_, head_dim_;
   bool half_;
-  std::function<void()> settle_;
+  std::function<void()> before_free_;
   DeviceMemory memory_;
 };
 

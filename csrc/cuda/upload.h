@@ -20,10 +20,10 @@ class CudaLinear final : public Linear {
     DeviceMemory memory;
   };
   std::vector<Segment> segments;
-  DeviceMemory bias;             // (out), or empty
-  std::function<void()> settle;  // called before the memory is freed
+  DeviceMemory bias;  // (out), or empty
+  std::function<void()> before_free;
   ~CudaLinear() override {
-    if (settle) settle();
+    if (before_free) before_free();
   }
 };
 
