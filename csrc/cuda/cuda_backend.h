@@ -97,8 +97,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<LaunchQueue> queue_;
   bool slots_in_queue_ = false;  // a launch in the queue reads slots_
   DeviceMemory codes_, slots_, columns_, all_outputs_;
-  DeviceMemory rules_, chosen_, sorted_;  // of choose()
-  std::vector<RowSlot> slots_there_;      // what slots_ holds
+  DeviceMemory rules_, sampled_, sorted_;  // of choose()
+  std::vector<RowSlot> slots_there_;       // what slots_ holds
 };
 
 }  // namespace ke::cuda

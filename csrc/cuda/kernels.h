@@ -113,9 +113,9 @@ cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const RowS
 cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
                              float scale, const Matrix& out);
 
-// ---- the choice of a token from each row of logits (backend/choice.h), of stretches of so many tokens
-constexpr int kStretch = 512;
-constexpr int kMostStretches = 1536;  // of a row: what picks keeps some values of each in shared memory
+// ---- sampling a token from each row of logits (backend/choice.h); a vocabulary is processed in chunks
+constexpr int kVocabChunk = 512;       // tokens
+constexpr int kMaxVocabChunks = 1536;  // of a row: launch_sample keeps some values of each in shared memory
 
 // Tokens begin .. end - 1.
 struct IdPair {
@@ -129,8 +129,8 @@ struct RuleRow {
   float scale, top_p;     // scale: of Sampling
   int32_t top_k, pad;
 };
-// What a stretch comes to: the best allowed token by rank (choice.cuh; 0: none), the highest logit.
-struct Survey {
+// Of a chunk: the best allowed token by rank (sample.cuh; 0: none), the highest logit.
+struct LogitStats {
   uint64_t best;
   float top;
   int32_t finite;  // all logits are
@@ -140,27 +140,27 @@ struct Candidate {
   float weight;
 };
 // See Choice.
-struct ChosenRow {
+struct SampledRow {
   double sum;
   int32_t id, finite;
   float logit, top;
 };
-struct ChoiceTask {
+struct SampleTask {
   Matrix logits;
   const RuleRow* rules = nullptr;  // (rows)
   const IdPair* ranges = nullptr;
-  Survey* surveys = nullptr;  // (rows, stretches)
-  double* sums = nullptr;     // (rows, stretches, 2): of exponentials, of weights
-  // Where a row is sorted, else nullptr: (rows, cols), ranks by stretch, and the best tokens in order.
+  LogitStats* stats = nullptr;  // (rows, chunks)
+  double* sums = nullptr;       // (rows, chunks, 2): of exponentials, of weights
+  // Where a row is sorted, else nullptr: (rows, cols), ranks by chunk, and the best tokens in order.
   uint64_t* sorted = nullptr;
   Candidate* candidates = nullptr;
-  ChosenRow* chosen = nullptr;  // (rows)
+  SampledRow* sampled = nullptr;  // (rows)
 };
 // In this order; launch_sort where a row is sorted.
-cudaError_t launch_survey(cudaStream_t stream, const ChoiceTask& task);
-cudaError_t launch_weigh(cudaStream_t stream, const ChoiceTask& task);
-cudaError_t launch_sort(cudaStream_t stream, const ChoiceTask& task);
-cudaError_t launch_pick(cudaStream_t stream, const ChoiceTask& task);
+cudaError_t launch_logit_stats(cudaStream_t stream, const SampleTask& task);
+cudaError_t launch_softmax_sums(cudaStream_t stream, const SampleTask& task);
+cudaError_t launch_sort(cudaStream_t stream, const SampleTask& task);
+cudaError_t launch_sample(cudaStream_t stream, const SampleTask& task);
 
 // The most positions that the attention over a cache takes, and the one with heads of `dims` values.
 constexpr int64_t kMostPositions = 8192;

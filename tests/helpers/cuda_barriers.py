@@ -24,7 +24,7 @@ KERNELS = {
         ["rows.cu", "gemv_quantized.cu", "gemm_quantized.cu", "attention.cu", "gemm_float.cu"],
         "row_operations and (64 or 1029) or test_products and (3-33-512-Q4_K or 9-40-1024-Q4_K)",
     ),
-    "choice.cuh": (["choice.cu"], "test_a_draw or test_the_best and 5000 or test_any_rule and 1029"),
+    "sample.cuh": (["sample.cu"], "test_a_draw or test_the_best and 5000 or test_any_rule and 1029"),
 }
 FILES = ("test_cuda_emulated.py", "test_cuda_choice.py")
 

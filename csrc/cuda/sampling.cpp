@@ -9,7 +9,7 @@ namespace ke::cuda {
 
 namespace {
 
-constexpr size_t kLeastRules = size_t{64} << 10;  // bytes; memory that stays where it is keeps a pass the same
+constexpr size_t kMinRuleBytes = size_t{64} << 10;  // bytes; memory that stays where it is keeps a pass the same
 
 RuleRow rule_row(const ChoiceRule& rule, int64_t cols, int32_t first_range) {
   const Sampling& s = rule.sampling;
@@ -28,11 +28,11 @@ RuleRow rule_row(const ChoiceRule& rule, int64_t cols, int32_t first_range) {
 }  // namespace
 
 void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) {
-  const int64_t rows = logits.rows, cols = logits.cols, stretches = (cols + kStretch - 1) / kStretch;
+  const int64_t rows = logits.rows, cols = logits.cols, chunks = (cols + kVocabChunk - 1) / kVocabChunk;
   check_rules(rules, rows, cols);
   KE_ASSERT(rules.size() == choices.size());
   if (rows == 0) return;
-  if (stretches > kMostStretches) return Backend::choose(logits, rules, choices);
+  if (chunks > kMaxVocabChunks) return Backend::choose(logits, rules, choices);
 
   std::vector<RuleRow> heads;
   std::vector<IdPair> ranges;
@@ -48,17 +48,17 @@ void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::spa
   std::memcpy(packed.data() + head_bytes, ranges.data(), range_bytes);
 
   const auto lock = enter();
-  grow(rules_, std::bit_ceil(std::max(packed.size(), kLeastRules)));
-  const size_t all_stretches = static_cast<size_t>(rows * stretches), ids = static_cast<size_t>(rows * cols);
-  grow(chosen_, all_stretches * (2 * sizeof(double) + sizeof(Survey)) + heads.size() * sizeof(ChosenRow));
+  grow(rules_, std::bit_ceil(std::max(packed.size(), kMinRuleBytes)));
+  const size_t all_chunks = static_cast<size_t>(rows * chunks), ids = static_cast<size_t>(rows * cols);
+  grow(sampled_, all_chunks * (2 * sizeof(double) + sizeof(LogitStats)) + heads.size() * sizeof(SampledRow));
   if (sorted) grow(sorted_, ids * (sizeof(uint64_t) + sizeof(Candidate)));
-  ChoiceTask t;
+  SampleTask t;
   t.logits = {logits.data, rows, cols, logits.stride};
   t.rules = rules_.as<RuleRow>();
   t.ranges = reinterpret_cast<const IdPair*>(t.rules + rows);
-  t.sums = chosen_.as<double>();
-  t.surveys = reinterpret_cast<Survey*>(t.sums + 2 * all_stretches);
-  t.chosen = reinterpret_cast<ChosenRow*>(t.surveys + all_stretches);
+  t.sums = sampled_.as<double>();
+  t.stats = reinterpret_cast<LogitStats*>(t.sums + 2 * all_chunks);
+  t.sampled = reinterpret_cast<SampledRow*>(t.stats + all_chunks);
   t.sorted = sorted ? sorted_.as<uint64_t>() : nullptr;
   t.candidates = sorted ? reinterpret_cast<Candidate*>(t.sorted + ids) : nullptr;
 
@@ -66,17 +66,18 @@ void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::spa
   check(cudaMemcpyAsync(rules_.data(), packed.data(), packed.size(), cudaMemcpyHostToDevice, *stream_),
         "copy to the device");
   const Key key = key_of(t.logits, t.rules, t.sums, t.sorted);
-  queue_->add("survey logits", key, [=](cudaStream_t stream) { return launch_survey(stream, t); });
-  queue_->add("weigh tokens", key, [=](cudaStream_t stream) { return launch_weigh(stream, t); });
+  queue_->add("find the highest logits", key, [=](cudaStream_t stream) { return launch_logit_stats(stream, t); });
+  queue_->add("sum the softmax", key, [=](cudaStream_t stream) { return launch_softmax_sums(stream, t); });
   if (sorted) queue_->add("sort tokens", key, [=](cudaStream_t stream) { return launch_sort(stream, t); });
-  queue_->add("pick tokens", key, [=](cudaStream_t stream) { return launch_pick(stream, t); });
+  queue_->add("sample tokens", key, [=](cudaStream_t stream) { return launch_sample(stream, t); });
   flush();
-  std::vector<ChosenRow> chosen(heads.size());
-  check(cudaMemcpyAsync(chosen.data(), t.chosen, chosen.size() * sizeof(ChosenRow), cudaMemcpyDeviceToHost, *stream_),
-        "copy from the device");
-  check(cudaStreamSynchronize(*stream_), "choose tokens");
-  for (size_t r = 0; r < chosen.size(); r++) {
-    const ChosenRow& c = chosen[r];
+  std::vector<SampledRow> sampled(heads.size());
+  check(
+      cudaMemcpyAsync(sampled.data(), t.sampled, sampled.size() * sizeof(SampledRow), cudaMemcpyDeviceToHost, *stream_),
+      "copy from the device");
+  check(cudaStreamSynchronize(*stream_), "sample tokens");
+  for (size_t r = 0; r < sampled.size(); r++) {
+    const SampledRow& c = sampled[r];
     choices[r] = {c.id, c.finite != 0, c.logit, c.top, c.sum};
   }
 }
