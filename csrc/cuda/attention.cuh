@@ -22,23 +22,24 @@ __device__ __forceinline__ void load_eight(const uint8_t* base, int64_t at, floa
 }
 
 // Where a layer's keys (which = 0) or values (1) of one head begin, in values.
-__device__ __forceinline__ int64_t cache_offset(const RowSlot& slot, const CacheShape& shape, int which, int64_t head) {
-  return ((int64_t{shape.layer} * 2 + which) * shape.heads + head) * slot.capacity * shape.head_dim;
+__device__ __forceinline__ int64_t cache_offset(const DevicePosition& place, const CacheShape& shape, int which,
+                                                int64_t head) {
+  return ((int64_t{shape.layer} * 2 + which) * shape.heads + head) * place.capacity * shape.head_dim;
 }
 
 template <bool Half>
 __global__ void __launch_bounds__(kThreads)
-    kv_write_kernel(Matrix k, Matrix v, const RowSlot* slots, CacheShape shape) {
-  const RowSlot slot = slots[blockIdx.x];
+    kv_write_kernel(Matrix k, Matrix v, const DevicePosition* positions, CacheShape shape) {
+  const DevicePosition place = positions[blockIdx.x];
   const float* from[2] = {k.data + blockIdx.x * k.stride, v.data + blockIdx.x * v.stride};
   for (int64_t i = threadIdx.x; i < 2 * k.cols; i += kThreads) {
     const int which = i >= k.cols;
     const int64_t c = which ? i - k.cols : i, head = c / shape.head_dim, dim = c % shape.head_dim;
-    const int64_t at = cache_offset(slot, shape, which, head) + slot.position * shape.head_dim + dim;
+    const int64_t at = cache_offset(place, shape, which, head) + place.position * shape.head_dim + dim;
     if constexpr (Half)
-      reinterpret_cast<uint16_t*>(slot.cache)[at] = to_half(from[which][c]);
+      reinterpret_cast<uint16_t*>(place.cache)[at] = to_half(from[which][c]);
     else
-      reinterpret_cast<float*>(slot.cache)[at] = from[which][c];
+      reinterpret_cast<float*>(place.cache)[at] = from[which][c];
   }
 }
 
@@ -48,18 +49,18 @@ using Query = float[kMostDim];
 // Dynamic shared memory: scores, as many as the row that sees the most positions has.
 template <bool Half>
 __global__ void __launch_bounds__(kThreads)
-    kv_attention_kernel(Matrix q, const RowSlot* slots, CacheShape shape, float scale, Matrix out) {
+    kv_attention_kernel(Matrix q, const DevicePosition* positions, CacheShape shape, float scale, Matrix out) {
   KE_SHARED(Partial, partial);
   KE_SHARED(Query, query);
   KE_DYNAMIC_SHARED(float, scores);
-  const RowSlot slot = slots[blockIdx.y];
-  const int64_t head = blockIdx.x, dims = shape.head_dim, length = int64_t{slot.position} + 1;
+  const DevicePosition place = positions[blockIdx.y];
+  const int64_t head = blockIdx.x, dims = shape.head_dim, length = int64_t{place.position} + 1;
   const float* from = q.data + blockIdx.y * q.stride + head * dims;
   for (int64_t i = threadIdx.x; i < dims; i += kThreads) query[i] = __fmul_rn(from[i], scale);
   __syncthreads();
 
   const int64_t kv_head = head / shape.group;
-  const int64_t keys = cache_offset(slot, shape, 0, kv_head), values = cache_offset(slot, shape, 1, kv_head);
+  const int64_t keys = cache_offset(place, shape, 0, kv_head), values = cache_offset(place, shape, 1, kv_head);
   float top = -INFINITY;
   for (int64_t p = threadIdx.x; p < length; p += kThreads) {
     float score = 0;
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(kThreads)
       float sum = 0;
       for (int64_t i = chunk; i < end; i += 8) {
         float key[8];
-        load_eight<Half>(slot.cache, keys + p * dims + i, key);
+        load_eight<Half>(place.cache, keys + p * dims + i, key);
 #pragma unroll
         for (int j = 0; j < 8; j++) sum = __fmaf_rn(key[j], query[i + j], sum);
       }
@@ -95,8 +96,8 @@ __global__ void __launch_bounds__(kThreads)
       float sum = 0;
       for (int64_t p = chunk; p < end; p++) {
         const int64_t at = values + p * dims + dim;
-        const float value = Half ? from_half(reinterpret_cast<const uint16_t*>(slot.cache)[at])
-                                 : reinterpret_cast<const float*>(slot.cache)[at];
+        const float value = Half ? from_half(reinterpret_cast<const uint16_t*>(place.cache)[at])
+                                 : reinterpret_cast<const float*>(place.cache)[at];
         sum = __fmaf_rn(value, scores[p], sum);
       }
       total = chunk == 0 ? sum : __fadd_rn(total, sum);

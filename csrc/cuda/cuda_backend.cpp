@@ -98,7 +98,7 @@ void BackendHandle::detach() noexcept {
 }
 
 void CudaBackend::flush() {
-  slots_in_queue_ = false;
+  positions_in_queue_ = false;
   queue_->flush();
 }
 
@@ -334,21 +334,22 @@ void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat
               });
 }
 
-const RowSlot* CudaBackend::device_slots(const std::vector<Slot>& slots, int64_t rows) {
-  std::vector<RowSlot> wanted;
-  wanted.reserve(static_cast<size_t>(rows));
+const DevicePosition* CudaBackend::device_positions(const std::vector<Slot>& slots, int64_t rows) {
+  std::vector<DevicePosition> needed;
+  needed.reserve(static_cast<size_t>(rows));
   for (int64_t r = 0; r < rows; r++)
-    wanted.push_back(
+    needed.push_back(
         {static_cast<const CudaKvCache*>(slots[r].cache)->data(), slots[r].cache->capacity, slots[r].pos, 0});
-  const size_t bytes = wanted.size() * sizeof(RowSlot);
-  if (slots_there_.size() >= wanted.size() && std::memcmp(slots_there_.data(), wanted.data(), bytes) == 0)
-    return slots_.as<RowSlot>();
-  if (slots_in_queue_) flush();
-  slots_there_.clear();
-  grow(slots_, bytes);
-  check(cudaMemcpyAsync(slots_.data(), wanted.data(), bytes, cudaMemcpyHostToDevice, *stream_), "copy to the device");
-  slots_there_ = std::move(wanted);
-  return slots_.as<RowSlot>();
+  const size_t bytes = needed.size() * sizeof(DevicePosition);
+  if (uploaded_positions_.size() >= needed.size() && std::memcmp(uploaded_positions_.data(), needed.data(), bytes) == 0)
+    return positions_.as<DevicePosition>();
+  if (positions_in_queue_) flush();
+  uploaded_positions_.clear();
+  grow(positions_, bytes);
+  check(cudaMemcpyAsync(positions_.data(), needed.data(), bytes, cudaMemcpyHostToDevice, *stream_),
+        "copy to the device");
+  uploaded_positions_ = std::move(needed);
+  return positions_.as<DevicePosition>();
 }
 
 void CudaBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) {
@@ -358,9 +359,9 @@ void CudaBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector
     KE_ASSERT(slots[r].pos >= 0 && (slots[r].pos + 1) * rope.dims <= rope.table->count);
   if (x.rows == 0) return;
   const auto lock = enter();
-  const RowSlot* on_device = device_slots(slots, x.rows);
+  const DevicePosition* on_device = device_positions(slots, x.rows);
   const RopeTable table{rope.table->data, rope.dims, rope.interleaved};
-  slots_in_queue_ = true;
+  positions_in_queue_ = true;
   queue_->add("rotary positions", key_of(matrix(x), heads, table, on_device),
               [=](cudaStream_t stream) { return launch_rope(stream, matrix(x), heads, table, on_device); });
 }
@@ -374,9 +375,9 @@ void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slo
   if (k.rows == 0) return;
   const auto lock = enter();
   const auto& cache = static_cast<const CudaKvCache&>(*slots[0].cache);
-  const RowSlot* on_device = device_slots(slots, k.rows);
+  const DevicePosition* on_device = device_positions(slots, k.rows);
   const CacheShape shape{cache.heads(), cache.head_dim(), 1, layer, cache.half()};
-  slots_in_queue_ = true;
+  positions_in_queue_ = true;
   queue_->add("store keys and values", key_of(matrix(k), matrix(v), on_device, shape),
               [=](cudaStream_t stream) { return launch_kv_write(stream, matrix(k), matrix(v), on_device, shape); });
 }
@@ -399,9 +400,9 @@ void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, con
   const auto lock = enter();
   // Room for scores by whole steps, so that a pass stays the same while positions are added.
   const int64_t room = std::min(kMostPositions, (longest + kScoreStep - 1) / kScoreStep * kScoreStep);
-  const RowSlot* on_device = device_slots(slots, q.rows);
+  const DevicePosition* on_device = device_positions(slots, q.rows);
   const CacheShape shape{kv_heads, d, group, layer, first.half()};
-  slots_in_queue_ = true;
+  positions_in_queue_ = true;
   queue_->add("attention over the cache", key_of(matrix(q), on_device, shape, scale, room, matrix(out)),
               [=](cudaStream_t stream) {
                 return launch_kv_attention(stream, matrix(q), on_device, shape, scale, room, matrix(out));

@@ -83,8 +83,8 @@ class CudaBackend final : public Backend {
   void probe(const cudaDeviceProp& properties);
   void run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
   Codes scratch_codes(int64_t rows, int64_t blocks);
-  // The slots on the device; a pass asks for the same ones layer by layer.
-  const RowSlot* device_slots(const std::vector<Slot>& slots, int64_t rows);
+  // The positions on the device; a pass asks for the same ones layer by layer.
+  const DevicePosition* device_positions(const std::vector<Slot>& slots, int64_t rows);
   void grow(DeviceMemory& memory, size_t bytes);
   void flush();
   void add_norm(const Matrix& x, const NormWeights& norm, const Matrix& y);
@@ -95,10 +95,10 @@ class CudaBackend final : public Backend {
   std::recursive_mutex mutex_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<LaunchQueue> queue_;
-  bool slots_in_queue_ = false;  // a launch in the queue reads slots_
-  DeviceMemory codes_, slots_, columns_, all_outputs_;
-  DeviceMemory rules_, sampled_, sorted_;  // of choose()
-  std::vector<RowSlot> slots_there_;       // what slots_ holds
+  bool positions_in_queue_ = false;  // a launch in the queue reads positions_
+  DeviceMemory codes_, positions_, columns_, all_outputs_;
+  DeviceMemory rules_, sampled_, sorted_;           // of choose()
+  std::vector<DevicePosition> uploaded_positions_;  // what positions_ holds
 };
 
 }  // namespace ke::cuda

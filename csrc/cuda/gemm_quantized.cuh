@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(kThreads, 4)
     OutputBlock<F> out[2];
 #pragma unroll
     for (int h = 0; h < 2; h++)
-      out[h] = {panel[h] + b / grid.slots * unit_bytes(F),
-                static_cast<int>(b % grid.slots) * grid.rows + row_in_panel[h]};
+      out[h] = {panel[h] + b / grid.row_lanes * unit_bytes(F),
+                static_cast<int>(b % grid.row_lanes) * grid.rows + row_in_panel[h]};
 
     int total[kRowTiles][4] = {};
     float value[kRowTiles][4] = {};

@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int unit = warp; unit < units; unit += kWarps) {
     if (unit != warp) block.load(data + unit * unit_bytes(F), lane);
     const int output = unit / grid.steps * grid.rows + lane % grid.rows;
-    const int b = unit % grid.steps * grid.slots + lane / grid.rows;
+    const int b = unit % grid.steps * grid.row_lanes + lane / grid.rows;
 #pragma unroll 1
     for (int r = 0; r < rows; r++)
       products[(r * outputs + output) * (blocks + 1) + b] =

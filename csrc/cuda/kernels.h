@@ -85,7 +85,7 @@ cudaError_t launch_gate(cudaStream_t stream, const Matrix& gate, Act act, const 
 cudaError_t launch_gather_columns(cudaStream_t stream, const Matrix& x, const int32_t* columns, const Matrix& y);
 
 // Where one row belongs: its cache and its position. A cache is [layer][keys, values][head][position][head_dim].
-struct RowSlot {
+struct DevicePosition {
   uint8_t* cache;
   int64_t capacity;  // positions
   int32_t position;
@@ -104,12 +104,12 @@ struct RopeTable {
   int interleaved;
 };
 cudaError_t launch_rope(cudaStream_t stream, const Matrix& x, int64_t heads, const RopeTable& rope,
-                        const RowSlot* slots);
-cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& v, const RowSlot* slots,
+                        const DevicePosition* positions);
+cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& v, const DevicePosition* positions,
                             const CacheShape& shape);
-// longest: the most positions that a row sees. Row r sees positions 0 .. slots[r].position.
-cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const RowSlot* slots, const CacheShape& shape,
-                                float scale, int64_t longest, const Matrix& out);
+// longest: the most positions that a row sees. Row r sees positions 0 .. positions[r].position.
+cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const DevicePosition* positions,
+                                const CacheShape& shape, float scale, int64_t longest, const Matrix& out);
 cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
                              float scale, const Matrix& out);
 

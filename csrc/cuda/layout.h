@@ -1,7 +1,7 @@
 // How quantized weights lie in device memory. A "unit" is what one warp reads at once: 32 lanes, each with one block of
 // 256 values of one row, so that a lane computes its block's product alone and every load of a warp is 512 bytes in a
-// row. A unit holds kRows rows (R) times slots (S) neighbouring blocks, R * S = 32: S is the largest of 8, 4, 2, 1 that
-// divides the number of blocks of a row, so nothing is padded but the last rows. Lane = slot * R + row.
+// row. A unit holds R rows times S neighbouring blocks, R * S = 32: S is the largest of 8, 4, 2, 1 that
+// divides the number of blocks of a row, so nothing is padded but the last rows. Lane = (block mod S) * R + row.
 //
 //   matrix  [panel of R rows][step of S blocks][unit]
 //   unit    [chunk][lane][16 bytes], then where the format has them [lane][4 bytes]: d, dmin
@@ -49,11 +49,11 @@ constexpr int64_t unit_bytes(Format f) {
 
 // A matrix of `blocks` blocks per row.
 struct UnitGrid {
-  int slots, rows, steps;  // S, R, units per panel
+  int row_lanes, rows, steps;  // S, R, units per panel
 };
 constexpr UnitGrid unit_grid(int64_t blocks) {
-  const int slots = blocks % 8 == 0 ? 8 : blocks % 4 == 0 ? 4 : blocks % 2 == 0 ? 2 : 1;
-  return {slots, kLanes / slots, static_cast<int>(blocks / slots)};
+  const int row_lanes = blocks % 8 == 0 ? 8 : blocks % 4 == 0 ? 4 : blocks % 2 == 0 ? 2 : 1;
+  return {row_lanes, kLanes / row_lanes, static_cast<int>(blocks / row_lanes)};
 }
 constexpr int64_t panel_count(int64_t rows, int64_t blocks) {
   const int r = unit_grid(blocks).rows;

@@ -145,7 +145,7 @@ void pack_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t*
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t b = 0; b < blocks; b++) {
       const uint8_t* from = matrix.data + static_cast<size_t>(first_row + r) * row_bytes + b * block_bytes;
-      const Lane to{out + b / grid.slots * unit_bytes(format), static_cast<int>(b % grid.slots * grid.rows + r),
+      const Lane to{out + b / grid.row_lanes * unit_bytes(format), static_cast<int>(b % grid.row_lanes * grid.rows + r),
                     format_layout(format).chunks};
       // The file's blocks are structs of bytes and 16-bit values; a copy makes no demands on their address.
       const auto stored = [&]<class Block>(Block& block) {

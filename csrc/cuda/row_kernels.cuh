@@ -50,9 +50,10 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(Matrix gate, Act act, Ma
         __fmul_rn(activate(gate.data[blockIdx.x * gate.stride + i], act), up.data[blockIdx.x * up.stride + i]);
 }
 
-__global__ void __launch_bounds__(kThreads) rope_kernel(Matrix x, int64_t heads, RopeTable rope, const RowSlot* slots) {
+__global__ void __launch_bounds__(kThreads)
+    rope_kernel(Matrix x, int64_t heads, RopeTable rope, const DevicePosition* positions) {
   const int64_t half = rope.dims / 2, head_dim = x.cols / heads;
-  const float* turn = rope.table + slots[blockIdx.x].position * rope.dims;
+  const float* turn = rope.table + positions[blockIdx.x].position * rope.dims;
   for (int64_t i = threadIdx.x; i < heads * half; i += kThreads) {
     float* head = x.data + blockIdx.x * x.stride + i / half * head_dim;
     const int64_t pair = i % half, at = rope.interleaved ? 2 * pair : pair, step = rope.interleaved ? 1 : half;

@@ -34,8 +34,8 @@ cudaError_t launch_gate(cudaStream_t stream, const Matrix& gate, Act act, const 
 }
 
 cudaError_t launch_rope(cudaStream_t stream, const Matrix& x, int64_t heads, const RopeTable& rope,
-                        const RowSlot* slots) {
-  return launch(stream, rope_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, heads, rope, slots);
+                        const DevicePosition* positions) {
+  return launch(stream, rope_kernel, dim3{up(x.rows, 1), 1, 1}, kThreads, 0, x, heads, rope, positions);
 }
 
 cudaError_t launch_gather_columns(cudaStream_t stream, const Matrix& x, const int32_t* columns, const Matrix& y) {
