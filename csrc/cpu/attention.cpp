@@ -12,22 +12,7 @@ namespace ke::cpu {
 namespace {
 
 constexpr int64_t kWorkGrain = 1 << 15;  // products per task: below that, handing over costs more
-
-int64_t head_dim_of(Mat q, int64_t heads) {
-  KE_CHECK(heads > 0 && q.cols % heads == 0, InvalidRequest, "attention: ", q.cols, " values are no multiple of ",
-           heads, " heads");
-  const int64_t d = q.cols / heads;
-  KE_CHECK(d % 8 == 0 && d <= kMaxHeadDim, InvalidRequest, "attention: head width ", d,
-           ", supported are multiples of 8 up to ", kMaxHeadDim);
-  return d;
-}
-
-// Query heads that share a KV head.
-int64_t head_group(int64_t heads, int64_t kv_heads) {
-  KE_CHECK(kv_heads > 0 && heads % kv_heads == 0, InvalidRequest, "attention: ", heads,
-           " heads cannot share keys and values of ", kv_heads);
-  return heads / kv_heads;
-}
+static_assert(kMaxHeadDim == ke::kMaxHeadDim);
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/shapes.h"
 #include "base/thread_pool.h"
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
@@ -16,7 +17,6 @@ static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu))
 inline RowNorm row_norm(const Norm& n) {
   return {n.gamma->data, n.beta ? n.beta->data : nullptr, n.eps, n.kind == NormKind::Rms};
 }
-inline bool fits(const Norm& n, int64_t cols) { return n.gamma->count >= cols && (!n.beta || n.beta->count >= cols); }
 
 class CpuBackend final : public Backend {
  public:

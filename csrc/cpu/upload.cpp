@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/shapes.h"
 #include "base/error.h"
 #include "cpu/panels.h"
 
@@ -14,16 +15,8 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
   auto linear = std::make_unique<CpuLinear>();
   linear->in = parts[0].cols();
   for (const Tensor& t : parts) {
+    check_part(t, linear->in);
     const int64_t rows = t.rows(), cols = t.cols();
-    KE_CHECK(t.shape.size() == 2 && rows > 0 && cols > 0, InvalidRequest, "tensor ", t.name, ": expected a matrix");
-    KE_CHECK(cols == linear->in, InvalidRequest, "tensor ", t.name, ": expected rows of ", linear->in, " values, got ",
-             cols);
-    const DTypeInfo& info = dtype_info(t.dtype);
-    KE_CHECK(cols % info.block_elems == 0, InvalidRequest, "tensor ", t.name, ": rows of ", cols,
-             " values are no multiple of ", info.name, "'s block of ", info.block_elems);
-    KE_CHECK(t.bytes == dtype_bytes(t.dtype, rows * cols), InvalidRequest, "tensor ", t.name, ": expected ",
-             dtype_bytes(t.dtype, rows * cols), " bytes, got ", t.bytes);
-
     CpuLinear::Part part;
     part.type = panel_type(t.dtype, to_i8);
     part.first = linear->out;
@@ -43,7 +36,7 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
                    panel_view(part.type, part.data.data(), cols, p, group));
       }
     });
-    (info.block_elems == 1 ? linear->floats : linear->quantized) = true;
+    (dtype_info(t.dtype).block_elems == 1 ? linear->floats : linear->quantized) = true;
     linear->out += rows;
     linear->parts.push_back(std::move(part));
   }

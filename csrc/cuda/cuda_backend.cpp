@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/shapes.h"
 #include "cuda/kv_cache.h"
 
 namespace ke::cuda {
@@ -29,26 +30,9 @@ Matrix matrix(Mat m) { return {m.data, m.rows, m.cols, m.stride}; }
 NormWeights weights(const Norm& n) {
   return {n.gamma->data, n.beta ? n.beta->data : nullptr, n.eps, n.kind == NormKind::Rms};
 }
-bool fits(const Norm& n, int64_t cols) { return n.gamma->count >= cols && (!n.beta || n.beta->count >= cols); }
 Act act_of(Activation a) { return static_cast<Act>(a); }
 static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu));
 size_t row_bytes(int64_t cols) { return static_cast<size_t>(cols) * sizeof(float); }
-
-int64_t head_dim_of(Mat q, int64_t heads) {
-  KE_CHECK(heads > 0 && q.cols % heads == 0, InvalidRequest, "attention: ", q.cols, " values are no multiple of ",
-           heads, " heads");
-  const int64_t d = q.cols / heads;
-  KE_CHECK(d % 8 == 0 && d <= 256, InvalidRequest, "attention: head width ", d,
-           ", supported are multiples of 8 up to 256");
-  return d;
-}
-
-// Query heads that share a KV head.
-int64_t head_group(int64_t heads, int64_t kv_heads) {
-  KE_CHECK(kv_heads > 0 && heads % kv_heads == 0, InvalidRequest, "attention: ", heads,
-           " heads cannot share keys and values of ", kv_heads);
-  return heads / kv_heads;
-}
 
 }  // namespace
 

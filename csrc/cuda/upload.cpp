@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/shapes.h"
 #include "cuda/repack.h"
 #include "quant/codec.h"
 
@@ -11,17 +12,6 @@ namespace ke::cuda {
 namespace {
 
 constexpr size_t kPiece = 4 << 20;  // bytes repacked and copied at a time
-
-void check_part(const Tensor& t, int64_t in) {
-  const int64_t rows = t.rows(), cols = t.cols();
-  KE_CHECK(t.shape.size() == 2 && rows > 0 && cols > 0, InvalidRequest, "tensor ", t.name, ": expected a matrix");
-  KE_CHECK(cols == in, InvalidRequest, "tensor ", t.name, ": expected rows of ", in, " values, got ", cols);
-  const DTypeInfo& info = dtype_info(t.dtype);
-  KE_CHECK(cols % info.block_elems == 0, InvalidRequest, "tensor ", t.name, ": rows of ", cols,
-           " values are no multiple of ", info.name, "'s block of ", info.block_elems);
-  KE_CHECK(t.bytes == dtype_bytes(t.dtype, rows * cols), InvalidRequest, "tensor ", t.name, ": expected ",
-           dtype_bytes(t.dtype, rows * cols), " bytes, got ", t.bytes);
-}
 
 void to_device(cudaStream_t stream, void* to, const void* from, size_t bytes) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copy weights");
