@@ -61,8 +61,8 @@ DEFECTS = [
     Defect(
         "a picture may have any number of pixels",
         "csrc/image/resize.cpp",
-        "height >= 1 && height <= kMaxSide && width * height <= kMaxPixels",
-        "height >= 1 && height <= kMaxSide",
+        "is_side(width) && is_side(height) && width * height <= kMaxImagePixels",
+        "is_side(width) && is_side(height)",
         "test_image_resize.py test_images.py",
     ),
     Defect(
