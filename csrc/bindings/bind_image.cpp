@@ -43,6 +43,14 @@ static nb::bytes patch_bytes(nb::handle rgb, int64_t size, int64_t patch, const 
   return nb::bytes(out.data(), out.size() * sizeof(float));
 }
 
+static nb::tuple patch_grid(nb::handle rgb, int64_t width, int64_t height, int64_t patch, int64_t max_patches) {
+  const BufferView view(rgb);
+  const ImageView image = image_of(view, width, height);
+  const PatchGridSize size = patch_grid_size(width, height, patch, max_patches);
+  const std::vector<float> out = to_patch_grid(image, patch, size);
+  return nb::make_tuple(size.rows, size.cols, nb::bytes(out.data(), out.size() * sizeof(float)));
+}
+
 void bind_image(nb::module_& m) {
   m.def("resize_bicubic", &resize_bytes, nb::arg("rgb"), nb::arg("width"), nb::arg("height"), nb::arg("out_width"),
         nb::arg("out_height"), nb::arg("cancel").none() = nb::none(),
@@ -55,7 +63,9 @@ void bind_image(nb::module_& m) {
         "channel, y, x; value = (byte / 255 - mean) / std. Raises InvalidRequest.");
   nb::borrow<nb::module_>(m.attr("testing"))
       .def("fit_square", &fit_bytes, nb::arg("rgb"), nb::arg("width"), nb::arg("height"), nb::arg("size"),
-           nb::arg("fit"), nb::arg("colour"));
+           nb::arg("fit"), nb::arg("colour"))
+      .def("patch_grid", &patch_grid, nb::arg("rgb"), nb::arg("width"), nb::arg("height"), nb::arg("patch"),
+           nb::arg("max_patches"));
 }
 
 }  // namespace ke

@@ -7,7 +7,9 @@
 #include "bindings/bind_common.h"
 #include "format/gguf.h"
 #include "layers/decoder.h"
+#include "layers/grid_vit.h"
 #include "layers/projector.h"
+#include "layers/resampler.h"
 #include "layers/vit.h"
 
 namespace ke {
@@ -43,7 +45,9 @@ BlockShape block_shape(const Given& g) {
   s.kv_heads = g.get("kv_heads", s.heads), s.head_dim = g.get("head_dim", s.width / s.heads);
   s.norm.kind = g.get<std::string>("norm", "layer") == "rms" ? NormKind::Rms : NormKind::Layer;
   s.norm.eps = g.get("eps", 1e-5f), s.norm.bias = g.get("norm_bias", true);
-  s.bias = g.get("bias", true), s.post_norm = g.get("post_norm", false), s.sub_norms = g.get("sub_norms", false);
+  s.bias = g.get("bias", true), s.post_norm = g.get("post_norm", false),
+  s.attn_sub_norm = s.ffn_sub_norm = g.get("sub_norms", false);
+  s.ffn_sub_norm = g.get("ffn_sub_norm", s.ffn_sub_norm);
   s.activation = activation_named(g.get<std::string>("activation", "gelu_erf")), s.gated = g.get("gated", false);
   return s;
 }
@@ -104,7 +108,7 @@ class TestDecoder : Loaded {
   // device; memories: what each row looks at (-1: nothing), or empty. Float32 logits (wanted, outputs or vocab).
   nb::bytes forward(const std::vector<int32_t>& ids, int32_t start, const std::vector<int32_t>& wanted,
                     nb::handle vectors, bool on_device, const std::vector<int32_t>& outputs,
-                    const std::vector<int>& memories) {
+                    const std::vector<int>& memories, const std::vector<int32_t>& segments) {
     const std::vector<float> host = vectors.is_none() ? std::vector<float>() : floats_of(vectors);
     const int64_t d = shape_.block.width, n = static_cast<int64_t>(host.size()) / d;
     const std::unique_ptr<Buffer> memory = load_floats(*backend, host, n, d);
@@ -116,6 +120,7 @@ class TestDecoder : Loaded {
         KE_CHECK(next < n, InvalidRequest, "there are ", n, " vectors only");
         (on_device ? row.device_embedding : row.embedding) = (on_device ? memory->data : host.data()) + d * next++;
       }
+      if (!segments.empty()) row.segment = segments.at(i);
       if (!memories.empty() && memories.at(i) >= 0) row.memory = memories_.at(memories[i]).get();
       rows.push_back(row);
     }
@@ -131,6 +136,7 @@ class TestDecoder : Loaded {
     s.layers = g.count("layers"), s.vocab = g.count("vocab"), s.context = g.count("context");
     s.embedding_scale = g.get("embedding_scale", 1.0f), s.position = position_shape(g);
     if (const nb::dict cross = g.get("cross", nb::dict()); cross.size() > 0) s.cross = cross_shape(Given(cross));
+    s.segments = g.get<int64_t>("segments", 0);
     s.final_norm = g.get("final_norm", true), s.tied_output = g.get("tied_output", true);
     return s;
   }
@@ -186,6 +192,49 @@ class TestTower : Loaded {
   std::unique_ptr<Projector> projector_;
 };
 
+// A grid's encoder and the resampler behind it, whose last key may stand for several.
+class TestPage : Loaded {
+ public:
+  TestPage(const std::string& path, const nb::dict& values, const std::string& device, const std::string& isa,
+           int threads)
+      : Loaded(path, device, isa, threads),
+        shape_(shape(Given(values))),
+        vit_(*backend, weights, shape_),
+        resampler_(*backend, weights, resampler(Given(values))) {
+    weights.finish();
+  }
+
+  // patches (rows * cols, patch_values) -> the encoder's features (rows * cols + 0 or 1, width), (latents, width)
+  nb::tuple forward(nb::handle patches, int64_t rows, int64_t cols) {
+    const std::vector<float> host = floats_of(patches);
+    KE_CHECK(static_cast<int64_t>(host.size()) == rows * cols * shape_.patch_values, InvalidRequest, "expected ",
+             rows * cols, " x ", shape_.patch_values, " values, got ", host.size());
+    const Mat x = vit_.forward(workspace, host.data(), rows, cols, nullptr);
+    std::vector<float> features(static_cast<size_t>(x.rows * x.cols));
+    backend->read(x, features.data());
+    const Mat y = resampler_.forward_weighted(workspace, x, std::max<int64_t>(1, vit_.padding(rows, cols)));
+    std::vector<float> tokens(static_cast<size_t>(y.rows * y.cols));
+    backend->read(y, tokens.data());
+    return nb::make_tuple(bytes_of(features), bytes_of(tokens));
+  }
+
+ private:
+  static GridVitShape shape(const Given& g) {
+    GridVitShape s;
+    s.block = block_shape(g);
+    s.layers = g.count("layers"), s.patch_values = g.count("patch_values");
+    s.max_patches = g.count("max_patches"), s.table_rows = g.count("table_rows");
+    return s;
+  }
+  static ResamplerShape resampler(const Given& g) {
+    return {g.count("max_patches"),   g.count("width"),         g.count("latents"),
+            g.count("project_width"), g.count("project_heads"), true};
+  }
+  GridVitShape shape_;
+  GridVit vit_;
+  Resampler resampler_;
+};
+
 }  // namespace
 
 void bind_layers(nb::module_& m) {
@@ -197,12 +246,17 @@ void bind_layers(nb::module_& m) {
       .def_prop_ro("cache_bytes", &TestDecoder::cache_bytes)
       .def("forward", &TestDecoder::forward, nb::arg("ids"), nb::arg("start"), nb::arg("wanted"),
            nb::arg("vectors").none() = nb::none(), nb::arg("on_device") = false,
-           nb::arg("outputs") = std::vector<int32_t>(), nb::arg("memories") = std::vector<int>())
+           nb::arg("outputs") = std::vector<int32_t>(), nb::arg("memories") = std::vector<int>(),
+           nb::arg("segments") = std::vector<int32_t>())
       .def("remember", &TestDecoder::remember);
   nb::class_<TestTower>(t, "Tower")
       .def(nb::init<const std::string&, const nb::dict&, const std::string&, const std::string&, int>(),
            nb::arg("path"), nb::arg("shape"), nb::arg("device") = "cpu", nb::arg("isa") = "", nb::arg("threads") = 1)
       .def("forward", &TestTower::forward);
+  nb::class_<TestPage>(t, "Page")
+      .def(nb::init<const std::string&, const nb::dict&, const std::string&, const std::string&, int>(),
+           nb::arg("path"), nb::arg("shape"), nb::arg("device") = "cpu", nb::arg("isa") = "", nb::arg("threads") = 1)
+      .def("forward", &TestPage::forward);
   t.def("rope_table", [](float base, int64_t dims, float scale, int64_t positions) {
     return bytes_of(rope_table({base, dims, false, scale}, positions));
   });

@@ -42,4 +42,17 @@ std::vector<uint8_t> fit_square(const ImageView& image, int64_t size, Fit fit, c
 std::vector<float> to_patches(const std::vector<uint8_t>& rgb, int64_t size, int64_t patch,
                               const std::array<float, 3>& mean, const std::array<float, 3>& std);
 
+// Rows and columns of the largest grid of at most max_patches patches with the picture's aspect, at least one of each;
+// smaller pictures are enlarged (Kosmos2_5ImageProcessor.extract_flattened_patches).
+struct PatchGridSize {
+  int64_t rows = 0, cols = 0;
+};
+PatchGridSize patch_grid_size(int64_t width, int64_t height, int64_t patch, int64_t max_patches);
+
+// The picture whitened (all of its bytes to mean 0 and deviation 1), resized to the grid by antialiased linear
+// interpolation and cut into patches: (rows * cols, patch * patch * 3), the values of a patch in the order (y, x,
+// channel). Memory beyond the result: one line of the picture. Cancelled, soon after `cancel` is set.
+std::vector<float> to_patch_grid(const ImageView& image, int64_t patch, const PatchGridSize& size,
+                                 const CancelToken* cancel = nullptr);
+
 }  // namespace ke

@@ -34,7 +34,7 @@ FeedForward::FeedForward(Backend& backend, Weights& weights, const BlockShape& s
   if (shape.gated) up.push_back({"ffn_gate", ff});
   up.push_back({"ffn_up", ff});
   up_ = load_parts(backend, weights, prefix, up, d, shape.bias, use, quantized);
-  if (shape.sub_norms) sub_norm_ = load_norm(backend, weights, prefix + "ffn_sub_norm", ff, shape.norm);
+  if (shape.ffn_sub_norm) sub_norm_ = load_norm(backend, weights, prefix + "ffn_sub_norm", ff, shape.norm);
   down_ = load_parts(backend, weights, prefix, {{"ffn_down", d}}, ff, shape.bias, use, quantized);
 }
 
@@ -44,7 +44,7 @@ void FeedForward::run(Backend& backend, Mat x, Mat scratch, Mat hidden, Mat resi
   product(backend, x, shape_.post_norm ? nullptr : &norm_, *up_, first, {}, scratch, hidden);
   const Mat h = hidden.col_range(0, ff);
   if (shape_.gated) backend.gate(h, shape_.activation, hidden.col_range(ff, 2 * ff), h);
-  product(backend, h, shape_.sub_norms ? &sub_norm_ : nullptr, *down_, Activation::None, residual, scratch, y);
+  product(backend, h, shape_.ffn_sub_norm ? &sub_norm_ : nullptr, *down_, Activation::None, residual, scratch, y);
   if (shape_.post_norm) backend.norm(y, norm_, y);
 }
 
@@ -55,7 +55,7 @@ Block::Block(Backend& backend, Weights& weights, const BlockShape& shape, const 
   attn_norm_ = load_norm(backend, weights, prefix + names.attn_norm, d, shape.norm);
   qkv_ = load_parts(backend, weights, prefix, {{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, d, shape.bias, use,
                     &quantized_);
-  if (shape.sub_norms) attn_sub_norm_ = load_norm(backend, weights, prefix + "attn_sub_norm", q, shape.norm);
+  if (shape.attn_sub_norm) attn_sub_norm_ = load_norm(backend, weights, prefix + "attn_sub_norm", q, shape.norm);
   attn_output_ = load_parts(backend, weights, prefix, {{names.attn_output, d}}, q, shape.bias, use, &quantized_);
   ffn_ = FeedForward(backend, weights, shape, prefix, names.ffn_norm, use, &quantized_);
 }
@@ -65,7 +65,8 @@ void Block::project(Mat x, Mat scratch, Mat qkv) const {
 }
 
 void Block::add_attention(Mat a, Mat scratch, Mat x) const {
-  product(backend_, a, shape_.sub_norms ? &attn_sub_norm_ : nullptr, *attn_output_, Activation::None, x, scratch, x);
+  product(backend_, a, shape_.attn_sub_norm ? &attn_sub_norm_ : nullptr, *attn_output_, Activation::None, x, scratch,
+          x);
   if (shape_.post_norm) backend_.norm(x, attn_norm_, x);
 }
 

@@ -14,9 +14,10 @@ struct BlockShape {
   int64_t width = 0, ff_width = 0;
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   NormShape norm;
-  bool bias = true;        // of the products
-  bool post_norm = false;  // norms behind the sums instead of before the products
-  bool sub_norms = false;  // one more norm before each of the two output products (Magneto)
+  bool bias = true;            // of the products
+  bool post_norm = false;      // norms behind the sums instead of before the products
+  bool attn_sub_norm = false;  // one more norm before the attention's output product (Magneto)
+  bool ffn_sub_norm = false;   // and before the feed-forward's second product
   Activation activation = Activation::GeluErf;
   bool gated = false;  // feed-forward act(gate x) * (up x) instead of act(up x)
 

@@ -11,6 +11,7 @@ Decoder::Decoder(Backend& backend, Weights& weights, const DecoderShape& shape)
       token_embd_(weights.matrix("token_embd.weight", shape.vocab, shape.block.width)),
       positions_(backend, weights, shape.position, shape.block.width, shape.context) {
   const int64_t d = shape.block.width;
+  if (shape.segments > 0) segment_embd_ = weights.matrix("segment_embd.weight", shape.segments, d);
   output_ = shape.tied_output ? backend.upload({token_embd_}, nullptr)
                               : load_linear(backend, weights, {{"output", shape.vocab}}, d, false);
   weights.release(token_embd_);
@@ -74,6 +75,12 @@ void Decoder::embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) con
     begin = end;
   }
   positions_.add_to(ws, x);
+  if (shape_.segments == 0) return;
+  ws.ids.clear();
+  for (const InputRow& row : rows) ws.ids.push_back(row.segment);
+  const Mat vectors = ws.take(x.rows, x.cols);
+  backend_.embed_rows(segment_embd_, ws.ids, 1.0f, vectors);
+  backend_.add(vectors, x);
 }
 
 void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,

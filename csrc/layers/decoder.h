@@ -17,6 +17,7 @@ struct DecoderShape {
   int64_t layers = 0, vocab = 0, context = 0;  // context: positions
   float embedding_scale = 1;                   // of token and image rows
   PositionShape position;
+  int64_t segments = 0;     // rows of segment_embd.weight, of which each position adds one, unscaled; 0: no segments
   CrossShape cross;         // of layers that look at images' features; none by default
   bool final_norm = true;   // output_norm
   bool tied_output = true;  // token_embd is the output product's matrix, too; else output.weight, without bias
@@ -41,6 +42,7 @@ struct InputRow {
   const float* embedding = nullptr;         // on the host; nullptr: see device_embedding
   Slot slot;                                // sequence and position
   const float* device_embedding = nullptr;  // in the backend's memory; nullptr, too: the embedding of id
+  int32_t segment = 0;                      // of the decoder's segments
   const CrossMemory* memory = nullptr;  // what the row looks at, where the decoder has such layers; nullptr: nothing
 };
 
@@ -81,6 +83,7 @@ class Decoder {
   Tensor token_embd_;               // (vocab, width), stays in the file: only single rows are read
   std::unique_ptr<Linear> output_;  // (vocab, width)
   LoadedNorm output_norm_;
+  Tensor segment_embd_;  // (segments, width), stays in the file
   Positions positions_;
   std::vector<Block> blocks_;
   std::vector<CrossBlock> cross_;

@@ -33,42 +33,65 @@ static std::vector<float> transpose(const std::vector<float>& a, int64_t rows, i
   return t;
 }
 
+std::vector<float> Resampler::widen(const std::vector<float>& rows, float extra) const {
+  const int64_t from = head_width(), to = wide_head(), heads = static_cast<int64_t>(rows.size()) / from;
+  std::vector<float> out(static_cast<size_t>(heads * to), 0.0f);
+  for (int64_t h = 0; h < heads; h++) {
+    std::copy_n(rows.begin() + h * from, from, out.begin() + h * to);
+    if (to > from) out[static_cast<size_t>(h * to + from)] = extra;
+  }
+  return out;
+}
+
 Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s) : backend_(backend), shape_(s) {
-  const int64_t d = s.width, dv = s.feature_width;
+  const int64_t d = s.width, dv = s.feature_width, dw = wide();
   const std::vector<float> query = weights.floats("mm.latent_query", {s.latents, d});
   const std::vector<float> wd_t = transpose(weights.floats("mm.dense.weight", {d, dv}), d, dv);  // (dv, d)
   const std::vector<float> bd = weights.vector("mm.dense.bias", d);
 
   q_ = load_floats(backend,
-                   apply(backend, weights.floats("mm.attn_q.weight", {d, d}),
-                         weights.vector("mm.attn_q.bias", d).data(), d, d, query),
-                   s.latents, d);
+                   widen(apply(backend, weights.floats("mm.attn_q.weight", {d, d}),
+                               weights.vector("mm.attn_q.bias", d).data(), d, d, query),
+                         1.0f),
+                   s.latents, dw);
 
-  std::vector<float> folded(2 * d * dv), folded_bias, latent(s.latents * 2 * d);
+  std::vector<float> folded, folded_bias, latent(s.latents * 2 * dw);
   for (int part = 0; part < 2; part++) {
     const std::string name = part == 0 ? "mm.attn_k" : "mm.attn_v";
     const std::vector<float> w = weights.floats(name + ".weight", {d, d}), b = weights.vector(name + ".bias", d);
-    const std::vector<float> w_wd = transpose(apply(backend, w, nullptr, d, d, wd_t), dv, d);  // (d, dv)
-    std::copy(w_wd.begin(), w_wd.end(), folded.begin() + part * d * dv);
-    const std::vector<float> fb = apply(backend, w, b.data(), d, d, bd);  // W bd + b
+    const std::vector<float> w_wd = widen(apply(backend, w, nullptr, d, d, wd_t), 0.0f);  // (dv, dw)
+    const std::vector<float> rows = transpose(w_wd, dv, dw);
+    folded.insert(folded.end(), rows.begin(), rows.end());
+    const std::vector<float> fb = widen(apply(backend, w, b.data(), d, d, bd), 0.0f);  // W bd + b
     folded_bias.insert(folded_bias.end(), fb.begin(), fb.end());
-    const std::vector<float> own = apply(backend, w, b.data(), d, d, query);  // (latents, d)
-    for (int64_t i = 0; i < s.latents; i++) std::copy_n(own.begin() + i * d, d, latent.begin() + i * 2 * d + part * d);
+    const std::vector<float> own = widen(apply(backend, w, b.data(), d, d, query), 0.0f);  // (latents, dw)
+    for (int64_t i = 0; i < s.latents; i++)
+      std::copy_n(own.begin() + i * dw, dw, latent.begin() + i * 2 * dw + part * dw);
   }
-  latent_kv_ = load_floats(backend, latent, s.latents, 2 * d);
+  latent_kv_ = load_floats(backend, latent, s.latents, 2 * dw);
 
   // Kept in float32 whatever the file holds: rounding the product again would cost more than the bytes are worth.
-  kv_ = backend.upload({view(folded, 2 * d, dv)}, folded_bias.data());
-  out_ = load_linear(backend, weights, {{"mm.attn_out", d}}, d, true);
+  kv_ = backend.upload({view(folded, 2 * dw, dv)}, folded_bias.data());
+  if (!s.weighted) {
+    out_ = load_linear(backend, weights, {{"mm.attn_out", d}}, d, true);
+  } else {
+    const std::vector<float> out = widen(weights.floats("mm.attn_out.weight", {d, d}), 0.0f);
+    out_ = backend.upload({view(out, d, dw)}, weights.vector("mm.attn_out.bias", d).data());
+  }
 }
 
-Mat Resampler::forward(Workspace& ws, Mat features) const {
-  const int64_t n = shape_.features, d = shape_.width, m = shape_.latents;
-  KE_ASSERT(features.rows == n);
-  Mat kv = ws.take(n + m, 2 * d), a = ws.take(m, d), y = ws.take(m, d);
+Mat Resampler::forward_weighted(Workspace& ws, Mat features, int64_t copies) const {
+  const int64_t n = features.rows, d = wide(), m = shape_.latents;
+  KE_ASSERT(n > 0 && n <= shape_.features && copies >= 1 && (copies == 1 || shape_.weighted));
+  Mat kv = ws.take(n + m, 2 * d), a = ws.take(m, d), y = ws.take(m, shape_.width);
   backend_.linear(*kv_, features, Activation::None, {}, kv.row_range(0, n));  // image keys first
   backend_.copy(Mat(*latent_kv_, m, 2 * d), kv.row_range(n, n + m));
-  const float scale = 1.0f / std::sqrt(static_cast<float>(d / shape_.heads));
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_width()));
+  const float bonus = std::log(static_cast<float>(copies)) / scale;
+  for (int64_t h = 0; copies > 1 && h < shape_.heads; h++) {
+    const int64_t at = h * wide_head() + head_width();
+    backend_.write(&bonus, kv.row_range(n - 1, n).col_range(at, at + 1));
+  }
   backend_.attention(Mat(*q_, m, d), kv.col_range(0, d), kv.col_range(d, 2 * d), shape_.heads, scale, a);
   backend_.linear(*out_, a, Activation::None, {}, y);
   return y;

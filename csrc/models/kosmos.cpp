@@ -13,7 +13,7 @@ namespace {
 DecoderShape magneto(const DecoderConfig& d) {
   DecoderShape s;
   s.block = plain_block(d.width, d.ff_width, d.heads, d.eps);
-  s.block.sub_norms = true;
+  s.block.attn_sub_norm = s.block.ffn_sub_norm = true;
   s.layers = d.layers, s.vocab = d.vocab, s.context = d.context;
   s.embedding_scale = std::sqrt(static_cast<float>(d.width));
   s.position = SinusoidPositions{.offset = 2};
