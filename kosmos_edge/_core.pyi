@@ -1,9 +1,9 @@
 """Types of the native module (csrc/bindings). No API: use kosmos_edge. It raises the classes of kosmos_edge.errors."""
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 from typing_extensions import Buffer
 
@@ -110,40 +110,63 @@ def clean_up_tokenization(text: str | bytes) -> str: ...
 
 # ---- tasks
 
-_Answer: TypeAlias = tuple[
-    str,
-    list[
-        tuple[
-            str,
-            int,
-            int,
-            float | None,
-            float | None,
-            list[tuple[float, float, float, float]],
-            list[tuple[int, int]],
-            list[float | None],
-        ]
-    ],
-]  # text; phrase, start, end, score, phrase score; per box: corners, cells, score
+_Plan: TypeAlias = tuple[list[tuple[str, Any]], bool, bool, list[str]]  # segments, one object, grammar, notes
 
-def expand_format(format: str, question: str = "", phrase: str = "") -> list[tuple[str, str]]: ...
+def plan_verb(
+    info: Mapping[str, Any],
+    verb: str,
+    text: str | None,
+    examples: Sequence[tuple[str, str]],
+    ground: bool,
+    detailed: bool,
+    choices: bool,
+    template: str | None,
+) -> _Plan: ...
+def plan_sequence(info: Mapping[str, Any], segments: Sequence[tuple[str, Any]]) -> _Plan: ...
+def check_together(
+    *,
+    num_beams: int,
+    temperature: float,
+    top_k: bool,
+    top_p: bool,
+    length_penalty: bool,
+    stop: bool,
+    choices: bool,
+    grammar: bool,
+    grounds: bool,
+) -> None: ...
 def request_kinds() -> list[tuple[str, str]]: ...
-def untrained_note(name: str, trained_tasks: str, kinds: Sequence[str]) -> str: ...
-def kind_of_words(
-    caption: str, caption_detailed: str, question: str, grounding: str, words: str, picture: bool
-) -> str: ...
-def kept_ids(engine: Engine, prompt_ids: Sequence[int], keep_prompt: bool, exact: bool = False) -> list[int]: ...
-def tag_notes(tokenizer: Tokenizer, texts: Sequence[str], stop: Sequence[str]) -> list[str]: ...
-def check_choices(
-    engine: Engine, kept: Sequence[int], choices: Sequence[str], stop: Sequence[str], max_tokens: int
-) -> int: ...
-def read_answer(
-    engine: Engine,
-    kept: Sequence[int],
-    answer: Sequence[int],
-    logprobs: Sequence[float],
-    stop: Sequence[str],
-) -> _Answer: ...
+def kept_ids(engine: Engine, prompt_ids: Sequence[int], keep_prompt: bool) -> list[int]: ...
+def check_choices(engine: Engine, choices: Sequence[str], stop: Sequence[str], max_tokens: int) -> int: ...
+
+class AnswerReply:
+    @property
+    def text(self) -> str: ...
+    @property
+    def entities(self) -> list[tuple[Any, ...]]: ...
+    @property
+    def generation(self) -> Generation: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+class AnswerRun:
+    def __init__(
+        self,
+        engine: Engine,
+        segments: Sequence[tuple[str, Any]],
+        params: GenerateParams,
+        stop: Sequence[str],
+        keep_prompt: bool,
+        one_object: bool,
+        min_score: float,
+        notes: Sequence[str],
+        on_event: Callable[[str | tuple[Any, ...]], None] | None = None,
+        poll: Callable[[], None] | None = None,
+    ) -> None: ...
+    def run(self, cancel: CancelToken | None = None) -> AnswerReply: ...
+    def finish(self, generation: Generation) -> AnswerReply: ...
 
 class RankedText:
     @property
@@ -181,19 +204,7 @@ def rank(
     cancel: CancelToken | None = None,
 ) -> Ranking: ...
 def split_template(template: str) -> tuple[str, str]: ...
-
-class AnswerStream:
-    def __init__(self, engine: Engine, kept: Sequence[int], stop: Sequence[str]) -> None: ...
-    def push(self, id: int, logprob: float) -> bool: ...
-    def events(self) -> list[str | tuple[Any, ...]]: ...
-    def finish(
-        self,
-        engine: Engine,
-        kept: Sequence[int],
-        answer: Sequence[int],
-        logprobs: Sequence[float],
-        stop: Sequence[str],
-    ) -> list[str | tuple[Any, ...]]: ...
+def default_template(info: Mapping[str, Any]) -> tuple[str, str]: ...
 
 # ---- image
 
@@ -351,6 +362,9 @@ class Batch:
     def size(self) -> int: ...
     @property
     def open(self) -> int: ...
+    @overload
+    def add(self, run: AnswerRun, cancel: CancelToken | None = None) -> int: ...
+    @overload
     def add(
         self,
         segments: Sequence[tuple[str, Any]],

@@ -16,7 +16,6 @@ from kosmos_edge.inference import running, tasks
 from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.local import LocalSession
-from kosmos_edge.inference.prompts import NO_GROUNDING, BoxSegment, prompt_format, split_template
 from kosmos_edge.inference.protocol import Session
 from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.options import (
@@ -27,7 +26,6 @@ from kosmos_edge.options import (
     check_cancel,
     check_int,
     check_options,
-    check_texts,
     limits,
 )
 from kosmos_edge.results import Box, Corners, Event, Ranking, Result
@@ -109,6 +107,9 @@ def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -
 class Model:
     """A loaded model. Any number of threads may call it at once; every call is independent of the others.
 
+    caption, locate, describe and ask take template: the prompt of this call and its examples in place of the model's
+    (model_info["prompts"]); with {phrase} in it for locate, {boxes} for describe, {question} for ask, each once; tag
+    strings in it are tags.
     Every generating verb takes the options of GenerationOptions as keywords, and stream=True, which gives an iterator
     of TextDelta, EntityEvent and at last Done instead of the Result; closing the iterator ends the computation.
     An image is a path, bytes, a binary file object, a PIL image, an HxWx3 uint8 buffer (a numpy array), a Picture
@@ -261,7 +262,8 @@ class Model:
         ground: with boxes. lead_in: begin the text with the prompt's words ("An image of"). examples: pairs of
         a picture and its caption that go before.
         """
-        plan = tasks.plan_caption(self._info, image, length, ground, lead_in, examples)
+        template = options.pop("template", None)
+        plan = tasks.plan_caption(self._info, image, length, ground, lead_in, examples, template)
         return self._run(plan, stream, options)
 
     @overload
@@ -294,7 +296,9 @@ class Model:
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
         """Text with the boxes of what it names. prompt: words to go on from; None: the short caption's."""
-        return self._run(tasks.plan_ground(self._info, image, prompt, lead_in), stream, options)
+        return self._run(
+            tasks.plan_ground(self._info, image, prompt, lead_in, options.pop("template", None)), stream, options
+        )
 
     @overload
     def locate(
@@ -311,7 +315,8 @@ class Model:
 
         The model tends to find whatever it is asked for; the score helps to judge (see Entity.score).
         """
-        return self._run(tasks.plan_locate(self._info, image, phrase), stream, options)
+        template = options.pop("template", None)
+        return self._run(tasks.plan_locate(self._info, image, phrase, template), stream, options)
 
     @overload
     def describe(
@@ -358,7 +363,9 @@ class Model:
         Result.box is the one that the model saw, snapped to its grid. ground: as the model was trained, the answer may
         have boxes. examples: (image, box, text), boxes in the same unit.
         """
-        plan = tasks.plan_describe(self._info, image, box, normalized, ground, lead_in, examples)
+        plan = tasks.plan_describe(
+            self._info, image, box, normalized, ground, lead_in, examples, options.pop("template", None)
+        )
         return self._run(plan, stream, options)
 
     @overload
@@ -406,7 +413,9 @@ class Model:
         characters such as a full-width "Ａ", and does not know all), where a stop text would end it early, and where
         max_tokens is too small for it.
         """
-        plan = tasks.plan_ask(self._info, image, question, ground, choices, lead_in, examples)
+        plan = tasks.plan_ask(
+            self._info, image, question, ground, choices, lead_in, examples, options.pop("template", None)
+        )
         return self._run(plan, stream, options)
 
     @overload
@@ -452,8 +461,7 @@ class Model:
         raw: tag strings in the texts are tags; else they are plain characters, and a note says so. Pixels of the
         answer's boxes refer to the last picture. choices: as for ask.
         """
-        plan = tasks.plan_generate(segments, raw, lead_in, normalized)
-        plan.choices, plan.notes = choices, tasks.untrained_segments(self._info, plan.segments)
+        plan = tasks.plan_generate(self._info, segments, raw, lead_in, normalized, choices)
         return self._run(plan, stream, options)
 
     def score(
@@ -471,10 +479,8 @@ class Model:
         None: the model's caption prompt, "An image of {text}". normalize: "sum" of ln p, or the "mean" per token, which
         is fairer to texts of different lengths.
         """
-        checked, before, after = self._score_request(texts, template, normalize)
-        return running.run(
-            partial(self._open.score, self.name, image, checked, before, after, normalize), check_cancel(cancel)
-        )
+        plan = tasks.plan_score(self._info, texts, template, normalize)
+        return running.run(partial(self._open.score, self.name, image, plan), check_cancel(cancel))
 
     def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage:
         """The picture as the decoder sees it. Every verb takes it in place of the image and skips the encoder.
@@ -515,13 +521,14 @@ class Model:
         values = dict(arguments)
         if task == "score":
             cancel = check_cancel(values["cancel"])
-            texts, before, after = self._score_request(values["texts"], values["template"], values["normalize"])
-            return ScoreRequest(self.name, texts, before, after, values["normalize"], cancel)
-        options = values.pop("options")
+            plan_score = tasks.plan_score(self._info, values["texts"], values["template"], values["normalize"])
+            return ScoreRequest(self.name, plan_score, cancel)
+        options: GenerationOptions = values.pop("options").copy()
+        template = options.pop("template", None)
         del values["stream"], values["image"]
 
         def plan(image: Any) -> tasks.Plan:
-            return tasks.PLANS[task](self._info, image, **values)
+            return tasks.PLANS[task](self._info, image, **values, template=template)
 
         checked = self._open.fit(self._options(plan(None), options))
         return GenerateRequest(self.name, plan, checked)
@@ -530,29 +537,12 @@ class Model:
         """The threads that answer the request about many pictures; here or in the worker process."""
         return self._open.batch_worker(request, size, opening)
 
-    def _score_request(self, texts: object, template: object, normalize: object) -> tuple[tuple[str, ...], str, str]:
-        """The texts and what stands before and behind each."""
-        checked = check_texts("texts", texts, limits.MAX_TEXTS)
-        if normalize not in ("sum", "mean"):
-            raise InvalidRequest(f"normalize: expected 'sum' or 'mean', got {normalize!r}")
-        if template is None:
-            template = prompt_format(self._info, "caption") + " {text}"
-        before, after = split_template(template)
-        return checked, before, after
-
-    def _limits(self) -> Limits:
-        info = self._info
-        return Limits(info["context"], info["vocabulary"], info["max_new_tokens"], info["no_repeat_ngram_size"])
-
     def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:
-        if plan.choices is not None:
-            plan.choices = check_texts("choices", plan.choices, limits.MAX_CHOICES)
-        grounds = self._info["grounding"] is not None
-        checked = check_options(options, self._limits(), grammar=plan.grammar and grounds, choices=plan.choices)
-        if checked.grammar and not grounds:
-            raise InvalidRequest(f"grammar: {NO_GROUNDING}")
-        if not grounds and any(isinstance(segment, BoxSegment) for segment in plan.segments):
-            raise InvalidRequest(f"box: {NO_GROUNDING}")
+        info = self._info
+        numbers = info["context"], info["vocabulary"], info["max_new_tokens"], info["no_repeat_ngram_size"]
+        facts = Limits(*numbers, info["grounding"] is not None)
+        checked = check_options(options, facts, grammar=plan.grammar, choices=plan.choices)
+        plan.choices = checked.choices or None
         return checked
 
     def _run(self, plan: tasks.Plan, stream: bool, options: GenerationOptions) -> Result | EventStream:

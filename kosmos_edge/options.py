@@ -38,6 +38,7 @@ class GenerationOptions(TypedDict, total=False):
     logprobs: bool  # give ln p of every token
     min_score: float  # 0 (the default: all) .. 1: entities of less sureness (see Entity) are left out of the Result
     grammar: bool  # keep location tokens well formed; default True for the verbs, False for generate
+    template: str  # caption, locate, describe, ask: the prompt instead of the model's, see Model
     cancel: Any  # a CancelToken or a Cancellable; Cancelled is raised soon after it is set
 
 
@@ -60,6 +61,7 @@ class Options:
     cancel: Any = None
     default_length: bool = False  # max_tokens is the model's, not the caller's: a longer choice raises it
     min_score: float = 0.0
+    fitted: bool = False  # the choices have been checked, and max_tokens is enough for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Limits:
     vocabulary: int
     max_tokens: int
     no_repeat_ngram_size: int
+    grounds: bool = True  # the model has location tokens
 
 
 def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, choices: object = None) -> Options:
@@ -80,6 +83,8 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
             raise InvalidRequest(f"unknown option {name}{hint}")
+    if "template" in given:
+        raise InvalidRequest("template: only caption, locate, describe and ask take one")
     checked_choices = check_texts("choices", choices, limits.MAX_CHOICES) if choices is not None else ()
     context, penalty = facts.context_length, limits.MAX_LENGTH_PENALTY
     out = Options(
@@ -101,18 +106,17 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
         default_length="max_tokens" not in given,
         min_score=check_float("min_score", given.get("min_score", 0.0), 0, 1),
     )
-    for name in ("top_k", "top_p"):
-        if name in given and out.temperature == 0:
-            raise InvalidRequest(f"{name} needs temperature > 0, got temperature 0 (greedy decoding)")
-    if out.num_beams > 1:
-        if out.temperature > 0:
-            raise InvalidRequest(f"num_beams {out.num_beams} needs temperature 0, got {out.temperature}")
-        if out.stop:
-            raise InvalidRequest(f"stop needs num_beams 1, got {out.num_beams}")
-    elif "length_penalty" in given:
-        raise InvalidRequest("length_penalty needs num_beams > 1, got num_beams 1")
-    if out.choices and out.grammar:
-        raise InvalidRequest("choices and grammar=True contradict each other: leave grammar out")
+    _core.check_together(
+        num_beams=out.num_beams,
+        temperature=out.temperature,
+        top_k="top_k" in given,
+        top_p="top_p" in given,
+        length_penalty="length_penalty" in given,
+        stop=bool(out.stop),
+        choices=bool(out.choices),
+        grammar=out.grammar,
+        grounds=facts.grounds,
+    )
     return out
 
 

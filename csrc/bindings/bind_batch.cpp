@@ -1,6 +1,7 @@
 // Several answers at once; the GIL is released while a pass is computed.
 #include <nanobind/stl/shared_ptr.h>
 
+#include "bindings/bind_answer.h"
 #include "bindings/bind_engine.h"
 #include "engine/batch.h"
 
@@ -24,6 +25,14 @@ uint64_t add(EngineBatch& b, const nb::sequence& segments, const GenerateParams&
                      std::move(cancel));
 }
 
+// The run is kept until its answer has ended.
+uint64_t add_run(EngineBatch& b, std::shared_ptr<BoundRun> run, std::shared_ptr<CancelToken> cancel) {
+  nb::gil_scoped_release release;
+  OnToken on_token = run->run.on_token();
+  if (on_token) on_token = [run, watch = std::move(on_token)](int32_t id, float logprob) { return watch(id, logprob); };
+  return b.batch.add(run->run.prompt(), run->run.params(), std::move(on_token), std::move(cancel));
+}
+
 Generation result(Batch::Finished& f) {
   if (f.error) std::rethrow_exception(f.error);
   return f.generation;
@@ -42,6 +51,7 @@ void bind_batch(nb::module_& m) {
       .def_prop_ro("open", [](const EngineBatch& b) { return b.batch.open(); })
       .def("add", &add, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
            nb::arg("cancel").none() = nb::none())
+      .def("add", &add_run, nb::arg("run"), nb::arg("cancel").none() = nb::none())
       .def(
           "step", [](EngineBatch& b, const CancelToken* cancel) { return b.batch.step(cancel); },
           nb::arg("cancel").none() = nb::none(), nb::call_guard<nb::gil_scoped_release>())

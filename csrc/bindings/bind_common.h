@@ -69,6 +69,7 @@ void bind_image(nb::module_& m);
 void bind_ops(nb::module_& m);
 void bind_engine(nb::module_& m);
 void bind_tasks(nb::module_& m);
+void bind_answer(nb::module_& m);
 void bind_batch(nb::module_& m);
 void bind_quality(nb::module_& m);
 void bind_testing(nb::module_& m);

@@ -33,13 +33,16 @@ std::vector<Segment> to_segments(const nb::sequence& list) {
   return out;
 }
 
+std::shared_ptr<nb::object> shared_object(nb::object object) {
+  return {new nb::object(std::move(object)), [](nb::object* o) {
+            nb::gil_scoped_acquire acquire;
+            delete o;
+          }};
+}
+
 OnToken to_on_token(nb::object callable) {
   if (callable.is_none()) return nullptr;
-  const std::shared_ptr<nb::object> held(new nb::object(std::move(callable)), [](nb::object* o) {
-    nb::gil_scoped_acquire acquire;
-    delete o;
-  });
-  return [held](int32_t id, float logprob) {
+  return [held = shared_object(std::move(callable))](int32_t id, float logprob) {
     nb::gil_scoped_acquire acquire;
     const nb::object go_on = (*held)(id, logprob);
     if (go_on.is_none()) return true;
@@ -48,18 +51,6 @@ OnToken to_on_token(nb::object callable) {
     return nb::cast<bool>(go_on);
   };
 }
-
-namespace {
-
-ImageView image_view(const BufferView& buffer, int64_t width, int64_t height) {
-  check_image_size(width, height, "a picture");
-  const size_t expected = static_cast<size_t>(width) * static_cast<size_t>(height) * 3;
-  KE_CHECK(buffer.bytes().size() == expected, InvalidRequest, "RGB buffer of ", width, " x ", height, " needs ",
-           expected, " bytes, got ", buffer.bytes().size());
-  return {buffer.bytes().data(), width, height};
-}
-
-nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.size() * sizeof(float)); }
 
 const char* reason_name(FinishReason r) {
   switch (r) {
@@ -76,6 +67,18 @@ const char* reason_name(FinishReason r) {
   }
   return "";
 }
+
+namespace {
+
+ImageView image_view(const BufferView& buffer, int64_t width, int64_t height) {
+  check_image_size(width, height, "a picture");
+  const size_t expected = static_cast<size_t>(width) * static_cast<size_t>(height) * 3;
+  KE_CHECK(buffer.bytes().size() == expected, InvalidRequest, "RGB buffer of ", width, " x ", height, " needs ",
+           expected, " bytes, got ", buffer.bytes().size());
+  return {buffer.bytes().data(), width, height};
+}
+
+nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.size() * sizeof(float)); }
 
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
                              const std::string& isa, size_t prefix_bytes, const CancelToken* cancel) {

@@ -11,4 +11,10 @@ std::vector<Segment> to_segments(const nb::sequence& list);
 // None, or a callable (token id, ln p) -> bool or None. May be called and destroyed without the GIL.
 OnToken to_on_token(nb::object callable);
 
+// A Python object that may be dropped without the GIL.
+std::shared_ptr<nb::object> shared_object(nb::object object);
+
+// "stop", "stop_string", "length", "choice", "callback"
+const char* reason_name(FinishReason reason);
+
 }  // namespace ke

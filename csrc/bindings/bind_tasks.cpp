@@ -1,9 +1,11 @@
-// Prompt formats and the reading of answers, which the C interface shares.
-#include <nanobind/stl/shared_ptr.h>
+// Plans of verbs and the rules of their options, which the C interface shares.
+#include <nanobind/stl/optional.h>
 
-#include "bindings/answer_values.h"
+#include "bindings/bind_common.h"
 #include "engine/engine.h"
 #include "tasks/answer.h"
+#include "tasks/options.h"
+#include "tasks/plan.h"
 #include "tasks/prompts.h"
 #include "tasks/rank.h"
 #include "tasks/trained.h"
@@ -11,68 +13,117 @@
 namespace ke {
 namespace {
 
-AnswerReader reader_of(const Engine& e) { return {*e.tokenizer(), *e.model().info().answers}; }
+using Kind = PlanSegment::Kind;
+using PlanTuple = std::tuple<nb::list, bool, bool, std::vector<std::string>>;
 
-void bind_stream(nb::module_& m) {
-  nb::class_<AnswerStream>(m, "AnswerStream", "Events of a growing answer, whose texts add up to its text.")
-      .def(
-          "__init__",
-          [](AnswerStream* self, const Engine& e, const std::vector<int32_t>& kept,
-             const std::vector<std::string>& stop) { new (self) AnswerStream(reader_of(e), kept, stop); },
-          nb::arg("engine"), nb::arg("kept"), nb::arg("stop"), nb::keep_alive<1, 2>())
-      .def("push", &AnswerStream::push, nb::arg("id"), nb::arg("logprob"),
-           "Reads the newest token; whether the answer's text contains a stop text now. Raises InvalidRequest.")
-      .def(
-          "events", [](AnswerStream& s) { return event_list(s.events()); },
-          "What came about since the last call: str for text, and entities in the form of read_answer.")
-      .def(
-          "finish",
-          [](AnswerStream& s, const Engine& e, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-             const std::vector<float>& logprobs, const std::vector<std::string>& stop) {
-            return event_list(s.finish(reader_of(e).read(kept, answer, logprobs, stop)));
-          },
-          nb::arg("engine"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"),
-          "The rest of the events of the whole answer, which read_answer gives for these.");
-}
+std::string text_at(nb::handle dict, const char* key) { return nb::cast<std::string>(dict[key]); }
 
-std::vector<std::pair<std::string, std::string>> expand(std::string_view format, std::string_view question,
-                                                        std::string_view phrase) {
-  std::vector<PlanSegment> segments;
-  append_format(format, {.question = question, .phrase = phrase}, segments);
-  std::vector<std::pair<std::string, std::string>> out;
-  for (PlanSegment& s : segments)
-    out.emplace_back(s.kind == PlanSegment::Kind::Tags    ? "tags"
-                     : s.kind == PlanSegment::Kind::Boxes ? "boxes"
-                                                          : "text",
-                     std::move(s.text));
+// What plans need of a model, from its model_info: the process that makes a plan may not have the model.
+ModelInfo info_of(const nb::dict& given) {
+  ModelInfo out;
+  out.name = text_at(given, "name");
+  out.trained_tasks = text_at(given, "trained_tasks");
+  const nb::object prompts = given["prompts"];
+  out.prompts = {text_at(prompts, "caption"), text_at(prompts, "caption_detailed"), text_at(prompts, "question"),
+                 text_at(prompts, "locate"),  text_at(prompts, "describe"),         text_at(prompts, "grounding")};
+  if (!nb::object(given["grounding"]).is_none()) out.grounding.emplace();
   return out;
 }
 
-Ranking rank(const Engine& e, std::shared_ptr<ImageEmbedding> image, std::vector<std::string> texts, std::string before,
-             std::string after, bool mean, const CancelToken* cancel) {
-  const RankRequest request{std::move(image), std::move(texts), {std::move(before), std::move(after)}, mean};
-  nb::gil_scoped_release release;
-  return rank_texts(e, request, cancel);
+nb::tuple segment_tuple(const PlanSegment& s) {
+  switch (s.kind) {
+    case Kind::Text:
+      return nb::make_tuple("text", s.text);
+    case Kind::Tags:
+      return nb::make_tuple("tags", s.text);
+    case Kind::Image:
+      return nb::make_tuple("image", s.place);
+    case Kind::Boxes:
+      return nb::make_tuple("boxes", s.place);
+  }
+  return {};
 }
 
-void bind_rank(nb::module_& m) {
-  nb::class_<RankedText>(m, "RankedText", "How likely one of the texts is.")
-      .def_ro("index", &RankedText::index)
-      .def_ro("score", &RankedText::score)
-      .def_ro("share", &RankedText::share)
-      .def_ro("logprob_sum", &RankedText::sum)
-      .def_ro("logprob_mean", &RankedText::mean)
-      .def_ro("token_ids", &RankedText::ids)
-      .def_ro("logprobs", &RankedText::logprobs);
-  nb::class_<Ranking>(m, "Ranking", "Texts by falling likelihood.")
-      .def_ro("rows", &Ranking::rows)
-      .def_ro("notes", &Ranking::notes)
-      .def_ro("tokens", &Ranking::tokens)
-      .def_ro("reused", &Ranking::reused);
-  m.def("rank", &rank, nb::arg("engine"), nb::arg("image").none(), nb::arg("texts"), nb::arg("before"),
-        nb::arg("after"), nb::arg("mean"), nb::arg("cancel").none() = nb::none(),
-        "Ranks texts, with before and after around each, behind the image or none. Raises InvalidRequest,\n"
-        "ContextTooLong, Cancelled.");
+PlanSegment to_plan_segment(nb::handle item) {
+  const auto [kind, value] = nb::cast<std::pair<std::string, nb::object>>(item);
+  if (kind == "text") return {.kind = Kind::Text, .text = utf8_of(value)};
+  if (kind == "tags") return {.kind = Kind::Tags, .text = utf8_of(value)};
+  KE_CHECK(kind == "image" || kind == "boxes", InvalidRequest, "segment kind '", kind,
+           "' is none of text, tags, image, boxes");
+  return {.kind = kind == "image" ? Kind::Image : Kind::Boxes, .place = nb::cast<size_t>(value)};
+}
+
+PlanTuple plan_tuple(Plan plan) {
+  nb::list segments;
+  for (const PlanSegment& s : plan.segments) segments.append(segment_tuple(s));
+  return {segments, plan.one_object, plan.grammar, std::move(plan.notes)};
+}
+
+PlanTuple bound_plan(const nb::dict& info, std::string_view verb, std::optional<std::string> text,
+                     const std::vector<std::pair<std::string, std::string>>& examples, bool ground, bool detailed,
+                     bool choices, std::optional<std::string> format) {
+  VerbRequest request;
+  request.verb = verb_named(verb);
+  request.ground = ground;
+  request.detailed = detailed;
+  request.choices = choices;
+  request.text = std::move(text);
+  for (const auto& [question, answer] : examples) request.examples.push_back({question, answer});
+  request.format = std::move(format);
+  return plan_tuple(plan_verb(info_of(info), request));
+}
+
+PlanTuple bound_sequence(const nb::dict& info, const nb::sequence& given) {
+  std::vector<PlanSegment> segments;
+  for (nb::handle item : given) segments.push_back(to_plan_segment(item));
+  return plan_tuple(plan_sequence(info_of(info), std::move(segments)));
+}
+
+nb::list expand(std::string_view format, std::string_view question, std::string_view phrase) {
+  std::vector<PlanSegment> segments;
+  append_format(format, {.question = question, .phrase = phrase}, segments);
+  nb::list out;
+  for (const PlanSegment& s : segments) out.append(segment_tuple(s));
+  return out;
+}
+
+void bound_together(int32_t num_beams, double temperature, bool top_k, bool top_p, bool length_penalty, bool stop,
+                    bool choices, bool grammar, bool grounds) {
+  check_together({num_beams, temperature, top_k, top_p, length_penalty, stop, choices, grammar, grounds});
+}
+
+}  // namespace
+
+void bind_tasks(nb::module_& m) {
+  m.def(
+      "plan_verb", &bound_plan, nb::arg("info"), nb::arg("verb"), nb::arg("text").none(), nb::arg("examples"),
+      nb::arg("ground"), nb::arg("detailed"), nb::arg("choices"), nb::arg("template").none(),
+      "(segments, one object, grammar by default, notes) of a verb; info: the model's model_info. A segment is\n"
+      "('text', text), ('tags', text), ('image', place) or ('boxes', place): an example's number, then the request's\n"
+      "own. Raises InvalidRequest.");
+  m.def("plan_sequence", &bound_sequence, nb::arg("info"), nb::arg("segments"),
+        "The same of a free sequence of such segments. Raises InvalidRequest.");
+  m.def("check_together", &bound_together, nb::kw_only(), nb::arg("num_beams"), nb::arg("temperature"),
+        nb::arg("top_k"), nb::arg("top_p"), nb::arg("length_penalty"), nb::arg("stop"), nb::arg("choices"),
+        nb::arg("grammar"), nb::arg("grounds"), "Raises InvalidRequest where options contradict each other.");
+  m.def("request_kinds", &request_kinds, "Kinds of requests that a model may be trained for, as (name, words).");
+  m.def(
+      "kept_ids",
+      [](const Engine& e, const std::vector<int32_t>& prompt, bool keep_prompt) {
+        return kept_ids(e.model().info(), prompt, keep_prompt);
+      },
+      nb::arg("engine"), nb::arg("prompt_ids"), nb::arg("keep_prompt"),
+      "The prompt's ids that the answer's text begins with: all behind the last picture, or those of an unfinished\n"
+      "entity.");
+  m.def(
+      "check_choices",
+      [](const Engine& e, const std::vector<std::string>& choices, const std::vector<std::string>& stop,
+         int32_t max_tokens) {
+        const AnswerReader reader(*e.tokenizer(), *e.model().info().answers);
+        return reader.check_choices({}, choices, stop, max_tokens);
+      },
+      nb::arg("engine"), nb::arg("choices"), nb::arg("stop"), nb::arg("max_tokens"),
+      "Tokens of the longest choice. Raises InvalidRequest where an answer could not be exactly a choice.");
   m.def(
       "split_template",
       [](std::string_view text) {
@@ -80,58 +131,16 @@ void bind_rank(nb::module_& m) {
         return std::pair(std::move(t.before), std::move(t.after));
       },
       nb::arg("template"), "What stands before and behind {text}. Raises InvalidRequest unless there is exactly one.");
-}
-
-}  // namespace
-
-void bind_tasks(nb::module_& m) {
-  m.def("expand_format", &expand, nb::arg("format"), nb::arg("question") = "", nb::arg("phrase") = "",
-        "Segments of a prompt format: ('tags', text), ('text', text), and ('boxes', '') for its place of boxes.");
-  m.def("request_kinds", &request_kinds, "Kinds of requests that a model may be trained for, as (name, words).");
-  m.def("untrained_note", &untrained_note, nb::arg("name"), nb::arg("trained_tasks"), nb::arg("kinds"),
-        "A note that the model's list lacks some of these kinds of requests, or ''.");
   m.def(
-      "kind_of_words",
-      [](std::string caption, std::string detailed, std::string question, std::string grounding, std::string_view words,
-         bool picture) {
-        PromptFormats f;
-        f.caption = std::move(caption);
-        f.caption_detailed = std::move(detailed);
-        f.question = std::move(question);
-        f.grounding = std::move(grounding);
-        return kind_of_words(f, words, picture);
+      "default_template",
+      [](const nb::dict& info) {
+        ScoreTemplate t = default_template(info_of(info).prompts);
+        return std::pair(std::move(t.before), std::move(t.after));
       },
-      nb::arg("caption"), nb::arg("caption_detailed"), nb::arg("question"), nb::arg("grounding"), nb::arg("words"),
-      nb::arg("picture"), "Which kind of request these words are with these formats; '' for words of one's own.");
-  m.def(
-      "kept_ids",
-      [](const Engine& e, const std::vector<int32_t>& prompt, bool keep_prompt, bool exact) {
-        return kept_ids(e.model().info(), prompt, keep_prompt, exact);
-      },
-      nb::arg("engine"), nb::arg("prompt_ids"), nb::arg("keep_prompt"), nb::arg("exact") = false,
-      "The prompt's ids that the answer's text begins with: all behind the last picture, or those of an unfinished\n"
-      "entity (exact: none).");
-  m.def("tag_notes", &tag_notes, nb::arg("tokenizer"), nb::arg("texts"), nb::arg("stop"),
-        "Notes about tags that are spelled in plain texts and stop texts, where they are none.");
-  m.def(
-      "check_choices",
-      [](const Engine& e, const std::vector<int32_t>& kept, const std::vector<std::string>& choices,
-         const std::vector<std::string>& stop,
-         int32_t max_tokens) { return reader_of(e).check_choices(kept, choices, stop, max_tokens); },
-      nb::arg("engine"), nb::arg("kept"), nb::arg("choices"), nb::arg("stop"), nb::arg("max_tokens"),
-      "Tokens of the longest choice. Raises InvalidRequest where an answer behind the kept ids could not be exactly a\n"
-      "choice.");
-  m.def(
-      "read_answer",
-      [](const Engine& e, const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
-         const std::vector<float>& logprobs, const std::vector<std::string>& stop) {
-        return answer_tuple(reader_of(e).read(kept, answer, logprobs, stop));
-      },
-      nb::arg("engine"), nb::arg("kept"), nb::arg("answer"), nb::arg("logprobs"), nb::arg("stop"),
-      "(text, [(phrase, start, end, score, phrase score, [(x1, y1, x2, y2)], [(cell, cell)], [score])]) of an answer\n"
-      "behind the kept ids; scores are None where unknown. Raises InvalidRequest.");
-  bind_stream(m);
-  bind_rank(m);
+      nb::arg("info"), "The same of the template that is used where the caller gives none.");
+  nb::cast<nb::module_>(m.attr("testing"))
+      .def("expand_format", &expand, nb::arg("format"), nb::arg("question") = "", nb::arg("phrase") = "",
+           "Segments of a prompt format.");
 }
 
 }  // namespace ke

@@ -91,7 +91,10 @@ void bind_testing_text(nb::module_& m) {
         const std::string* found = f.push(id);
         return found ? nb::object(nb::str(found->c_str(), found->size())) : nb::object(nb::none());
       });
-  // As those of kosmos_edge._core, for a tokenizer and a grid of bins x bins without a model.
+  // An answer in the making, for a tokenizer and a grid of bins x bins without a model.
+  nb::class_<AnswerStream>(t, "AnswerStream").def("push", &AnswerStream::push).def("events", [](AnswerStream& s) {
+    return event_list(s.events());
+  });
   t.def(
       "answer_stream",
       [](const Tokenizer& tokenizer, int64_t bins, const std::vector<int32_t>& kept,

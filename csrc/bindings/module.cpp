@@ -18,6 +18,7 @@ NB_MODULE(_core, m) {
   ke::bind_ops(m);
   ke::bind_engine(m);
   ke::bind_tasks(m);
+  ke::bind_answer(m);
   ke::bind_batch(m);
   ke::bind_quality(m);
   ke::bind_bench(m);

@@ -92,9 +92,15 @@ AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, c
            "examples: only caption, describe and ask take them");
   KE_CHECK((traits && traits->takes_template) || o.template_text == nullptr, InvalidRequest,
            "template_text: only caption, locate, describe and ask take one");
-  check_together(
-      object.about(), p, out.stop,
-      {.temperature = o.temperature, .top_k = o.top_k != 0, .top_p = o.top_p != 0, .length_penalty = has_penalty});
+  check_together({.num_beams = p.num_beams,
+                  .temperature = o.temperature,
+                  .top_k = o.top_k != 0,
+                  .top_p = o.top_p != 0,
+                  .length_penalty = has_penalty,
+                  .stop = !out.stop.empty(),
+                  .choices = !p.choices.empty(),
+                  .grammar = p.grammar,
+                  .grounds = object.about().grounding.has_value()});
   if (!p.choices.empty()) {  // the default of max_tokens is no reason to cut a choice off
     const AnswerReader reader(*object.engine->tokenizer(), *object.about().answers);
     const int32_t most = o.max_tokens == 0 ? context : p.max_tokens;

@@ -1,23 +1,25 @@
 #include "tasks/options.h"
 
+#include <utility>
+
 #include "base/error.h"
+#include "models/info.h"
 
 namespace ke {
 
-void check_together(const ModelInfo& model, const GenerateParams& p, const std::vector<std::string>& stop,
-                    const GivenOptions& given) {
-  const double t = given.temperature;
-  for (const auto& [name, is_given] : {std::pair("top_k", given.top_k), std::pair("top_p", given.top_p)})
-    KE_CHECK(!is_given || t > 0, InvalidRequest, name, " needs temperature > 0, got temperature 0 (greedy decoding)");
-  if (p.num_beams > 1) {
-    KE_CHECK(t == 0, InvalidRequest, "num_beams ", p.num_beams, " needs temperature 0, got ", t);
-    KE_CHECK(stop.empty(), InvalidRequest, "stop needs num_beams 1, got ", p.num_beams);
+void check_together(const GivenOptions& o) {
+  for (const auto& [name, given] : {std::pair("top_k", o.top_k), std::pair("top_p", o.top_p)})
+    KE_CHECK(!given || o.temperature > 0, InvalidRequest, name,
+             " needs temperature > 0, got temperature 0 (greedy decoding)");
+  if (o.num_beams > 1) {
+    KE_CHECK(o.temperature == 0, InvalidRequest, "num_beams ", o.num_beams, " needs temperature 0, got ",
+             o.temperature);
+    KE_CHECK(!o.stop, InvalidRequest, "stop needs num_beams 1, got ", o.num_beams);
   } else {
-    KE_CHECK(!given.length_penalty, InvalidRequest, "length_penalty needs num_beams > 1, got num_beams 1");
+    KE_CHECK(!o.length_penalty, InvalidRequest, "length_penalty needs num_beams > 1, got num_beams 1");
   }
-  KE_CHECK(p.choices.empty() || !p.grammar, InvalidRequest,
-           "choices and grammar contradict each other: leave grammar out");
-  KE_CHECK(!p.grammar || model.grounding, InvalidRequest, "grammar: ", kNoGrounding);
+  KE_CHECK(!o.choices || !o.grammar, InvalidRequest, "choices and grammar contradict each other: leave grammar out");
+  KE_CHECK(!o.grammar || o.grounds, InvalidRequest, "grammar: ", kNoGrounding);
 }
 
 }  // namespace ke

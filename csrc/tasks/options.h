@@ -1,21 +1,19 @@
 // Rules between the options of an answer. Their ranges are checked where they are read, by base/limits.h.
 #pragma once
-#include <string>
-#include <vector>
-
-#include "engine/generate.h"
-#include "models/info.h"
+#include <cstdint>
 
 namespace ke {
 
-// What the caller gave, beside what became of it.
+// Which options a caller gave, and what they are where a rule looks at it.
 struct GivenOptions {
-  double temperature = 0;  // not yet rounded to a float
-  bool top_k = false, top_p = false, length_penalty = false;
+  int32_t num_beams = 1;
+  double temperature = 0;
+  bool top_k = false, top_p = false, length_penalty = false, stop = false, choices = false;
+  bool grammar = false;  // by default or as given
+  bool grounds = false;  // the model has location tokens
 };
 
 // InvalidRequest naming the options that contradict each other, or what the model lacks for them.
-void check_together(const ModelInfo& model, const GenerateParams& params, const std::vector<std::string>& stop,
-                    const GivenOptions& given);
+void check_together(const GivenOptions& given);
 
 }  // namespace ke

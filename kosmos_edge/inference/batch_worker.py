@@ -160,7 +160,7 @@ class BatchWorker:
             elif self._size == 1:
                 job.end(begun.run(self._token))
             else:
-                key = self._batch.add(begun.segments, begun.params, begun.on_token, self._token)
+                key = self._batch.add(begun.native, self._token)
                 self._open[key] = job, begun
         except BaseException as error:
             job.end(None, error)

@@ -1,20 +1,12 @@
-"""Prompt formats of a model -> segments of a prompt. What a caller types is data: it never becomes a tag.
-
-The formats come from the model file: model_info has them.
-"""
+"""What stands at the places of a plan: pictures and boxes, and the checks of boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.options import check_text
 from kosmos_edge.results import Box, Corners, check_corners
-
-NO_GROUNDING = "this model has no location tokens"  # why what needs boxes is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,39 +26,6 @@ class BoxSegment:
 
 TextSegment: TypeAlias = tuple[str, str]  # ("text", plain characters) or ("tags", text whose tag strings are tags)
 PlanSegment: TypeAlias = TextSegment | PictureSegment | BoxSegment
-
-
-def prompt_format(info: Mapping[str, Any], name: str) -> str:
-    """The model's own format of a prompt, from its model_info."""
-    return str(info["prompts"][name])
-
-
-def check_grounding(info: Mapping[str, Any], what: str) -> None:
-    """InvalidRequest where the model cannot write boxes."""
-    if info["grounding"] is None:
-        raise InvalidRequest(f"{what}: {NO_GROUNDING}")
-
-
-def expand(template: str, **values: str | BoxSegment) -> list[PlanSegment]:
-    """Segments of a format: its tags are tags, its words and the values are plain text, joined where they touch.
-
-    Joining matters: the tokenizer starts every segment with a fresh word mark.
-    """
-    texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    out: list[PlanSegment] = []
-    for kind, text in _core.expand_format(template, **texts):
-        boxes = values.get("boxes")
-        out.append(boxes if kind == "boxes" and isinstance(boxes, BoxSegment) else (kind, text))
-    return out
-
-
-def caption_format(info: Mapping[str, Any], length: object) -> str:
-    """The caption prompt of this length, or InvalidRequest."""
-    if length == "short":
-        return prompt_format(info, "caption")
-    if length == "long":
-        return prompt_format(info, "caption_detailed")
-    raise InvalidRequest(f"length: expected 'short' or 'long', got {length!r}")
 
 
 WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)  # as pixels it is right for a picture of one pixel, whose size is known later
@@ -99,8 +58,3 @@ def check_box(box: object, normalized: object, name: str = "box") -> Box | Corne
     elif corners != WHOLE and is_ambiguous(corners):
         raise InvalidRequest(which_unit(name, corners))
     return corners
-
-
-def split_template(template: object) -> tuple[str, str]:
-    """What stands before and after {text}, or InvalidRequest."""
-    return _core.split_template(check_text("template", template))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from kosmos_edge._native import _core
@@ -34,16 +33,7 @@ class Session(Protocol):
         """The answer as events, the last of which is Done."""
         ...
 
-    def score(
-        self,
-        name: str,
-        image: Any,
-        texts: Sequence[str],
-        before: str,
-        after: str,
-        normalize: str,
-        token: _core.CancelToken,
-    ) -> Ranking:
+    def score(self, name: str, image: Any, plan: tasks.ScorePlan, token: _core.CancelToken) -> Ranking:
         """Texts by falling likelihood."""
         ...
 

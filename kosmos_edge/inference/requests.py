@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from kosmos_edge.inference.answering import Answering
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
 from kosmos_edge.inference.session import EngineSession
-from kosmos_edge.inference.tasks import Plan
+from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.options import Options
 from kosmos_edge.results import Ranking
 
@@ -51,16 +51,13 @@ class ScoreRequest:
     """The ranking of texts."""
 
     name: str
-    texts: Sequence[str]
-    before: str
-    after: str
-    normalize: str
+    plan: ScorePlan
     cancel: Any
     joins: bool = False
 
     def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Ranking:
         """The ranking for this picture."""
-        return session.score(self.name, image, self.texts, self.before, self.after, self.normalize, token)
+        return session.score(self.name, image, self.plan, token)
 
 
 Request = GenerateRequest | ScoreRequest

@@ -52,17 +52,15 @@ class EngineSession:
         start = time.perf_counter()
         options = self.fit(options)
         prompt = self._prompt(plan.segments, token, known)
-        prompt.notes = self._tag_notes(plan.segments, options.stop)
-        reader = self._reader(prompt.last, given=plan.one_object)
-        return Answering(self.engine, name, plan, options, token, emit, prompt, reader, start)
+        return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
 
     def fit(self, options: Options) -> Options:
         """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
-        if not options.choices:
+        if not options.choices or options.fitted:
             return options
         most = self.engine.context_length if options.default_length else options.max_tokens
-        longest = _core.check_choices(self.engine, [], options.choices, options.stop, most)
-        return replace(options, max_tokens=max(options.max_tokens, longest))
+        longest = _core.check_choices(self.engine, options.choices, options.stop, most)
+        return replace(options, max_tokens=max(options.max_tokens, longest), fitted=True)
 
     def prepare(self, picture: Picture) -> Prepared:
         """The picture in the model's own form; encoding it gives the vectors of the picture itself.
@@ -74,28 +72,18 @@ class EngineSession:
         spent = (time.perf_counter() - start) * 1000 + picture.decode_ms
         return Prepared(pixels, picture.width, picture.height, picture.name, picture.notes, spent)
 
-    def score(
-        self,
-        name: str,
-        image: Any,
-        texts: Sequence[str],
-        before: str,
-        after: str,
-        normalize: str,
-        token: _core.CancelToken,
-    ) -> Ranking:
+    def score(self, name: str, image: Any, plan: tasks.ScorePlan, token: _core.CancelToken) -> Ranking:
         """Texts by falling likelihood."""
         start = time.perf_counter()
         prompt = self._prompt([] if image is None else [PictureSegment(image)], token)
         embedding = None if prompt.last is None else prompt.last.embedding
         begin = time.perf_counter()
-        found = _core.rank(self.engine, embedding, texts, before, after, normalize == "mean", token)
+        mean = plan.normalize == "mean"
+        found = _core.rank(self.engine, embedding, plan.texts, plan.before, plan.after, mean, token)
         end = time.perf_counter()
         rows = [
-            Score(
-                texts[row.index], row.score, row.share, row.logprob_sum, row.logprob_mean, row.token_ids, row.logprobs
-            )
-            for row in found.rows
+            Score(plan.texts[r.index], r.score, r.share, r.logprob_sum, r.logprob_mean, r.token_ids, r.logprobs)
+            for r in found.rows
         ]
         timings = Timings(
             prompt.decode_image_ms,
@@ -107,7 +95,7 @@ class EngineSession:
             found.tokens,
             found.reused,
         )
-        ranking = Ranking(rows, normalize, self.engine.device, name, timings=timings)
+        ranking = Ranking(rows, plan.normalize, self.engine.device, name, timings=timings)
         if prompt.last is not None:
             ranking.width, ranking.height = prompt.last.width, prompt.last.height
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
@@ -178,10 +166,6 @@ class EngineSession:
                 out.segments.append(segment)
         return out
 
-    def _tag_notes(self, segments: Sequence[Any], stop: Sequence[str] = ()) -> list[str]:
-        texts = [segment[1] for segment in segments if isinstance(segment, tuple) and segment[0] == "text"]
-        return _core.tag_notes(self.engine.tokenizer, texts, stop)
-
     def _snap(self, box: Any, normalized: bool, picture: EncodedImage | None) -> Box:
         reader = self._reader(picture)
         if isinstance(box, Box):
@@ -194,6 +178,5 @@ class EngineSession:
             raise InvalidRequest(which_unit("box", box))
         return reader.snap(Box.from_pixels(*box, width=picture.width, height=picture.height).normalized)
 
-    def _reader(self, picture: EncodedImage | None, given: bool = False) -> Reader:
-        size = None if picture is None else (picture.width, picture.height)
-        return Reader(self.engine, size, given)
+    def _reader(self, picture: EncodedImage | None) -> Reader:
+        return Reader(self.engine, None if picture is None else (picture.width, picture.height))

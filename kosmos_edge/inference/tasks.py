@@ -11,18 +11,8 @@ from typing import Any
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import names_picture
-from kosmos_edge.inference.prompts import (
-    BoxSegment,
-    PictureSegment,
-    PlanSegment,
-    caption_format,
-    check_box,
-    check_grounding,
-    expand,
-    prompt_format,
-)
-from kosmos_edge.inference.trained import kind_of_words, untrained
-from kosmos_edge.options import check_bool, check_text
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, PlanSegment, check_box
+from kosmos_edge.options import check_bool, check_text, check_texts
 from kosmos_edge.results import Box
 
 
@@ -39,6 +29,28 @@ class Plan:
     notes: list[str] = field(default_factory=list)  # for Result.notes
 
 
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """Texts to be ranked."""
+
+    texts: tuple[str, ...]
+    before: str  # of the template: stands before each text and is given
+    after: str  # stands behind each and is scored with it
+    normalize: str  # "sum" or "mean"
+
+
+def plan_score(info: Mapping[str, Any], texts: object, template: object, normalize: object) -> ScorePlan:
+    """score: the caller's template or the caption prompt around each text."""
+    checked = check_texts("texts", texts, _core.limits.MAX_TEXTS)
+    if normalize not in ("sum", "mean"):
+        raise InvalidRequest(f"normalize: expected 'sum' or 'mean', got {normalize!r}")
+    if template is None:
+        before, after = _core.default_template(info)
+    else:
+        before, after = _core.split_template(check_text("template", template))
+    return ScorePlan(checked, before, after, str(normalize))
+
+
 def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tuple[Any, ...]]:
     if isinstance(examples, str | bytes) or not isinstance(examples, Sequence):
         raise InvalidRequest(f"{name}: expected a list of {what}, got {type(examples).__name__}")
@@ -50,51 +62,81 @@ def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tupl
         yield tuple(example)
 
 
-def _grounding(info: Mapping[str, Any], ground: object) -> list[PlanSegment]:
-    if not check_bool("ground", ground):
-        return []
-    check_grounding(info, "ground")
-    return expand(prompt_format(info, "grounding"))
+@dataclass(slots=True)
+class _Call:
+    """What a verb is asked: texts for the native plan, and what stands at its places."""
+
+    pictures: list[Any] = field(default_factory=list)  # the examples', then the request's own
+    boxes: list[BoxSegment] = field(default_factory=list)
+    examples: list[tuple[str, str]] = field(default_factory=list)  # (question, answer)
+
+    def plan(
+        self,
+        info: Mapping[str, Any],
+        verb: str,
+        *,
+        text: str | None = None,
+        ground: object = False,
+        detailed: bool = False,
+        choices: Sequence[str] | None = None,
+        template: object = None,
+        lead_in: object = False,
+    ) -> Plan:
+        """The native plan with pictures and boxes at their places."""
+        form = None if template is None else check_text("template", template)
+        grounds, chosen = check_bool("ground", ground), choices is not None
+        found = _core.plan_verb(info, verb, text, self.examples, grounds, detailed, chosen, form)
+        segments, one_object, grammar, notes = found
+        return Plan(
+            verb,
+            _placed(segments, self.pictures, self.boxes),
+            grammar=grammar,
+            keep_prompt=check_bool("lead_in", lead_in),
+            one_object=one_object,
+            choices=choices,
+            notes=notes,
+        )
 
 
-def untrained_segments(info: Mapping[str, Any], segments: Sequence[PlanSegment]) -> list[str]:
-    """Notes about a free sequence: a picture with another verb's words, or a question alone, is that verb's request."""
-    picture = len(segments) == 2 and isinstance(segments[0], PictureSegment)
-    last = segments[-1]
-    kind = kind_of_words(info, last[1], picture=picture) if isinstance(last, tuple) else ""
-    return untrained(info, (kind if picture or len(segments) == 1 else "") or "generate")
+def _placed(segments: Iterable[tuple[str, Any]], pictures: list[Any], boxes: list[BoxSegment]) -> list[PlanSegment]:
+    out: list[PlanSegment] = []
+    for kind, value in segments:
+        if kind == "image":
+            out.append(PictureSegment(pictures[value]))
+        else:
+            out.append(boxes[value] if kind == "boxes" else (kind, value))
+    return out
 
 
 def plan_caption(
-    info: Mapping[str, Any], image: Any, length: object, ground: object, lead_in: object, examples: object
+    info: Mapping[str, Any],
+    image: Any,
+    length: object,
+    ground: object,
+    lead_in: object,
+    examples: object,
+    template: object = None,
 ) -> Plan:
     """caption: the model's caption prompt after the picture, after any (picture, caption) examples."""
-    words = caption_format(info, length)
-    grounding = _grounding(info, ground)
-    segments: list[PlanSegment] = []
+    if length not in ("short", "long"):
+        raise InvalidRequest(f"length: expected 'short' or 'long', got {length!r}")
+    call = _Call()
     for number, (shot, text) in enumerate(_shots("examples", examples, 2, "(image, caption)")):
-        caption = check_text(f"examples[{number}]", text)
-        segments += [PictureSegment(shot), *grounding, ("text", f"{words} {caption}")]
-    notes = untrained(info, "caption" if length == "short" else "caption_long", "examples" if segments else "")
-    segments += [PictureSegment(image), *grounding, ("text", words)]
-    return Plan("caption", segments, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
+        call.pictures.append(shot)
+        call.examples.append(("", check_text(f"examples[{number}]", text)))
+    call.pictures.append(image)
+    return call.plan(info, "caption", ground=ground, detailed=length == "long", template=template, lead_in=lead_in)
 
 
-def plan_ground(info: Mapping[str, Any], image: Any, prompt: object, lead_in: object) -> Plan:
+def plan_ground(info: Mapping[str, Any], image: Any, prompt: object, lead_in: object, template: object = None) -> Plan:
     """ground: boxes are asked for, then the caller's words or the caption prompt."""
-    words = prompt_format(info, "caption") if prompt is None else check_text("prompt", prompt)
-    segments = [PictureSegment(image), *_grounding(info, True), ("text", words)]
-    notes = untrained(info, kind_of_words(info, words) or "prompt")
-    return Plan("ground", segments, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
+    words = None if prompt is None else check_text("prompt", prompt)
+    return _Call([image]).plan(info, "ground", text=words, template=template, lead_in=lead_in)
 
 
-def plan_locate(info: Mapping[str, Any], image: Any, phrase: object) -> Plan:
+def plan_locate(info: Mapping[str, Any], image: Any, phrase: object, template: object = None) -> Plan:
     """locate: the phrase as if the model had said it; its boxes are to follow."""
-    check_grounding(info, "locate")
-    words = check_text("phrase", phrase)
-    prompt = expand(prompt_format(info, "locate"), phrase=words)
-    segments = [PictureSegment(image), *_grounding(info, True), *prompt]
-    return Plan("locate", segments, one_object=True, notes=untrained(info, "locate"))
+    return _Call([image]).plan(info, "locate", text=check_text("phrase", phrase), template=template)
 
 
 def plan_describe(
@@ -105,23 +147,18 @@ def plan_describe(
     ground: object,
     lead_in: object,
     examples: object,
+    template: object = None,
 ) -> Plan:
     """describe: "It" with the caller's box, for the model to say what it is."""
-    check_grounding(info, "describe")
-    template = prompt_format(info, "describe")
-    grounding = _grounding(info, ground)
-
-    def prompt(name: str, value: object, ending: str = "") -> list[PlanSegment]:
-        checked = check_box(value, normalized, name)
-        return [*grounding, *expand(template + ending, boxes=BoxSegment((checked,), bool(normalized)))]
-
-    segments: list[PlanSegment] = []
+    call = _Call()
     for number, (shot, where, text) in enumerate(_shots("examples", examples, 3, "(image, box, text)")):
         name = f"examples[{number}]"
-        segments += [PictureSegment(shot), *prompt(name, where), ("text", check_text(name, text))]
-    notes = untrained(info, "describe" if grounding else "describe_plain", "examples" if segments else "")
-    segments += [PictureSegment(image), *prompt("box", box)]
-    return Plan("describe", segments, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
+        call.pictures.append(shot)
+        call.boxes.append(BoxSegment((check_box(where, normalized, name),), bool(normalized)))
+        call.examples.append(("", check_text(name, text)))
+    call.pictures.append(image)
+    call.boxes.append(BoxSegment((check_box(box, normalized, "box"),), bool(normalized)))
+    return call.plan(info, "describe", ground=ground, template=template, lead_in=lead_in)
 
 
 def plan_ask(
@@ -132,23 +169,27 @@ def plan_ask(
     choices: Sequence[str] | None,
     lead_in: object,
     examples: object,
+    template: object = None,
 ) -> Plan:
     """ask: the model's question-and-answer format; examples are (image, question, answer)."""
-    template = prompt_format(info, "question")
-    grounding = _grounding(info, ground)
-    if grounding and choices is not None:
-        raise InvalidRequest("choices and ground=True contradict each other: an answer from a list has no boxes")
-    segments: list[PlanSegment] = []
+    call = _Call()
     for number, (shot, asked, answer) in enumerate(_shots("examples", examples, 3, "(image, question, answer)")):
         name = f"examples[{number}]"
-        prompt = expand(template, question=check_text(name, asked))
-        segments += [PictureSegment(shot), *grounding, *prompt, ("text", check_text(name, answer))]
-    notes = untrained(info, "ask_boxes" if grounding else "ask", "examples" if segments else "")
-    segments += [PictureSegment(image), *grounding, *expand(template, question=check_text("question", question))]
-    return Plan("ask", segments, choices=choices, keep_prompt=check_bool("lead_in", lead_in), notes=notes)
+        call.pictures.append(shot)
+        call.examples.append((check_text(name, asked), check_text(name, answer)))
+    call.pictures.append(image)
+    words = check_text("question", question)
+    return call.plan(info, "ask", text=words, ground=ground, choices=choices, template=template, lead_in=lead_in)
 
 
-def plan_generate(segments: object, raw: object, lead_in: object, normalized: object) -> Plan:
+def plan_generate(
+    info: Mapping[str, Any],
+    segments: object,
+    raw: object,
+    lead_in: object,
+    normalized: object,
+    choices: Sequence[str] | None = None,
+) -> Plan:
     """generate: any interleaving. A string is always text; a picture's path is given as a pathlib.Path.
 
     A box is a Box, or four numbers as for describe; several of them in a list stand for one phrase.
@@ -173,9 +214,17 @@ def plan_generate(segments: object, raw: object, lead_in: object, normalized: ob
             raise InvalidRequest(f"{name}: expected a picture, a text, a box or a list of boxes, got {segment!r}")
         else:
             out.append(PictureSegment(segment))
-    if not out:
-        raise InvalidRequest("segments: expected at least one picture or text")
-    return Plan("generate", out, grammar=False, keep_prompt=check_bool("lead_in", lead_in))
+    _, _, grammar, notes = _core.plan_sequence(info, [_bare(segment) for segment in out])
+    return Plan(
+        "generate", out, grammar=grammar, keep_prompt=check_bool("lead_in", lead_in), choices=choices, notes=notes
+    )
+
+
+def _bare(segment: PlanSegment) -> tuple[str, Any]:
+    """The segment as the native plan takes it; which picture or boxes it is does not matter there."""
+    if isinstance(segment, tuple):
+        return segment
+    return ("image" if isinstance(segment, PictureSegment) else "boxes", 0)
 
 
 def _check_words(name: str, text: str) -> str:

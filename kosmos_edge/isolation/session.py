@@ -15,7 +15,6 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace, TracebackType
@@ -268,21 +267,12 @@ class RemoteSession:
         arguments = [name, sent, pictures.packed, checked]
         return remote_call(self._workers, call, arguments, token, pictures.encoded, on_event)[0]
 
-    def score(
-        self,
-        name: str,
-        image: Any,
-        texts: Sequence[str],
-        before: str,
-        after: str,
-        normalize: str,
-        token: _core.CancelToken,
-    ) -> Ranking:
+    def score(self, name: str, image: Any, plan: tasks.ScorePlan, token: _core.CancelToken) -> Ranking:
         """As Session.score."""
         start = time.perf_counter()
         pictures = Pictures(self.engine, token)
         packed = None if image is None else pictures.pack(image)
-        arguments = [name, packed, tuple(texts), before, after, normalize]
+        arguments = [name, packed, plan]
         ranking = remote_call(self._workers, "score", arguments, token, pictures.encoded)[0]
         assert isinstance(ranking, Ranking)
         ranking.timings = replace(ranking.timings, total_ms=(time.perf_counter() - start) * 1000)
@@ -375,4 +365,4 @@ class RemoteBatch:
         if isinstance(r, GenerateRequest):
             plan = pictures.plan(r.plan(None))
             return ["generate", r.name, plan, pictures.packed, replace(r.options, cancel=None)]
-        return ["score", r.name, tuple(r.texts), r.before, r.after, r.normalize]
+        return ["score", r.name, r.plan]

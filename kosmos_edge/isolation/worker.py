@@ -25,7 +25,7 @@ from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
 from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.inference.session import EngineSession
-from kosmos_edge.inference.tasks import Plan
+from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.isolation import wire
 from kosmos_edge.options import Options
 
@@ -182,18 +182,10 @@ class Server:
         self._model.stream(name, ready, options, token, lambda event: self.reply(number, event=event))
 
     def _do_score(
-        self,
-        number: int,
-        token: _core.CancelToken,
-        name: str,
-        picture: list[Any] | None,
-        texts: tuple[str, ...],
-        before: str,
-        after: str,
-        normalize: str,
+        self, number: int, token: _core.CancelToken, name: str, picture: list[Any] | None, plan: ScorePlan
     ) -> Any:
         image = None if picture is None else self._picture(picture)
-        return self._model.score(name, image, texts, before, after, normalize, token)
+        return self._model.score(name, image, plan, token)
 
     def _do_open_batch(
         self, number: int, token: _core.CancelToken, key: int, request: list[Any], size: int, opening: dict[str, Any]
@@ -248,8 +240,8 @@ class Server:
 
     def _request(self, kind: str, *rest: Any) -> Request:
         if kind == "score":
-            name, texts, before, after, normalize = rest
-            return ScoreRequest(name, texts, before, after, normalize, None)
+            name, scored = rest
+            return ScoreRequest(name, scored, None)
         name, plan, pictures, options = rest
         template = self._plan(plan, pictures)
         return GenerateRequest(name, partial(_about, template), options)

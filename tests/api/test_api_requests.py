@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.inference import tasks
-from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, expand, prompt_format, split_template
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment
 from kosmos_edge.options import Limits, Options, check_options, check_text
 from kosmos_edge.results import Box
 
@@ -120,26 +121,29 @@ def test_texts_are_checked(value: object) -> None:
 
 
 def test_formats_come_from_the_model() -> None:
-    assert prompt_format(INFO, "caption") == "An image of"
-    assert prompt_format({"prompts": {"caption": "A scene of"}}, "caption") == "A scene of"
+    other = INFO | {"prompts": INFO["prompts"] | {"caption": "A scene of"}}
+    for info, words in ((INFO, "An image of"), (other, "A scene of")):
+        assert plain(tasks.plan_caption(info, "i", "short", False, False, ())) == ["i", ("text", words)]
+        assert tasks.plan_score(info, ["a"], None, "sum") == tasks.ScorePlan(("a",), words + " ", "", "sum")
 
 
 def test_expand_joins_words_and_separates_tags() -> None:
-    assert expand("Question: {question} Answer:", question="Who?") == [("text", "Question: Who? Answer:")]
-    assert expand("<phrase> {phrase}</phrase>", phrase="a hat") == [
+    assert _core.testing.expand_format("Question: {question} Answer:", question="Who?") == [
+        ("text", "Question: Who? Answer:")
+    ]
+    assert _core.testing.expand_format("<phrase> {phrase}</phrase>", phrase="a hat") == [
         ("tags", "<phrase>"),
         ("text", " a hat"),
         ("tags", "</phrase>"),
     ]
-    boxes = BoxSegment(((1, 2, 3, 4),), False)
-    assert expand("<phrase> It</phrase>{boxes} is", boxes=boxes) == [
+    assert _core.testing.expand_format("<phrase> It</phrase>{boxes} is") == [
         ("tags", "<phrase>"),
         ("text", " It"),
         ("tags", "</phrase>"),
-        boxes,
+        ("boxes", 0),
         ("text", " is"),
     ]
-    assert expand("<a><b> <c>") == [("tags", "<a><b><c>")]
+    assert _core.testing.expand_format("<a><b> <c>") == [("tags", "<a><b><c>")]
 
 
 @pytest.mark.parametrize(
@@ -150,18 +154,20 @@ def test_a_callers_words_are_data(words: str) -> None:
         tasks.plan_locate(INFO, None, words).segments,
         tasks.plan_ask(INFO, None, words, False, None, False, ()).segments,
         tasks.plan_ground(INFO, None, words, False).segments,
-        tasks.plan_generate([words], False, False, False).segments,
+        tasks.plan_generate(INFO, [words], False, False, False).segments,
     ):
         assert any(kind == "text" and words in text for kind, text in (s for s in segments if isinstance(s, tuple)))
         assert not any(kind == "tags" and words in text for kind, text in (s for s in segments if isinstance(s, tuple)))
 
 
 def test_template_of_score() -> None:
-    assert split_template("An image of {text}.") == ("An image of ", ".")
-    assert split_template("{text}") == ("", "")
-    for template in ("", "no place", "{text}{text}", None, 5):
+    assert tasks.plan_score(INFO, ["a"], "An image of {text}.", "mean") == tasks.ScorePlan(
+        ("a",), "An image of ", ".", "mean"
+    )
+    assert tasks.plan_score(INFO, ["a"], "{text}", "sum") == tasks.ScorePlan(("a",), "", "", "sum")
+    for template in ("", "no place", "{text}{text}", "{text}\ud800", 5):
         with pytest.raises(InvalidRequest, match="template"):
-            split_template(template)
+            tasks.plan_score(INFO, ["a"], template, "sum")
 
 
 # ---- plans: against the table of tasks in the model's description
@@ -258,22 +264,22 @@ def test_pixels_within_0_to_1_are_asked_about(box: tuple[float, ...]) -> None:
     for ask in (
         lambda: tasks.plan_describe(INFO, "i", box, False, True, False, ()),
         lambda: tasks.plan_describe(INFO, "i", (1, 2, 3, 4), False, True, False, [("a", box, "sky")]),
-        lambda: tasks.plan_generate([Path("i"), box], False, False, False),
-        lambda: tasks.plan_generate([Path("i"), [(1, 2, 3, 4), box]], False, False, False),
+        lambda: tasks.plan_generate(INFO, [Path("i"), box], False, False, False),
+        lambda: tasks.plan_generate(INFO, [Path("i"), [(1, 2, 3, 4), box]], False, False, False),
     ):
         with pytest.raises(InvalidRequest, match=r"fractions of the picture.*normalized=True.*pixels") as error:
             ask()
         assert str(error.value).startswith(("box", "examples[0]", "segments[1]"))
     normalized = BoxSegment((tuple(map(float, box)),), True)
     assert normalized in tasks.plan_describe(INFO, "i", box, True, True, False, ()).segments
-    assert normalized in tasks.plan_generate([Path("i"), box], False, False, True).segments
+    assert normalized in tasks.plan_generate(INFO, [Path("i"), box], False, False, True).segments
     pixel = Box.from_pixels(0, 0, 1, 1, width=50, height=40)
     assert BoxSegment((pixel,), False) in tasks.plan_describe(INFO, "i", pixel, False, True, False, ()).segments
 
 
 def test_generate_takes_any_interleaving() -> None:
     path, box = Path("a.png"), Box((0.1, 0.1, 0.2, 0.2))
-    plan = tasks.plan_generate([path, "An image of a cat.", b"png", box, [box, box], "and"], False, False, False)
+    plan = tasks.plan_generate(INFO, [path, "An image of a cat.", b"png", box, [box, box], "and"], False, False, False)
     assert plain(plan) == [
         path,
         ("text", "An image of a cat."),
@@ -282,14 +288,16 @@ def test_generate_takes_any_interleaving() -> None:
         BoxSegment((box, box), True),
         ("text", "and"),
     ]
-    assert plain(tasks.plan_generate("<grounding> x", True, False, False)) == [("tags", "<grounding> x")]
+    assert plain(tasks.plan_generate(INFO, "<grounding> x", True, False, False)) == [("tags", "<grounding> x")]
     assert plan.grammar is False
 
 
 def test_boxes_of_generate_are_those_of_describe() -> None:
     """Pixels of the picture before them, or fractions; one, or several for one phrase."""
     one, two = (10.0, 10.0, 20.0, 30.0), (0.0, 5.0, 6.0, 7.0)
-    plan = tasks.plan_generate([Path("a.png"), one, [one, two], [one, Box((0.1, 0.1, 0.2, 0.2))]], False, False, False)
+    plan = tasks.plan_generate(
+        INFO, [Path("a.png"), one, [one, two], [one, Box((0.1, 0.1, 0.2, 0.2))]], False, False, False
+    )
     assert [segment for segment in plan.segments if isinstance(segment, BoxSegment)] == [
         BoxSegment((one,), False),
         BoxSegment((one, two), False),
@@ -302,17 +310,17 @@ def test_boxes_of_generate_are_those_of_describe() -> None:
         ([Path("a.png"), [one, (1, 2)]], "four numbers"),
     ]:
         with pytest.raises(InvalidRequest, match=rf"segments\[\d\].*{why}"):
-            tasks.plan_generate(given, False, False, False)
+            tasks.plan_generate(INFO, given, False, False, False)
     with pytest.raises(InvalidRequest, match="fractions"):
-        tasks.plan_generate([Path("a.png"), one], False, False, True)
+        tasks.plan_generate(INFO, [Path("a.png"), one], False, False, True)
     with pytest.raises(InvalidRequest, match="normalized"):
-        tasks.plan_generate([Path("a.png"), one], False, False, 1)
+        tasks.plan_generate(INFO, [Path("a.png"), one], False, False, 1)
 
 
 @pytest.mark.parametrize("segments", [[], (), 5, None, b"x", [5], [None], [[]], [(1, 2, 3, 4)], [""], [{}]])
 def test_bad_segments(segments: object) -> None:
     with pytest.raises(InvalidRequest, match="segments"):
-        tasks.plan_generate(segments, False, False, False)
+        tasks.plan_generate(INFO, segments, False, False, False)
 
 
 def test_contradiction_of_choices_and_boxes() -> None:

@@ -48,7 +48,7 @@ def test_entities_below_it_are_left_out_and_noted(nano: Model) -> None:
     assert (some.text, some.token_ids, some.to_hf()) == (everything.text, everything.token_ids, everything.to_hf())
     (note,) = some.notes
     gone = next(e for e in everything.entities if e not in kept)
-    assert repr(gone.phrase) in note and "min_score" in note and everything.notes == []
+    assert f'"{gone.phrase}"' in note and "min_score" in note and everything.notes == []
     assert nano.caption(CARROT, ground=True, min_score=0).entities == everything.entities
 
 

@@ -52,7 +52,7 @@ def test_prompts_with_hostile_words_have_the_same_tags(model):
         form = engine.metadata[f"kosmos2.prompt.{name}"]
 
         def ids(words: str, form: str = form) -> list[int]:
-            segments = _core.expand_format(form, question=words, phrase=words)
+            segments = _core.testing.expand_format(form, question=words, phrase=words)
             return [i for i in engine.prompt_ids(segments) if i in special]
 
         expected = ids("a dog")
@@ -64,7 +64,7 @@ def test_prompts_with_hostile_words_have_the_same_tags(model):
 def test_templates_are_words(model):
     """No template is run: the words of the prompt are those that were given."""
     for text in (*SSTI, *PLACES):
-        segments = _core.expand_format("Question: {question} Answer:", question=text)
+        segments = _core.testing.expand_format("Question: {question} Answer:", question=text)
         assert segments == [("text", f"Question: {text} Answer:")]
 
 
@@ -75,5 +75,5 @@ def test_answers_to_hostile_questions(model):
     params = _core.GenerateParams()
     params.max_tokens = 1
     for text in (*TAGS, *PLACES, *SSTI):
-        segments = [("image", encoded), *_core.expand_format("Question: {question} Answer:", question=text)]
+        segments = [("image", encoded), *_core.testing.expand_format("Question: {question} Answer:", question=text)]
         assert len(engine.generate(segments, params).token_ids) == 1
