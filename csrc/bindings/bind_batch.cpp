@@ -21,8 +21,7 @@ uint64_t add(EngineBatch& b, const nb::sequence& segments, const GenerateParams&
   const std::vector<Segment> s = to_segments(segments);
   OnToken callback = to_on_token(std::move(on_token));
   nb::gil_scoped_release release;
-  return b.batch.add(build_prompt(b.engine->model(), *b.engine->tokenizer(), s), params, std::move(callback),
-                     std::move(cancel));
+  return b.batch.add(b.engine->prompt(s), params, std::move(callback), std::move(cancel));
 }
 
 // The run is kept until its answer has ended.

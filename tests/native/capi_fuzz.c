@@ -136,7 +136,43 @@ static int32_t on_event(const kosmos_event *event, void *user) {
   return on_abort(user);
 }
 
-static kosmos_options options_of(Run *run, const char *texts[2]) {
+static kosmos_region region_of(Run *run) {
+  kosmos_region r = KOSMOS_INIT(kosmos_region);
+  r.x2 = r.y2 = 0.5;
+  r.unit = KOSMOS_UNIT_NORMALIZED;
+  if (chance(run, 20)) r.x1 = real(run);
+  if (chance(run, 20)) r.y2 = real(run);
+  if (chance(run, 20)) r.unit = number(run);
+  r.struct_size = size_of(run, sizeof r);
+  return r;
+}
+
+/* What options point to. */
+typedef struct {
+  const char *texts[2];
+  kosmos_example shots[2];
+  kosmos_region box;
+} Given;
+
+static void add_shots(Run *run, kosmos_options *o, Given *given) {
+  size_t size = sizeof *given->shots;
+  given->box = region_of(run);
+  if (given->box.struct_size > sizeof given->box) given->box.struct_size = 0; /* memory behind the struct is not ours */
+  for (int i = 0; i < 2; i++) {
+    memset(&given->shots[i], 0, size);
+    given->shots[i].struct_size = chance(run, 2) ? size_of(run, size) : size;
+    if (given->shots[i].struct_size > size) given->shots[i].struct_size = 3;
+    given->shots[i].image = handle(run, IMAGE);
+    if (chance(run, 40)) given->shots[i].text = text(run);
+    if (chance(run, 40)) given->shots[i].region = &given->box;
+    given->shots[i].answer = text(run);
+  }
+  o->examples = chance(run, 3) ? NULL : given->shots;
+  o->example_count = chance(run, 3) ? (size_t)next(run) | 128 : (size_t)below(run, 3);
+}
+
+static kosmos_options options_of(Run *run, Given *given) {
+  const char **texts = given->texts;
   kosmos_options o = KOSMOS_INIT(kosmos_options);
   texts[0] = text(run);
   texts[1] = text(run);
@@ -166,6 +202,9 @@ static kosmos_options options_of(Run *run, const char *texts[2]) {
       o.choice_count = (size_t)below(run, 3);
     }
     if (chance(run, 1)) o.stop_count = (size_t)next(run) | 64;
+    if (chance(run, 30)) add_shots(run, &o, given);
+    if (chance(run, 10)) o.min_score = real(run);
+    if (chance(run, 10)) o.template_text = texts[0];
   }
   o.seed = next(run);
   if (chance(run, 15)) o.cancel = handle(run, CANCEL);
@@ -174,17 +213,6 @@ static kosmos_options options_of(Run *run, const char *texts[2]) {
   o.user = run;
   o.struct_size = size_of(run, sizeof o);
   return o;
-}
-
-static kosmos_region region_of(Run *run) {
-  kosmos_region r = KOSMOS_INIT(kosmos_region);
-  r.x2 = r.y2 = 0.5;
-  r.unit = KOSMOS_UNIT_NORMALIZED;
-  if (chance(run, 20)) r.x1 = real(run);
-  if (chance(run, 20)) r.y2 = real(run);
-  if (chance(run, 20)) r.unit = number(run);
-  r.struct_size = size_of(run, sizeof r);
-  return r;
 }
 
 static int call_encode(Run *run, void **out, kosmos_error **error) {
@@ -248,7 +276,7 @@ typedef struct {
   Run *run;
   kosmos_options options;
   kosmos_region region;
-  const char *texts[2];
+  Given given;
   int left;
 } Requests;
 
@@ -256,7 +284,7 @@ static int32_t on_next(kosmos_request *request, void *user) {
   Requests *r = user;
   Run *run = r->run;
   if (r->left-- <= 0) return 0;
-  r->options = options_of(run, r->texts);
+  r->options = options_of(run, &r->given);
   if (r->options.struct_size > sizeof r->options) r->options.struct_size = 0;
   r->region = region_of(run);
   if (r->region.struct_size > sizeof r->region) r->region.struct_size = 0;
@@ -335,8 +363,8 @@ static void step(Run *run) {
   static const int weights[CALLS] = {2, 10, 10, 6, 6, 6, 6, 8, 6, 4, 4, 8, 4, 6, 3, 3, 8, 4, 2, 6};
   static const int makes[CALLS] = {MODEL,  IMAGE,  RESULT, RESULT, RESULT, RESULT, RESULT, RESULT, RANKING, -1,
                                    -1,     -1,     -1,     -1,     CANCEL, -1,     -1,     -1,     -1,     -1};
-  const char *texts[2];
-  const kosmos_options given = options_of(run, texts);
+  Given pointed_to;
+  const kosmos_options given = options_of(run, &pointed_to);
   const kosmos_region region = region_of(run);
   const int newer = given.struct_size > sizeof given && given.struct_size <= 4096;
   const kosmos_options *o = newer || chance(run, 10) ? NULL : &given;

@@ -89,6 +89,19 @@ def test_emulated_devices_are_outside_of_the_library():
         assert "emulat" not in re.sub(r"//.*", "", path.read_text(encoding="utf-8")).lower(), path
 
 
+def test_a_prompt_is_read_once_per_call():
+    """What computes takes a Prompt and no text; an answer and a ranking make theirs in one place each."""
+    texts = {str(p.relative_to(ROOT / "csrc")): p.read_text(encoding="utf-8") for p in SOURCES}
+    builders = {name for name, text in texts.items() if re.search(r"\bbuild_prompt\(", text)}
+    assert builders == {"engine/prompt.h", "engine/prompt.cpp", "engine/engine.cpp"}
+    callers = {n: len(re.findall(r"engine\.prompt\(", t)) for n, t in texts.items() if n.startswith(("tasks", "capi"))}
+    assert {name: count for name, count in callers.items() if count} == {"tasks/run.cpp": 1, "tasks/rank.cpp": 1}
+    for header in ("engine/engine.h", "engine/batch.h", "engine/sequence.h", "engine/generate.h"):
+        for function in ("generate", "score", "logits", "add", "Sequence"):
+            for parameters in re.findall(rf"\b{function}\(([^;]*?)\)[^;]*;", texts[header]):
+                assert "vector<Segment>& segments" not in parameters
+
+
 def test_there_are_kernels_to_check():
     assert len(ISA_HEADERS) >= 6 and len(UNITS) >= 10
 
