@@ -87,16 +87,18 @@ class SpmBpe:
         ]
 
 
-def read_spm_bpe(files: TokenizerFiles) -> SpmBpe:
+def read_spm_bpe(files: TokenizerFiles, *, llama_class: bool = False) -> SpmBpe:
     """The vocabulary in tokenizer.json, or else in tokenizer.model with the added tokens of the files beside it.
 
-    ModelCorrupt for any other kind of tokenizer, and for options that the engine does not have.
+    llama_class: transformers opens this model's tokenizer.json with its class LlamaTokenizer, which goes by `legacy` of
+    tokenizer_config.json and not by the file's normalizer and pre_tokenizer. ModelCorrupt for any other kind of
+    tokenizer, and for options that the engine does not have.
     """
     file = files.first("tokenizer.json", "tokenizer.model")
     data = file.read_all(MAX_TOKENIZER_BYTES)
     settings = read_settings(files)
     if data[:1] == b"{":
-        return from_json(read_bpe_json(parse_json(data, file.path), file.path), settings, file.path)
+        return from_json(read_bpe_json(parse_json(data, file.path), file.path), settings, file.path, llama_class)
     return from_sentencepiece(read_sentencepiece_model(data, file.path), settings, file.path)
 
 
@@ -117,8 +119,8 @@ def from_sentencepiece(model: SentencePiece, settings: Settings, where: Path) ->
     return _finished(tokens, scores, kinds, model.charsmap, rules, settings, where)
 
 
-def from_json(found: BpeJson, settings: Settings, where: Path) -> SpmBpe:
-    """The vocabulary of a tokenizer.json."""
+def from_json(found: BpeJson, settings: Settings, where: Path, llama_class: bool = False) -> SpmBpe:
+    """The vocabulary of a tokenizer.json. llama_class: see read_spm_bpe."""
     model = found.model
     unknown = model.get("unk_token") or settings.name("unk_token", "<unk>")  # transformers 5 writes null
     if model.get("ignore_merges"):
@@ -136,7 +138,11 @@ def from_json(found: BpeJson, settings: Settings, where: Path) -> SpmBpe:
     elif model.get("fuse_unk") is not True:
         raise ModelCorrupt(f"{where}: neither byte_fallback nor fuse_unk is true; expected one of them")
     scores = _scores(found, tokens, kinds, where)
-    return _finished(tokens, scores, kinds, b"", _json_blanks(found.root, settings, where), settings, where)
+    rules = _json_blanks(found.root, where)
+    if llama_class:
+        prefix, legacy = settings.flag("add_prefix_space", True), settings.flag("legacy", rules.every_segment)
+        rules = BlankRules(prefix, legacy, False, False)
+    return _finished(tokens, scores, kinds, b"", rules, settings, where)
 
 
 def _finished(
@@ -213,9 +219,8 @@ def _scores(found: BpeJson, tokens: list[str], kinds: list[int], where: Path) ->
     return scores
 
 
-def _json_blanks(root: dict[str, Any], settings: Settings, where: Path) -> BlankRules:
-    """When a tokenizer.json has a blank before a text: by `legacy` of tokenizer_config.json, as transformers 5 has it,
-    else as its normalizer (every segment) or pre_tokenizer says."""
+def _json_blanks(root: dict[str, Any], where: Path) -> BlankRules:
+    """When a tokenizer.json has a blank before a text, by its normalizer (before every segment) or pre_tokenizer."""
     normalizer, cut = root.get("normalizer"), root.get("pre_tokenizer")
     steps = _part(normalizer).get("normalizers") if _kind(normalizer) == "Sequence" else [normalizer] * bool(normalizer)
     prepends = replaces = False
@@ -237,9 +242,6 @@ def _json_blanks(root: dict[str, Any], settings: Settings, where: Path) -> Blank
             )
     if not replaces and cut is None:
         raise ModelCorrupt(f"{where}: neither its normalizer nor its pre_tokenizer writes blanks as U+2581")
-    legacy = settings.config.get("legacy")
-    if legacy is not None:
-        return BlankRules(settings.flag("add_prefix_space", True), settings.flag("legacy", True), False, False)
     return BlankRules(prepends or scheme != "never", prepends or scheme == "always", prepends, False)
 
 

@@ -28,10 +28,10 @@ def trained() -> SpmBpe:
     return SpmBpe()
 
 
-def read(folder: Path, given: Path | None = None) -> Converted:
+def read(folder: Path, llama_class: bool = False) -> Converted:
     files: list[Any] = []
     try:
-        return read_spm_bpe(TokenizerFiles(Folder(folder), given, files))
+        return read_spm_bpe(TokenizerFiles(Folder(folder), None, files), llama_class=llama_class)
     finally:
         for file in files:
             file.close()
@@ -132,7 +132,8 @@ def test_a_tokenizer_json_gives_the_order_and_options_of_the_model(trained: SpmB
 def test_a_tokenizer_json_gives_the_ids_of_transformers(
     trained: SpmBpe, tmp_path: Path, legacy: bool | None, pairs: bool
 ) -> None:
-    """legacy as tokenizer_config.json has it; without, the tokenizers library reads the file as it stands."""
+    """legacy as LlamaTokenizer finds it in tokenizer_config.json; None: the tokenizers library reads the file as it
+    stands."""
     written = tokenizer_json(trained)
     if pairs:
         written["model"]["merges"] = [merge.split(" ") for merge in written["model"]["merges"]]
@@ -149,7 +150,7 @@ def test_a_tokenizer_json_gives_the_ids_of_transformers(
         transformers = pytest.importorskip("transformers", reason="the reference is transformers")
         reference = transformers.AutoTokenizer.from_pretrained(str(folder))
         encode = lambda text: reference.encode(text, add_special_tokens=False)  # noqa: E731
-    tokenizer = load(read(folder), tmp_path)
+    tokenizer = load(read(folder, llama_class=legacy is not None), tmp_path)
     rng = random.Random(23)
     plain = plain_texts(trained, 1_500, seed=24)
     mixed = ["".join(rng.choice([rng.choice(plain)[:20], "<mark>", " ", ""]) for _ in range(5)) for _ in range(1_000)]
@@ -290,7 +291,7 @@ def test_bad_sentencepiece_models_are_refused(trained: SpmBpe, tmp_path: Path, c
 )
 def test_bad_settings_are_refused(trained: SpmBpe, tmp_path: Path, config: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelCorrupt, match=message):
-        read(write_json(tmp_path, tokenizer=tokenizer_json(trained), tokenizer_config=config))
+        read(write_json(tmp_path, tokenizer=tokenizer_json(trained), tokenizer_config=config), llama_class=True)
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
