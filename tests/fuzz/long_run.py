@@ -22,8 +22,8 @@ HERE = Path(__file__).resolve().parent
 NATIVE = {"header": (500, 2000), "gguf": (120, 500), "tokenizer": (2000, 10_000), "image": (150, 1000)}
 PYTHON = {
     "safetensors": (2700, 10_000), "torch": (1400, 5000), "torch-state": (500, 5000), "index": (500, 5000),
-    "tokenizer-json": (130, 1000), "sentencepiece": (950, 5000), "checkpoint": (50, 250), "picture": (950, 5000),
-    "requantize": (50, 250),
+    "tokenizer-json": (130, 1000), "sentencepiece": (820, 5000), "checkpoint": (50, 250), "picture": (950, 5000),
+    "bpe": (130, 1000), "requantize": (50, 250),
 }  # fmt: skip
 SHARES = {**NATIVE, **PYTHON}
 # Allocations that a small input has no reason for end the case; Python's targets have a cap of their own.

@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+from bpe_cases import make_bpe, open_bpe
 from corpus import builder
 from helpers.convert_checkpoint import (
     PIECES,
@@ -283,6 +284,25 @@ def run_vocabulary(read: Callable[[bytes], Any], data: bytes) -> Outcome:
     return Outcome(accepted=True, captioned=True)
 
 
+def run_bpe(files: dict[str, bytes], work: Path) -> Outcome:
+    """What either reader of BPE accepts makes a tokenizer."""
+    folder = work / "bpe"
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    for name, data in files.items():
+        write(folder / name, data)
+    try:
+        tokenizers = open_bpe(folder)
+    except (ModelCorrupt, ModelNotFound) as error:
+        return Outcome(error=str(error))
+    for tokenizer in tokenizers:
+        ids = tokenizer.encode_with_tags("abba <image> a </s> 画像 🙂 é")
+        assert all(0 <= i < tokenizer.size for i in ids)
+        tokenizer.decode([*ids, tokenizer.size - 1])
+    return Outcome(accepted=True, captioned=True)
+
+
 # ---- whole checkpoints: what converts must load and caption
 
 
@@ -435,6 +455,7 @@ TARGETS = {
         make_sentencepiece,
         lambda data, _: run_vocabulary(lambda d: read_sentencepiece(d, Path("s.model"), None), data),
     ),
+    "bpe": Target(make_bpe, run_bpe),
     "checkpoint": Target(make_checkpoint, run_checkpoint),
     "requantize": Target(make_gguf, run_requantize),
     "picture": Target(make_picture_case, run_picture),
