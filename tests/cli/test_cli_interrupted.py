@@ -300,7 +300,7 @@ def test_a_conversion_ended_by_a_signal_leaves_nothing(tmp_path: Path) -> None:
 
 def test_nohup_stays_nohup() -> None:
     program = (
-        "import os, signal, sys\nfrom kosmos_edge import cli, cli_streams\n"
+        "import os, signal, sys\nfrom kosmos_edge import cli\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "cli._invoke = lambda args: os.kill(os.getpid(), signal.SIGHUP) or 0\n"
         "assert cli.run([]) == 0 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"

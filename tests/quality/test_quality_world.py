@@ -85,7 +85,7 @@ def test_answers_are_true() -> None:
 
 def test_the_world_needs_pillow_alone() -> None:
     program = (
-        "import sys; from kosmos_edge import nano_world as w, nano_questions; w.render(w.sample_scene(1), 32)\n"
+        "import sys; from kosmos_edge.quality import nano_world as w, nano_questions; w.render(w.sample_scene(1), 32)\n"
         "print('HEAVY', sorted({'numpy', 'torch', 'kosmos_edge._core'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
