@@ -8,6 +8,7 @@ python bench/host.py gil                      # a counting thread beside open, c
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -65,7 +66,7 @@ def ctrl_c_in_calls(model: str, photo: Path, count: int, chance: random.Random) 
 
 
 def ctrl_c_in_commands(model: str, photo: Path, count: int, chance: random.Random) -> int:
-    """How often the command ended with 130, said so in a line, and left its folder empty."""
+    """How often the command ended with 130, said so in a line, and left at most finished answers, in FILE.part."""
     right = 0
     for number in range(count):
         with tempfile.TemporaryDirectory() as folder:
@@ -77,12 +78,23 @@ def ctrl_c_in_commands(model: str, photo: Path, count: int, chance: random.Rando
                 time.sleep(chance.uniform(0, 1.0))
                 process.send_signal(signal.SIGINT)
                 rest = process.communicate()[1]
-            left = os.listdir(folder)
-            good = process.returncode == 130 and "interrupted" in rest and "Traceback" not in rest and not left
+            left = {path.name: path.read_text() for path in Path(folder).iterdir()}
+            good = process.returncode == 130 and "interrupted" in rest and "Traceback" not in rest
+            good = good and finished_answers(left, said=rest)
             right += good
             if not good:
                 print(f"command {number}: exit {process.returncode}, left {left}: {rest[-300:]}", file=sys.stderr)
     return right
+
+
+def finished_answers(left: dict[str, str], said: str) -> bool:
+    """Whether an interrupted batch left nothing, or only FILE.part with as many whole answers as it said."""
+    if not left:
+        return "finished answer" not in said
+    text = left.get("out.jsonl.part", "")
+    count = len([json.loads(line) for line in text.splitlines()])
+    noun = "1 finished answer is" if count == 1 else f"{count} finished answers are"
+    return list(left) == ["out.jsonl.part"] and count > 0 and text.endswith("\n") and f"{noun} in" in said
 
 
 def forks(path: str, count: int) -> tuple[int, list[float]]:
@@ -196,7 +208,7 @@ def main() -> int:
         p99, most = sorted(times)[int(0.99 * (count - 1))] * 1e3, max(times) * 1e3
         print(f"calls: {right}/{count} interrupted, the next answer right; p99 {p99:.0f} ms, at most {most:.0f}")
         commands = ctrl_c_in_commands(given.model, photo, count, chance)
-        print(f"commands: {commands}/{count} ended with 130 and left no file")
+        print(f"commands: {commands}/{count} ended with 130 and left finished answers only")
     return 0 if right == commands == count else 1
 
 
