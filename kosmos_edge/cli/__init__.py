@@ -1,9 +1,9 @@
 """kosmos-edge: the command line. stdout carries results only.
 
-Exit 0 ok, 1 an input failed or the system refused something, 2 wrong usage, 128 + n ended by signal n (130 Ctrl-C,
-143 SIGTERM, 129 SIGHUP).
+Exit status: 0 ok, 1 an input failed or the system refused something, 2 wrong usage, 128 + n ended by signal n (130
+Ctrl-C, 143 SIGTERM, 129 SIGHUP).
 
-Commands live in the modules of this package and are imported when they are called, so that --help is quick.
+Commands are in the modules of this package and are imported when they are called, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from kosmos_edge.errors import InvalidRequest, KosmosError
 
 # command -> (module, one line of help)
 COMMANDS = {
-    "caption": ("tasks", "Say what a picture shows, with boxes."),
-    "ground": ("tasks", "Go on from given words, with boxes; --draw them."),
+    "caption": ("tasks", "Caption images, with boxes."),
+    "ground": ("tasks", "Continue a prompt with boxes; --draw draws them."),
     "locate": ("tasks", "Find the boxes of a phrase."),
-    "describe": ("tasks", "Say what is in a box."),
-    "ask": ("tasks", "Answer a question about a picture."),
-    "score": ("tasks", "Rank texts by their likelihood for a picture."),
-    "batch": ("batch", "Put any of these to folders of pictures."),
-    "generate": ("generate", "Go on from pictures, texts and boxes in any order."),
-    "models": ("models", "List, pull, remove, verify models; print their paths."),
-    "convert": ("models", "Turn a published checkpoint into one GGUF file."),
-    "bench": ("bench", "Measure speed; bench quality: what a storage type costs."),
-    "doctor": ("doctor", "Say what runs here, and why."),
+    "describe": ("tasks", "Describe what is in a box."),
+    "ask": ("tasks", "Answer a question about an image."),
+    "score": ("tasks", "Rank texts by their likelihood given an image."),
+    "batch": ("batch", "Run one of these tasks on folders of images."),
+    "generate": ("generate", "Continue images, texts and boxes in any order."),
+    "models": ("models", "List, pull, remove and verify models; print their paths."),
+    "convert": ("models", "Convert a published checkpoint to one GGUF file."),
+    "bench": ("bench", "Measure speed; bench quality measures accuracy by storage type."),
+    "doctor": ("doctor", "Report versions, devices and models, with reasons."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names and one line about each, and imports a command when it is called."""
+    """A group that lists its commands without importing them, and imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of use, not of the alphabet."""
+        """Names in the order of COMMANDS, not sorted."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -78,21 +78,24 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Every option has a twin in the environment, but those of generate whose order counts and convert's: "
-    "--max-tokens 9 is KOSMOS_EDGE_MAX_TOKENS=9, --no-boxes KOSMOS_EDGE_BOXES=0. Several values of one option stand on "
-    "lines of their own. An empty value is none. What a command has no use for is set aside (--verbose tells).",
+    epilog="Options can be set in the environment, too: KOSMOS_EDGE_MAX_TOKENS=9 is --max-tokens 9, "
+    "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
+    "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
+    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
 @click.option(
     "--list-devices",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_print_devices,
-    help="Devices, and why some are unavailable.",
+    help="List devices, and why some are unavailable.",
 )
 def cli() -> None:
-    """Captions, answers and boxes from pictures, on this machine.
+    """Captions, answers and boxes for images, computed on this machine.
 
     \b
     kosmos-edge caption photo.jpg
@@ -108,11 +111,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit code. What the system refuses becomes one line on stderr, here for all."""
+    """Runs the command line and returns the exit status. Errors become one line on stderr, here for all commands."""
     with standard_streams(), ended_by_signals():
         try:
             keep_bytecode_whole()
-            with warnings.catch_warnings():  # Pillow's remarks about odd files: what counts is an error or a note here
+            with warnings.catch_warnings():  # Pillow's warnings about odd files: those that matter are errors or notes
                 warnings.filterwarnings("ignore", module="PIL")
                 code = _invoke(sys.argv[1:] if args is None else list(args))
             sys.stdout.flush()
@@ -134,7 +137,7 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _invoke(args: list[str]) -> int:
-    """What click's own main does but for its ways with errors: it turns a closed stdout into a silent exit."""
+    """As click's main, but without its error handling, which turns a closed stdout into a silent exit."""
     if "_KOSMOS_EDGE_COMPLETE" in os.environ:  # a shell asks for completions
         cli.main(args, "kosmos-edge")
     try:

@@ -1,4 +1,4 @@
-"""kosmos-edge batch: one task over many pictures, with a line of JSON for each."""
+"""kosmos-edge batch: one task on many images, with a line of JSON for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kosmos_edge.cli.common import (
 from kosmos_edge.cli.tasks import answer_all, draw_option, pictures
 from kosmos_edge.cli.twins import from_environment, set_aside
 
-# task -> its options that must be given, and those that may be
+# task -> its required options, its other options
 TASK_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "caption": ((), ("length", "ground", "lead_in")),
     "ground": ((), ("prompt", "lead_in")),
@@ -36,24 +36,29 @@ SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_
 
 @click.command()
 @pictures
-@option("--task", type=click.Choice(list(TASK_OPTIONS)), default="caption", show_default=True, help="What to do.")
-@option("--length", type=click.Choice(["short", "long"]), help="caption: of the caption; short.")
-@option("--boxes/--no-boxes", "ground", default=None, help="caption, describe, ask: ask for boxes; not for ask.")
-@option("-p", "--prompt", metavar="TEXT", help="ground: words to go on from.")
-@option("--phrase", metavar="TEXT", help="locate: what to find.")
-@option("--box", type=Corners(), metavar="X1,Y1,X2,Y2", help="describe: where, in pixels of the upright picture.")
-@option("--normalized", is_flag=True, default=None, help="describe: the box is in fractions of the picture, 0..1.")
+@option("--task", type=click.Choice(list(TASK_OPTIONS)), default="caption", show_default=True, help="Task to run.")
+@option("--length", type=click.Choice(["short", "long"]), help="caption: length of the caption. Default: short.")
+@option(
+    "--boxes/--no-boxes",
+    "ground",
+    default=None,
+    help="caption, describe, ask: request boxes. Default: if the model has boxes; ask: no.",
+)
+@option("-p", "--prompt", metavar="TEXT", help="ground: words to continue.")
+@option("--phrase", metavar="TEXT", help="locate: the phrase to find.")
+@option("--box", type=Corners(), metavar="X1,Y1,X2,Y2", help="describe: box in pixels of the upright image.")
+@option("--normalized", is_flag=True, default=None, help="describe: give the box in fractions of the image, 0..1.")
 @option("--question", metavar="TEXT", help="ask: the question.")
-@option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: the answer is one of these.")
-@option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank; may be given again.")
-@option("--template", metavar="TEXT", help='score: words around {text}; "An image of {text}".')
-@option("--normalize", type=click.Choice(["sum", "mean"]), help="score: sum of ln p, the default, or mean.")
-@option("--lead-in", is_flag=True, default=None, help="Begin with the prompt's words.")
+@option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: allowed answer; use it at least twice.")
+@option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank. Can be repeated.")
+@option("--template", metavar="TEXT", help='score: words around {text}. Default: "An image of {text}".')
+@option("--normalize", type=click.Choice(["sum", "mean"]), help="score: rank by the sum of ln p (default) or its mean.")
+@option("--lead-in", is_flag=True, default=None, help="Begin the text with the prompt's words.")
 @batch_size_option
 @draw_option
 @options(generation_options, picture_options, output_options_with("jsonl"), model_options)
 def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
-    """Put one task to each PICTURE: files, folders, globs, @list.txt, or - for stdin.
+    """Run one task on each IMAGE: files, folders, globs, @list.txt, or - for stdin.
 
     \b
     kosmos-edge batch photos/ > captions.jsonl
@@ -70,9 +75,9 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
 
 
 def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
-    """Moves the options of all tasks out of `rest`: those of this one. UsageError where one is missing or foreign.
+    """Moves the options of all tasks out of `rest` and returns those of this task.
 
-    A foreign one from the environment is left out.
+    UsageError if one is missing or belongs to another task; one of another task in the environment is ignored.
     """
     if task == "ask":
         rest["ground"], rest["choices"] = settle_choices(rest["ground"], rest["choices"], ("ground", "choices"))
@@ -88,12 +93,12 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
     if task == "describe":
         check_unit(given["box"], given.get("normalized"))
     if task in ("caption", "describe"):
-        given.setdefault("ground", None)  # as the commands of that name: where the model has location tokens
+        given.setdefault("ground", None)  # as in the commands of that name: boxes if the model has location tokens
     return given
 
 
 def _refuse(name: str, task: str) -> None:
-    """UsageError about an option that the task has no use for; a default in the environment is set aside."""
+    """UsageError about an option of another task; one from the environment is ignored."""
     if not from_environment(name):
         raise click.UsageError(f"{_spelled(name)}: not an option of the task {task}")
     set_aside(name)

@@ -1,4 +1,4 @@
-"""kosmos-edge bench: measuring commands. Without a command of its own it is the benchmark of speed."""
+"""kosmos-edge bench: measures speed; `bench quality` measures accuracy."""
 
 from __future__ import annotations
 
@@ -17,30 +17,34 @@ limits = _core.limits
 
 @click.group(invoke_without_command=True)
 @option("-m", "--model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG.")
-@option("--device", default="auto", show_default=True, help="auto, cpu, ...")
+@option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ...")
 @option(
     "-t",
     "--threads",
     type=click.IntRange(1, limits.MAX_THREADS),
     metavar="N",
-    help="Threads; as many as this process may use.",
+    help="Threads. Default: all that this process may use.",
 )
-@option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Measurements of every phase.")
+@option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Measurements of each phase.")
 @option("--tokens", type=click.IntRange(2, 1024), default=32, show_default=True, help="Length of an answer.")
-@option("--phases", metavar="P,P,...", help="Some of encode, prefill, decode, caption, folder, load, roof, hash.")
-@option("--batches", default="1,4,8,16", show_default=True, metavar="B,B,...", help="Batch sizes of the phase folder.")
-@option("--image", metavar="FILE", help="A picture instead of synthetic ones.")
-@option("--offline", is_flag=True, help="Open no socket.")
+@option(
+    "--phases",
+    metavar="P,P,...",
+    help="Phases: encode, prefill, decode, caption, folder, load, roof, hash. Default: all.",
+)
+@option("--batches", default="1,4,8,16", show_default=True, metavar="B,B,...", help="Batch sizes of the folder phase.")
+@option("--image", metavar="FILE", help="Use this image instead of synthetic ones.")
+@option("--offline", is_flag=True, help="Do not use the network.")
 @report_format_option
 @message_options
 @click.pass_context
 def bench(ctx: click.Context, /, **values: Any) -> int:
-    """Measure speed; `bench quality` measures what a storage type costs.
+    """Measure speed; `bench quality` measures what a storage type costs in accuracy.
 
-    Every phase with a new picture each time, in rounds: encode, prefill, decode, a photo's caption, folders of photos
-    in batches; loading, memory; and what this machine can read and multiply at most, measured with the same threads
-    and instruction set. The hash of the logits tells whether two builds or machines with one
-    instruction set compute the same.
+    Runs each phase in rounds, with a new image each time: encode, prefill, decode, a photo's caption, folders of photos
+    in batches, loading. Also measures memory, and the roof: the most that this machine can read and multiply with the
+    same threads and instruction set. If two builds or machines with the same instruction set print the same hash of
+    the logits, they compute the same.
     """
     if ctx.invoked_subcommand is not None:
         return 0
@@ -79,7 +83,7 @@ def parse_batches(text: str) -> list[int]:
     except ValueError:
         sizes = []
     if not sizes or not all(1 <= size <= limits.MAX_BATCH for size in sizes):
-        raise InvalidRequest(f"batches: expected sizes from 1 to {limits.MAX_BATCH} with commas between, got {text!r}")
+        raise InvalidRequest(f"batches: expected sizes from 1 to {limits.MAX_BATCH}, separated by commas, got {text!r}")
     return sizes
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, messages on stderr, loading the model."""
+"""Shared by the commands: options, messages on stderr, loading the model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Corners(ParamType):
 
 
 def check_unit(box: tuple[float, float, float, float], normalized: bool | None) -> None:
-    """UsageError where pixels must be meant as fractions."""
+    """UsageError if a box in pixels looks like fractions."""
     from kosmos_edge.inference.prompts import is_ambiguous, which_unit
 
     if not normalized and is_ambiguous(box):
@@ -48,7 +48,7 @@ def check_unit(box: tuple[float, float, float, float], normalized: bool | None) 
 
 
 class Parts(ParamType):
-    """Texts joined by "::", so many of them."""
+    """`count` texts joined by "::"."""
 
     name = "parts"
 
@@ -75,53 +75,66 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 message_options = options(
-    option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),
-    option("-v", "--verbose", is_flag=True, help="Say on stderr what runs and how long it takes."),
+    option("-q", "--quiet", is_flag=True, help="Print only errors to stderr."),
+    option("-v", "--verbose", is_flag=True, help="Print progress and timings to stderr."),
 )
 
 model_options = options(
     option("-m", "--model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG."),
-    option("--device", default="auto", show_default=True, help="auto, cpu, ..."),
-    option("-t", "--threads", type=int, metavar="N", help="Threads; as many as this process may use."),
-    option("--copy", is_flag=True, help="Read the file into memory instead of mapping it."),
-    option("--offline", is_flag=True, help="Open no socket."),
-    option("--isolation", type=click.Choice(["none", "process"]), default="none", help="process: a worker of its own."),
+    option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
+    option("-t", "--threads", type=int, metavar="N", help="Threads. Default: all that this process may use."),
+    option("--copy", is_flag=True, help="Read the model file into memory instead of mapping it."),
+    option("--offline", is_flag=True, help="Do not use the network."),
+    option(
+        "--isolation",
+        type=click.Choice(["none", "process"]),
+        default="none",
+        show_default=True,
+        help="process: run the model in a worker process.",
+    ),
     message_options,
 )
 
 generation_options = options(
-    option("-n", "--max-tokens", type=int, metavar="N", help="Longest answer; the model's default."),
-    option("--temperature", "--temp", "temperature", type=float, help="0 is greedy, the default."),
-    option("--top-k", type=int, help="Sample among the K likeliest; needs a temperature."),
-    option("--top-p", type=float, help="Sample within this probability mass; needs a temperature."),
-    option("--seed", type=int, help="Of the sampling."),
-    option("--num-beams", type=int, help="Beam search, up to 8."),
-    option("--length-penalty", type=float, help="Of the beam search."),
-    option("--no-repeat-ngram-size", type=int, metavar="N", help="0 is off; the model's default."),
-    option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be given again."),
-    option("--logprobs", is_flag=True, default=None, help="The ln p of every token, in JSON."),
+    option("-n", "--max-tokens", type=int, metavar="N", help="Maximum length of the answer. Default: the model's."),
+    option("--temperature", "--temp", "temperature", type=float, help="Sampling temperature. Default: 0, greedy."),
+    option("--top-k", type=int, help="Sample among the K most likely tokens. Needs a temperature."),
+    option("--top-p", type=float, help="Sample within this probability mass. Needs a temperature."),
+    option("--seed", type=int, help="Random seed for sampling."),
+    option("--num-beams", type=int, help="Number of beams for beam search, up to 8."),
+    option("--length-penalty", type=float, help="Length penalty for beam search."),
+    option(
+        "--no-repeat-ngram-size",
+        type=int,
+        metavar="N",
+        help="Never repeat a sequence of N tokens. 0: off. Default: the model's.",
+    ),
+    option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text. Can be repeated."),
+    option("--logprobs", is_flag=True, default=None, help="Include the ln p of every token in JSON."),
     option("--grammar/--no-grammar", default=None, help="Keep location tokens well formed."),
-    option("--min-score", type=float, metavar="P", help="Leave out boxes that it is less sure of, 0..1; 0."),
+    option("--min-score", type=float, metavar="P", help="Leave out boxes with a lower score, 0..1. Default: 0."),
 )
 
 
 def output_options_with(form: str) -> Callable[[F], F]:
-    """Where the results go, in this format where none is asked for."""
+    """Options for the results; `form` is the default format."""
     choice = click.Choice(FORMATS)
     return options(
-        option("-f", "--format", "form", type=choice, default=form, show_default=True, help="Of the results."),
+        option("-f", "--format", "form", type=choice, default=form, show_default=True, help="Output format."),
         option(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write the results there instead of stdout; .txt, .json, .jsonl or .csv choose the format.",
+            help="Write the results to FILE instead of stdout; .txt, .json, .jsonl or .csv set the format.",
         ),
-        option("--overwrite", is_flag=True, help="Replace files that exist, and FILE.part of a run that ended early."),
+        option(
+            "--overwrite", is_flag=True, help="Replace existing files, and the FILE.part of a run that ended early."
+        ),
     )
 
 
 output_options = output_options_with("text")
-# Of a command that reports; batches' formats are left to batches.
+# For commands that print a report; the formats of batches are ignored in the environment.
 report_format_option = option(
     "-f",
     "--format",
@@ -130,7 +143,7 @@ report_format_option = option(
     elsewhere=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    help="Of stdout.",
+    help="Output format.",
 )
 batch_size_option = option(
     "--batch-size",
@@ -138,24 +151,24 @@ batch_size_option = option(
     default=_core.limits.DEFAULT_BATCH,
     show_default=True,
     metavar="N",
-    help="Pictures that are answered side by side; the answers do not depend on it.",
+    help="Images per batch; does not change the answers.",
 )
 
 opening_options = options(
-    option("--exif/--no-exif", default=True, help="Turn pictures upright by their EXIF orientation (default)."),
-    option("--frame", type=int, metavar="N", help="Which frame or page; the first one, 0."),
+    option("--exif/--no-exif", default=True, show_default=True, help="Rotate images by their EXIF orientation."),
+    option("--frame", type=int, metavar="N", help="Frame or page of the image file. Default: 0, the first."),
     option(
         "--max-pixels",
         type=click.IntRange(1, _core.limits.MAX_IMAGE_PIXELS),
         metavar="N",
-        help=f"Refuse pictures of more pixels than N, up to {_core.limits.MAX_IMAGE_PIXELS}; about 89 million.",
+        help=f"Refuse images over N pixels, at most {_core.limits.MAX_IMAGE_PIXELS}. Default: about 89 million.",
     ),
-    option("--allow-truncated", is_flag=True, help="Of a file that ends early, take what is there."),
+    option("--allow-truncated", is_flag=True, help="Use the available part of truncated files."),
 )
 picture_options = options(
-    option("-r", "--recursive", is_flag=True, help="Take folders with the folders inside, but not behind links."),
+    option("-r", "--recursive", is_flag=True, help="Search subfolders, too, but follow no links."),
     opening_options,
-    option("--fail-fast", is_flag=True, help="End at the first picture that fails."),
+    option("--fail-fast", is_flag=True, help="Stop at the first image that fails."),
 )
 
 GENERATION_NAMES = (
@@ -175,9 +188,9 @@ GENERATION_NAMES = (
 
 
 def take_generation(values: dict[str, Any]) -> dict[str, Any]:
-    """Moves the generation options that were given out of `values`.
+    """Moves the given generation options out of `values`.
 
-    Those from the environment that have no use beside the others are set aside.
+    Those from the environment that the other options make useless are ignored.
     """
     taken = {name: values.pop(name) for name in GENERATION_NAMES}
     given = {name: value for name, value in taken.items() if value is not None and value != ()}
@@ -195,7 +208,7 @@ def take_generation(values: dict[str, Any]) -> dict[str, Any]:
     def has_beams() -> bool:
         return int(given.get("num_beams", 1)) > 1
 
-    for name in ("temperature", "stop"):  # contradict beams; what is on the command line goes before
+    for name in ("temperature", "stop"):  # contradict beams; the command line takes precedence
         if name in given and has_beams() and (sampled() or name == "stop"):
             if from_environment(name) and not from_environment("num_beams"):
                 drop(name)
@@ -213,7 +226,7 @@ def take_generation(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def settle_choices(ground: bool | None, choices: tuple[str, ...], names: tuple[str, str]) -> tuple[bool | None, Any]:
-    """Choices and what contradicts them, boxes and --grammar: what only the environment says gives way.
+    """Choices contradict boxes and --grammar: the one that only the environment sets is ignored.
 
     names: of the two parameters. -> (ground, choices)
     """
@@ -231,7 +244,7 @@ def settle_choices(ground: bool | None, choices: tuple[str, ...], names: tuple[s
 
 
 def take_opening(values: dict[str, Any]) -> Opening:
-    """Moves the options of opening pictures out of `values`."""
+    """Moves the options for opening images out of `values`."""
     from kosmos_edge.images import Opening
 
     return Opening(**{name: values.pop(name) for name in ("exif", "frame", "max_pixels", "allow_truncated")})
@@ -239,19 +252,20 @@ def take_opening(values: dict[str, Any]) -> Opening:
 
 @dataclass(slots=True)
 class Messages:
-    """stderr, as much of it as was asked for."""
+    """Messages on stderr, by --quiet and --verbose."""
 
     quiet: bool
     verbose: bool
     _said: set[str] = field(default_factory=set)
 
     def say(self, text: str) -> None:
-        """What a user should know; not with --quiet."""
+        """Prints a message, unless --quiet."""
         if not self.quiet:
             click.echo(f"kosmos-edge: {text}", err=True)
 
     def notes(self, name: str, notes: Iterable[str]) -> None:
-        """An answer's notes: those about the request once, no box or half a picture, others with --verbose."""
+        """Prints an answer's notes: those about the request once, missing boxes and truncated files always, others
+        only with --verbose."""
         from kosmos_edge.inference.trained import UNTRAINED
 
         for note in notes:
@@ -265,12 +279,12 @@ class Messages:
                 self.detail(f"{name}: {note}")
 
     def detail(self, text: str) -> None:
-        """Only with --verbose."""
+        """Prints a message with --verbose."""
         if self.verbose and not self.quiet:
             click.echo(f"kosmos-edge: {text}", err=True)
 
     def error(self, name: str, text: str) -> None:
-        """Always, in one line."""
+        """Prints an error, always in one line."""
         name, text = (" ".join(part.split("\n")) for part in (name, text))
         click.echo(f"{name}: {text}" if not text.startswith(name) else text, err=True)
 
@@ -281,11 +295,11 @@ def take_messages(values: dict[str, Any]) -> Messages:
 
 
 def take_model(values: dict[str, Any], messages: Messages) -> Model:
-    """Loads the model that the options in `values` name, and moves them out."""
+    """Moves the model options out of `values` and loads the model."""
     from kosmos_edge.model import load
 
     for variable in take_set_aside():
-        messages.detail(f"{variable} in the environment has no use here")
+        messages.detail(f"ignored {variable} from the environment")
     spec, device, threads = values.pop("model"), values.pop("device"), values.pop("threads")
     copy, offline, isolation = values.pop("copy"), values.pop("offline"), values.pop("isolation")
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""kosmos-edge doctor: what runs here, and why."""
+"""kosmos-edge doctor: reports what runs on this machine, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kosmos_edge.machine import cpu_name
 
 
 def devices() -> list[dict[str, Any]]:
-    """Every device this build knows: name, available, why."""
+    """Every device that this build supports: name, available, why."""
     from kosmos_edge._native import _core
 
     out = []
@@ -98,9 +98,9 @@ def _models() -> dict[str, Any]:
 @report_format_option
 @message_options
 def doctor(form: str, **rest: Any) -> int:
-    """Version, instruction sets, threads, devices, models, picture formats: what runs here, and why.
+    """Report version, instruction sets, threads, devices, models and image formats, with reasons.
 
-    A part that cannot be found out says so; the exit code is then 1.
+    If a part cannot be determined, the report says so, and the exit status is 1.
     """
     from kosmos_edge.cli.output import to_json
 
@@ -111,7 +111,7 @@ def doctor(form: str, **rest: Any) -> int:
     for name, part in parts.items():
         try:
             report[name] = part()
-        except Exception as error:  # a doctor that fails with the patient is of no use
+        except Exception as error:  # report it: the command must work when something is broken
             report[name] = {"error": f"{type(error).__name__}: {error}"}
             failed = True
     if form == "json":

@@ -1,4 +1,4 @@
-"""kosmos-edge generate: pictures, texts and boxes in the order in which they stand on the command line."""
+"""kosmos-edge generate: continues images, texts and boxes in the order of the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OrderedCommand(click.Command):
     KINDS = ("image", "text", "box")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, after a first pass that notes the order."""
+        """As click does, after a first pass that records the order."""
         order = [parameter.name for parameter in self.make_parser(ctx).parse_args(args=list(args))[2]]
         left = super().parse_args(ctx, args)
         taken = {kind: iter(ctx.params.get(kind) or ()) for kind in self.KINDS}
@@ -37,19 +37,19 @@ class OrderedCommand(click.Command):
 
 
 @click.command(cls=OrderedCommand)
-@click.option("--image", "-i", multiple=True, metavar="PICTURE", help="A picture; - for stdin.")
-@click.option("--text", "-p", multiple=True, metavar="TEXT", help="Words.")
+@click.option("--image", "-i", multiple=True, metavar="IMAGE", help="An image; - for stdin. Can be repeated.")
+@click.option("--text", "-p", multiple=True, metavar="TEXT", help="A text. Can be repeated.")
 @click.option(
     "--box",
     multiple=True,
     type=Corners(),
     metavar="X1,Y1,X2,Y2",
-    help="A box, in pixels of the upright picture before it.",
+    help="A box in pixels of the upright image before it. Can be repeated.",
 )
-@option("--normalized", is_flag=True, help="Boxes are in fractions of the picture, 0..1.")
-@option("--raw", is_flag=True, help="Tag strings in the texts, such as <grounding>, are tags.")
-@option("--choice", multiple=True, metavar="TEXT", help="The answer is one of these.")
-@option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
+@option("--normalized", is_flag=True, help="Give boxes in fractions of the image, 0..1.")
+@option("--raw", is_flag=True, help="Treat tag strings in the texts, such as <grounding>, as tags.")
+@option("--choice", multiple=True, metavar="TEXT", help="Allowed answer; use the option at least twice.")
+@option("--lead-in", is_flag=True, help="Begin the text with the prompt's words.")
 @generation_options
 @opening_options
 @output_options
@@ -58,7 +58,7 @@ class OrderedCommand(click.Command):
 def generate(
     ctx: click.Context, /, raw: bool, normalized: bool, choice: tuple[str, ...], lead_in: bool, **rest: Any
 ) -> int:
-    """Go on from any sequence of --image, --text and --box; their order is kept.
+    """Continue any sequence of --image, --text and --box, in their order.
 
     \b
     kosmos-edge generate --image a.png --text "An image of a cat." --image b.png --text "An image of"
@@ -72,7 +72,7 @@ def generate(
     _, choice = settle_choices(None, choice, ("", "choice"))
     generation = take_generation(rest)
     if not ctx.obj:
-        raise click.UsageError("nothing to go on from: give --image or --text")
+        raise click.UsageError("nothing to continue: give --image or --text")
     for kind, value in ctx.obj:
         if kind == "text":
             _check_words(value)
@@ -108,9 +108,9 @@ def generate(
 
 
 def _check_words(text: str) -> None:
-    """UsageError where --text has a picture's name: the answer would be about the name."""
+    """UsageError if --text is the name of an image: the answer would be about the name."""
     from kosmos_edge.images import names_picture
 
     if names_picture(text):
-        way = "download it and give its path to --image" if "://" in text else f"--image {text} shows the picture"
-        raise click.UsageError(f"--text {text}: this is the name of a picture, not words about one; {way}")
+        way = "download it and pass its path to --image" if "://" in text else f"use --image {text} to show the image"
+        raise click.UsageError(f"--text {text}: this is the name of an image, not a text about one; {way}")

@@ -1,6 +1,6 @@
-"""Arguments that name pictures -> the pictures: files, folders, globs, @lists and stdin.
+"""Expands arguments into images: files, folders, globs, @lists and stdin.
 
-What is found to be no picture before anything is opened is an input too, a failed one: the run goes on, and says so.
+An argument that turns out not to name an image is a failed input: the run reports it and continues.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from kosmos_edge.errors import ImageDecodeError, KosmosError, KosmosIOError
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One picture to answer about."""
+    """One image."""
 
     name: str  # as it is printed
     path: str | None  # None: the bytes of stdin
-    found: bool = False  # in a folder, by a glob or in a list: only a regular file will do
-    error: KosmosError | None = None  # known already
+    found: bool = False  # in a folder, by a glob or in a list: must be a regular file
+    error: KosmosError | None = None  # known before the file is opened
 
     def source(self, *, read: bool = False) -> Any:
-        """What Opening.open takes. read: the bytes also of a pipe or a device that is named by its path."""
+        """An argument for Opening.open. read: return bytes for a pipe or a device named by its path, too."""
         from kosmos_edge import files
         from kosmos_edge.images import Unusable
 
@@ -52,7 +52,7 @@ class Input:
 
 
 def _irregular(path: str) -> str | None:
-    """What the file is that is none; None also where it cannot be told: opening it says why."""
+    """What an irregular file is; None for a regular one, and if it cannot be determined: opening it then says why."""
     from kosmos_edge import files
 
     try:
@@ -62,11 +62,11 @@ def _irregular(path: str) -> str | None:
 
 
 def expand_inputs(arguments: Iterable[str], recursive: bool) -> tuple[list[Input], bool]:
-    """The pictures in order, and whether the arguments could have named several (which decides the output's form).
+    """The images in order, and whether the arguments could name several (which decides the output's form).
 
-    A folder gives its pictures by name, sorted; a glob what it matches (the shell of Windows leaves that to us);
-    @list.txt one path per line; - the bytes of stdin. Links to folders are not followed, so no loop is walked. An
-    argument that names nothing is a failed input among others; UsageError where it is the only one.
+    A folder gives its images sorted by name; a glob its matches (the shell of Windows does not expand globs);
+    @list.txt one path per line; - the bytes of stdin. Links to folders are not followed, so there are no loops. An
+    argument that names nothing is a failed input; UsageError if it is the only argument.
     """
     given = list(arguments)
     several = len(given) != 1
@@ -88,7 +88,7 @@ def expand_inputs(arguments: Iterable[str], recursive: bool) -> tuple[list[Input
             found = [_failed(argument, ImageDecodeError(f"{argument}: {found}"))]
         inputs += found
     if not inputs:
-        raise click.UsageError("no pictures were named")
+        raise click.UsageError("no images were named")
     return inputs, several
 
 
@@ -97,19 +97,19 @@ def _failed(name: str, error: KosmosError) -> Input:
 
 
 def _refused(path: str, error: OSError) -> Input:
-    """A folder or file that the operating system does not let us look at."""
+    """A folder or file that the operating system refuses to read."""
     return _failed(path, KosmosIOError(error.errno or errno.EIO, error.strerror or str(error), path))
 
 
 def _expand(argument: str, recursive: bool) -> list[Input] | str | None:
-    """The pictures of a list, folder or glob; why there are none; None where the argument is the picture itself."""
+    """The images of a list, folder or glob, or why there are none; None if the argument is the image itself."""
     from kosmos_edge import files
 
     if argument.startswith("@") and len(argument) > 1:
         return _read_list(argument[1:])
     if os.path.isdir(argument):
-        hint = "" if recursive else "; -r looks into its folders"
-        return list(_pictures_in(argument, recursive)) or f"no pictures in this folder{hint}"
+        hint = "" if recursive else "; -r searches its subfolders"
+        return list(_pictures_in(argument, recursive)) or f"no images in this folder{hint}"
     if not glob.has_magic(argument) or os.path.lexists(argument) or files.url_problem(argument):
         return None
     return list(_matches(argument)) or "matches no file"
@@ -172,7 +172,7 @@ def _pictures_in(folder: str, recursive: bool) -> Iterator[Input]:
 
 
 def _matches(pattern: str) -> Iterator[Input]:
-    """As glob.glob, sorted, but ** follows no links, and a folder that may not be read is a failed input."""
+    """As glob.glob, sorted, but ** follows no links, and an unreadable folder is a failed input."""
     drive, rest = os.path.splitdrive(pattern)
     parts = re.split(r"[/\\]+" if os.sep == "\\" else "/+", rest)
     root = drive

@@ -20,7 +20,7 @@ Progress = Callable[[int, int, str], None]
 
 @contextmanager
 def progress_bar(label: str, messages: Messages) -> Iterator[Progress]:
-    """A callback (done, total, name) that moves a bar on stderr, where that is a terminal."""
+    """A callback (done, total, name) that updates a progress bar, if stderr is a terminal."""
     if messages.quiet or not sys.stderr.isatty():
         yield lambda done, total, name: None
         return
@@ -34,7 +34,7 @@ def progress_bar(label: str, messages: Messages) -> Iterator[Progress]:
 
 
 def _conversion() -> Any:
-    """kosmos_edge.convert; in a checkout it lies beside this package, not in it."""
+    """kosmos_edge.convert; in a checkout it is outside this package."""
     return import_module("kosmos_edge.convert")
 
 
@@ -47,7 +47,7 @@ def models() -> None:
 @report_format_option
 @message_options
 def list_command(form: str, **rest: Any) -> int:
-    """The models on this machine: tag, bytes, path."""
+    """List the models on this machine: tag, bytes, path."""
     from kosmos_edge import hub
     from kosmos_edge.cli.output import to_json
 
@@ -64,7 +64,7 @@ def list_command(form: str, **rest: Any) -> int:
 @models.command("path")
 @click.argument("tag")
 def path_command(tag: str) -> int:
-    """Print the path of TAG's file, and nothing else."""
+    """Print only the path of TAG's file."""
     from kosmos_edge import hub
 
     click.echo(str(hub.path(tag)))
@@ -73,22 +73,22 @@ def path_command(tag: str) -> int:
 
 @models.command("pull")
 @click.argument("tag")
-@option("--type", "type_", metavar="TYPE", help="How the weights are stored, such as q4_k_m or q8_0.")
-@option("--to", metavar="FOLDER", help="Write the model there instead of the cache.")
-@option("--offline", is_flag=True, help="Open no socket: convert what the cache has.")
+@option("--type", "type_", metavar="TYPE", help="Storage type of the weights, such as q4_k_m or q8_0.")
+@option("--to", metavar="FOLDER", help="Write the model to FOLDER instead of the cache.")
+@option("--offline", is_flag=True, help="Do not use the network: convert a checkpoint from the cache.")
 @option("--keep-source", is_flag=True, help="Keep the downloaded checkpoint (6.7 GB for kosmos-2) for other types.")
 @message_options
 def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, keep_source: bool, **rest: Any) -> int:
     """Download the published checkpoint of TAG (kosmos-2, kosmos-2:q8_0, user/repo:TYPE) and convert it.
 
-    Sizes are said before anything is fetched; the path of the finished file is printed.
+    Prints the sizes before it downloads anything, and the path of the finished file at the end.
     """
     from kosmos_edge import hub
 
     messages = take_messages(rest)
     check_stdout()
     if ":" in tag and from_environment("type_"):
-        type_ = None  # TAG says which
+        type_ = None  # TAG names the type
     for line in hub.describe_plan(hub.plan(tag, type=type_, offline=offline, to=to)):
         messages.say(line)
     with progress_bar("pull", messages) as progress:
@@ -145,17 +145,17 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
     required=True,
     prefix="CONVERT_",
     metavar="FILE|FOLDER",
-    help="GGUF file to write; a folder gets a file in it.",
+    help="GGUF file to write, or a folder for it.",
 )
-@option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="How the weights are stored.")
-@option("--tokenizer", metavar="FILE", help="tokenizer.json or sentencepiece model that is not beside the weights.")
+@option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="Storage type of the weights.")
+@option("--tokenizer", metavar="FILE", help="tokenizer.json or sentencepiece model, if not in the weights' folder.")
 @option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @message_options
 def convert(source: str, output: str, type_: str, tokenizer: str | None, overwrite: bool, **rest: Any) -> int:
-    """Turn a published checkpoint into one GGUF file.
+    """Convert a published checkpoint to one GGUF file.
 
-    SOURCE is a folder of Hugging Face's kosmos-2, a folder with unilm's kosmos-2.pt, or a weights file of either.
-    The path of the finished file is printed; a conversion that fails or is ended leaves nothing behind.
+    SOURCE is a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt, or a weights file of either. Prints
+    the path of the finished file. A conversion that fails or is interrupted leaves nothing.
     """
     messages = take_messages(rest)
     with progress_bar("convert", messages) as progress:
@@ -164,6 +164,6 @@ def convert(source: str, output: str, type_: str, tokenizer: str | None, overwri
         )
     for line in _conversion().describe(report):
         messages.say(line)
-    if not stdout_is_closed():  # the file is what was asked for
+    if not stdout_is_closed():  # the file is the result, so a closed stdout is no error
         click.echo(str(Path(report.output)))
     return 0

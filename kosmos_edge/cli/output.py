@@ -1,4 +1,4 @@
-"""Results -> stdout (or a file) as text, JSON, JSON lines or CSV; nothing else is ever written there."""
+"""Writes results to stdout or a file as text, JSON, JSON lines or CSV; nothing else is written there."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kosmos_edge.targets import Part, Target, find_target, open_in_place, part_p
 CSV_COLUMNS = ("path", "text", "entities", "width", "height", "finish_reason", "device", "model", "error")
 CSV_SCORE_COLUMNS = ("path", "text", "score", "share", "width", "height", "device", "model", "error")
 SUFFIX_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
-PART_SUFFIX = ".part"  # of a file whose finished answers are worth keeping
+PART_SUFFIX = ".part"  # for an unfinished file, whose finished answers are kept
 Answer = Result | Ranking
-# A list of plain values that indentation spread over lines; a line break never stands inside a JSON string.
+# A list of plain values that indentation spread over lines; JSON strings contain no line breaks.
 _NUMBERS = re.compile(r"\[\n\s+([^][{}\"]*?)\n\s*\]")
 
 
 def entity_line(entity: Entity, box: Box) -> str:
-    """phrase, corners in pixels (fractions without a picture), scores of the place and the words; tab-separated."""
+    """phrase, corners in pixels (fractions without an image), scores of the place and the words; tab-separated."""
     if box.pixels is None:
         corners = " ".join(f"{value:.4f}" for value in box.normalized)
     else:
@@ -40,7 +40,7 @@ def entity_line(entity: Entity, box: Box) -> str:
 
 
 def text_lines(answer: Answer, *, text: bool = True, boxes: bool = True) -> list[str]:
-    """What a person reads."""
+    """The text form of an answer."""
     if isinstance(answer, Ranking):
         return [f"{row.score:.4f}\t{row.share:.3f}\t{row.text}" for row in answer.ranking]
     lines = [answer.text] if text else []
@@ -50,7 +50,7 @@ def text_lines(answer: Answer, *, text: bool = True, boxes: bool = True) -> list
 
 
 def to_json(record: Any, indent: int | None = None) -> str:
-    """JSON with Unicode left readable; a file name that is no Unicode is written with escapes."""
+    """JSON with readable Unicode; file names that are not Unicode are written with escapes."""
     text = json.dumps(record, ensure_ascii=False, indent=indent, allow_nan=False)
     try:
         text.encode()
@@ -60,23 +60,23 @@ def to_json(record: Any, indent: int | None = None) -> str:
 
 
 class Output:
-    """Where the answers go: stdout, or what a subclass says. Every answer comes as a whole."""
+    """Where the answers go: stdout, or as a subclass defines. Every answer is written in one piece."""
 
     def __init__(self) -> None:
-        self.answers = 0  # that are written
-        self.complete = True  # the command says False where it ends before the last picture's turn
+        self.answers = 0  # written so far
+        self.complete = True  # the command sets False if it stops before the last image
 
     def write(self, text: str) -> None:
-        """Takes one answer; a reader sees it at once."""
+        """Writes one answer and flushes it."""
         self._put(text)
         self.answers += 1
 
     def end(self, text: str) -> None:
-        """Takes what stands behind the last answer."""
+        """Writes what follows the last answer."""
         self._put(text)
 
     def isatty(self) -> bool:
-        """Whether a person watches."""
+        """Whether the output is a terminal."""
         return sys.stdout.isatty()
 
     def _put(self, text: str) -> None:
@@ -100,18 +100,18 @@ class _InPlace(Output):
 
 
 class _PartOutput(Output):
-    """FILE.part, which becomes FILE when the last picture has had its turn, and stays where a run ends before that."""
+    """FILE.part, which is renamed to FILE after the last image, and stays if the run ends before that."""
 
     def __init__(self, part: Part) -> None:
         super().__init__()
         self._part = part
-        self._size: int | None = None  # of what is whole; None: an earlier run's lines are still there
+        self._size: int | None = None  # of the complete answers; None: an earlier run's lines are still there
 
     def isatty(self) -> bool:
         return False
 
     def begin(self) -> None:
-        """Only now are the lines of an earlier run forgotten: a run that ends before its first answer keeps them."""
+        """Drops the lines of an earlier run. Called at the first answer: a run that ends before it keeps them."""
         if self._size is None:
             self._part.truncate(0)
             self._size = 0
@@ -123,13 +123,13 @@ class _PartOutput(Output):
             assert self._size is not None
             try:
                 write_all(self._part.descriptor, data)
-            except BaseException:  # a full disk, a signal: half an answer is none
+            except BaseException:  # a full disk, a signal: remove the incomplete answer
                 self._part.truncate(self._size)
                 raise
             self._size += len(data)
 
     def left(self) -> str | None:
-        """What is said of a run that ended early; what is worth nothing is removed."""
+        """The message about a run that ended early; removes an empty file."""
         if self.answers:
             noun = "1 finished answer is" if self.answers == 1 else f"{self.answers} finished answers are"
             return f"{noun} in {self._part.path}"
@@ -143,14 +143,14 @@ def _encoded(text: str) -> bytes:
 
 
 class Writer:
-    """Writes one answer after the other, each in one piece, so that no half of one is ever left behind."""
+    """Writes answers one after another, each in one piece, so that none is left incomplete."""
 
     def __init__(self, form: str, several: bool, out: Output, lines: Callable[[Answer], list[str]]) -> None:
         self._form, self._several, self._out, self._lines = form, several, out, lines
         self._count = 0
 
     def write(self, name: str, answer: Answer) -> None:
-        """One answer; one with an error is left out of the text form (stderr has it)."""
+        """Writes one answer; the text form leaves out one with an error (it is on stderr)."""
         record = {**answer.to_dict(), "path": name}
         if self._form == "text":
             lines = [] if answer.error is not None else self._lines(answer)
@@ -168,7 +168,7 @@ class Writer:
         self._count += 1
 
     def close(self) -> None:
-        """Ends the document. Not called where a run breaks off: an array without its end is seen not to be whole."""
+        """Ends the document. Not called if a run ends early: an array without its end is visibly incomplete."""
         if self._form == "json" and self._several:
             self._out.end("\n]\n" if self._count else "[]\n")
 
@@ -187,7 +187,7 @@ class Writer:
 
 
 def choose_format(form: str, output: str | None) -> str:
-    """The format: as given (on the command line or in the environment), else as the output's suffix says."""
+    """The format given on the command line or in the environment, else that of the output's suffix."""
     source = click.get_current_context().get_parameter_source("form")
     if output is None or source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
         return form
@@ -198,11 +198,11 @@ def choose_format(form: str, output: str | None) -> str:
 def open_output(
     path: str | None, overwrite: bool, *, inputs: Iterable[str] = (), say: Callable[[str], None] | None = None
 ) -> Iterator[Output]:
-    """stdout, or what the name stands for; everything that forbids to write there is found now.
+    """stdout, or the output of that name; whatever prevents writing is found now.
 
-    A file is written as FILE.part and gets its name at the end. A run that ends early leaves its whole answers there
-    and says so, in a note on the exception that ends it. inputs: files that must not be replaced. say: told what
-    becomes of an earlier run's answers.
+    A file is written as FILE.part and renamed at the end. A run that ends early leaves its complete answers there, and
+    a note on the exception that ends it says so. inputs: files that must not be replaced. say: receives a message about
+    an earlier run's answers.
     """
     if path is None:
         check_stdout()

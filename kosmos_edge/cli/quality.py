@@ -1,4 +1,4 @@
-"""kosmos-edge bench quality: what a storage type costs, in accuracy, overlap of boxes and divergence."""
+"""kosmos-edge bench quality: what a storage type costs in accuracy, overlap of boxes and KL divergence."""
 
 from __future__ import annotations
 
@@ -30,10 +30,23 @@ COLUMNS = (  # heading, key, digits
 
 
 @click.command("quality")
-@option("-m", "--model", metavar="TAG|FILE|FOLDER", help="A model as elsewhere, or a published checkpoint.")
-@option("--types", default=DEFAULT_TYPES, show_default=True, metavar="T,T,...", help="The first one is the reference.")
 @option(
-    "--n", "-n", "count", type=click.IntRange(1, MAX_COUNT), metavar="N", help="Pictures: 200 scenes; all of a folder."
+    "-m", "--model", metavar="TAG|FILE|FOLDER", help="Model: a tag, a GGUF file, user/repo:TAG, or a checkpoint folder."
+)
+@option(
+    "--types",
+    default=DEFAULT_TYPES,
+    show_default=True,
+    metavar="T,T,...",
+    help="Storage types to compare; the first one is the reference.",
+)
+@option(
+    "--n",
+    "-n",
+    "count",
+    type=click.IntRange(1, MAX_COUNT),
+    metavar="N",
+    help="Number of images. Default: 200 scenes, or the whole folder.",
 )
 @option(
     "--seed",
@@ -41,14 +54,14 @@ COLUMNS = (  # heading, key, digits
     elsewhere=click.IntRange(0, 2**64 - 1),
     default=0,
     show_default=True,
-    help="Of the scenes.",
+    help="Random seed of the scenes.",
 )
-@option("--pictures", metavar="FOLDER", help="These pictures instead of scenes of nano's shapes.")
-@option("--labels", metavar="FILE", help="What is in the pictures (JSON, COCO's or our own form).")
-@option("--work", metavar="FOLDER", help="Where files are kept meanwhile; the system's temporary folder.")
-@option("--device", default="auto", show_default=True, help="auto, cpu, ...")
-@option("-t", "--threads", type=int, metavar="N", help="Threads; as many as this process may use.")
-@option("--offline", is_flag=True, help="Open no socket.")
+@option("--pictures", metavar="FOLDER", help="Use these images instead of scenes of nano's shapes.")
+@option("--labels", metavar="FILE", help="Labels of the images (JSON, in COCO's or our own form).")
+@option("--work", metavar="FOLDER", help="Folder for temporary files. Default: the system's.")
+@option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ...")
+@option("-t", "--threads", type=int, metavar="N", help="Threads. Default: all that this process may use.")
+@option("--offline", is_flag=True, help="Do not use the network.")
 @report_format_option
 @message_options
 def quality(
@@ -65,11 +78,12 @@ def quality(
     form: str,
     **rest: Any,
 ) -> int:
-    """Measure what storage types cost.
+    """Measure what storage types cost in accuracy.
 
-    Every type is made from the model and answers the same: held-out scenes of nano's shapes, whose truth is known, or
-    your pictures. Without --labels these are compared with the first type's answers alone (KL divergence, likeliest
-    tokens, captions, boxes). TYPE:float computes a quantized type's weights with float activations.
+    Makes every type from the model and gives each the same requests, about held-out scenes of nano's shapes, whose
+    labels are known, or about your images. Without --labels your images are only compared with the first type's answers
+    (KL divergence, top-1 tokens, captions, boxes). TYPE:float computes a quantized type's weights with float
+    activations.
     """
     from kosmos_edge.cli.output import to_json
     from kosmos_edge.quality import cases as quality_cases
@@ -88,8 +102,8 @@ def quality(
     source = Source(model, offline)
     if source.is_quantized:
         messages.say(
-            f"{source.path} is stored as {source.label}: float types are made from its rounded weights, and every "
-            "figure is against those, not against the model as it was trained"
+            f"{source.path} is stored as {source.label}: float types are made from its rounded weights, so every "
+            "figure compares with those, not with the trained model"
         )
     rows = measure(source, wanted, cases, folder=work, device=device, threads=threads, say=messages.detail)
     report = {
@@ -113,7 +127,7 @@ def _rounded(value: Any) -> Any:
 
 
 def text(report: dict[str, Any]) -> str:
-    """The report as a table; columns that nothing was measured for are left out."""
+    """The report as a table, without columns for which nothing was measured."""
     rows = [*report["types"], {"type": "(not looking)", **report["baselines"]}]
     shown = [c for c in COLUMNS if c[0] == "type" or any(row.get(c[1]) is not None for row in report["types"])]
     cells = [[heading for heading, _, _ in shown]]
@@ -121,7 +135,7 @@ def text(report: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(shown))]
     first = report["types"][0]
     lines = [
-        f"{first['n']} pictures ({report['pictures']}), {first['objects']} objects, {first['questions']} questions, "
+        f"{first['n']} images ({report['pictures']}), {first['objects']} objects, {first['questions']} questions, "
         f"{first['tokens']} tokens; made from {report['source_type']}, compared with {report['reference']}"
     ]
     for row in cells:
@@ -133,7 +147,7 @@ def text(report: dict[str, Any]) -> str:
     lines += ["", "answers by kind of question:"]
     for kind, guess in report["baselines"]["vqa_by_kind"].items():
         given = "  ".join(f"{row['type']} {row['vqa_by_kind'][kind]:.3f}" for row in report["types"])
-        lines.append(f"  {kind}: {given}  (commonest answer {guess:.3f})")
+        lines.append(f"  {kind}: {given}  (most common answer {guess:.3f})")
     return "\n".join(lines)
 
 

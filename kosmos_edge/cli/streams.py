@@ -1,7 +1,7 @@
-"""What a command's surroundings may do to it: standard streams that are closed, full or gone, and signals.
+"""Standard streams that are closed, full or broken, and signals.
 
-stdout that cannot be written to is an error of one line; what cannot be said on stderr is left out, and the command
-goes on. SIGTERM and SIGHUP end a command as Ctrl-C does, with the same cleaning up.
+If stdout cannot be written, the command prints one line and fails; a failed write to stderr is ignored. SIGTERM and
+SIGHUP end a command as Ctrl-C does, with the same cleanup.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kosmos_edge.targets import is_writable
 
 T = TypeVar("T")
 ENDING_SIGNALS = ("SIGTERM", "SIGHUP")
-REPEAT_SECONDS = 1.0  # `timeout` and others send a signal twice: the second one must not end the cleaning up
+REPEAT_SECONDS = 1.0  # `timeout` and others send a signal twice: the second one must not interrupt the cleanup
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asks the command to end; everything that heeds Ctrl-C heeds it."""
+    """A signal that ends the command; code that handles Ctrl-C handles it, too."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -35,9 +35,9 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP raise Ended in the main thread. One that is ignored (nohup) stays ignored.
+    """Inside, SIGTERM and SIGHUP raise Ended in the main thread. An ignored signal (nohup) stays ignored.
 
-    After one was raised both are ignored: cleaning up is over, and the process ends.
+    On exit both are ignored if one was raised: the cleanup is done, and the process ends.
     """
     last = [-REPEAT_SECONDS]
     taken = []
@@ -56,18 +56,18 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, end)
         yield
     finally:
-        heard = last[0] >= 0  # the process is about to exit with that signal's status: a second one must not change it
+        heard = last[0] >= 0  # the process will exit with that signal's status: a second one must not change it
         for number in taken:
             signal.signal(number, signal.SIG_IGN if heard else signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[None]:
-    """Within it stdin, stdout and stderr can be used whatever they are: an OSError of stdout or stdin says its name."""
+    """Inside, stdin, stdout and stderr are usable even if closed; an OSError names stdout or stdin."""
     _occupy_descriptors()
     before = sys.stdin, sys.stdout, sys.stderr
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
-        # UTF-8 out whatever the console says; file names that are no UTF-8 leave as the bytes they came as.
+        # Always write UTF-8; file names that are not UTF-8 keep their bytes.
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors=errors)
@@ -83,9 +83,9 @@ def standard_streams() -> Iterator[None]:
 
 
 def keep_bytecode_whole() -> None:
-    """Under a file-size limit (ulimit -f) no .pyc files are written, and those that it has cut are removed.
+    """Under a file-size limit (ulimit -f), writes no .pyc files and removes those that the limit has truncated.
 
-    Python before 3.12.8 and 3.13.1 does not notice that a .pyc file was cut, and no later start could read it.
+    Python before 3.12.8 and 3.13.1 does not notice that a .pyc file was truncated, and later starts fail to read it.
     """
     try:
         import resource
@@ -104,7 +104,7 @@ def keep_bytecode_whole() -> None:
 
 
 def plain_error(error: BaseException) -> str:
-    """The error in one line: file and reason where the system refused something, without Python's error number."""
+    """The error in one line: for an OSError file and reason, without the error number."""
     if isinstance(error, OSError) and error.strerror:
         shown = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         text = f"{' -> '.join(shown)}: {error.strerror}" if shown else error.strerror
@@ -114,7 +114,7 @@ def plain_error(error: BaseException) -> str:
 
 
 def check_stdout() -> None:
-    """KosmosIOError where nothing can be written to stdout because it is closed, or is open for reading only."""
+    """KosmosIOError if stdout is closed or open for reading only."""
     stream = sys.stdout.stream if isinstance(sys.stdout, _Stream) else sys.stdout
     closed = stream is None
     with contextlib.suppress(OSError, AttributeError):  # a stream without a descriptor: a test's, or a notebook's
@@ -133,9 +133,9 @@ def stdout_is_closed() -> bool:
 
 
 def _occupy_descriptors() -> None:
-    """Closed ones of 0, 1 and 2 become /dev/null, in the direction that nobody uses for 0 and 1.
+    """Opens /dev/null for those of 0, 1 and 2 that are closed; 0 for writing and 1 for reading, so that use fails.
 
-    Else the next file that is opened, perhaps the model, would have the number, and a message would go into it.
+    Otherwise the next opened file, perhaps the model, would get the number, and a message would be written into it.
     """
     if os.name != "posix":
         return
@@ -152,7 +152,7 @@ def _occupy_descriptors() -> None:
 
 
 def _let_go(stream: Any) -> None:
-    """What is left in the buffer of a broken stream is dropped: Python would complain about it at exit, with 120."""
+    """Drops the buffer of a broken stream, which would make Python exit with status 120."""
     if stream is None:
         return
     try:
@@ -168,7 +168,7 @@ def _let_go(stream: Any) -> None:
 
 
 class _Closed(io.RawIOBase):
-    """stdin that is not there."""
+    """A closed stdin."""
 
     def readable(self) -> bool:
         return True
@@ -178,7 +178,7 @@ class _Closed(io.RawIOBase):
 
 
 class _Stream(io.TextIOBase):
-    """stdout or stderr. name: what an error calls it; None: there are no errors, what cannot be written is left out."""
+    """stdout or stderr. name: used in errors; None: failed writes are ignored."""
 
     def __init__(self, stream: Any, name: str | None) -> None:
         self.stream = stream

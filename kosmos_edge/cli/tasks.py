@@ -1,4 +1,4 @@
-"""The commands that answer about pictures: caption, ground, locate, describe, ask, score."""
+"""The commands that answer about images: caption, ground, locate, describe, ask, score."""
 
 from __future__ import annotations
 
@@ -37,27 +37,29 @@ if TYPE_CHECKING:
     from kosmos_edge.images import Opening
     from kosmos_edge.targets import Target
 
-pictures = click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
-picture = click.argument("picture", metavar="PICTURE")
+pictures = click.argument("pictures", nargs=-1, required=True, metavar="IMAGE...")
+picture = click.argument("picture", metavar="IMAGE")
 shared = options(generation_options, picture_options, output_options, model_options)
 draw_option = option(
-    "--draw", metavar="FILE", help="Write the picture with its boxes; a folder where several pictures are named."
+    "--draw", metavar="FILE", help="Write a drawing of the image with its boxes; with several images, a folder."
 )
-boxes_option = option("--boxes/--no-boxes", default=None, help="Ask for boxes and print them (default if it can).")
+boxes_option = option(
+    "--boxes/--no-boxes", default=None, help="Request boxes and print them. Default: if the model has boxes."
+)
 
 
 @click.command()
 @pictures
-@option("--length", type=click.Choice(["short", "long"]), default="short", show_default=True, help="Of the caption.")
+@option("--length", type=click.Choice(["short", "long"]), default="short", show_default=True, help="Caption length.")
 @boxes_option
-@option("--lead-in", is_flag=True, help='Begin with the prompt\'s words ("An image of").')
+@option("--lead-in", is_flag=True, help='Begin the text with the prompt\'s words ("An image of").')
 @option(
     "--shot",
     multiple=True,
     type=Parts(2),
     elsewhere=Parts(3),
-    metavar="PICTURE::TEXT",
-    help="An example that goes before; may be given again.",
+    metavar="IMAGE::TEXT",
+    help="Few-shot example before the request. Can be repeated.",
 )
 @batch_size_option
 @draw_option
@@ -70,9 +72,9 @@ def caption(
     shot: tuple[tuple[str, ...], ...],
     **rest: Any,
 ) -> int:
-    """Say what each PICTURE shows, with the boxes of what is named.
+    """Caption each IMAGE, with boxes for what the caption names.
 
-    A PICTURE is a file, a folder, a glob in quotes, @list.txt with one path per line, or - for stdin.
+    IMAGE is a file, a folder, a glob in quotes, @list.txt with one path per line, or - for stdin.
     """
     arguments = {"length": length, "ground": boxes, "lead_in": lead_in}
     return answer_all("caption", pictures, arguments, rest, shots=list(shot))
@@ -80,13 +82,13 @@ def caption(
 
 @click.command()
 @pictures
-@option("-p", "--prompt", metavar="TEXT", help='Words to go on from, such as "Describe this image in detail:".')
-@option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
+@option("-p", "--prompt", metavar="TEXT", help='Words to continue, such as "Describe this image in detail:".')
+@option("--lead-in", is_flag=True, help="Begin the text with the prompt's words.")
 @batch_size_option
 @draw_option
 @shared
 def ground(pictures: tuple[str, ...], prompt: str | None, lead_in: bool, **rest: Any) -> int:
-    """Text with the boxes of what it names, about each PICTURE."""
+    """Continue a prompt about each IMAGE, with boxes for what the text names."""
     return answer_all("ground", pictures, {"prompt": prompt, "lead_in": lead_in}, rest)
 
 
@@ -96,16 +98,16 @@ def ground(pictures: tuple[str, ...], prompt: str | None, lead_in: bool, **rest:
 @draw_option
 @shared
 def locate(picture: str, phrase: str, **rest: Any) -> int:
-    """Find the boxes of PHRASE, such as "a red hat"; prints nothing where the model gives none."""
+    """Find the boxes of PHRASE, such as "a red hat". Prints nothing if the model gives none."""
     return answer_all("locate", [picture], {"phrase": phrase}, rest)
 
 
 @click.command()
 @picture
-@option("--box", required=True, type=Corners(), metavar="X1,Y1,X2,Y2", help="In pixels of the upright picture.")
-@option("--normalized", is_flag=True, help="The box is in fractions of the picture, 0..1.")
+@option("--box", required=True, type=Corners(), metavar="X1,Y1,X2,Y2", help="Box in pixels of the upright image.")
+@option("--normalized", is_flag=True, help="Give the box in fractions of the image, 0..1.")
 @boxes_option
-@option("--lead-in", is_flag=True, help="Begin with the prompt's words.")
+@option("--lead-in", is_flag=True, help="Begin the text with the prompt's words.")
 @draw_option
 @shared
 def describe(
@@ -116,7 +118,7 @@ def describe(
     lead_in: bool,
     **rest: Any,
 ) -> int:
-    """Say what is in the box of PICTURE."""
+    """Describe what is in the box of IMAGE."""
     check_unit(box, normalized)
     arguments = {"box": box, "normalized": normalized, "ground": boxes, "lead_in": lead_in}
     return answer_all("describe", [picture], arguments, rest)
@@ -125,16 +127,16 @@ def describe(
 @click.command()
 @picture
 @click.argument("question")
-@option("--boxes/--no-boxes", default=False, help="Ask for boxes and print them.")
-@option("--choice", multiple=True, metavar="TEXT", help="The answer is one of these; give it two times or more.")
-@option("--lead-in", is_flag=True, help="Begin with the question.")
+@option("--boxes/--no-boxes", default=False, show_default=True, help="Request boxes and print them.")
+@option("--choice", multiple=True, metavar="TEXT", help="Allowed answer; use the option at least twice.")
+@option("--lead-in", is_flag=True, help="Begin the text with the question.")
 @option(
     "--shot",
     multiple=True,
     type=Parts(3),
     elsewhere=Parts(2),
-    metavar="PICTURE::QUESTION::ANSWER",
-    help="An example that goes before.",
+    metavar="IMAGE::QUESTION::ANSWER",
+    help="Few-shot example before the request. Can be repeated.",
 )
 @draw_option
 @shared
@@ -147,7 +149,7 @@ def ask(
     shot: tuple[tuple[str, ...], ...],
     **rest: Any,
 ) -> int:
-    """Answer QUESTION about PICTURE."""
+    """Answer QUESTION about IMAGE."""
     ground, choice = settle_choices(boxes, choice, ("boxes", "choice"))
     arguments = {"question": question, "ground": bool(ground), "choices": list(choice) or None, "lead_in": lead_in}
     return answer_all("ask", [picture], arguments, rest, shots=list(shot))
@@ -156,13 +158,17 @@ def ask(
 @click.command()
 @picture
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@option("--template", metavar="TEXT", help='Words around {text}; "An image of {text}".')
+@option("--template", metavar="TEXT", help='Words around {text}. Default: "An image of {text}".')
 @option(
-    "--normalize", type=click.Choice(["sum", "mean"]), default="sum", show_default=True, help="Sum of ln p or mean."
+    "--normalize",
+    type=click.Choice(["sum", "mean"]),
+    default="sum",
+    show_default=True,
+    help="Rank by the sum of ln p, or by its mean per token.",
 )
 @options(picture_options, output_options, model_options)
 def score(picture: str, texts: tuple[str, ...], template: str | None, normalize: str, **rest: Any) -> int:
-    """Rank TEXTs by their likelihood for PICTURE: ln p, share, text; the likeliest first."""
+    """Rank TEXTs by their likelihood given IMAGE. Prints ln p, share and text, the most likely first."""
     arguments = {"texts": texts, "template": template, "normalize": normalize}
     return answer_all("score", [picture], arguments, rest)
 
@@ -174,7 +180,7 @@ def answer_all(
     rest: dict[str, Any],
     shots: list[tuple[str, ...]] | None = None,
 ) -> int:
-    """One verb over all pictures; the exit code. `rest` holds the shared options."""
+    """Runs one task on all images and returns the exit status. `rest` holds the shared options."""
     from kosmos_edge.cli.inputs import expand_inputs
     from kosmos_edge.cli.output import Writer, choose_format, open_output
     from kosmos_edge.inference.batching import run_batch
@@ -201,7 +207,7 @@ def answer_all(
             arguments["ground"] = model.model_info["grounding"] is not None
         if shots:
             arguments["examples"] = [(model.encode(_shot(shot[0], opening)), *shot[1:]) for shot in shots]
-        streams: dict[str, bytes] = {}  # stdin and pipes that are to be drawn on: they cannot be read again
+        streams: dict[str, bytes] = {}  # stdin and pipes that need a drawing: they cannot be read again
 
         def sources() -> Iterator[Any]:
             for item in inputs:
@@ -236,7 +242,7 @@ def answer_all(
 
 
 def _shot(path: str, opening: Opening) -> Any:
-    """The picture of an example; opened by the model, as long as no option says what it would not do by itself."""
+    """The image of an example: its path, or the opened image if an option changes how it is opened."""
     from kosmos_edge.images import AS_USUAL, Opening
 
     wanted = Opening(max_pixels=opening.max_pixels, allow_truncated=opening.allow_truncated)
@@ -244,7 +250,7 @@ def _shot(path: str, opening: Opening) -> Any:
 
 
 def _name(source: Any) -> str | None:
-    """Of a failed result; the writer has the names of all."""
+    """The name in a failed result; the writer knows the names of all."""
     return source if isinstance(source, str) else None
 
 
@@ -265,20 +271,20 @@ def _report(messages: Messages, item: Input, answer: Answer, number: int, count:
 
 
 def _progress(answers: Iterator[Answer], count: int, messages: Messages, *, to_terminal: bool) -> Iterator[Answer]:
-    """The answers; with a bar on stderr where it disturbs nobody: many pictures, results not on the same terminal."""
+    """The answers, with a progress bar on stderr if there are several and the results go elsewhere."""
     shown = count > 1 and sys.stderr.isatty() and not to_terminal
     if not shown or messages.quiet or messages.verbose:
         yield from answers
         return
-    with click.progressbar(answers, count, label="pictures", file=sys.stderr, show_pos=True) as bar:
+    with click.progressbar(answers, count, label="images", file=sys.stderr, show_pos=True) as bar:
         yield from bar
 
 
 class Drawings:
-    """Where --draw writes: the file itself, or one file per picture in a folder."""
+    """Where --draw writes: the file itself, or one file per image in a folder."""
 
     def __init__(self, target: str | None, inputs: list[Input], several: bool, overwrite: bool) -> None:
-        self.targets: dict[str, str] = {}  # by the picture's name
+        self.targets: dict[str, str] = {}  # by the image's name
         self._found: list[Target] = []
         if target is None:
             return
@@ -287,7 +293,7 @@ class Drawings:
         from kosmos_edge.targets import find_target, make_folder, refuse_inputs
 
         if several:
-            make_folder(target, "--draw: several pictures need a folder")
+            make_folder(target, "--draw: several images need a folder")
             names = drawing_names([item.path or "/stdin" for item in inputs])
             self.targets = {item.name: os.path.join(target, name) for item, name in zip(inputs, names, strict=True)}
         else:
@@ -298,19 +304,19 @@ class Drawings:
         refuse_inputs("--draw", self._found, (item.path for item in inputs if item.path is not None))
 
     def keep_apart(self, output: str | None, shots: Iterable[str] = ()) -> None:
-        """InvalidRequest where a drawing would go to where the results go, or to the picture of an example."""
+        """InvalidRequest if a drawing would replace the results or the image of an example."""
         from kosmos_edge.targets import find_target, refuse_inputs, standard_output
 
         refuse_inputs("--draw", self._found, shots)
         results = standard_output() if output is None else find_target(output, overwrite=True)
         for found in self._found:
             if results is not None and found.identity is not None and found.identity == results.identity:
-                raise InvalidRequest(f"--draw: {found.name} is where the results go, too: choose another name")
+                raise InvalidRequest(f"--draw: {found.name} is also the output of the results: choose another name")
 
     def draw(self, opening: Opening, source: str | bytes, answer: Answer, item: Input) -> KosmosError | None:
-        """Writes the drawing of one answer; the error of a picture that cannot be drawn on.
+        """Writes the drawing of one answer; returns the error if this image cannot be drawn.
 
-        A place that cannot be written to any longer is raised: it would be the same for the pictures to come.
+        A failed write is raised, because it would fail for the remaining images, too.
         """
         from kosmos_edge.draw import draw_boxes, save_drawing
         from kosmos_edge.results import Result

@@ -1,11 +1,11 @@
 """Options that the environment can set, too: KOSMOS_EDGE_MAX_TOKENS=32 means --max-tokens 32.
 
-Every long name of an option has a twin. An empty value is as good as none. A switch takes 1 or 0 (or yes, no, true,
-...): KOSMOS_EDGE_BOXES=0 is --no-boxes, and so is KOSMOS_EDGE_NO_BOXES=1. Of an option that may be given again every
-line of the value is one value, with its blanks; empty lines do not count.
+Every long name of an option has a variable, its twin. An empty value is ignored. A switch takes 1 or 0 (or yes, no,
+true, ...): KOSMOS_EDGE_BOXES=0 is --no-boxes, and so is KOSMOS_EDGE_NO_BOXES=1. For a repeatable option each line is
+one value, with its spaces; empty lines are skipped.
 
-The environment holds defaults for many commands. What a command has no use for there is set aside; the same on the
-command line is an error.
+A variable is a default for many commands. One that a command cannot use is ignored ("set aside"); the same option on
+the command line is an error.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ else:
     ParamType = click.ParamType  # not generic in older versions
 
 F = TypeVar("F", bound=Callable[..., Any])
-_ASIDE = "kosmos_edge.aside"  # in Context.meta: the variables that were set aside
+_ASIDE = "kosmos_edge.aside"  # in Context.meta: the ignored variables
 
 
 class TwinOption(click.Option):
-    """An option with twins in the environment.
+    """An option with variables in the environment.
 
-    elsewhere: what the option of this name takes in other commands; a value of that kind is no error here when it
-    comes from the environment, but set aside. prefix: of the twins' names, where the option means another thing than
-    elsewhere.
+    elsewhere: the type of the option of this name in other commands; a value of that type from the environment is
+    ignored here instead of an error. prefix: of the variables' names, if the option means something else than in other
+    commands.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class TwinOption(click.Option):
                     yield self._prefix + name.removeprefix("--").replace("-", "_").upper(), opposite
 
     def _variable(self) -> str:
-        """The twin that is set."""
+        """The variable that is set."""
         return next((variable for variable, _ in self.twins() if os.environ.get(variable)), str(self.envvar))
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """The value; UsageError where two twins say different things."""
+        """The value; UsageError if two variables contradict each other."""
         found: dict[str, str] = {}
         for variable, opposite in self.twins():
             value = os.environ.get(variable)
@@ -74,14 +74,14 @@ class TwinOption(click.Option):
             raise
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
-        """As on the command line: click would split the values of a repeated option at blanks."""
+        """As on the command line: click would split the values of a repeated option at spaces."""
         value = self.resolve_envvar_value(ctx)
         if value is None or not self.multiple:
             return value
         return [line for line in value.split("\n") if line] or None
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """Checks it; what comes from the environment is named by its variable."""
+        """Checks the value; an error about one from the environment names its variable."""
         if ctx.get_parameter_source(str(self.name)) is not ParameterSource.ENVIRONMENT:
             return super().process_value(ctx, value)
         if self.elsewhere is not None and self.multiple:
@@ -111,18 +111,18 @@ class TwinOption(click.Option):
 
 
 def option(*declarations: str, **settings: Any) -> Callable[[F], F]:
-    """click.option with twins in the environment, see TwinOption."""
+    """click.option with variables in the environment, see TwinOption."""
     return click.option(*declarations, cls=TwinOption, **settings)
 
 
 def from_environment(name: str) -> bool:
-    """Whether the parameter of the running command has its value from the environment."""
+    """Whether the running command's parameter got its value from the environment."""
     ctx = click.get_current_context(silent=True)
     return ctx is not None and ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
 
 
 def set_aside(name: str, ctx: click.Context | None = None) -> None:
-    """Notes for --verbose that a variable (or the twin of the parameter `name`) has no use here."""
+    """Records for --verbose that a variable (or that of the parameter `name`) is ignored."""
     ctx = ctx or click.get_current_context()
     twins = {
         parameter.name: parameter._variable() for parameter in ctx.command.params if isinstance(parameter, TwinOption)
@@ -131,6 +131,6 @@ def set_aside(name: str, ctx: click.Context | None = None) -> None:
 
 
 def take_set_aside() -> list[str]:
-    """The variables that the running command had no use for so far; each is told once."""
+    """The variables that the running command has ignored since the last call."""
     ctx = click.get_current_context(silent=True)
     return [] if ctx is None else list(ctx.meta.pop(_ASIDE, {}))

@@ -111,7 +111,7 @@ def test_the_picture_itself_is_never_the_output(
         assert run("ground", other, photo, "-o", path, "--overwrite").code == 2
     assert photo.read_bytes() == png()
     both = run("ground", photo, "-o", tmp_path / "x.png", "--draw", f"{tmp_path}//./x.png")
-    assert both.code == 2 and "where the results go" in both.err
+    assert both.code == 2 and "also the output of the results" in both.err
 
 
 def test_nothing_that_is_read_is_ever_the_output(
@@ -258,7 +258,7 @@ def test_stdout_by_name_is_written_where_it_stands(photo: Path, tmp_path: Path) 
     assert done.returncode == 0 and done.stdout.startswith(b"\x89PNG") and drawn.is_symlink()
     with (tmp_path / "both").open("wb") as file:
         mixed = subprocess.run([*command, "--draw", str(drawn)], stdout=file, stderr=subprocess.PIPE, check=False)
-    assert mixed.returncode == 2 and b"where the results go" in mixed.stderr
+    assert mixed.returncode == 2 and b"also the output of the results" in mixed.stderr
 
 
 def test_a_model_goes_into_a_file_only(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_empty_folders_lists_and_globs(tmp_path: Path) -> None:
     empty.mkdir()
     (tmp_path / "list").touch()
     nothing = {
-        str(empty): "no pictures in this folder",
+        str(empty): "no images in this folder",
         f"{tmp_path}/*.gif": "matches no file",
         f"@{tmp_path}/list": "the list is empty",
         f"@{tmp_path}/missing": os.strerror(errno.ENOENT),

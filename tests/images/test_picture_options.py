@@ -244,7 +244,7 @@ def test_generate_does_not_take_a_picture_for_words(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(encode(noise(9, 9), "PNG"))
     done = run("generate", "--text", path, "--text", "An image of")
-    assert done.code == 2 and f"--image {path} shows the picture" in done.said
+    assert done.code == 2 and f"use --image {path} to show the image" in done.said
     done = run("generate", "--text", "https://a/photo.png", "--text", "An image of")
     assert done.code == 2 and "download it" in done.said
     assert run("generate", "--image", path, "--text", "An image of photo.png").code == 0

@@ -66,7 +66,7 @@ def test_report_on_scenes(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
 def test_report_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = bench(capsys, "-m", "nano", "--types", "q4_k_m", "--n", 2, "-q")
     lines = out.splitlines()
-    assert code == 0 and lines[0].startswith("2 pictures (scenes of nano's shapes, seed 0)")
+    assert code == 0 and lines[0].startswith("2 images (scenes of nano's shapes, seed 0)")
     assert lines[1].split()[:2] == ["type", "MB"] and lines[2].startswith("q4_k_m") and "not looking" in lines[3]
 
 
