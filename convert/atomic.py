@@ -72,7 +72,7 @@ class AtomicFile:
         if self._to.in_place:
             raise InvalidRequest(f"{target} is {_kind(self._to.info)}: a model can be written to a file only")
         if not overwrite and os.path.lexists(target):  # a link that leads nowhere
-            raise InvalidRequest(f"{target} exists: ask for overwriting (--overwrite), or choose another name")
+            raise InvalidRequest(f"{target} exists: use overwrite (--overwrite) to replace it, or choose another name")
         self._target = self._to.path
         self._overwrite = overwrite
         self._size = size

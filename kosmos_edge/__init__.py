@@ -1,4 +1,4 @@
-"""kosmos_edge: KOSMOS-2 on the machine you own. Captions, answers and boxes from pictures, without torch.
+"""kosmos_edge: KOSMOS models on your machine. Captions, answers and boxes for images, without torch.
 
     import kosmos_edge
 
@@ -6,7 +6,7 @@
     r = m.caption("photo.jpg", ground=True)
     print(r.text, r.entities)
 
-Names are imported when they are first used, so that `import kosmos_edge` costs nothing.
+Names are imported on first use, so that `import kosmos_edge` is fast.
 """
 
 import os
@@ -108,7 +108,7 @@ def __getattr__(name: str) -> Any:
 
         try:
             value: Any = version("kosmos-edge")
-        except PackageNotFoundError:  # a source folder on the path, not an installation
+        except PackageNotFoundError:  # a source folder on the path, not an installed package
             value = "0+unknown"
     elif name == "_core":  # `from kosmos_edge import _core` is checked, too
         value = import_module("kosmos_edge._native")._core

@@ -6,7 +6,7 @@ from kosmos_edge.cli import main
 
 
 def start() -> None:
-    """Runs the command line and exits; a native part that is missing or does not fit is told in one line."""
+    """Runs the command line and exits; reports a missing or unfit native part in one line."""
     try:
         main()
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Running from a source tree: what `pip install .` built is found where it was installed.
+"""Running from a source tree: finds the native part that `pip install .` installed.
 
 In the repository's root Python takes the folder kosmos_edge/ of the sources for the package. It lacks what only an
 installed package has beside its Python files: the native module, the C library with its header, and `convert`, which
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 NATIVE = "kosmos_edge._core"
-MARK = Path("csrc", "bindings", "module.cpp")  # beside the package's folder in a source tree, and nowhere else
+MARK = Path("csrc", "bindings", "module.cpp")  # next to the package's folder, in a source tree only
 SUFFIXES = {".cpp", ".h", ".inl", ".cu", ".cuh"}  # cmake/sources_id.cmake has the same
 
 
@@ -33,7 +33,7 @@ def find_root(package: str | os.PathLike[str]) -> Path | None:
 def complete(path: list[str], search: Sequence[str] | None = None) -> None:
     """Appends to a source package's __path__ what it lacks. search: where packages are installed, by default sys.path.
 
-    Nothing else is added where none is installed; importing the native part says so then.
+    Nothing else is added if none is installed; importing the native part then raises.
     """
     root = os.path.dirname(path[0])
     places = [os.path.join(entry or os.curdir, "kosmos_edge") for entry in (sys.path if search is None else search)]
@@ -57,9 +57,9 @@ def sources_id(root: Path) -> str:
 
 
 def check_native(native: ModuleType, package: str | os.PathLike[str]) -> None:
-    """ImportError where an installed native module was built from other sources than those around this package.
+    """ImportError if an installed native module was built from other sources than those of this source tree.
 
-    One that lies in the package's own folder is not looked into: whoever built it there knows.
+    A module inside the package's own folder is not checked: whoever built it there is responsible for it.
     """
     root = find_root(package)
     if root is None or native.__file__ is None or os.path.samefile(os.path.dirname(native.__file__), package):

@@ -24,7 +24,7 @@ _GOLDEN_TURN = 0.618034  # steps around the colour wheel that keep neighbours fa
 
 
 def draw_boxes(image: ImageInput, result: Result | Iterable[Entity], *, scores: bool = True) -> Image.Image:
-    """An upright RGB picture with every valid box and its phrase; scores: with the score behind the phrase.
+    """An upright RGB image with every valid box and its phrase; scores: with the score after the phrase.
 
     Line width and letters scale with the picture. The boxes must be about this picture: an answer about one of another
     size is InvalidRequest. Inverted boxes are not drawn.
@@ -60,7 +60,7 @@ def draw_boxes(image: ImageInput, result: Result | Iterable[Entity], *, scores: 
 
 
 def save_drawing(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Writes the picture in the format of the path's suffix; a failed write leaves nothing behind.
+    """Writes the image in the format of the path's suffix; a failed write leaves nothing.
 
     A file that exists is replaced and keeps its mode; a link is followed; a device or pipe is written to in place, as
     PNG where its name has no suffix. Errors: InvalidRequest (suffix, a folder, a picture that the format cannot hold),
@@ -71,7 +71,7 @@ def save_drawing(image: Image.Image, path: str | os.PathLike[str]) -> None:
 
 
 def picture_format(target: Target) -> str:
-    """Pillow's name of the format that the target's suffix means; InvalidRequest where none can be written."""
+    """Pillow's name of the format for the target's suffix; InvalidRequest if it cannot be written."""
     suffix = os.path.splitext(target.name)[1].lower()
     Image.init()
     file_format = "PNG" if target.in_place and not suffix else Image.EXTENSION.get(suffix)
@@ -146,7 +146,7 @@ def _draw_label(
 def _shorten(
     pen: ImageDraw.ImageDraw, label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
 ) -> str:
-    """The label, or as much of it as fits with dots behind it; a letter at least."""
+    """The label, truncated to fit and followed by dots; at least one letter."""
     most = max(1, int(width))  # letters that can be seen: each takes a pixel
     if len(label) <= most and pen.textlength(label, font=font) <= width:
         return label
@@ -156,7 +156,7 @@ def _shorten(
 
 
 def _place(size: tuple[float, float], box: Corners, canvas: tuple[int, int], placed: Sequence[Rectangle]) -> Rectangle:
-    """Above, inside, below or beside the box: the first place that covers no other label, else the least bad."""
+    """Above, inside, below or next to the box: the first place that covers no other label, else the best one."""
     width, height = size
     x1, y1, x2, y2 = box
     corners = [(x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2), (x1, y2 - height)]

@@ -1,16 +1,16 @@
-"""The exceptions of kosmos_edge: one base class, one subclass per thing that a caller can act on."""
+"""The exceptions of kosmos_edge: one base class, and one subclass per kind of error that a caller can handle."""
 
 
 class KosmosError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
 
 class InvalidRequest(KosmosError, ValueError):
-    """An argument is out of range, of the wrong type, or contradicts another; the message says which and why."""
+    """An argument is out of range, of the wrong type, or contradicts another; the message says which one and why."""
 
 
 class ModelNotFound(KosmosError):
-    """No model file under that path or tag; the message says what was looked for and how to get it."""
+    """There is no model file for that path or tag; the message says what was searched and how to get it."""
 
 
 class ModelCorrupt(KosmosError):
@@ -18,11 +18,11 @@ class ModelCorrupt(KosmosError):
 
 
 class ImageDecodeError(KosmosError):
-    """The picture could not be decoded in full; nothing was answered about it."""
+    """The image could not be decoded completely, so there is no answer."""
 
 
 class DeviceUnavailable(KosmosError):
-    """The device or instruction set asked for is not on this machine."""
+    """The requested device or instruction set is not available on this machine."""
 
 
 class OutOfMemory(KosmosError, MemoryError):
@@ -42,7 +42,7 @@ class KosmosIOError(KosmosError, OSError):
 
 
 class WorkerDied(KosmosError):
-    """isolation="process": the worker process ended in the middle of the call; the next call starts another one."""
+    """isolation="process": the worker process ended during the call; the next call starts a new one."""
 
 
 class Forked(KosmosError):

@@ -1,9 +1,9 @@
-"""Paths and file objects of pictures -> what can be decoded: which are refused, and how they are read.
+"""Reads image files: which paths and file objects are refused, and how the others are read.
 
-* A file object that can seek is read from its start to its end, and its position is put back: any number of threads
-  may use the same one, and it may be used again. One that cannot (a pipe, a socket) is read from where it is to its
-  end, by whoever comes first; it can be used once.
-* A path may name a pipe or a device, which is read to its end as it comes; a folder and a socket are refused.
+* A file object that can seek is read from start to end, and its position is restored: any number of threads may use it,
+  and it may be used again. One that cannot (a pipe, a socket) is read from its position to its end by the first caller;
+  it can be used once.
+* A path may name a pipe or a device, which is read to its end; a folder and a socket are refused.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from typing import Any, BinaryIO
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosIOError
 from kosmos_edge.sharing import exclusive, file_keys
 
-MAX_STREAM_BYTES = 1 << 30  # of a pipe or a file object: these have no size to look at beforehand
-# pathlib takes one of two slashes away
+MAX_STREAM_BYTES = 1 << 30  # of a pipe or a file object, whose size is unknown beforehand
+# pathlib removes one of two slashes
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://|(?:https?|ftp|file|s3|gs):/|data:[a-z0-9.+-]*/?[a-z0-9.+-]*[;,])", re.I)
 GIVEN_FILE = "the given file object"
 
 
 def url_problem(name: str) -> InvalidRequest | None:
-    """Why a name that is a URL, and no file of this name, is no picture."""
+    """The error for a name that is a URL, unless a file has this name."""
     if not _URL.match(name) or os.path.lexists(name):
         return None
     shown = name if len(name) <= 100 else f"{name[:100]}..."
     kind = name.partition(":")[0].lower()
-    way = {"file": "give the path itself", "data": "decode it and give the bytes"}
-    return InvalidRequest(f"{shown}: URLs are not fetched; {way.get(kind, 'download the picture and give its path')}")
+    way = {"file": "pass the path itself", "data": "decode it and pass the bytes"}
+    return InvalidRequest(f"{shown}: URLs are not fetched; {way.get(kind, 'download the image and pass its path')}")
 
 
 def irregular(mode: int) -> str | None:
-    """What a file of this st_mode is, where it is none that holds a picture as files do; None where it is one."""
+    """What a file of this st_mode is if it is not a regular file; None for a regular one."""
     if stat.S_ISREG(mode):
         return None
     if stat.S_ISDIR(mode):
-        return "is a directory, expected a picture file"
+        return "is a directory, expected an image file"
     if stat.S_ISFIFO(mode):
-        return "is a pipe, expected a picture file"
+        return "is a pipe, expected an image file"
     if stat.S_ISSOCK(mode):
-        return "is a socket, expected a picture file"
-    return "is a device, expected a picture file"
+        return "is a socket, expected an image file"
+    return "is a device, expected an image file"
 
 
 def system_error(error: OSError, name: str) -> KosmosIOError:
-    """The operating system's refusal; says where a link leads that leads nowhere."""
+    """The operating system's error; for a dead link it names the target."""
     text = error.strerror or str(error)
     if error.errno == errno.ENOENT:
         with contextlib.suppress(OSError, ValueError):
@@ -58,7 +58,7 @@ def system_error(error: OSError, name: str) -> KosmosIOError:
 
 
 def path_name(path: str | os.PathLike[str]) -> str:
-    """The path as a string that may be opened, or InvalidRequest (a URL), ImageDecodeError."""
+    """The path as a string; InvalidRequest for a URL, ImageDecodeError for a NUL character."""
     name = os.fsdecode(os.fspath(path))
     if "\0" in name:
         raise ImageDecodeError(f"{name!r}: a path cannot contain a NUL character")
@@ -68,7 +68,7 @@ def path_name(path: str | os.PathLike[str]) -> str:
 
 
 def open_file(name: str, *, pipes: bool) -> BinaryIO:
-    """The file, or the bytes of a pipe or a device, where these are allowed."""
+    """The opened file; of a pipe or a device, if allowed, its bytes."""
     try:
         mode = os.stat(name).st_mode
         what = irregular(mode)
@@ -77,7 +77,7 @@ def open_file(name: str, *, pipes: bool) -> BinaryIO:
         if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode):
             raise ImageDecodeError(f"{name}: {what}")
         if not pipes:
-            raise ImageDecodeError(f"{name}: {what}; to read it as a stream, give it opened")
+            raise ImageDecodeError(f"{name}: {what}; to read it as a stream, pass the opened file")
         with open(name, "rb") as file:  # Pillow needs to seek
             return BytesIO(_read_all(file, name))
     except OSError as error:
@@ -87,7 +87,7 @@ def open_file(name: str, *, pipes: bool) -> BinaryIO:
 
 
 def read_stream(file: Any, name: str = GIVEN_FILE) -> bytes:
-    """All of a file object that can seek; of another one what is left. Threads may share it."""
+    """All bytes of a file object that can seek; of another one the remaining bytes. Threads may share it."""
     with exclusive(file_keys([file])):
         try:
             start = _rewind(file)
@@ -108,7 +108,7 @@ def read_stream(file: Any, name: str = GIVEN_FILE) -> bytes:
 
 
 def _rewind(file: Any) -> int | None:
-    """Goes to the start; -> the position before, None where the object cannot seek."""
+    """Seeks to the start; returns the position before, or None if the object cannot seek."""
     if hasattr(file, "seekable"):
         if not file.seekable():
             return None
@@ -126,7 +126,7 @@ def _rewind(file: Any) -> int | None:
 def _read_all(file: BinaryIO, name: str) -> bytes:
     data = bytearray()
     while len(data) <= MAX_STREAM_BYTES:
-        part = file.read(MAX_STREAM_BYTES + 1 - len(data))  # a pipe gives less than asked for
+        part = file.read(MAX_STREAM_BYTES + 1 - len(data))  # a pipe returns less than requested
         if not isinstance(part, bytes | bytearray):
             raise InvalidRequest(f"{name}: expected a binary file object, its read() gave {type(part).__name__}")
         if not part:
@@ -136,7 +136,7 @@ def _read_all(file: BinaryIO, name: str) -> bytes:
 
 
 def read_stdin(stdin: Any) -> bytes:
-    """What is left of standard input, also where it is a file that was read in part before."""
+    """The remaining bytes of standard input, even if it is a file that was partly read before."""
     if stdin is None:
         raise KosmosIOError(errno.EBADF, "standard input is closed", "-")
     try:

@@ -1,27 +1,26 @@
-"""Any picture a caller may hold -> upright RGB bytes, or an ImageDecodeError; never an answer about half a picture.
+"""Decodes an image from any source into upright RGB bytes, or raises ImageDecodeError; never decodes it in part.
 
-The rules, all of them:
+The rules:
 
-* Orientation: the EXIF tag is applied whatever the container (JPEG, PNG, WebP, AVIF, TIFF, HEIC, a PIL image);
-  `exif=False` leaves the pixels as they are stored (HEIC: its decoder has turned them already). Boxes always refer
-  to the picture made here.
+* Orientation: the EXIF tag is applied in every container (JPEG, PNG, WebP, AVIF, TIFF, HEIC, a PIL image); `exif=False`
+  leaves the pixels as stored (HEIC: the decoder has already rotated them). Boxes always refer to the image made here.
 * Transparency (alpha channel, palette or colour-key): composited on white, as transformers does.
 * CMYK, YCbCr, HSV, palette, 1-bit: Pillow's conversion to RGB. LAB: through littlecms to sRGB. Colour profiles
   are not applied, as in the reference.
 * 16-bit grey: value / 257, rounded. 16-bit RGB: Pillow keeps the high byte. 32-bit integer grey counts as 16-bit and
-  is refused when a value lies outside 0..65535. Floating-point pictures have no stated range and are refused.
-* Several frames or pages: the first one, unless `frame` says which; the result's notes say so.
-* Size: more pixels than `max_pixels` (default: PIL.Image.MAX_IMAGE_PIXELS, of a file), a side above 65535, or more than
-  2^28 pixels: refused.
-* A file that ends early: refused, or with `allow_truncated` its beginning, and a note.
+  is refused if a value is outside 0..65535. Floating-point images have no defined range and are refused.
+* Several frames or pages: the first one, or the one that `frame` names; a note in the result says so.
+* Size: refused above `max_pixels` (default for files: PIL.Image.MAX_IMAGE_PIXELS), above 65535 on a side, and above
+  2^28 pixels.
+* Truncated file: refused, or with `allow_truncated` its beginning and a note.
 * A format that needs an external program (EPS), a document, a text: refused. A URL: refused, nothing is fetched.
-* Threads: any number may give the same object at once (sharing.py); each gets what one alone gets. A PIL image is left
-  as it was, but loaded. File objects: see files.py.
+* Threads: any number may pass the same object at once (sharing.py); each gets what it would get alone. A PIL image is
+  unchanged, except that it is loaded. File objects: see files.py.
 
-Pillow's switches are variables of the whole process. LOAD_TRUNCATED_IMAGES is not touched: what was decoded of a file
-that ends early is taken from the image that refused it. MAX_IMAGE_PIXELS is raised only for the few formats that ask
-for it again in their own code (frames of GIF, ICO, ICNS, MPO; WebP; tiles of TIFF), only where max_pixels asks for
-more, by one thread at a time, and put back; other users of Pillow in the process may see the raised value meanwhile.
+Pillow's switches are global. LOAD_TRUNCATED_IMAGES is not touched: the decoded part of a truncated file is taken from
+the image that refused it. MAX_IMAGE_PIXELS is raised only for the few formats that read it in their own code (frames of
+GIF, ICO, ICNS, MPO; WebP; tiles of TIFF), only if max_pixels is larger, by one thread at a time, and then restored;
+other users of Pillow in the process may see the raised value meanwhile.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ if TYPE_CHECKING:
 MAX_SIDE = _core.limits.MAX_IMAGE_SIDE
 MAX_PIXELS = _core.limits.MAX_IMAGE_PIXELS
 
-# What Pillow would hand to another program (EPS), cannot decode (the stubs), or reads from text.
+# Formats that Pillow passes to another program (EPS), cannot decode (the stubs), or reads from text.
 REFUSED_FORMATS = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC", "XBM", "XPM"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _EXIF_ORIENTATION = 0x0112
-_TURN = {  # EXIF orientation -> what makes the picture upright
+_TURN = {  # EXIF orientation -> the transpose that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -72,19 +71,19 @@ _formats_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture: upright, RGB, 8 bits. Every verb takes it where it takes an image."""
+    """A decoded image: upright, RGB, 8 bits. Every verb accepts it as an image."""
 
     rgb: bytes  # height rows of width pixels of 3 bytes
     width: int
     height: int
-    name: str | None = None  # the file's path, when there is one
-    orientation: int = 1  # the EXIF orientation that was found, 1..8
-    notes: tuple[str, ...] = ()  # what had to be decided: frame, transparency, bit depth, turning
+    name: str | None = None  # the file's path, if there is one
+    orientation: int = 1  # the EXIF orientation in the file, 1..8
+    notes: tuple[str, ...] = ()  # decisions: frame, transparency, bit depth, rotation
     decode_ms: float = 0.0
 
 
 class Array(Protocol):
-    """A numpy array, for type checkers: before Python 3.12 its type does not say that it has a buffer."""
+    """A numpy array, for type checkers: before Python 3.12 its type does not declare the buffer protocol."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
@@ -96,20 +95,20 @@ _Decoded: TypeAlias = tuple[bytes, tuple[int, int], int, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Stands for a picture of which it is known beforehand why it is none; opening it raises that error."""
+    """Stands for an image that is known to be unusable; opening it raises the error."""
 
     error: KosmosError
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How pictures are opened: the keywords of open_image."""
+    """How images are opened: the keywords of open_image."""
 
     exif: bool = True
     frame: int | None = None
     max_pixels: int | None = None
     allow_truncated: bool = False
-    pipes: bool = True  # a path may name a pipe or a device, which may keep its reader waiting for ever
+    pipes: bool = True  # a path may name a pipe or a device, which may block its reader forever
 
     def __post_init__(self) -> None:
         for name in ("exif", "allow_truncated"):
@@ -124,7 +123,7 @@ class Opening:
                 raise InvalidRequest(f"{name}: expected an integer {limits}, got {value!r}")
 
     def open(self, source: ImageInput | Unusable) -> Picture:
-        """As open_image; a Picture is returned as it is."""
+        """As open_image; a Picture is returned unchanged."""
         if isinstance(source, Unusable):
             raise source.error
         if isinstance(source, Picture):
@@ -148,7 +147,7 @@ class Opening:
         except MemoryError as error:
             if isinstance(error, OutOfMemory):
                 raise
-            raise OutOfMemory(f"{name or 'the picture'}: not enough memory to decode it") from error
+            raise OutOfMemory(f"{name or 'the image'}: not enough memory to decode it") from error
         elapsed_ms = (time.perf_counter() - start) * 1000
         return Picture(rgb, size[0], size[1], name, orientation, tuple(notes), elapsed_ms)
 
@@ -166,25 +165,25 @@ def open_image(
 ) -> Picture:
     """Decodes a path, bytes, file object, PIL image, or HxWx3 uint8 buffer (a numpy array, a memoryview).
 
-    exif: turn the picture upright by its EXIF orientation. frame: which frame or page (0 is the first) of a file that
-    has several; of a PIL image the current one is the default. max_pixels: 1..268435456, the most that width times
-    height may be; None: PIL.Image.MAX_IMAGE_PIXELS for files. allow_truncated: of a file that ends early, give what is
-    there, with a note (what is missing is black or grey); only where the decoder works row by row: PNG, JPEG, GIF, BMP,
-    PPM, uncompressed TIFF and the like, not WebP, AVIF, HEIC, JPEG 2000.
-    Threads may give the same object at the same time. A file object that can seek is read from its start, and its
-    position is put back; another one from where it is, once.
-    Raises ImageDecodeError, KosmosIOError (the operating system refused), InvalidRequest (not a picture's type, a URL).
+    exif: rotate the image upright by its EXIF orientation. frame: the frame or page (0 is the first) of a file with
+    several; default for a PIL image: the current one. max_pixels: 1..268435456, the limit of width times height; None:
+    PIL.Image.MAX_IMAGE_PIXELS for files. allow_truncated: use the available part of a truncated file, with a note (the
+    rest is black or grey); only for formats that are decoded row by row: PNG, JPEG, GIF, BMP, PPM, uncompressed TIFF
+    and the like, not WebP, AVIF, HEIC, JPEG 2000.
+    Threads may pass the same object at the same time. A file object that can seek is read from its start, and its
+    position is restored; any other is read from its position, once.
+    Raises ImageDecodeError, KosmosIOError (the operating system refused), InvalidRequest (wrong type, a URL).
     """
     opening = Opening(exif, frame, max_pixels, allow_truncated)
     if isinstance(source, Picture) and opening != AS_USUAL:
         raise InvalidRequest(
-            "exif, frame, max_pixels and allow_truncated have no effect on a picture that is decoded already"
+            "exif, frame, max_pixels and allow_truncated have no effect on an image that is already decoded"
         )
     return opening.open(source)
 
 
 def allowed_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are decoded here; includes HEIF where pi-heif is installed."""
+    """Pillow's names of the formats that are decoded here; includes HEIF if pi-heif is installed."""
     global _formats
     with _formats_lock:
         if _formats is None:
@@ -196,14 +195,14 @@ def allowed_formats() -> tuple[str, ...]:
 
 
 def picture_suffixes() -> frozenset[str]:
-    """Of the formats that are decoded; .heic also without its decoder, so that the error says what is missing."""
+    """Suffixes of the decoded formats, and .heic even without its decoder, so that the error says what is missing."""
     formats = set(allowed_formats())
     known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
     return frozenset((known | {".heic", ".heif"}) - {".mpg", ".mpeg", ".im", ".h5"})
 
 
 def names_picture(text: str) -> bool:
-    """Whether a text is nothing but the path of a picture file that exists, or the URL of one."""
+    """Whether a text is the path of an existing image file, or the URL of an image."""
     name = text.strip()
     if not name or len(name) > 4096 or not name.isprintable():
         return False
@@ -220,7 +219,7 @@ def _suffix(name: str) -> str:
 
 
 def _is_picture(name: str) -> bool:
-    """Whether a file begins like a picture, whatever it is called."""
+    """Whether a file begins like an image, regardless of its name."""
     try:
         with open(name, "rb") as file, _identify(file, name):
             return True
@@ -232,11 +231,11 @@ def _is_picture(name: str) -> bool:
 
 
 class _PillowsLimit(ImageDecodeError):
-    """A format's own code asked for MAX_IMAGE_PIXELS."""
+    """A format's own code applied MAX_IMAGE_PIXELS."""
 
 
-_limit_lock = threading.Lock()  # who holds it may raise the limit
-_raised_from: list[int | None] = []  # what the limit is when nobody has raised it
+_limit_lock = threading.Lock()  # held while the limit is raised
+_raised_from: list[int | None] = []  # the limit before it was raised
 
 
 def _pillows_limit() -> int | None:
@@ -253,13 +252,13 @@ def _raised_limit(pixels: int) -> Iterator[None]:
         try:
             yield
         finally:
-            if pixels == Image.MAX_IMAGE_PIXELS:  # else somebody else has set it meanwhile
+            if pixels == Image.MAX_IMAGE_PIXELS:  # otherwise other code has set it meanwhile
                 Image.MAX_IMAGE_PIXELS = _raised_from[0]
             _raised_from.clear()
 
 
 def _within_limit(opening: Opening, decode: Callable[[], _Decoded]) -> _Decoded:
-    """decode(), again under a raised limit where only Pillow's stood in the way of what max_pixels allows."""
+    """decode(), repeated with a raised limit if max_pixels allows the image but Pillow's limit does not."""
     try:
         return decode()
     except _PillowsLimit:
@@ -285,7 +284,7 @@ def _check_pixels(size: tuple[int, int], name: str, opening: Opening, *, of_file
 
 
 def _too_large(size: tuple[int, int] | None = None) -> str:
-    got = f"{size[0]} x {size[1]} pixels are" if size else "the picture is"
+    got = f"{size[0]} x {size[1]} pixels are" if size else "the image is"
     return (
         f"{got} more than the {_pillows_limit()} pixels that PIL.Image.MAX_IMAGE_PIXELS allows; "
         "max_pixels (--max-pixels) allows more"
@@ -305,7 +304,7 @@ def _decode_file(file: BinaryIO, name: str, opening: Opening) -> _Decoded:
 
 
 def _identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """As Image.open, but for the check of MAX_IMAGE_PIXELS: _check_pixels has its place."""
+    """As Image.open, but without its check of MAX_IMAGE_PIXELS, which _check_pixels replaces."""
     try:
         file.seek(0)
         head = file.read(64)
@@ -318,7 +317,7 @@ def _identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None)
                 if found and not isinstance(found, str):  # a str says why not
                     file.seek(0)
                     return factory(file, "")
-            except (SyntaxError, IndexError, TypeError, struct.error):  # how plugins say: not mine
+            except (SyntaxError, IndexError, TypeError, struct.error):  # how plugins reject a file
                 continue
         raise UnidentifiedImageError(name)
     except (ImageDecodeError, MemoryError):
@@ -329,12 +328,12 @@ def _identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None)
         raise ImageDecodeError(f"{name}: {_why_not_a_picture(head)}") from error
     except OSError as error:
         raise _from_os_error(error, name) from error
-    except Exception as error:  # plugins raise whatever the damaged header made them do
+    except Exception as error:  # a damaged header can make a plugin raise anything
         raise ImageDecodeError(f"{name}: damaged header ({_reason(error)})") from error
 
 
 def _decode_shared(image: Image.Image, name: str, opening: Opening) -> _Decoded:
-    """A caller's image, which others may use at the same time; its current frame stays."""
+    """Decodes a caller's image, which other threads may use at the same time; keeps its current frame."""
     with exclusive([object_key(image)]), exclusive(file_keys(files_of(image))):
         _check_pixels(image.size, name, opening, of_file=False)
         before = None if opening.frame is None else _current_frame(image)
@@ -344,25 +343,25 @@ def _decode_shared(image: Image.Image, name: str, opening: Opening) -> _Decoded:
             return _within_limit(opening, lambda: _decode_pil(image, name, opening))
         finally:
             if before is not None and _current_frame(image) != before:
-                with contextlib.suppress(Exception):  # loaded, as it was; where its file is damaged, it cannot be
+                with contextlib.suppress(Exception):  # as it was, but loaded; impossible if its file is damaged
                     image.seek(before)
                     image.load()
 
 
 def _goes_one_way(image: Image.Image) -> bool:
-    """Whether it might not come back to its frame: of an animated PNG Pillow often cannot load an earlier one."""
+    """Whether the image might not return to its frame: Pillow often cannot load an earlier one of an animated PNG."""
     return image.format == "PNG" and bool(getattr(image, "is_animated", False)) and bool(files_of(image))
 
 
 def _decode_copy(image: Image.Image, name: str, opening: Opening, *, rest: bool = False) -> _Decoded:
-    """From a copy of its file; the image itself stays as it is."""
+    """Decodes a copy of the image's file; the image itself is unchanged."""
     copy = BytesIO(files.read_stream(files_of(image)[0], name))
     with _identify(copy, name, (image.format,) if image.format else None) as other:
         return _decode_pil(other, name, opening, rest=rest)
 
 
 def _decode_pil(image: Image.Image, name: str, opening: Opening, *, rest: bool = False) -> _Decoded:
-    """rest: the image is a copy of one whose file ends early; what there is of it is taken."""
+    """rest: the image is a copy of one whose file is truncated; its available part is used."""
     notes: list[str] = []
     try:
         _choose_frame(image, name, opening.frame, notes)
@@ -371,7 +370,7 @@ def _decode_pil(image: Image.Image, name: str, opening: Opening, *, rest: bool =
         else:
             stored = _orientation(image)
             image.load()
-        left = _orientation(image)  # Pillow turns TIFF itself and drops the tag
+        left = _orientation(image)  # Pillow rotates TIFF itself and drops the tag
         turned = image
         if opening.exif and left in _TURN:
             turned = image.transpose(_TURN[left])
@@ -381,13 +380,13 @@ def _decode_pil(image: Image.Image, name: str, opening: Opening, *, rest: bool =
             notes.append(f"turned upright by EXIF orientation {stored}")
         rgb = _to_rgb(turned, image.info.get("transparency"), name, notes)
         if ImageFile.LOAD_TRUNCATED_IMAGES:
-            notes.append("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: a truncated picture would not have been refused")
+            notes.append("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: a truncated image would not have been refused")
         return rgb.tobytes(), rgb.size, stored, notes
     except (ImageDecodeError, InvalidRequest, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _PillowsLimit(f"{name}: {_too_large()}") from error
-    except Exception as error:  # plugins raise whatever the damaged data made them do
+    except Exception as error:  # damaged data can make a plugin raise anything
         if _ends_early(error) and opening.allow_truncated and not rest:
             return _decode_rest(image, name, opening)
         if isinstance(error, OSError):
@@ -404,7 +403,7 @@ def _ends_early(error: Exception) -> bool:
 
 
 def _decode_rest(image: Image.Image, name: str, opening: Opening) -> _Decoded:
-    """The beginning of a picture, decoded from a copy of its file: the image itself goes on refusing."""
+    """Decodes the beginning of an image from a copy of its file; the image itself is unchanged."""
     if not files_of(image) or image.format is None:
         raise ImageDecodeError(f"{name}: the file ends early, and cannot be read again")
     frame = opening.frame if opening.frame is not None else _current_frame(image) or None
@@ -412,12 +411,14 @@ def _decode_rest(image: Image.Image, name: str, opening: Opening) -> _Decoded:
 
 
 def _load_what_there_is(image: Image.Image, notes: list[str]) -> int:
-    """Loads the image as far as its file goes; -> the orientation that it had before."""
+    """Loads the available part of the image; returns its EXIF orientation."""
     lazy = cast(Any, image)
     before = 0
-    with contextlib.suppress(OSError):  # PNG looks for it behind the pixels
+    with contextlib.suppress(OSError):  # in PNG it is after the pixels
         before = _orientation(image)
-    if lazy.tile and lazy.tile[0][0] == "jpeg":  # libjpeg shows what it has, of a progressive file all, at a proper end
+    if (
+        lazy.tile and lazy.tile[0][0] == "jpeg"
+    ):  # libjpeg outputs what it has, of a progressive file too, at an end mark
         read, ends = lazy.load_read, [b"\xff\xd9"]
         lazy.load_read = lambda count: read(count) or (ends.pop() if ends else b"")
     reason = "it was given an end"
@@ -427,7 +428,7 @@ def _load_what_there_is(image: Image.Image, notes: list[str]) -> int:
         if not _ends_early(error):
             raise
         reason = str(error)
-        lazy.tile = []  # as Pillow does when it has all
+        lazy.tile = []  # as Pillow does after decoding everything
         lazy.load_end()
         image.load()
     notes.append(f"the file ends early ({reason}): what is missing is blank")
@@ -466,7 +467,7 @@ def _choose_frame(image: Image.Image, name: str, frame: int | None, notes: list[
         return
     count = int(getattr(image, "n_frames", 1))
     if frame >= count:
-        raise InvalidRequest(f"{name}: frame {frame} asked for, the file has {count} (0..{count - 1})")
+        raise InvalidRequest(f"{name}: frame {frame} requested, the file has {count} (0..{count - 1})")
     image.seek(frame)
     notes.append(f"the file has several frames: frame {frame} was used")
 
@@ -483,7 +484,7 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
     except (OSError, MemoryError):
         raise
-    except Exception:  # EXIF is written by anybody; an unreadable one says nothing about the pixels
+    except Exception:  # an unreadable EXIF block says nothing about the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -491,7 +492,7 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image, key: object, name: str, notes: list[str]) -> Image.Image:
     mode = image.mode
     if mode == "F":
-        raise ImageDecodeError(f"{name}: floating-point pixels have no stated range; convert the picture to 8 bits")
+        raise ImageDecodeError(f"{name}: floating-point pixels have no defined range; convert the image to 8 bits")
     if mode == "I" or mode.startswith("I;16"):
         return _grey16_to_rgb(image, key, name, notes)
     if mode == "LAB":
@@ -510,7 +511,7 @@ def _grey16_to_rgb(image: Image.Image, key: object, name: str, notes: list[str])
     wide = image.convert("I")
     low, high = cast(tuple[int, int], wide.getextrema())
     if low < 0 or high > 65535:
-        raise ImageDecodeError(f"{name}: grey values {low}..{high}; expected 0..65535 in a picture of more than 8 bits")
+        raise ImageDecodeError(f"{name}: grey values {low}..{high}; expected 0..65535 in an image of more than 8 bits")
     notes.append("16-bit grey scaled to 8 bits")
     grey = wide.point(_SIXTEEN_TO_EIGHT, "L")
     if isinstance(key, int) and 0 <= key <= 65535:
@@ -548,7 +549,7 @@ def _why_not_a_picture(head: bytes) -> str:
     if start.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "PostScript is not decoded here (it needs an external program); convert it to PNG first"
     if start.startswith(b"%PDF"):
-        return "a PDF document, not a picture; render its pages to PNG first"
+        return "a PDF document, not an image; render its pages to PNG first"
     if start[:5].lower() in (b"<svg ", b"<?xml"):
-        return "an SVG or XML text, not a picture of pixels; render it to PNG first"
-    return "not a picture, or of a format that is not decoded here"
+        return "an SVG or XML text, not an image of pixels; render it to PNG first"
+    return "not an image, or in a format that is not supported"

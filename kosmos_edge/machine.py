@@ -4,7 +4,7 @@ import platform
 
 
 def cpu_name() -> str:
-    """The processor, as the system calls it."""
+    """The system's name for the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:

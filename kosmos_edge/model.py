@@ -1,4 +1,4 @@
-"""Model: the verbs. A verb makes a plan (inference/tasks.py), inference/session.py runs it, the answer is a Result."""
+"""Model: the verbs. A verb makes a plan (inference/tasks.py), inference/session.py runs it and returns a Result."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def load(
 ) -> Model:
     """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
 
-    model None: the environment's KOSMOS_EDGE_MODEL, else a converted KOSMOS-2 in the cache, else the small model
-    inside the package. Nothing is downloaded here. device: "auto", "cpu", ...; a device asked for by name is never
-    replaced by another. threads: 1..1024, None: as many as this process may use. mode: "mmap" maps the file, "copy"
-    reads it into memory, for files that may change underneath. offline: no socket is opened.
+    model: None uses the variable KOSMOS_EDGE_MODEL, else a converted KOSMOS-2 in the cache, else the small model inside
+    the package. Nothing is downloaded. device: "auto", "cpu", ...; a device requested by name is never replaced by
+    another. threads: 1..1024; None: all that this process may use. mode: "mmap" maps the file, "copy" reads it into
+    memory, for files that may change. offline: do not use the network.
     prefix_cache_mb: 0..1048576 MB for keys and values that the encoded images of Model.encode keep (see EncodedImage);
-    the image used longest ago gives its memory up first. 0: nothing is kept.
-    isolation: "process" runs the model in a worker process: whatever becomes of that one, this one lives, running calls
-    raise WorkerDied, and the next call starts another (docs/isolation.md). cancel: as in GenerationOptions.
+    the least recently used image is dropped first. 0: nothing is kept.
+    isolation: "process" runs the model in a worker process. If it crashes, this process survives: calls in flight raise
+    WorkerDied, and the next call starts a new worker (docs/isolation.md). cancel: as in GenerationOptions.
     Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest, Cancelled,
     WorkerDied.
     """
@@ -92,7 +92,7 @@ def load(
 
 def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:
     """The file that load(model) would open."""
-    from kosmos_edge import hub  # only here: drawing or reading results needs nothing of it
+    from kosmos_edge import hub  # imported here because drawing and reading results do not need it
 
     if model is None:
         return Path(hub.resolve(hub.default_model()[0], offline=offline))
@@ -105,18 +105,18 @@ def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -
 
 
 class Model:
-    """A loaded model. Any number of threads may call it at once; every call is independent of the others.
+    """A loaded model. Any number of threads may call it at once; calls are independent of each other.
 
     caption, locate, describe and ask take template: the prompt of this call and its examples in place of the model's
     (model_info["prompts"]); with {phrase} in it for locate, {boxes} for describe, {question} for ask, each once; tag
     strings in it are tags.
-    Every generating verb takes the options of GenerationOptions as keywords, and stream=True, which gives an iterator
-    of TextDelta, EntityEvent and at last Done instead of the Result; closing the iterator ends the computation.
+    Every generating verb takes the options of GenerationOptions as keywords. With stream=True it returns an iterator
+    of TextDelta, EntityEvent and finally Done instead of a Result; closing the iterator ends the computation.
     An image is a path, bytes, a binary file object, a PIL image, an HxWx3 uint8 buffer (a numpy array), a Picture
     from open_image, or an EncodedImage from encode; threads may share any of them. A file object that can seek is read
     from its start. Ctrl-C raises KeyboardInterrupt within about 0.2 s.
     Raises InvalidRequest, ImageDecodeError, ContextTooLong, OutOfMemory, Cancelled, KosmosIOError; Forked in a forked
-    child of the process that loaded it, WorkerDied with isolation="process".
+    child of the process that loaded the model, WorkerDied with isolation="process".
     """
 
     def __init__(self, engine: _core.Engine | Session, path: str | os.PathLike[str] = "") -> None:
@@ -175,39 +175,39 @@ class Model:
 
     @property
     def model_info(self) -> dict[str, Any]:
-        """What the file says of the model: architecture, name, notice, trained_tasks, context (positions),
-        vocabulary, image_tokens, tasks, grounding (None where the model cannot write boxes), image (token ids around
-        and of one), prompts, and the sizes of its parts (vision, decoder, ...)."""
+        """Properties from the model file: architecture, name, notice, trained_tasks, context (positions), vocabulary,
+        image_tokens, tasks, grounding (None if the model has no boxes), image (token ids around and of one), prompts,
+        and the sizes of its parts (vision, decoder, ...)."""
         return dict(self._info)
 
     @property
     def notice(self) -> str | None:
-        """What the model's makers want its users to know, e.g. how small its world is."""
+        """What users should know about the model, e.g. how little it was trained on; None without a notice."""
         return str(self._info["notice"]) or None
 
     @property
     def device(self) -> str:
-        """Where it runs: "cpu"."""
+        """The device that computes, such as "cpu"."""
         return self._open.engine.device
 
     @property
     def description(self) -> str:
-        """The device for people: kind, instruction set, threads."""
+        """The device, human-readable: kind, instruction set, threads."""
         return self._open.engine.description
 
     @property
     def fallback(self) -> str:
-        """Why device="auto" does not use a better device that is installed, in a line; "" where it is of no account."""
+        """Why device="auto" does not use a better installed device, in one line; "" if not applicable."""
         return self._open.engine.fallback
 
     @property
     def isa(self) -> str:
-        """The instruction set whose kernels run."""
+        """The CPU instruction set in use, such as "avx2"."""
         return self._open.engine.isa
 
     @property
     def threads(self) -> int:
-        """How many threads compute."""
+        """The number of threads that compute."""
         return self._open.engine.threads
 
     @property
@@ -217,7 +217,7 @@ class Model:
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one picture takes, without its two tags."""
+        """Positions that one image takes, without its two tags."""
         return self._open.engine.image_tokens
 
     # ---- verbs
@@ -257,10 +257,10 @@ class Model:
         stream: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
-        """What the picture shows, in a sentence ("short") or a paragraph ("long").
+        """Captions the image in a sentence ("short") or a paragraph ("long").
 
-        ground: with boxes. lead_in: begin the text with the prompt's words ("An image of"). examples: pairs of
-        a picture and its caption that go before.
+        ground: with boxes. lead_in: begin the text with the prompt's words ("An image of"). examples: few-shot pairs of
+        an image and its caption.
         """
         template = options.pop("template", None)
         plan = tasks.plan_caption(self._info, image, length, ground, lead_in, examples, template)
@@ -295,7 +295,7 @@ class Model:
         stream: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
-        """Text with the boxes of what it names. prompt: words to go on from; None: the short caption's."""
+        """Text with boxes for what it names. prompt: words to continue; None: those of the short caption."""
         return self._run(
             tasks.plan_ground(self._info, image, prompt, lead_in, options.pop("template", None)), stream, options
         )
@@ -311,9 +311,9 @@ class Model:
     def locate(
         self, image: AnyImage, phrase: str, *, stream: bool = False, **options: Unpack[GenerationOptions]
     ) -> Result | EventStream:
-        """Where the phrase is: Result.boxes, which may be empty.
+        """Finds the phrase: Result.boxes, which may be empty.
 
-        The model tends to find whatever it is asked for; the score helps to judge (see Entity.score).
+        The model tends to find whatever it is asked for; the scores help to judge (see Entity).
         """
         template = options.pop("template", None)
         return self._run(tasks.plan_locate(self._info, image, phrase, template), stream, options)
@@ -356,12 +356,12 @@ class Model:
         stream: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
-        """What is in the box (x1, y1, x2, y2).
+        """Describes what is in the box (x1, y1, x2, y2).
 
-        The numbers are pixels of the upright picture, or with normalized=True fractions of it; a Box knows what it is.
-        Pixels that all lie in 0..1 are InvalidRequest (fractions were meant), as is a box outside the picture.
-        Result.box is the one that the model saw, snapped to its grid. ground: as the model was trained, the answer may
-        have boxes. examples: (image, box, text), boxes in the same unit.
+        The numbers are pixels of the upright image, or with normalized=True fractions of it; a Box has its own unit.
+        InvalidRequest for pixels that are all within 0..1 (fractions were meant) and for a box outside the image.
+        Result.box is the box as the model sees it, snapped to its grid. ground: the answer may have boxes, as in
+        training. examples: few-shot (image, box, text), boxes in the same unit.
         """
         plan = tasks.plan_describe(
             self._info, image, box, normalized, ground, lead_in, examples, options.pop("template", None)
@@ -406,12 +406,12 @@ class Model:
         stream: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
-        """The answer to a question. examples: (image, question, answer).
+        """Answers a question. examples: few-shot (image, question, answer).
 
-        choices: 1..1000 texts; the answer is exactly one of them, character for character (behind the prompt's words
-        with lead_in). InvalidRequest where the tokenizer cannot write one (it folds blanks and line breaks, rewrites
-        characters such as a full-width "Ａ", and does not know all), where a stop text would end it early, and where
-        max_tokens is too small for it.
+        choices: 1..1000 texts; the answer is exactly one of them, character for character (after the prompt's words
+        with lead_in). InvalidRequest if the tokenizer cannot produce one exactly (it folds blanks and line breaks,
+        rewrites characters such as a full-width "Ａ", and lacks others), or if a stop text or max_tokens would cut one
+        off.
         """
         plan = tasks.plan_ask(
             self._info, image, question, ground, choices, lead_in, examples, options.pop("template", None)
@@ -453,13 +453,13 @@ class Model:
         stream: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
-        """Goes on from any sequence of pictures, texts and boxes.
+        """Continues any sequence of images, texts and boxes.
 
-        A string is text (give a picture's path as a pathlib.Path; a string that is the name of an existing picture file
-        is InvalidRequest). A box, or a list of boxes, stands for <object>...</object>; a box is a Box or, as for
-        describe, (x1, y1, x2, y2) in pixels of the upright picture before it, with normalized=True in fractions of it.
-        raw: tag strings in the texts are tags; else they are plain characters, and a note says so. Pixels of the
-        answer's boxes refer to the last picture. choices: as for ask.
+        A string is text; pass an image's path as a pathlib.Path (a string that names an existing image file is
+        InvalidRequest). A box, or a list of boxes, becomes <object>...</object>; a box is a Box or, as in describe,
+        (x1, y1, x2, y2) in pixels of the upright image before it, with normalized=True in fractions of it.
+        raw: tag strings in the texts are tags; otherwise they are plain characters, and a note says so. The answer's
+        boxes are in pixels of the last image. choices: as in ask.
         """
         plan = tasks.plan_generate(self._info, segments, raw, lead_in, normalized, choices)
         return self._run(plan, stream, options)
@@ -473,20 +473,20 @@ class Model:
         normalize: Literal["sum", "mean"] = "sum",
         cancel: Any = None,
     ) -> Ranking:
-        """Ranks texts by their likelihood after the picture (None: after no picture).
+        """Ranks texts by their likelihood given the image (None: without an image).
 
-        template: words around {text}; what stands before it is given, the text and what stands behind it are scored.
-        None: the model's caption prompt, "An image of {text}". normalize: "sum" of ln p, or the "mean" per token, which
-        is fairer to texts of different lengths.
+        template: words around {text}; the words before it are given, the text and the words after it are scored. None:
+        the model's caption prompt, "An image of {text}". normalize: "sum" of ln p, or the "mean" per token, for texts
+        of different lengths.
         """
         plan = tasks.plan_score(self._info, texts, template, normalize)
         return running.run(partial(self._open.score, self.name, image, plan), check_cancel(cancel))
 
     def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage:
-        """The picture as the decoder sees it. Every verb takes it in place of the image and skips the encoder.
+        """Encodes the image. Every verb accepts the result in place of the image and skips the encoder.
 
-        From its second use on, a prompt that begins with it also skips the positions that it has in common with the one
-        before; see EncodedImage.
+        From the second use on, a prompt that begins with it also skips the positions that it shares with the previous
+        one; see EncodedImage.
         """
         return running.run(partial(self._open.encode, image), check_cancel(cancel))
 
@@ -501,22 +501,22 @@ class Model:
     ) -> Iterator[Result | Ranking]:
         """One result per image, in order; arguments are those of the verb `task`.
 
-        batch_size: 1..256 answers are computed side by side, which is faster and gives the same answers, bit for bit
+        batch_size: 1..256 answers are computed in the same passes, which is faster and gives bit-identical answers
         (beams and rankings are computed one by one). Each takes memory for its positions, 0.2 MB each in KOSMOS-2.
-        Images are decoded on threads of their own, and up to about 2 * batch_size are taken ahead of the results.
-        A path that names a pipe or a device is an image that cannot be answered; give the opened file instead.
-        Results' timings overlap: prefill, decode and total are the time that passed, for all answers side by side.
-        on_error "yield": an image that cannot be answered gives a Result with ok False and error set, and the batch
-        goes on. Wrong arguments are raised at once. Closing the iterator ends the computation.
+        Separate threads decode the images, and take up to about 2 * batch_size of them ahead of the results.
+        A path that names a pipe or a device is a failed image; pass the opened file instead.
+        Timings of results overlap: prefill, decode and total are wall time, shared by the answers of a batch.
+        on_error "yield": an image that fails gives a Result with ok False and error set, and the batch continues.
+        Wrong arguments are raised at once. Closing the iterator ends the computation.
         """
         return run_batch(self, images, task, on_error, batch_size, arguments)
 
     # ---- inside
 
     def request(self, task: str, arguments: Mapping[str, Any]) -> Request:
-        """The verb with its arguments (all of them, by name) and without its picture.
+        """The verb with its arguments (all of them, by name) and without its image.
 
-        Raises what the verb would raise about them, whatever the picture.
+        Raises what the verb would raise about these arguments for any image.
         """
         values = dict(arguments)
         if task == "score":
@@ -534,7 +534,7 @@ class Model:
         return GenerateRequest(self.name, plan, checked)
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
-        """The threads that answer the request about many pictures; here or in the worker process."""
+        """The threads that answer the request about many images; here or in the worker process."""
         return self._open.batch_worker(request, size, opening)
 
     def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:

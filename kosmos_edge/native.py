@@ -1,4 +1,4 @@
-"""Where the C library lies: `python -m kosmos_edge.native --cflags --libs` for a compiler, native_paths() for programs.
+"""Paths of the C library: `python -m kosmos_edge.native --cflags --libs` for a compiler, native_paths() for programs.
 
 The wheel holds the shared library, kosmos.h, a pkg-config file and a CMake package.
 """
@@ -20,7 +20,7 @@ LIBRARIES = ("libkosmos_edge.so.0", "libkosmos_edge.0.dylib", "kosmos_edge.dll")
 
 @dataclass(frozen=True, slots=True)
 class NativePaths:
-    """What a build that uses kosmos.h needs."""
+    """Paths for builds that use kosmos.h."""
 
     library: Path  # the shared library itself, for ctypes and the like
     include: Path  # the folder of kosmos.h
@@ -34,7 +34,7 @@ class NativePaths:
 
     @property
     def libs(self) -> list[str]:
-        """Arguments for linking; the program finds the library at this place when it runs."""
+        """Arguments for linking; the program finds the library there at run time."""
         return [str(self.library), f"-Wl,-rpath,{self.library.parent}"]
 
 
@@ -51,7 +51,7 @@ def native_paths() -> NativePaths:
                     package / "lib" / "pkgconfig",
                     package / "lib" / "cmake" / "kosmos_edge",
                 )
-    raise KosmosError(f"{packages[0] / 'lib'}: no C library here; an installed wheel has one ({', '.join(LIBRARIES)})")
+    raise KosmosError(f"{packages[0] / 'lib'}: no C library; an installed wheel has one ({', '.join(LIBRARIES)})")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -34,9 +34,11 @@ class GenerationOptions(TypedDict, total=False):
     num_beams: int  # 1..8, default 1; needs temperature 0
     length_penalty: float  # -10..10, default 1; needs num_beams > 1
     no_repeat_ngram_size: int  # 0 (off)..context length; default: the model's (3 as published)
-    stop: str | Sequence[str]  # texts that end the answer; they are not part of it
-    logprobs: bool  # give ln p of every token
-    min_score: float  # 0 (the default: all) .. 1: entities of less sureness (see Entity) are left out of the Result
+    stop: str | Sequence[str]  # texts that end the answer; the text found is not part of it
+    logprobs: bool  # return ln p of every token
+    min_score: (
+        float  # 0 (the default: all) .. 1: entities with a lower sureness (see Entity) are left out of the Result
+    )
     grammar: bool  # keep location tokens well formed; default True for the verbs, False for generate
     template: str  # caption, locate, describe, ask: the prompt instead of the model's, see Model
     cancel: Any  # a CancelToken or a Cancellable; Cancelled is raised soon after it is set
@@ -66,7 +68,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the model says about its options."""
+    """The model's limits and defaults for options."""
 
     context_length: int
     vocabulary: int
@@ -81,7 +83,7 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            hint = f"; did you mean {near[0]}?" if near else f"; known options are {', '.join(known)}"
             raise InvalidRequest(f"unknown option {name}{hint}")
     if "template" in given:
         raise InvalidRequest("template: only caption, locate, describe and ask take one")
@@ -146,7 +148,7 @@ def check_float(name: str, value: object, low: float, high: float, *, above: boo
 
 
 def check_bool(name: str, value: object) -> bool:
-    """True or False themselves, or InvalidRequest."""
+    """A bool, or InvalidRequest."""
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name}: expected True or False, got {value!r}")
     return value
@@ -166,7 +168,7 @@ def check_text(name: str, value: object, *, empty: bool = False) -> str:
 
 
 def check_texts(name: str, values: object, most: int) -> tuple[str, ...]:
-    """1..most non-blank strings, or InvalidRequest. A single string is refused: it is a sequence of letters."""
+    """1..most non-blank strings, or InvalidRequest. A single string is refused, although it is a sequence."""
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
         raise InvalidRequest(f"{name}: expected a list of texts, got {values!r}")
     if not 1 <= len(values) <= most:

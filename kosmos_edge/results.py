@@ -1,4 +1,4 @@
-"""What the verbs give back: text with entities and boxes, rankings, stream events, and their written forms."""
+"""What the verbs return: text with entities and boxes, rankings, stream events, and how they are written."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def check_corners(name: str, values: object) -> Corners:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of a picture, in both frames; x1, y1 is the upper left corner.
+    """A rectangle of an image, in fractions and in pixels; x1, y1 is the upper left corner.
 
-    The model names a box by two cells of a 32 x 32 grid, so a corner is right to about 1/32 of a side.
+    The model names a box by two cells of a 32 x 32 grid, so a corner is exact to about 1/32 of a side.
     """
 
-    normalized: Corners  # fractions of the upright picture's width and height, 0..1
-    pixels: Corners | None = None  # of the upright original picture; None where no picture's size is known
+    normalized: Corners  # fractions of the upright image's width and height, 0..1
+    pixels: Corners | None = None  # of the upright original image; None if no image's size is known
     cells: tuple[int, int] | None = (
         None  # the two location tokens: cell of the upper left and of the lower right corner
     )
@@ -47,22 +47,22 @@ class Box:
 
     @property
     def valid(self) -> bool:
-        """Whether x2 > x1 and y2 > y1. The grammar (default for grounded verbs) never lets an inverted box through."""
+        """Whether x2 > x1 and y2 > y1. The grammar (default for grounded verbs) excludes inverted boxes."""
         x1, y1, x2, y2 = self.normalized
         return x2 > x1 and y2 > y1
 
     @classmethod
     def from_normalized(cls, x1: float, y1: float, x2: float, y2: float) -> Box:
-        """A box given as fractions of the picture; InvalidRequest unless 0 <= x1 < x2 <= 1 and likewise for y."""
+        """A box in fractions of the image; InvalidRequest unless 0 <= x1 < x2 <= 1 and likewise for y."""
         corners = check_corners("box", (x1, y1, x2, y2))
-        _check_inside(corners, 1, 1, "fractions of the picture")
+        _check_inside(corners, 1, 1, "fractions of the image")
         return cls(corners)
 
     @classmethod
     def from_pixels(cls, x1: float, y1: float, x2: float, y2: float, *, width: int, height: int) -> Box:
-        """A box given in pixels of an upright picture of width x height; InvalidRequest unless it lies inside."""
+        """A box in pixels of an upright image of width x height; InvalidRequest unless it is inside."""
         corners = check_corners("box", (x1, y1, x2, y2))
-        _check_inside(corners, width, height, f"pixels of a picture of {width} x {height}")
+        _check_inside(corners, width, height, f"pixels of an image of {width} x {height}")
         return cls((corners[0] / width, corners[1] / height, corners[2] / width, corners[3] / height), corners)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,26 +86,26 @@ def _check_inside(corners: Corners, width: float, height: float, unit: str) -> N
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A phrase of the text and where it is in the picture."""
+    """A phrase of the text and its boxes in the image."""
 
-    phrase: str  # empty where the model wrote a box without a phrase
+    phrase: str  # empty if the model wrote a box without a phrase
     span: tuple[int, int]  # code points in Result.text: text[span[0]:span[1]] == phrase
     boxes: tuple[Box, ...]
-    # exp(mean ln p) of the location tokens, 0..1. Not calibrated: the model tends to find what it is asked for.
+    # exp(mean ln p) of the location tokens, 0..1. Not calibrated: the model tends to find whatever it is asked for.
     score: float | None = None
-    # exp(sum ln p) of the phrase's tokens: how likely just these words were, 0..1; None where the caller gave them.
-    # Where a model names things wrongly this tells it better than the score of the place does.
+    # exp(sum ln p) of the phrase's tokens, the probability of these words, 0..1; None if the caller gave them.
+    # A wrong name shows in this score rather than in that of the place.
     phrase_score: float | None = None
-    # locate, whose phrase the caller gave: how likely it was that boxes follow it at all, 0..1; None elsewhere.
+    # locate, whose phrase the caller gave: the probability that boxes follow it at all, 0..1; otherwise None.
     found_score: float | None = None
 
     @property
     def sureness(self) -> float | None:
-        """What min_score looks at: phrase_score, or found_score where the caller gave the words. None: unknown."""
+        """The score for min_score: phrase_score, or found_score if the caller gave the words. None: unknown."""
         return self.found_score if self.phrase_score is None else self.phrase_score
 
     def reaches(self, min_score: float) -> bool:
-        """Whether it is kept; one whose sureness is unknown is."""
+        """Whether min_score keeps the entity; it does if the sureness is unknown."""
         return self.sureness is None or self.sureness >= min_score
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,39 +142,39 @@ class Timings:
 
 @dataclass(slots=True)
 class Result:
-    """The answer about one picture (or one prompt)."""
+    """The answer to one request."""
 
-    text: str  # the answer without tags, and without the prompt's words unless they were asked for
+    text: str  # the answer without tags, and without the prompt's words unless lead_in is set
     entities: list[Entity] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)  # of the answer, </s> included when it came
+    token_ids: list[int] = field(default_factory=list)  # of the answer, with </s> if it ended the answer
     logprobs: list[float] | None = None  # ln p of each token, before any rule; only with logprobs=True
     finish_reason: str = "stop"  # "stop", "stop_string", "length", "choice"; "error" in a batch
     device: str = ""
     model: str = ""
-    width: int | None = None  # of the upright picture that the boxes refer to
+    width: int | None = None  # of the upright image that the boxes refer to
     height: int | None = None
     timings: Timings = field(default_factory=Timings)
-    notes: list[str] = field(default_factory=list)  # what was decided about the picture or the request
-    source: str | None = None  # the picture's path, when there is one
-    box: Box | None = None  # describe: the box that the model really saw, snapped to its grid
-    error: KosmosError | None = None  # batch: why there is no answer about this picture
-    hf: tuple[str, list[HfEntity]] = field(default=("", []), repr=False)  # what to_hf() gives
+    notes: list[str] = field(default_factory=list)  # what was decided about the image or the request
+    source: str | None = None  # the image's path, if it has one
+    box: Box | None = None  # describe: the box as the model sees it, snapped to its grid
+    error: KosmosError | None = None  # batch: why this image has no answer
+    hf: tuple[str, list[HfEntity]] = field(default=("", []), repr=False)  # the result of to_hf()
 
     @property
     def ok(self) -> bool:
-        """False when this entry of a batch failed; error says why."""
+        """False if this entry of a batch failed; error says why."""
         return self.error is None
 
     @property
     def boxes(self) -> list[Box]:
-        """The boxes of all entities, in the order of the text; empty when the model gave none."""
+        """The boxes of all entities, in the order of the text; empty if the model gave none."""
         return [box for entity in self.entities for box in entity.boxes]
 
     def to_hf(self) -> tuple[str, list[HfEntity]]:
         """(caption, [(phrase, (start, end), [(x1, y1, x2, y2)])]) exactly as transformers' post_process_generation.
 
-        The caption begins with the prompt's words; boxes are fractions of the picture, inverted ones as they came;
-        a box without a phrase is an entity of its own named by its two tokens.
+        The caption begins with the prompt's words; boxes are fractions of the image, inverted ones unchanged; a box
+        without a phrase is a separate entity, named by its two tokens.
         """
         text, entities = self.hf
         return text, [(phrase, span, list(boxes)) for phrase, span, boxes in entities]
@@ -200,7 +200,7 @@ class Result:
         return out | error_fields(self.error)
 
     def to_json(self, indent: int | None = None) -> str:
-        """to_dict() as JSON text, with Unicode left readable."""
+        """to_dict() as JSON text, with readable Unicode."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
 
     def to_coco(
@@ -211,14 +211,14 @@ class Result:
         categories: dict[str, int] | None = None,
         file_name: str | None = None,
     ) -> dict[str, list[dict[str, Any]]]:
-        """A COCO detection data set of this picture: {"images", "annotations", "categories"}, 1-based ids.
+        """A COCO detection data set of this image: {"images", "annotations", "categories"}, 1-based ids.
 
-        The categories are the phrases. `categories` (phrase -> id) is used where it knows the phrase and extended where
-        not, so that one dictionary serves many pictures. bbox is [x, y, width, height] in pixels. Boxes with valid
-        False cannot be expressed in COCO and are left out.
+        The categories are the phrases. New phrases are added to `categories` (phrase -> id), so that one dictionary
+        serves many images. bbox is [x, y, width, height] in pixels. Boxes with valid False cannot be expressed in COCO
+        and are left out.
         """
         if self.width is None or self.height is None:
-            raise InvalidRequest("to_coco: the answer is about no picture, so there are no pixels")
+            raise InvalidRequest("to_coco: the request had no image, so there are no pixels")
         ids = {} if categories is None else categories
         annotations: list[dict[str, Any]] = []
         for entity in self.entities:
@@ -248,8 +248,8 @@ class Result:
     def to_markdown(self, target: str = "") -> str:
         """The text with its phrases as links to their boxes: [a dog](photo.jpg#xywh=pixel:10,20,30,40).
 
-        The fragment is the W3C's for a part of an image; a further box of the same phrase follows as [2](...), and so
-        on. `target` is what stands before the fragment. Entities without a phrase are not linked.
+        The fragment is the W3C's for a part of an image; further boxes of the same phrase follow as [2](...) and so on.
+        `target` comes before the fragment. Entities without a phrase are not linked.
         """
         base = "".join(c if c not in " ()<>" else f"%{ord(c):02X}" for c in target)
         out, end = [], 0
@@ -264,7 +264,7 @@ class Result:
 
 
 def error_fields(error: KosmosError | None) -> dict[str, str | None]:
-    """{"error": message, "error_type": class name}, both None where all went well."""
+    """{"error": message, "error_type": class name}, both None without an error."""
     return {
         "error": None if error is None else str(error),
         "error_type": None if error is None else type(error).__name__,
@@ -278,7 +278,7 @@ def _fragment(box: Box) -> str:
 
 
 def _decimal(value: Decimal) -> str:
-    """All digits, and never an exponent, which the fragment's grammar does not know."""
+    """All digits, without an exponent, which the fragment's grammar does not allow."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -292,9 +292,9 @@ class Score:
     """How likely one text is."""
 
     text: str
-    score: float  # what the ranking goes by: logprob_sum or logprob_mean
+    score: float  # by which texts are ranked: logprob_sum or logprob_mean
     share: float  # softmax of the scores of all given texts; they sum to 1
-    logprob_sum: float  # ln p of the whole text given the picture and the prompt
+    logprob_sum: float  # ln p of the whole text given the image and the prompt
     logprob_mean: float  # per token
     token_ids: list[int]
     logprobs: list[float]  # per token
@@ -307,7 +307,7 @@ class Score:
 
 @dataclass(slots=True)
 class Ranking:
-    """Texts by falling likelihood for one picture."""
+    """Texts ordered by falling likelihood given one image."""
 
     ranking: list[Score] = field(default_factory=list)
     normalize: str = "sum"
@@ -322,12 +322,12 @@ class Ranking:
 
     @property
     def ok(self) -> bool:
-        """False when this entry of a batch failed."""
+        """False if this entry of a batch failed."""
         return self.error is None
 
     @property
     def best(self) -> Score:
-        """The likeliest text."""
+        """The most likely text."""
         return self.ranking[0]
 
     def to_dict(self) -> dict[str, Any]:
@@ -346,27 +346,27 @@ class Ranking:
         return out | error_fields(self.error)
 
     def to_json(self, indent: int | None = None) -> str:
-        """to_dict() as JSON text, with Unicode left readable."""
+        """to_dict() as JSON text, with readable Unicode."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next stretch of the text; all of them joined are Result.text."""
+    """The next part of the text; all parts joined are Result.text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class EntityEvent:
-    """A phrase got its boxes; the text up to the phrase's end has been given before."""
+    """A phrase with its boxes; TextDelta events have given the text up to its end."""
 
     entity: Entity
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The last event: the same Result that the call without stream=True gives."""
+    """The last event, with the Result that the call returns without stream=True."""
 
     result: Result
 

@@ -1,6 +1,6 @@
-"""One caller at a time for an object that threads may share: a picture that loads itself, a file with its position.
+"""One caller at a time for an object that threads may share: an image that loads lazily, a file with its position.
 
-Two keys stand for a file: the object, and the file of the system behind it, which other objects may read too.
+A file has two keys: the object, and the system's file, which other objects may read, too.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class _Lock:
     __slots__ = ("lock", "users")
 
     def __init__(self) -> None:
-        self.lock, self.users = threading.RLock(), 0  # again from within: a reader of the caller's may open a picture
+        self.lock, self.users = threading.RLock(), 0  # reentrant: the caller's read() may open an image
 
 
-_locks: dict[Key, _Lock] = {}  # of the objects that are in use: their ids cannot be taken by others
+_locks: dict[Key, _Lock] = {}  # of objects in use, so their ids are not reused
 _guard = threading.Lock()
 
 
 def _forget_all() -> None:
-    """In a forked child: the threads that hold the locks are not here."""
+    """In a forked child: the threads that held the locks do not exist."""
     global _guard
     _locks.clear()
     _guard = threading.Lock()
@@ -37,12 +37,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def object_key(thing: object) -> Key:
-    """Of the object itself."""
+    """The key of the object itself."""
     return "object", id(thing), 0
 
 
 def file_keys(files: Iterable[Any]) -> set[Key]:
-    """Of file objects (None and closed ones are no matter) and of what they read from."""
+    """The keys of file objects (None and closed ones are ignored) and of the files that they read."""
     keys: set[Key] = set()
     for file in files:
         for part in (file, _attribute(file, "fh")):  # PIL.ContainerIO: a part of another file
@@ -52,7 +52,7 @@ def file_keys(files: Iterable[Any]) -> set[Key]:
             try:
                 status = os.fstat(part.fileno())
                 keys.add(("file", status.st_dev, status.st_ino))
-            except Exception:  # no file of the system, or closed; a caller's class may raise what it likes
+            except Exception:  # not a system file, or closed; a caller's class may raise anything
                 continue
     return keys
 
@@ -65,15 +65,15 @@ def _attribute(thing: object, name: str) -> Any:
 
 
 def files_of(image: object) -> list[Any]:
-    """What a PIL image that is not loaded yet, or has further frames, reads from."""
+    """The files that a PIL image reads, if it is not loaded yet or has further frames."""
     return [file for name in ("fp", "_fp") if (file := _attribute(image, name)) is not None]
 
 
 @contextmanager
 def exclusive(keys: Iterable[Key]) -> Iterator[None]:
-    """Nobody else has one of these meanwhile. Whoever needs an image and its files takes the image's key first."""
+    """Holds the locks of these keys. To lock an image and its files, lock the image first."""
     with ExitStack() as stack:
-        for key in sorted(keys):  # everybody in the same order
+        for key in sorted(keys):  # always in the same order
             stack.enter_context(_held(key))
         yield
 

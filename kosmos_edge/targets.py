@@ -1,10 +1,10 @@
-"""Where output goes: one set of rules for everything that writes a file.
+"""Output files: one set of rules for everything that writes a file.
 
-- A link is followed: what it points to is written, the link stays.
-- A regular file appears complete or not at all: the bytes go to a file beside it, which is renamed at the end. A new
-  file gets the mode that the umask gives, one that is replaced keeps its own.
-- A device, a pipe, a socket, /dev/stdout and every other open descriptor is written to in place, never replaced.
-- A folder, a place that is missing, and one that may not be written to are refused before any work.
+- A link is followed: its target is written, the link stays.
+- A regular file appears complete or not at all: the bytes go to a temporary file in the same folder, which is renamed
+  at the end. A new file gets the mode that the umask gives, a replaced one keeps its mode.
+- A device, a pipe, a socket, /dev/stdout and every other open descriptor is written in place, never replaced.
+- A folder, a missing folder, and an unwritable place are refused before any work.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from kosmos_edge.errors import InvalidRequest, KosmosIOError
 if sys.platform != "win32":
     import fcntl
 
-PART = ".kosmos-edge.part"  # of files whose half is worth nothing: the next run takes it over
-_NAME_BYTES = 255  # what file systems allow
+PART = ".kosmos-edge.part"  # for files that are useless if incomplete: the next run reuses it
+_NAME_BYTES = 255  # the limit of file systems
 _MAX_LINKS = 40  # as Linux
-# What these name is no file of its own but an open descriptor: to open or rename it would lose the place in the file.
+# These name open descriptors, not files: opening or renaming them would lose the position in the file.
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
 _IN_THE_WAY = (errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # file systems without any
@@ -37,26 +37,26 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A place that can be written to."""
+    """A place that can be written."""
 
     name: str  # as the caller wrote it
-    path: Path  # where the links lead
-    info: os.stat_result | None  # of what is there now
+    path: Path  # with links resolved
+    info: os.stat_result | None  # of the existing file
     in_place: bool  # a device, pipe, socket or open descriptor
     descriptor: int | None = None  # of this process
 
     @property
     def identity(self) -> object:
-        """Equal for two targets that are one file; None for a character device, which anybody may write to."""
+        """Equal for two targets that are the same file; None for a character device, which several may write."""
         if self.info is None:
             return str(self.path)
         return None if stat.S_ISCHR(self.info.st_mode) else (self.info.st_dev, self.info.st_ino)
 
 
 def find_target(given: str | os.PathLike[str], *, overwrite: bool) -> Target:
-    """Finds out what a name stands for, and whether it may be written to; changes nothing.
+    """Determines what a name stands for and whether it can be written; changes nothing.
 
-    Errors: InvalidRequest (a folder; a file that exists, without `overwrite`), KosmosIOError (no such folder, no
+    Raises InvalidRequest (a folder; an existing file without `overwrite`), KosmosIOError (no such folder, no
     permission, a name that the system refuses).
     """
     name = os.fspath(given)
@@ -87,7 +87,7 @@ def _find(name: str, overwrite: bool) -> Target:
     if descriptor is not None or _DESCRIPTOR.fullmatch(path):
         return Target(name, Path(path), info, True, descriptor)
     if not overwrite and (stat.S_ISREG(info.st_mode) or stat.S_ISBLK(info.st_mode)):
-        raise InvalidRequest(f"{name} exists: ask for overwriting (--overwrite), or choose another name")
+        raise InvalidRequest(f"{name} exists: use overwrite (--overwrite) to replace it, or choose another name")
     if not os.access(path, os.W_OK):
         raise KosmosIOError(errno.EACCES, "cannot write: it is not writable", name)
     if not stat.S_ISREG(info.st_mode):
@@ -97,7 +97,7 @@ def _find(name: str, overwrite: bool) -> Target:
 
 
 def _follow(name: str) -> tuple[str, int | None]:
-    """Where links lead, and the descriptor's number where that is an open descriptor of this process."""
+    """The path with links resolved, and the number if it is an open descriptor of this process."""
     if name.endswith(tuple(filter(None, (os.sep, os.altsep)))) and not os.path.isdir(name):
         raise KosmosIOError(errno.ENOENT, f"cannot write: there is no folder {name}", name)
     path = name
@@ -125,7 +125,7 @@ def _check_parent(name: str, path: str) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str], name: str | None = None) -> None:
-    """KosmosIOError unless files can be made in the folder; name: what is to be written there."""
+    """KosmosIOError unless files can be created in the folder; name: the file for the message."""
     shown = os.fspath(folder)
     if not os.path.isdir(folder):
         raise KosmosIOError(errno.ENOENT, f"cannot write: there is no folder {shown}", name or shown)
@@ -134,31 +134,31 @@ def check_folder(folder: str | os.PathLike[str], name: str | None = None) -> Non
 
 
 def check_place(folder: str, what: str) -> None:
-    """Whether a folder is there and takes files, or could be made. what: why it must be a folder. Changes nothing."""
+    """Checks that a folder is writable or could be created. what: why it must be a folder. Changes nothing."""
     above = os.path.abspath(folder)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
     if not os.path.isdir(above):
-        raise InvalidRequest(f"{what}, and {above} is none")
+        raise InvalidRequest(f"{what}, and {above} is not one")
     check_folder(above, folder)
 
 
 def make_folder(folder: str, what: str) -> None:
-    """Makes a folder, with those above it; see check_place."""
+    """Creates a folder and its parents; see check_place."""
     check_place(folder, what)
     with writing(folder):
         os.makedirs(folder, exist_ok=True)
 
 
 def standard_output() -> Target | None:
-    """What stdout is, to be compared with a target; None where it is closed."""
+    """stdout as a Target, to compare with others; None if it is closed."""
     with contextlib.suppress(OSError):
         return Target("stdout", Path(os.devnull), os.fstat(1), True, 1)
     return None
 
 
 def refuse_inputs(option: str, targets: Iterable[Target], files: Iterable[str]) -> None:
-    """InvalidRequest where a target is one of the files that are read, by whatever name."""
+    """InvalidRequest if a target is one of the input files, under any name."""
     existing = {target.identity: target for target in targets if target.info is not None}
     existing.pop(None, None)
     for file in files if existing else ():
@@ -168,7 +168,7 @@ def refuse_inputs(option: str, targets: Iterable[Target], files: Iterable[str]) 
             continue
         target = existing.get((info.st_dev, info.st_ino))
         if target is not None:
-            raise InvalidRequest(f"{option}: {target.name} is {file} itself, which is read: choose another name")
+            raise InvalidRequest(f"{option}: {target.name} is the same file as the input {file}: choose another name")
 
 
 def _refused(error: OSError, name: str) -> KosmosIOError:
@@ -177,7 +177,7 @@ def _refused(error: OSError, name: str) -> KosmosIOError:
 
 @contextlib.contextmanager
 def writing(name: str) -> Iterator[None]:
-    """Names the target in what the system refuses."""
+    """Names the target in an error of the operating system."""
     try:
         yield
     except KosmosIOError:
@@ -190,7 +190,7 @@ def writing(name: str) -> Iterator[None]:
 
 
 def open_in_place(target: Target) -> int:
-    """A descriptor to write to; its place is the end of what is there already. May wait for the reader of a pipe."""
+    """A descriptor for writing at the end of the existing content. May wait for the reader of a pipe."""
     with writing(target.name):
         if target.descriptor is not None:
             return os.dup(target.descriptor)
@@ -205,7 +205,7 @@ def open_in_place(target: Target) -> int:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Every byte, however few the system takes at a time."""
+    """Writes all bytes, in as many calls as the system needs."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -215,7 +215,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def part_name(name: str, suffix: str) -> str:
-    """The name of the file beside a target that has not got its own yet; a hash where the name is too long."""
+    """The name of the temporary file of a target; a hash if the name is too long."""
     if len(os.fsencode(name + suffix)) <= _NAME_BYTES:
         return name + suffix
     import hashlib
@@ -224,12 +224,12 @@ def part_name(name: str, suffix: str) -> str:
 
 
 def part_path(target: Target, suffix: str) -> Path:
-    """Where the bytes of a target that is a file are collected."""
+    """The path of the temporary file of a target."""
     return target.path.with_name(part_name(target.path.name, suffix))
 
 
 def lock(descriptor: int, *, wait: bool = False) -> bool:
-    """Takes the file's lock unless another process has it. Windows needs none: it refuses to remove open files."""
+    """Locks the file unless another process has locked it. Windows needs no lock: it refuses to remove open files."""
     if sys.platform == "win32":
         return True
     try:
@@ -240,13 +240,13 @@ def lock(descriptor: int, *, wait: bool = False) -> bool:
 
 
 def give_name(descriptor: int, path: Path, target: Target, *, overwrite: bool) -> None:
-    """The finished file `path`, which is on the disk, becomes the target, with the mode of the file that it replaces.
+    """Renames the finished file `path`, which is on the disk, to the target; a replaced file's mode is kept.
 
-    Without `overwrite` a file that has come there meanwhile is kept (InvalidRequest). On Windows the descriptor is
+    Without `overwrite` a file that was created there meanwhile is kept (InvalidRequest). On Windows the descriptor is
     closed.
     """
     if not overwrite and os.path.lexists(target.path):
-        raise InvalidRequest(f"{target.name} exists: it has come there meanwhile")
+        raise InvalidRequest(f"{target.name} exists: it was created meanwhile")
     if sys.platform == "win32":  # cannot rename an open file
         os.close(descriptor)
         os.replace(path, target.path)
@@ -264,13 +264,13 @@ def give_name(descriptor: int, path: Path, target: Target, *, overwrite: bool) -
 
 
 class Part:
-    """The file beside a target in which the bytes are collected: open, locked, under a name of its own.
+    """The temporary file of a target: open and locked.
 
-    `size` is what an earlier run left in it. Leaving the context closes it; its owner removes or names it.
+    `size` is that of an earlier run's content. Leaving the context closes the file; its owner removes or renames it.
     """
 
     def __init__(self, target: Target, suffix: str, *, wait: bool) -> None:
-        """wait: for another process that writes the same target; else that is KosmosIOError."""
+        """wait: for another process that writes the same target; otherwise that is KosmosIOError."""
         self.target = target
         self.path = part_path(target, suffix)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -293,7 +293,7 @@ class Part:
                 os.close(self.descriptor)
 
     def _is_ours(self, wait: bool) -> bool:
-        """Whether the file has its name and we have its lock; False where another process has just finished it."""
+        """Whether the file still has its name and we hold its lock; False if another process has just renamed it."""
         info = os.fstat(self.descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise KosmosIOError(errno.EEXIST, f"cannot write: {self.path} is in the way", self.target.name)
@@ -306,14 +306,14 @@ class Part:
         return False
 
     def truncate(self, size: int) -> None:
-        """Forgets what stands behind the first `size` bytes."""
+        """Truncates the file to `size` bytes."""
         os.ftruncate(self.descriptor, size)
         os.lseek(self.descriptor, size, os.SEEK_SET)
 
     def become_target(self, *, overwrite: bool) -> None:
         """See give_name."""
         with writing(self.target.name):
-            os.fsync(self.descriptor)  # some disks say only now that they are full
+            os.fsync(self.descriptor)  # some disks report only now that they are full
             give_name(self.descriptor, self.path, self.target, overwrite=overwrite)
 
     def remove(self) -> None:
@@ -332,7 +332,7 @@ class Part:
 
 
 def write_whole(target: Target, data: bytes, *, overwrite: bool = True) -> None:
-    """Puts the bytes there at once: a file appears complete or stays what it was. KosmosIOError, InvalidRequest."""
+    """Writes the bytes at once: a file appears complete or stays unchanged. Raises KosmosIOError, InvalidRequest."""
     if target.in_place:
         descriptor = open_in_place(target)
         try:

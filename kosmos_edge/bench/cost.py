@@ -1,7 +1,7 @@
 """What the work costs: multiply-accumulates of encoding and prefill, bytes that a generated token reads.
 
 Counted from the file's shapes, once per product that the graph needs. What the engine saves by algebra (the resampler's
-constant queries, rows of the last layer that nobody asks for) is not subtracted, so that figures of any engine on the
+constant queries, unused rows of the last layer) is not subtracted, so that figures of any engine on the
 same model are set against the same work; the resampler is counted with its folded matrices.
 """
 

@@ -1,4 +1,4 @@
-"""How long a model takes to load, and how much memory a process with it needs: measured in processes of their own.
+"""Time to load a model, and the memory of a process with it: measured in separate processes.
 
 `python -m kosmos_edge.bench.loading FILE THREADS` loads a file, computes one token, and prints a line of JSON.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 
 def memory_now() -> dict[str, int]:
-    """RssAnon, RssFile and VmHWM (the peak of both) of this process in bytes; empty where there is no /proc."""
+    """RssAnon, RssFile and VmHWM (the peak of both) of this process in bytes; empty without /proc."""
     found = {}
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -39,7 +39,7 @@ def peak_resident() -> int:
 
 
 def resident_fraction(path: str) -> float | None:
-    """Which part of a file is in the page cache (mincore); None where that cannot be asked."""
+    """The part of a file that is in the page cache (mincore); None if it cannot be determined."""
     size = os.path.getsize(path)
     if not hasattr(os, "posix_fadvise") or size == 0:
         return None
@@ -79,7 +79,7 @@ def load_in_child(path: str, threads: int) -> dict[str, Any]:
 
 
 def measure_cold(path: str, threads: int) -> dict[str, Any]:
-    """Loading with nothing of the file in memory: the file itself, or where its pages are held a fresh copy of it.
+    """Loading without any page of the file in memory: the file itself, or, if its pages are held, a fresh copy.
 
     "cached" says which part of the file was in memory all the same.
     """
@@ -91,7 +91,7 @@ def measure_cold(path: str, threads: int) -> dict[str, Any]:
         return load_in_child(path, threads) | {"how": "page cache of the file dropped", "cached": cached}
     size, room = os.path.getsize(path), shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
     if room < 2 * size:
-        return {"skipped": "the file is held in memory by another process, and there is no room for a copy"}
+        return {"skipped": "another process holds the file in memory, and there is no room for a copy"}
     folder = os.path.dirname(os.path.abspath(path))
     if not os.access(folder, os.W_OK):
         folder = tempfile.gettempdir()

@@ -65,7 +65,7 @@ def run(
         "peak_resident": bench_load.peak_resident(),
         **bench_load.memory_now(),
     }
-    if "roof" in wanted:  # behind the look at the memory: its buffer is no part of the model's
+    if "roof" in wanted:  # after measuring memory: its buffer is not the model's
         log("measuring the machine")
         report["roof"] = measure_roof(engine.isa, engine.threads, rounds)
     if "load" in report:
@@ -192,7 +192,7 @@ def table(report: dict[str, Any]) -> str:
         rates = entry["images_per_s"]
         lines.append(f"{'batch ' + batch:10}{rates['median']:10.2f} images/s  +-{100 * rates['spread']:.0f} %")
     if "folder" in phases and not report["batched"]:
-        lines.append("          (this build answers one picture after the other)")
+        lines.append("          (this build answers one image at a time)")
     if "load" in report:
         load, cold = report["load"], report["load"]["cold"]
         lines.append(f"{'load':10}{load['warm_ms']:10.0f} ms warm, {load['warm_first_token_ms']:.0f} ms to a token")

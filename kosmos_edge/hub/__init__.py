@@ -2,7 +2,7 @@
 
 A model is named by a tag (`nano`, `kosmos-2`, `kosmos-2:q8_0`), a path, or `user/repo:TYPE` (a repository on the hub
 that holds GGUF files). Converted files are in `cache_dir()/models`; downloads stay in huggingface_hub's own cache.
-Only `plan` and `pull` open a socket, and not when told to be offline.
+Only `plan` and `pull` use the network, and not if offline.
 """
 
 from kosmos_edge.hub.download import Plan, Progress, describe_plan, plan, pull

@@ -45,7 +45,7 @@ class RemoteFile:
     name: str
     size: int
     digest: Digest
-    cached: Path | None = None  # where huggingface_hub's cache has it
+    cached: Path | None = None  # in huggingface_hub's cache
 
     @property
     def large(self) -> bool:
@@ -141,7 +141,7 @@ def _make_plan(tag: str, type: str | None, offline: bool, to: Path | None) -> Pl
     ours, repo = hub.split_tag(tag), hub.split_repo(tag)
     named = ours[1] if ours else repo[1] if repo else None
     if type is not None and named is not None and type.lower() != named.lower():
-        raise InvalidRequest(f"{tag} names the type {named}, and {type} is asked for")
+        raise InvalidRequest(f"{tag} names the type {named}, but {type} was requested")
     if ours is not None and ours[0] == hub.NANO:
         return Plan(hub.NANO, "", "", None, ready=hub.resolve(hub.NANO))
     if ours is not None:
@@ -342,7 +342,7 @@ def _check_space(plan: Plan) -> None:
 
 
 def _fetch(plan: Plan, file: RemoteFile, progress: Callable[[int], None], cancel: Cancellable | None) -> Path:
-    """Downloads one file into huggingface_hub's cache (or to the plan's folder), checked; -> where it is."""
+    """Downloads one file into huggingface_hub's cache (or to the plan's folder), checked; -> its path."""
     with _hub_errors(f"{plan.repo}: {file.name}"):
         from huggingface_hub import hf_hub_download, hf_hub_url
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -354,7 +354,7 @@ def _fetch(plan: Plan, file: RemoteFile, progress: Callable[[int], None], cancel
         download(url, build_hf_headers(), blob, file.digest, progress, cancel)
         if direct:
             return blob
-        # The content lies where the library looks for it: all that is left to do is its bookkeeping.
+        # The content is where the library looks for it; only its bookkeeping is left to do.
         path = Path(hf_hub_download(plan.repo, file.name, revision=plan.commit, cache_dir=cache, endpoint=_endpoint()))
     if path.stat().st_size != file.size:
         raise ModelCorrupt(f"{path} has {path.stat().st_size} bytes, the hub announces {file.size}")

@@ -1,4 +1,4 @@
-"""The models on this machine: names, places, what is there. Nothing here opens a socket."""
+"""The models on this machine: names, folders, files. Nothing here uses the network."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelNotFound
 NANO = "nano"
 KOSMOS2 = "kosmos-2"
 KOSMOS2_REPO = "microsoft/kosmos-2-patch14-224"
-# What a tag without a type means: the first of these that is here.
+# A tag without a type means the first of these that exists.
 TYPES = ("q4_k_m", "q5_k", "q6_k", "q8_0", "q4_0", "f16", "bf16", "f32")
 _LABELS = {type: "Q5_K_M" if type == "q5_k" else type.upper() for type in TYPES}  # as file names spell them
 _YES = ("1", "true", "t", "yes", "y", "on")
@@ -37,7 +37,7 @@ class LocalModel:
 
 
 def _home(instead: str) -> Path:
-    """The user's folder; KosmosIOError where the system knows none (no HOME, and a user id without an entry)."""
+    """The user's home folder; KosmosIOError if there is none (no HOME, and a user id without an entry)."""
     try:
         return Path.home()
     except (RuntimeError, KeyError):
@@ -47,7 +47,7 @@ def _home(instead: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Where converted models lie: KOSMOS_EDGE_CACHE, else kosmos-edge in the platform's folder for caches.
+    """The cache folder: KOSMOS_EDGE_CACHE, else kosmos-edge in the platform's folder for caches.
 
     KosmosIOError where the user has no home folder.
     """
@@ -68,7 +68,7 @@ def models_dir() -> Path:
 
 
 def hf_cache_dir() -> Path:
-    """huggingface_hub's cache by its own rules: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
+    """huggingface_hub's cache, by its rules: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
 
     KosmosIOError where the user has no home folder.
     """
@@ -81,7 +81,7 @@ def hf_cache_dir() -> Path:
 
 
 def _expand(path: str | Path) -> Path:
-    """The path with ~ replaced; KosmosIOError where that has no meaning."""
+    """The path with ~ replaced; KosmosIOError if that is impossible."""
     try:
         return Path(path).expanduser()
     except (RuntimeError, KeyError):
@@ -89,9 +89,9 @@ def _expand(path: str | Path) -> Path:
 
 
 def is_offline(offline: bool | None = None) -> bool:
-    """Whether sockets are forbidden: by argument, or by KOSMOS_EDGE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE.
+    """Whether the network is forbidden: by argument, or by KOSMOS_EDGE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE.
 
-    InvalidRequest where KOSMOS_EDGE_OFFLINE is neither yes nor no, as the command line sees it: no socket by mistake.
+    InvalidRequest if KOSMOS_EDGE_OFFLINE is neither yes nor no, so that a typo does not allow the network.
     """
     ours = os.environ.get("KOSMOS_EDGE_OFFLINE", "").strip().lower()
     if ours not in ("", *_YES, *_NO):
@@ -141,7 +141,7 @@ def _is_path(spec: str) -> bool:
 
 
 def resolve(spec: str, *, offline: bool = False) -> Path:
-    """The file that a tag, a path or "user/repo:TYPE" names; nothing is ever fetched, whatever `offline` says.
+    """The file that a tag, a path or "user/repo:TYPE" names; never downloads, whatever `offline` is.
 
     ModelNotFound says what was looked for and which command gets it.
     """
@@ -195,7 +195,7 @@ def _resolve_path(spec: str) -> Path:
 
 
 def converted_models(folder: Path | None = None) -> dict[str, Path]:
-    """Type -> file, of the converted KOSMOS-2 files in a folder (the cache). KosmosIOError where it cannot be read."""
+    """Type -> file, of the converted KOSMOS-2 files in a folder (the cache). KosmosIOError if it cannot be read."""
     folder = folder or models_dir()
     types = {label: type for type, label in _LABELS.items()}
     found: dict[str, Path] = {}
@@ -209,7 +209,7 @@ def converted_models(folder: Path | None = None) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def reading_cache(folder: Path) -> Iterator[None]:
-    """The system's refusals as KosmosIOError, in one line."""
+    """Raises the system's errors as KosmosIOError, in one line."""
     try:
         yield
     except KosmosIOError:
@@ -219,7 +219,7 @@ def reading_cache(folder: Path) -> Iterator[None]:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Sorted; none where there is no such folder."""
+    """Sorted; empty if there is no such folder."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -251,7 +251,7 @@ def choose_gguf(names: list[str], type: str | None) -> str | None:
 def find_in_hf_cache(repo: str, type: str | None) -> Path | None:
     """The GGUF file of a repository in huggingface_hub's cache, of the newest snapshot that has one.
 
-    KosmosIOError where the cache cannot be read.
+    KosmosIOError if the cache cannot be read.
     """
     snapshots = hf_cache_dir() / f"models--{repo.replace('/', '--')}" / "snapshots"
     with reading_cache(snapshots):
@@ -280,7 +280,7 @@ def list_models() -> list[LocalModel]:
 
 
 def cache_trouble() -> str | None:
-    """Why the cache of converted models cannot be used, in a line; None where it can, or is not there yet."""
+    """Why the cache of converted models cannot be used, in one line; None if it can, or does not exist yet."""
     try:
         converted_models()
     except KosmosIOError as error:
@@ -289,7 +289,7 @@ def cache_trouble() -> str | None:
 
 
 def default_model() -> tuple[str, str]:
-    """-> (what runs when nobody says, why)."""
+    """-> (the model that runs by default, why)."""
     spec = os.environ.get("KOSMOS_EDGE_MODEL")
     if spec:
         return spec, "KOSMOS_EDGE_MODEL says so"
@@ -304,7 +304,7 @@ def default_model() -> tuple[str, str]:
 
 
 def remove(tag: str) -> Path:
-    """Removes a model's file from the cache; -> what was removed. Other files are left alone."""
+    """Removes a model's file from the cache and returns its path. Other files are left alone."""
     ours, repo = split_tag(tag), split_repo(tag)
     if ours is not None and ours[0] == NANO:
         raise InvalidRequest("nano is a part of the package and cannot be removed")
@@ -343,7 +343,7 @@ def _unlink(file: Path) -> None:
 
 
 def _pulled() -> dict[str, str]:
-    """user/repo:TYPE -> file, of what `pull` put into huggingface_hub's cache."""
+    """user/repo:TYPE -> file, of files that `pull` put into huggingface_hub's cache."""
     try:
         value: Any = json.loads((cache_dir() / "pulled.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

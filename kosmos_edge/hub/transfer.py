@@ -1,4 +1,4 @@
-"""Downloads of large files that survive interruptions: resumed where they stopped, checked before they get their name.
+"""Resumable downloads of large files, checked before they are renamed.
 
 huggingface_hub finds the file (address, headers, token) and its HTTP client carries the bytes; what it does not do is
 to keep a partial download for the next run and to compare hashes. The partial file `NAME.kosmos-edge.part` lies beside
@@ -79,7 +79,7 @@ def _check(cancel: Cancellable | None) -> None:
 
 
 class _Partial:
-    """What has come of a file so far: the bytes on disk, their number and their hash."""
+    """The downloaded part of a file: its bytes on disk, their number and their hash."""
 
     def __init__(self, file: Any, digest: Digest, progress: Progress | None, cancel: Cancellable | None) -> None:
         self._file = file
@@ -116,7 +116,7 @@ class _Partial:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[Any]:
-    """The partial file, opened for reading and writing, held by nobody else."""
+    """The partial file, opened for reading and writing, and locked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0) as file:
         if sys.platform != "win32":
@@ -135,14 +135,14 @@ def download(
     progress: Progress | None = None,
     cancel: Cancellable | None = None,
 ) -> None:
-    """Fetches `url` to `destination`: exactly the bytes of `digest`, else there is no such file.
+    """Fetches `url` to `destination`: exactly the bytes of `digest`, or no file.
 
     KosmosIOError after too many failures in a row (the partial file stays and is resumed by the next call);
     ModelCorrupt when what came is not what was announced (it is removed).
     """
     destination = destination.resolve()  # a link stays, and what it leads to is written
     if destination.exists() and not destination.is_file():
-        raise KosmosIOError(f"cannot write {destination}: something that is no regular file has this name")
+        raise KosmosIOError(f"cannot write {destination}: it exists and is not a regular file")
     part = destination.with_name(part_name(destination.name, PART))
     try:
         with _locked(part) as file:
@@ -178,7 +178,7 @@ def _fill(url: str, headers: dict[str, str], partial: _Partial, digest: Digest, 
             failures = 0 if partial.have > before else failures + 1
             if failures >= ATTEMPTS:
                 have = f"{partial.have} of {partial.size} bytes are here"
-                raise KosmosIOError(f"{url}: {error} ({have}; run again to go on)") from None
+                raise KosmosIOError(f"{url}: {error} ({have}; run again to continue)") from None
             _check(cancel)
             time.sleep(min(2.0**failures / 2, 8.0))
     found = partial.hash.hexdigest()
@@ -211,7 +211,7 @@ def _fetch(url: str, headers: dict[str, str], partial: _Partial) -> None:
             if partial.have and not (response.status_code == 206 and span and int(span[1]) == partial.have):
                 partial.restart()  # the whole file, or another part of it
                 if response.status_code == 206:
-                    raise _Retry("the server sends another range than asked for")
+                    raise _Retry("the server sent another range than requested")
             for data in response.iter_bytes(CHUNK_BYTES):
                 partial.append(data)
     except http_error as error:

@@ -1,1 +1,1 @@
-"""A model in a worker process of its own."""
+"""A model in a worker process."""

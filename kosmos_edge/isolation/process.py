@@ -1,6 +1,6 @@
 """The host's side of the worker process: starts it when a call needs it, watches it, ends it, reports its end.
 
-A thread of its own starts the process, reads its answers and reaps it. It must be the one that starts it and must live
+A separate thread starts the process, reads its answers and reaps it. It must be the one that starts it and must live
 as long: the system ends the worker when the thread that started it ends (PR_SET_PDEATHSIG), which is what makes it die
 with the host.
 """
@@ -232,7 +232,7 @@ class Worker:
         token: Flag | None = None,
         encoded: Encoded | None = None,
     ) -> int:
-        """Sends a call, whose answers go to `inbox`; its number. WorkerDied where the process is found dead.
+        """Sends a call, whose answers go to `inbox`; its number. WorkerDied if the process is found dead.
 
         encoded: the encoded pictures that the arguments name; those that the process does not have are sent along.
         """
@@ -279,7 +279,7 @@ class Worker:
         self._write(wire.encode(message), token)
 
     def _write(self, parts: Iterable[bytes | memoryview], token: Flag | None) -> None:
-        """A whole message, whatever happens: half of one would make all that follow unreadable."""
+        """Sends a whole message in any case: an incomplete one would make all later ones unreadable."""
         while not self._sending.acquire(timeout=POLL_SECONDS):
             if token is not None and token.cancelled:
                 raise Cancelled("cancelled by the caller")
@@ -320,7 +320,7 @@ def _why(code: int | None) -> str:
 
 
 class Workers:
-    """The worker of a model: the one that runs, or the next one where it ended."""
+    """The worker of a model: the running one, or a new one if it has ended."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -340,7 +340,7 @@ class Workers:
         return worker if worker is not None and worker.facts and not worker.ended else None
 
     def worker(self, token: Flag) -> Worker:
-        """A worker with the model loaded; started where there is none. Raises what loading raises."""
+        """A worker with the model loaded, started if there is none. Raises what loading raises."""
         self.check_process()
         with self._lock:
             if self._closed:

@@ -97,7 +97,7 @@ def remote_call(
     worker, number = workers.begin(name, arguments, inbox, token, encoded)
     try:
         while True:
-            if token.cancelled:  # also where events come without a pause
+            if token.cancelled:  # even if events arrive without a pause
                 raise Cancelled("cancelled by the caller")
             try:
                 kind, value = inbox.get(timeout=POLL_SECONDS)
@@ -122,7 +122,7 @@ class Pictures:
     """The pictures of one call in the form in which they are sent; the same object twice is sent once."""
 
     def __init__(self, engine: Any, token: Flag, opening: Opening = AS_USUAL) -> None:
-        """token: ends what may block. opening: how a picture is opened here, where it cannot be sent as it is."""
+        """token: cancels calls that may block. opening: how to open an image here if it cannot be sent unopened."""
         self._engine, self._token, self._opening = engine, token, opening
         self._places: dict[int, int] = {}
         self._sources: list[Any] = []  # keeps the ids above alive
@@ -203,7 +203,7 @@ class RemoteSession:
 
     @property
     def process_id(self) -> int | None:
-        """Of the worker; None where none runs."""
+        """The worker's process id; None if none runs."""
         worker = self._workers.running()
         return None if worker is None else worker.process_id
 
@@ -300,7 +300,7 @@ class RemoteJob:
 
 
 class RemoteBatch:
-    """A BatchWorker in the worker process. After the end of a worker the batch goes on in the next one."""
+    """A BatchWorker in the worker process. If the worker ends, the batch continues in the next one."""
 
     def __init__(self, workers: Workers, engine: Any, request: Request, size: int, opening: Opening) -> None:
         self._workers, self._request, self._size = workers, request, size

@@ -116,7 +116,7 @@ def _pack(value: Any, blobs: list[memoryview]) -> Any:
 
 
 def _pack_error(error: BaseException, blobs: list[memoryview]) -> Any:
-    if not isinstance(error, errors.KosmosError):  # of nobody's making: what its class says goes into the text
+    if not isinstance(error, errors.KosmosError):  # not one of ours: its class goes into the text
         kind = errors.OutOfMemory if isinstance(error, MemoryError) else errors.KosmosError
         error = kind(f"in the worker process: {type(error).__name__}: {error}")
     arguments = [item if isinstance(item, int | str) else str(item) for item in error.args]

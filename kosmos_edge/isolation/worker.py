@@ -1,7 +1,7 @@
 """The worker process of isolation="process": a model, and a socket on which calls come in and answers go out.
 
-It is started by isolation/process.py. Every call has a thread of its own here, so that one model serves all threads of
-the host. When the socket ends, because the host closed the model or is gone, the process ends at once.
+isolation/process.py starts it. Every call has its own thread here, so that one model serves all threads of
+the host. When the socket closes, because the host closed the model or ended, the process exits at once.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Server:
     def _begin(self, number: int, name: str, arguments: list[Any], images: list[Any]) -> None:
         token = self._tokens[number] = _core.CancelToken()
         try:
-            for image in images:  # here and not in a thread, so that the calls behind this one find them
+            for image in images:  # here and not in a thread, so that later calls find them
                 self._restore(*image)
         except BaseException as error:
             self.reply(number, error=error)
@@ -102,7 +102,7 @@ class Server:
     def _run(self, number: int, name: str, arguments: list[Any], token: _core.CancelToken) -> None:
         try:
             result = getattr(self, f"_do_{name}")(number, token, *arguments)
-        except BaseException as error:  # handed over to the host
+        except BaseException as error:  # passed to the host
             self.reply(number, error=error)
         else:
             if name != "submit":  # whose answer comes when there is one
@@ -113,7 +113,7 @@ class Server:
         if "event" not in answer:
             self._tokens.pop(number, None)
         parts = wire.encode({"call": number, **answer})
-        with self._sending, contextlib.suppress(OSError):  # the host is gone: so are we, soon
+        with self._sending, contextlib.suppress(OSError):  # the host has ended, and this process will exit
             for part in parts:
                 self._socket.sendall(part)
 

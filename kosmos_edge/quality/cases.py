@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One picture with what is known about it; nothing at all where there are no labels."""
+    """One image with its labels; without labels everything else is empty."""
 
     name: str
     source: str | int  # a file's path, or a scene's seed
@@ -101,10 +101,10 @@ def folder_cases(folder: str | os.PathLike[str], count: int | None) -> list[Case
     """The first `count` pictures of a folder (None: all), by name; folders inside are left out."""
     root = Path(folder)
     if not root.is_dir():
-        raise InvalidRequest(f"--pictures: {root} is no folder")
+        raise InvalidRequest(f"--pictures: {root} is not a folder")
     files = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
-        raise InvalidRequest(f"--pictures: {root} holds no picture ({', '.join(sorted(SUFFIXES))})")
+        raise InvalidRequest(f"--pictures: {root} contains no images ({', '.join(sorted(SUFFIXES))})")
     return [Case(path.name, str(path)) for path in files[:count]]
 
 
@@ -116,7 +116,7 @@ def labelled_cases(
     content = _read_json(path)
     root = path.parent if folder is None else Path(folder)
     if folder is not None and not root.is_dir():
-        raise InvalidRequest(f"--pictures: {root} is no folder")
+        raise InvalidRequest(f"--pictures: {root} is not a folder")
     if "images" in content and "annotations" in content:
         rows = _from_coco(content)
     elif isinstance(content.get("pictures"), list):
@@ -137,7 +137,7 @@ def labelled_cases(
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRequest(f"--labels: {path} does not have the documented form: {error!r}") from error
     if not cases:
-        raise InvalidRequest(f"--labels: {path} names no picture")
+        raise InvalidRequest(f"--labels: {path} names no image")
     return cases
 
 
@@ -149,7 +149,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidRequest(f"--labels: cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"--labels: {path} is no JSON: {error}") from error
+        raise InvalidRequest(f"--labels: {path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise InvalidRequest(f"--labels: {path} holds a {type(content).__name__}, expected an object")
     return content
@@ -205,5 +205,5 @@ def _fractions(box: Iterable[float], width: int, height: int, file: str) -> Corn
     x1, y1, x2, y2 = box
     out = (x1 / width, y1 / height, x2 / width, y2 / height)
     if not (-0.01 <= out[0] < out[2] <= 1.01 and -0.01 <= out[1] < out[3] <= 1.01):  # a pixel of rounding is forgiven
-        raise ValueError(f"{file}: box {[x1, y1, x2, y2]} does not lie in a picture of {width} x {height}")
+        raise ValueError(f"{file}: box {[x1, y1, x2, y2]} is not inside an image of {width} x {height}")
     return out

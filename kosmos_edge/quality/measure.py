@@ -3,7 +3,7 @@
 The first type is the reference. Its own greedy answers (the grounded caption and every answer) are fed to the other
 types token by token (teacher forcing), and the distributions of the next token are compared: `kl` is the mean of
 sum p ln(p / q) over the answers' tokens in nats, p the reference's; `top1_agreement` the share of tokens at which both
-have the same likeliest token; `location_top1_agreement` the same where the answer has a location token. Where the
+have the same most likely token; `location_top1_agreement` the same for location tokens of the answer. If the
 pictures have labels, every type also answers freely (greedily), and is marked against the truth.
 """
 
@@ -108,7 +108,7 @@ class _Run:
         return self.first_location <= token < self.first_location + self.locations
 
     def answer(self, case: Case, image: EncodedImage) -> Answers:
-        """Caption, replies and, where objects are known, boxes for their names and names for their boxes."""
+        """Caption, answers and, if objects are known, boxes for their names and names for their boxes."""
         out = Answers(
             self.model.caption(image, ground=self.grounds),
             [self.model.ask(image, q.text, max_tokens=ANSWER_TOKENS) for q in case.questions],
@@ -163,13 +163,13 @@ def measure(
     threads: int | None = None,
     say: Say = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """One row of figures per type (see the top of this file); fractions 0..1, None where nothing could be measured.
+    """One row of figures per type (see the top of this file); fractions 0..1, None if nothing could be measured.
 
-    folder: where files of types and the reference's logits are kept meanwhile. say: told what is being done.
+    folder: for temporary files of types and the reference's logits. say: receives progress messages.
     Raises what load, the verbs and the converter raise.
     """
     if folder is not None and not os.path.isdir(folder):
-        raise InvalidRequest(f"--work: {folder} is no folder")
+        raise InvalidRequest(f"--work: {folder} is not a folder")
     rows = []
     with tempfile.TemporaryFile(prefix="kosmos-edge-quality-", dir=folder) as spool:
         reference = _Reference(spool)

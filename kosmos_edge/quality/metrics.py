@@ -33,7 +33,7 @@ def match(
 ) -> list[tuple[str, float, Corners | None]]:
     """For each true box the (phrase, IoU, box) that was said for it, one to one, best overlap first.
 
-    entities: (phrase, its boxes). ("", 0.0, None) where nothing that was said overlaps.
+    entities: (phrase, its boxes). ("", 0.0, None) if none of them overlaps.
     """
     said = [(phrase, box) for phrase, group in entities for box in group]
     pairs = [(iou(box, true), s, t) for s, (_, box) in enumerate(said) for t, true in enumerate(boxes)]
@@ -54,7 +54,7 @@ def plain(text: str) -> str:
 
 
 def names(phrase: str, name: str) -> bool:
-    """Whether a phrase says a name: its words stand in the phrase, one behind the other ("a small red hat": "hat")."""
+    """Whether a phrase contains a name: its words, in order and adjacent ("a small red hat": "hat")."""
     wanted = plain(name)
     return bool(wanted) and f" {wanted} " in f" {plain(phrase)} "
 
@@ -65,7 +65,7 @@ def answers(said: str, accepted: Iterable[str]) -> bool:
 
 
 def share(values: Iterable[bool | float | None]) -> float | None:
-    """The mean of those that are not None; None where there are none."""
+    """The mean of the values that are not None; None if there are none."""
     known = [float(value) for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

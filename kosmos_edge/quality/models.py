@@ -1,4 +1,4 @@
-"""The files that `bench quality` compares: one model in several storage types, made where they are missing.
+"""The files that `bench quality` compares: one model in several storage types; missing ones are made.
 
 A type is a recipe of the converter (f32, f16, q8_0, q6_k, q5_k, q4_k_m, q4_0, bf16), or a recipe with ":float": the
 weights rounded to that type, then kept as float32, so that the engine computes with float activations. The
@@ -46,7 +46,7 @@ def parse_types(text: str) -> list[str]:
 
 
 def _is_checkpoint(model: str) -> bool:
-    """Whether it is a path of something else than a GGUF file; the name of a model is no path, whatever lies there."""
+    """Whether it is a path to something other than a GGUF file; a model's name is not a path, even if a file has it."""
     if split_tag(model) is not None or not os.path.exists(model):
         return False
     if os.path.isdir(model):
@@ -83,7 +83,7 @@ class Source:
 
     @contextmanager
     def file(self, type: str, folder: str | None, cancel: Any = None) -> Iterator[Path]:
-        """A GGUF file of a type; what had to be made for it is removed afterwards. folder: where it is made."""
+        """A GGUF file of a type; files made for it in `folder` are removed afterwards."""
         if type == self.type:
             yield self.path
             return

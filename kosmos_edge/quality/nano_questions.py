@@ -14,7 +14,7 @@ from kosmos_edge.quality.nano_world import BACKGROUNDS, COLOR_NAMES, SHAPES, TON
 
 Known: TypeAlias = tuple[int, int, Corners]  # shape, colour, box
 Ground: TypeAlias = tuple[int, int]  # kind and tone of the background
-Asked: TypeAlias = tuple[str, str] | None  # question and answer; None where the picture has no answer
+Asked: TypeAlias = tuple[str, str] | None  # question and answer; None if the image has no answer
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 QUESTIONS = ("count", "count_shape", "count_color", "color", "shape", "exist", "relation", "background")
@@ -129,7 +129,7 @@ def _ask_exist(objects: Sequence[Known], ground: Ground, rng: random.Random) -> 
 
 
 def _ask_relation(objects: Sequence[Known], ground: Ground, rng: random.Random) -> Asked:
-    """What lies plainly on one side of an object that its name singles out: one object, or nothing"""
+    """The one object that is clearly on one side of an object with a unique name, or nothing"""
     only = [o for o in objects if sum(p[:2] == o[:2] for p in objects) == 1]
     if not only:
         return None

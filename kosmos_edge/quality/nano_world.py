@@ -84,7 +84,7 @@ class Object:
 
 @dataclass(slots=True)
 class Background:
-    """What lies behind the shapes."""
+    """The background."""
 
     kind: int
     tone: int
@@ -317,7 +317,7 @@ def render(scene: Scene, size: int = 224) -> Image.Image:
 
 
 def truth(scene: Scene) -> dict[str, Any]:
-    """The scene as plain data, for files that lie beside a picture."""
+    """The scene as plain data, for a file next to the image."""
     return {
         "seed": scene.seed,
         "background": {"tone": TONES[scene.background.tone], "kind": BACKGROUNDS[scene.background.kind]},

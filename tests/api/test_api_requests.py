@@ -93,7 +93,7 @@ def test_absurd_values_name_the_option_and_the_value(name: str, values: list) ->
         ({"num_beams": 2, "stop": "x"}, "stop needs num_beams 1"),
         ({"length_penalty": 2.0}, "num_beams > 1"),
         ({"max_token": 5}, "did you mean max_tokens"),
-        ({"frobnicate": 5}, "known are max_tokens"),
+        ({"frobnicate": 5}, "known options are max_tokens"),
     ],
 )
 def test_contradictions_and_unknown_names(given: dict, what: str) -> None:

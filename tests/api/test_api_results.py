@@ -141,7 +141,7 @@ def test_to_coco_shares_categories_and_leaves_out_inverted_boxes() -> None:
     coco = result.to_coco(categories=categories)
     assert categories == {"a fire": 9, "a snowman": 10, "a hat": 11}
     assert [a["category_id"] for a in coco["annotations"]] == [10, 9, 9]
-    with pytest.raises(InvalidRequest, match="no picture"):
+    with pytest.raises(InvalidRequest, match="no image"):
         Result("text only").to_coco()
 
 

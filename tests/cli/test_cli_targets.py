@@ -106,7 +106,7 @@ def test_the_picture_itself_is_never_the_output(
     for path in (photo, link, hard):
         for option in ("-o", "--draw"):
             done = run("ground", photo, option, path, "--overwrite")
-            assert done.code == 2 and "itself, which is read" in done.err and len(done.err.splitlines()) == 1
+            assert done.code == 2 and "is the same file as the input" in done.err and len(done.err.splitlines()) == 1
         assert run("generate", "-i", photo, "-p", "x", "-o", path, "--overwrite").code == 2
         assert run("ground", other, photo, "-o", path, "--overwrite").code == 2
     assert photo.read_bytes() == png()
@@ -135,10 +135,10 @@ def test_nothing_that_is_read_is_ever_the_output(
         ("caption", part, "-o", tmp_path / "p"),
     ):
         done = run(*arguments, "--overwrite")
-        assert done.code == 2 and "itself, which is read" in done.err, (arguments, done.err)
+        assert done.code == 2 and "is the same file as the input" in done.err, (arguments, done.err)
     for words in (["caption", photo], ["generate", "-i", photo, "-p", "x"]):
         ended = process(*words, "-m", model, "-o", model, "--overwrite")
-        assert ended.returncode == 2 and b"itself, which is read" in ended.stderr, (words, ended.stderr)
+        assert ended.returncode == 2 and b"is the same file as the input" in ended.stderr, (words, ended.stderr)
     assert before == {path: path.read_bytes() for path in before}
 
 

@@ -292,7 +292,7 @@ def test_a_named_pipe_is_read_when_somebody_writes(tmp_path: Path, drawn: bool) 
     writer = written(pipe, b"no picture")
     done = Outcome("caption", pipe)
     writer.join()
-    assert done.code == 1 and "not a picture" in (done.errors[str(pipe)] or "")
+    assert done.code == 1 and "not an image" in (done.errors[str(pipe)] or "")
     writer = written(pipe, png(1))
     assert Outcome("generate", "--image", pipe, "--text", "An image of").code == 0
     writer.join()
@@ -425,7 +425,7 @@ def test_a_batch_of_everything(tmp_path: Path, isolation: Any) -> None:
     assert "is a directory" in (errors.pop(str(tmp_path)) or "")
     assert os.strerror(errno.ENOENT) in (errors.pop(str(tmp_path / "missing.png")) or "")
     check(errors, tmp_path, expected)
-    assert isinstance(results[1].error, ImageDecodeError) and "give it opened" in str(results[1].error)
+    assert isinstance(results[1].error, ImageDecodeError) and "pass the opened file" in str(results[1].error)
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])

@@ -233,7 +233,7 @@ def test_a_failed_pull_is_resumed_by_the_next(place, server, gguf):
         return True
 
     server.faults["model.safetensors"] = fault
-    with pytest.raises(KosmosIOError, match="run again to go on"):
+    with pytest.raises(KosmosIOError, match="run again to continue"):
         hub.pull("kosmos-2")
     assert leftovers(place) and not place.models.exists()
     server.faults.clear()

@@ -258,14 +258,14 @@ def test_first_frame_unless_told_otherwise(file_format: str) -> None:
         picture = open_image(data, frame=frame)
         assert np.abs(array(picture).astype(int) - colour).max() <= 8
         assert any(f"frame {frame or 0} was used" in note for note in picture.notes)
-    with pytest.raises(InvalidRequest, match="frame 3 asked for, the file has 3"):
+    with pytest.raises(InvalidRequest, match="frame 3 requested, the file has 3"):
         open_image(data, frame=3)
 
 
 def test_frame_of_a_still_picture() -> None:
     data = encode(noise(4, 4), "PNG")
     assert open_image(data, frame=0).notes == ()
-    with pytest.raises(InvalidRequest, match="frame 1 asked for, the file has 1"):
+    with pytest.raises(InvalidRequest, match="frame 1 requested, the file has 1"):
         open_image(data, frame=1)
 
 
@@ -302,11 +302,11 @@ def test_heic_says_what_to_install_or_is_decoded() -> None:
         (b"%PDF-1.7\n" + b"x" * 100, "PDF"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         (b'<?xml version="1.0"?><svg/>', "SVG"),
-        (b'/* XPM */\nstatic char *a[] = {\n"1 1 1 1",\n"a c #ffffff",\n"a"};', "not a picture"),
-        (b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {0x01};", "not a picture"),
-        (b"just some text, and more of it, to be long enough for any header", "not a picture"),
-        (bytes(1000), "not a picture"),
-        (b"PK\x03\x04" + b"\0" * 100, "not a picture"),
+        (b'/* XPM */\nstatic char *a[] = {\n"1 1 1 1",\n"a c #ffffff",\n"a"};', "not an image"),
+        (b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {0x01};", "not an image"),
+        (b"just some text, and more of it, to be long enough for any header", "not an image"),
+        (bytes(1000), "not an image"),
+        (b"PK\x03\x04" + b"\0" * 100, "not an image"),
     ],
 )
 def test_other_files_are_refused(data: bytes, what: str, tmp_path: Path) -> None:

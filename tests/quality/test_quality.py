@@ -278,12 +278,12 @@ def test_labels_that_are_none(folder: Path, content: object) -> None:
 
 def test_labels_that_are_no_json(folder: Path) -> None:
     (folder / "labels.json").write_text("{")
-    with pytest.raises(InvalidRequest, match="no JSON"):
+    with pytest.raises(InvalidRequest, match="not JSON"):
         labelled_cases(folder / "labels.json", None, None)
 
 
 def test_folders(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert [case.name for case in folder_cases(folder, None)] == ["a.png", "b.jpg"]
     assert len(folder_cases(folder, 1)) == 1
-    with pytest.raises(InvalidRequest, match="no picture"):
+    with pytest.raises(InvalidRequest, match="no images"):
         folder_cases(tmp_path_factory.mktemp("empty"), None)
