@@ -1,4 +1,4 @@
-// The library's only error type: a code that callers can act on, and a message that says what was expected, what came,
+// The library's only error type: a code for callers to handle, and a message that says what was expected, what came,
 // and where.
 #pragma once
 #include <exception>
@@ -11,7 +11,7 @@ namespace ke {
 enum class ErrorCode {
   InvalidRequest,     // the caller's arguments: out of range, wrong type, contradictory
   ModelNotFound,      // no such file
-  ModelCorrupt,       // the file is not what it must be
+  ModelCorrupt,       // the file is malformed or inconsistent
   ImageDecode,        // the image could not be used
   DeviceUnavailable,  // the requested device or instruction set is not available
   OutOfMemory,
@@ -47,13 +47,13 @@ template <class... Args>
 
 }  // namespace ke
 
-// The caller's (or the file's) fault: always checked.
+// An error of the caller or the file: always checked.
 #define KE_CHECK(condition, code, ...)                                \
   do {                                                                \
     if (!(condition)) ::ke::fail(::ke::ErrorCode::code, __VA_ARGS__); \
   } while (0)
 
-// Our own fault: an invariant of the library is broken.
+// An error of the library: an invariant is broken.
 #define KE_ASSERT(condition)                                                                            \
   do {                                                                                                  \
     if (!(condition)) ::ke::fail(::ke::ErrorCode::Internal, __FILE__, ":", __LINE__, ": ", #condition); \

@@ -1,4 +1,4 @@
-// How much a caller may ask for: every limit once, for C++, C and Python (_core.limits), in the order of a request.
+// The limits of a request, each defined once for C++, C and Python (_core.limits), in the order of a request.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +12,7 @@ constexpr int64_t kMaxImageSide = 65535, kMaxImagePixels = int64_t{1} << 28;
 
 constexpr size_t kMaxSegments = 4096;  // of a free prompt
 constexpr size_t kMaxBoxes = 1024;     // of one place in it
-constexpr size_t kMaxExamples = 64;    // that go before a request
+constexpr size_t kMaxExamples = 64;    // before a request
 constexpr size_t kMaxTexts = 10000;    // ranked in one call
 
 constexpr size_t kMaxStops = 32;
@@ -21,7 +21,7 @@ constexpr int32_t kMaxBeams = 8;
 constexpr double kMaxTemperature = 100;
 constexpr double kMaxLengthPenalty = 10;  // and no less than its negative
 
-constexpr int32_t kMaxBatch = 256;    // answers in the making at a time
+constexpr int32_t kMaxBatch = 256;    // answers decoded at a time
 constexpr int32_t kDefaultBatch = 8;  // full size: 1.8 times the images/s of 1; 16 gives 1.9 for twice the memory
 
 }  // namespace ke::limits

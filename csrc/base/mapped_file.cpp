@@ -14,7 +14,7 @@ namespace ke {
 
 namespace {
 
-// Closes the descriptor on every way out; a mapping outlives it.
+// Closes the descriptor on every path; a mapping outlives it.
 struct Descriptor {
   int fd;
   ~Descriptor() {
@@ -41,7 +41,7 @@ void read_all(const std::string& path, int fd, uint8_t* out, size_t size) {
 
 MappedFile::MappedFile(const std::string& path, MapMode mode) : mode_(mode) {
   KE_CHECK(path.find('\0') == std::string::npos, ModelNotFound, "a path cannot contain a zero byte");
-  // O_NONBLOCK: opening a pipe returns at once, to be refused below.
+  // O_NONBLOCK: opening a pipe returns at once; it is refused below.
   const Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) {
     KE_CHECK(errno != ENOENT && errno != ENOTDIR, ModelNotFound, path, ": no such file");
@@ -79,7 +79,7 @@ void MappedFile::release(size_t offset, size_t length) const {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t begin = (offset + page - 1) / page * page;
   const size_t end = (offset + length) / page * page;
-  if (begin < end) madvise(data_ + begin, end - begin, MADV_DONTNEED);  // advice: a refusal changes nothing
+  if (begin < end) madvise(data_ + begin, end - begin, MADV_DONTNEED);  // only advice: a failure does not matter
 }
 
 }  // namespace ke

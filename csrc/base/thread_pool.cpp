@@ -1,6 +1,6 @@
 // Persistent workers that spin briefly for the next job and then sleep in the kernel.
-// A job never waits for a worker that has not started on it: whoever calls computes too, takes ranges from the same
-// counter, and at the end waits only for workers that are inside the job. A sleeping, descheduled or (after fork)
+// A job never waits for a worker that has not started on it: the caller computes, too, takes ranges from the same
+// counter, and at the end waits only for workers inside the job. A sleeping, descheduled or (after a fork)
 // vanished worker therefore costs speed, never progress.
 #include "base/thread_pool.h"
 
@@ -75,7 +75,7 @@ struct ThreadPool::State {
 
   alignas(64) std::atomic<uint32_t> epoch{0};  // one more for every job; idle workers wait for it to change
   std::atomic<bool> stop{false};
-  alignas(64) std::atomic<int64_t> next{0};  // first index nobody has taken
+  alignas(64) std::atomic<int64_t> next{0};  // first index not yet taken
   alignas(64) std::atomic<int> inside{0};    // workers that may be reading the job
   std::atomic<bool> open{false};             // workers may enter
 

@@ -6,7 +6,7 @@
 
 namespace ke {
 
-// The number of threads worth using: the affinity mask and the cgroup quota (rounded down), at least 1;
+// The useful number of threads: the affinity mask and the cgroup quota (rounded down), at least 1;
 // OMP_NUM_THREADS lowers or raises it when it is a positive integer.
 int default_thread_count();
 
@@ -19,8 +19,8 @@ class ThreadPool {
 
   int threads() const;
 
-  // Calls body(begin, end) for disjoint ranges that cover [0, n), each a multiple of grain long but for the last.
-  // Returns when all are done. May be called from several threads at once (jobs are run one after the other).
+  // Calls body(begin, end) for disjoint ranges that cover [0, n), all but the last a multiple of grain long.
+  // Returns when all are done. May be called from several threads at once (jobs run one at a time).
   // body must not throw and must not call parallel_for.
   void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t begin, int64_t end)>& body);
 

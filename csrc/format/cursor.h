@@ -1,4 +1,4 @@
-// Reading untrusted little-endian bytes: every read is checked against what remains, every sum and product against
+// Reads untrusted little-endian bytes: every read is checked against the remaining bytes, every sum and product against
 // overflow. All arithmetic on numbers from a file goes through here.
 #pragma once
 #include <bit>
@@ -14,7 +14,7 @@ namespace ke {
 static_assert(std::endian::native == std::endian::little,
               "stored values are used in place; this machine is big endian");
 
-// a + b, a * b, and a rounded up to a multiple of the power of two b; false when the result exceeds 64 bits.
+// a + b, a * b, and a rounded up to a multiple of the power of two b; false if the result exceeds 64 bits.
 inline bool checked_add(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_add_overflow(a, b, out); }
 inline bool checked_mul(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_mul_overflow(a, b, out); }
 inline bool checked_pad(uint64_t a, uint64_t b, uint64_t* out) {
@@ -25,14 +25,14 @@ inline bool checked_pad(uint64_t a, uint64_t b, uint64_t* out) {
 
 class Cursor {
  public:
-  // bytes: what may be read. limit_reason: said in the error when they run out, after the file's name.
+  // bytes: the readable bytes. limit_reason: follows the file's name in the error when they run out.
   Cursor(std::span<const uint8_t> bytes, std::string_view file, std::string_view limit_reason)
       : bytes_(bytes), file_(file), limit_reason_(limit_reason) {}
 
   uint64_t position() const { return position_; }
   uint64_t remaining() const { return bytes_.size() - position_; }
 
-  // The next count bytes, of something called what.
+  // The next count bytes; `what` names them in an error.
   const uint8_t* take(uint64_t count, std::string_view what) {
     KE_CHECK(count <= remaining(), ModelCorrupt, file_, ": ", what, " at byte ", position_, " needs ", count,
              " bytes, ", remaining(), " remain: ", limit_reason_);

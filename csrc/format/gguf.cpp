@@ -88,7 +88,7 @@ void GgufFile::State::check_magic() const {
         b[0] == 'P' && b[1] == 'K' ? " (a zip archive, perhaps a checkpoint that must be converted first)" : "");
 }
 
-// A key or tensor name: it will be shown to people, so it must be clean UTF-8.
+// A key or tensor name: it appears in messages, so it must be clean UTF-8.
 std::string_view GgufFile::State::name(Cursor& in, std::string_view what) const {
   const uint64_t at = in.position();
   const std::string_view text = in.text(max_name, what);

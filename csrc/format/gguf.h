@@ -63,14 +63,14 @@ struct MetaValue {
 
 class GgufFile {
  public:
-  // ModelNotFound, Io, OutOfMemory as MappedFile; ModelCorrupt when the file is not as the table above says.
+  // ModelNotFound, Io, OutOfMemory as MappedFile; ModelCorrupt if the file violates the table above.
   static std::shared_ptr<GgufFile> open(const std::string& path, LoadMode mode);
   ~GgufFile();
 
   const std::string& path() const;
   uint64_t file_bytes() const;
   const std::vector<Tensor>& tensors() const;              // in file order
-  const Tensor* find_tensor(std::string_view name) const;  // nullptr when there is none
+  const Tensor* find_tensor(std::string_view name) const;  // nullptr if there is none
   uint64_t tensor_offset(const Tensor& tensor) const;      // bytes from the start of the file
 
   // Typed getters: an absent key or another type is ModelCorrupt with key, expected type and what was found.
@@ -86,9 +86,9 @@ class GgufFile {
   std::vector<uint8_t> bytes(std::string_view key) const;                  // uint8 or int8 array
   const std::vector<std::pair<std::string, MetaValue>>& metadata() const;  // in file order
 
-  // The tensor's pages will not be needed soon: lets the system take them back (no-op in copy mode).
+  // The tensor's pages will not be needed soon: lets the system free them (no-op in copy mode).
   void release(const Tensor& tensor) const;
-  // Called by release, which is how far a load is; may throw to end it. An empty one ends the watching. Not while
+  // Called by release, to report a load's progress; may throw to end it. An empty function removes it. Not while
   // another thread releases.
   void watch_release(std::function<void(const Tensor&)> watcher);
 

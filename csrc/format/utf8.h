@@ -1,4 +1,4 @@
-// UTF-8 of files and callers: is it well formed, and how to show it in a message.
+// UTF-8 from files and callers: whether it is well formed, and how it appears in a message.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +8,7 @@
 namespace ke {
 
 // Bytes of the well-formed character at text[i] (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF); 0
-// when there is none.
+// if there is none.
 inline size_t utf8_character(std::string_view text, size_t i) {
   const uint8_t lead = static_cast<uint8_t>(text[i]);
   if (lead < 0x80) return 1;
@@ -34,7 +34,7 @@ inline bool is_utf8(std::string_view text) {
 }
 
 // In double quotes, cut after at most 128 bytes; control characters (of a terminal, too: U+0080..U+009F) and bytes that
-// are no character as \xNN.
+// are not a character as \xNN.
 inline std::string quoted(std::string_view text) {
   constexpr size_t longest = 128;
   std::string out = "\"";

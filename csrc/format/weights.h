@@ -1,4 +1,4 @@
-// Hands out a file's tensors by name and shape; what was never asked for is an error at the end.
+// Returns a file's tensors by name and shape; an unused tensor is an error at the end.
 #pragma once
 #include <memory>
 #include <set>
@@ -12,14 +12,14 @@ namespace ke {
 class Weights {
  public:
   explicit Weights(std::shared_ptr<GgufFile> file);
-  // ModelCorrupt, naming the expected and the found shape, when the tensor is missing or of another shape. (That blocks
-  // fit the row length is the reader's promise.) Views are alive as long as the file; asking twice is allowed.
+  // ModelCorrupt, naming the expected and the found shape, if the tensor is missing or has another shape. (That blocks
+  // fit the row length is checked by the reader.) Views are valid as long as the file; a tensor may be read twice.
   Tensor matrix(const std::string& name, int64_t rows, int64_t cols);  // any DType
   Tensor tensor(const std::string& name, const std::vector<int64_t>& shape);
   std::vector<float> vector(const std::string& name, int64_t n);                          // decoded to float32
   std::vector<float> floats(const std::string& name, const std::vector<int64_t>& shape);  // decoded to float32
   void release(const Tensor& tensor) const;                                               // see GgufFile::release
-  void finish() const;  // ModelCorrupt naming up to five tensors that nobody asked for
+  void finish() const;  // ModelCorrupt naming up to five unused tensors
 
  private:
   std::shared_ptr<GgufFile> file_;

@@ -14,7 +14,7 @@ std::unique_ptr<Linear> load_parts(Backend& backend, Weights& weights, const std
   return load_linear(backend, weights, parts, in, bias, use, quantized);
 }
 
-// y = act(w norm(x)) + residual, without the norm where there is none.
+// y = act(w norm(x)) + residual, without the norm if there is none.
 void product(Backend& backend, Mat x, const LoadedNorm* norm, const Linear& w, Activation act, Mat residual,
              Mat scratch, Mat y) {
   if (norm)

@@ -1,5 +1,5 @@
-// One transformer block, whatever stack it stands in: norms before or after, one kind of norm or another, plain or
-// gated feed-forward, keys and values that heads share. The attention itself is between the two halves below, because
+// One transformer block of any stack: pre-norm or post-norm, either kind of norm, plain or
+// gated feed-forward, shared key and value heads. The attention itself is between the two halves below, because
 // stacks differ in what their rows see.
 #pragma once
 #include <memory>
@@ -15,7 +15,7 @@ struct BlockShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   NormShape norm;
   bool bias = true;            // of the products
-  bool post_norm = false;      // norms behind the sums instead of before the products
+  bool post_norm = false;      // norms after the sums instead of before the products
   bool attn_sub_norm = false;  // one more norm before the attention's output product (Magneto)
   bool ffn_sub_norm = false;   // and before the feed-forward's second product
   Activation activation = Activation::GeluErf;
@@ -28,7 +28,7 @@ struct BlockShape {
   int64_t scratch_width() const;                                            // that the methods of Block need
 };
 
-// How a stack's tensors are called behind its prefix; each is name.weight and name.bias.
+// The names of a stack's tensors after its prefix; each is name.weight and name.bias.
 struct BlockNames {
   std::string attn_norm, ffn_norm, attn_output;
 };
@@ -39,7 +39,7 @@ inline BlockNames vision_names() { return {"ln1", "ln2", "attn_out"}; }
 class FeedForward {
  public:
   FeedForward() = default;
-  // norm_name: behind the prefix. quantized: see load_linear.
+  // norm_name: after the prefix. quantized: see load_linear.
   FeedForward(Backend& backend, Weights& weights, const BlockShape& shape, const std::string& prefix,
               const std::string& norm_name, Use use, bool* quantized);
   // y (n, width) = feed-forward of x + residual; with post_norm the norm of that. residual may be absent, or x and y.

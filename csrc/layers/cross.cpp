@@ -25,7 +25,7 @@ CrossBlock::CrossBlock(Backend& backend, Weights& weights, const CrossShape& sha
   ffn_gate_ = std::tanh(weights.vector(n + "ffn_alpha", 1)[0]);
 }
 
-// Rows of all heads one below the other; x lies in one piece.
+// The rows of all heads, stacked; x is contiguous.
 Mat CrossBlock::heads_of(Mat x, int64_t heads) const {
   KE_ASSERT(x.stride == x.cols);
   return {x.data, x.rows * heads, x.cols / heads, x.cols / heads};

@@ -1,5 +1,5 @@
 // Gated cross-attention, as Flamingo puts it in front of some of a language model's blocks: rows look at an image's
-// features, and what they see and a feed-forward of their own are added, each times the tanh of a learned gate.
+// features; the attention's output and a separate feed-forward are added, each times the tanh of a learned gate.
 #pragma once
 #include <memory>
 #include <string>
@@ -10,21 +10,21 @@
 namespace ke {
 
 struct CrossShape {
-  int64_t every = 0, first = 0;  // before blocks first, first + every, ...; every 0: there is none
+  int64_t every = 0, first = 0;  // before blocks first, first + every, ...; every 0: none
   int64_t memory_width = 0;      // of an image's features
   bool head_norms = false;       // norms of each head's queries and keys, with the block's kind and epsilon
   BlockShape block;              // heads, feed-forward, norms and biases; always pre-norm
   bool before(int64_t i) const { return every > 0 && i >= first && (i - first) % every == 0; }
 };
 
-// One such layer: cross.attn_norm, cross.attn_q ... behind the prefix of the block that it precedes. The gates are
+// One such layer: cross.attn_norm, cross.attn_q ... after the prefix of the block that it precedes. The gates are
 // cross.attn_alpha and cross.ffn_alpha, (1) each.
 class CrossBlock {
  public:
   CrossBlock(Backend& backend, Weights& weights, const CrossShape& shape, const std::string& prefix);
 
   // The keys, then the values of features (n, memory_width): kv (n, 2 * kv_width). They are the same for every row that
-  // looks at this image, so they are made once.
+  // attends to this image, so they are computed once.
   void project_memory(Mat features, Mat kv) const;
   // q (n, q_width) of rows x (n, width). scratch: (n, scratch_width).
   void project(Mat x, Mat scratch, Mat q) const;

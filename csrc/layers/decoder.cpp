@@ -55,7 +55,7 @@ void Decoder::embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) con
   for (const InputRow& row : rows) ws.ids.push_back(is_token(row) ? row.id : -1);
   backend_.embed_rows(token_embd_, ws.ids, shape_.embedding_scale, x);
   for (size_t begin = 0; begin < rows.size();) {
-    // A run of vectors that lie one behind the other: an image's rows.
+    // A run of adjacent vectors: an image's rows.
     const InputRow& first = rows[begin];
     size_t end = begin + 1;
     const auto follows = [&](const float* p, const float* from) {

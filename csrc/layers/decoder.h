@@ -39,11 +39,11 @@ class CrossMemory {
 // (width), unscaled.
 struct InputRow {
   int32_t id = 0;
-  const float* embedding = nullptr;         // on the host; nullptr: see device_embedding
+  const float* embedding = nullptr;         // on the host; nullptr: use device_embedding
   Slot slot;                                // sequence and position
   const float* device_embedding = nullptr;  // in the backend's memory; nullptr, too: the embedding of id
   int32_t segment = 0;                      // of the decoder's segments
-  const CrossMemory* memory = nullptr;  // what the row looks at, where the decoder has such layers; nullptr: nothing
+  const CrossMemory* memory = nullptr;      // what the row attends to, if the decoder has such layers; or nullptr
 };
 
 class Decoder {

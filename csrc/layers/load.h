@@ -1,5 +1,5 @@
 // Loading helpers shared by the layers: a norm, a vector on the device, a matrix product with its bias. What a model
-// has (biases, betas) is said by its shape, never by which tensors a file holds.
+// has (biases, betas) is set by its shape, never by the tensors in a file.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,7 +24,7 @@ struct LoadedNorm {
   operator Norm() const { return {gamma.get(), beta.get(), eps, kind}; }
 };
 
-// A matrix of a product: name.weight (out, in), and name.bias (out) where there are biases.
+// A matrix of a product: name.weight (out, in), and name.bias (out) if it has biases.
 struct Part {
   std::string name;
   int64_t out;
@@ -34,7 +34,7 @@ struct Part {
 std::unique_ptr<Buffer> load_floats(Backend& backend, const std::vector<float>& host, int64_t rows, int64_t cols);
 // name.weight and, with shape.bias, name.bias, (n) each
 LoadedNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, const NormShape& shape);
-// One product from several matrices, stacked by rows. quantized: set where one of them is stored in blocks.
+// One product from several matrices, stacked by rows. quantized: set if one of them is stored in blocks.
 std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<Part>& parts, int64_t in,
                                     bool bias, Use use = Use::Any, bool* quantized = nullptr);
 

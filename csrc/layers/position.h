@@ -1,4 +1,4 @@
-// How a decoder's rows know where they stand: vectors added to the embeddings (sinusoids, learned ones), rotations of
+// Position encodings of a decoder's rows: vectors added to the embeddings (sinusoids, learned ones), rotations of
 // queries and keys, or nothing.
 #pragma once
 #include <variant>
@@ -35,7 +35,7 @@ class Positions {
  public:
   Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context);
 
-  // x (rows, width) += the vectors of ws.slots' positions, where there are any.
+  // x (rows, width) += the vectors of ws.slots' positions, if there are any.
   void add_to(Workspace& ws, Mat x) const;
   // Turns what lies side by side in qk (rows, heads * head_dim), row r at slots[r], where positions are rotary.
   void turn(Mat qk, int64_t heads, const std::vector<Slot>& slots) const;

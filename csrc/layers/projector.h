@@ -1,4 +1,4 @@
-// What stands between the vision encoder and the decoder: features -> rows of the decoder's width.
+// The projector between vision encoder and decoder: features -> rows of the decoder's width.
 #pragma once
 #include <memory>
 
@@ -10,7 +10,7 @@ namespace ke {
 class Projector {
  public:
   virtual ~Projector() = default;
-  // Rows that come of `features` features.
+  // The number of rows for `features` features.
   virtual int64_t rows(int64_t features) const = 0;
   // features (n, feature_width) -> (rows(n), width), further on in the workspace.
   virtual Mat forward(Workspace& ws, Mat features) const = 0;

@@ -70,7 +70,7 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
   }
   latent_kv_ = load_floats(backend, latent, s.latents, 2 * dw);
 
-  // Kept in float32 whatever the file holds: rounding the product again would cost more than the bytes are worth.
+  // Always float32: rounding the product again would cost more accuracy than the saved bytes are worth.
   kv_ = backend.upload({view(folded, 2 * dw, dv)}, folded_bias.data());
   if (!s.weighted) {
     out_ = load_linear(backend, weights, {{"mm.attn_out", d}}, d, true);

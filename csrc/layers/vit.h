@@ -13,13 +13,13 @@ namespace ke {
 struct VitShape {
   BlockShape block;
   int64_t patches = 0, patch_values = 0;  // per picture; 3 * patch^2
-  int64_t layers = 0;  // blocks that run: fewer than the tower was trained with where an inner layer has the features
-  bool class_token = true;   // v.class_embd stands before the patches
+  int64_t layers = 0;        // blocks that run: fewer than in training if an inner layer gives the features
+  bool class_token = true;   // v.class_embd is before the patches
   bool patch_bias = false;   // v.patch_embd.bias
-  bool pre_norm = true;      // v.pre_ln behind the embeddings
-  bool post_norm = true;     // v.post_ln behind the blocks, on every token
+  bool pre_norm = true;      // v.pre_ln after the embeddings
+  bool post_norm = true;     // v.post_ln after the blocks, on every token
   bool keep_class = true;    // the class token is a feature, too
-  bool unit_length = false;  // each feature becomes of Euclidean length 1
+  bool unit_length = false;  // each feature is normalised to Euclidean length 1
   int64_t tokens() const { return patches + (class_token ? 1 : 0); }
   int64_t features() const { return class_token && keep_class ? patches + 1 : patches; }
 };

@@ -12,11 +12,11 @@ class Workspace {
  public:
   explicit Workspace(Backend& backend) : backend_(backend) {}
 
-  // A call begins: matrices taken before are void. The vision encoder and the decoder say this; a projector goes on
-  // behind its encoder.
+  // Begins a call: earlier matrices become invalid. The vision encoder and the decoder call it; a projector continues
+  // after its encoder.
   void begin() { taken_ = 0; }
 
-  // A (rows, cols) matrix of its own until the next begin(); what it holds is void. The n-th one of a call is made of
+  // A new (rows, cols) matrix, valid until the next begin(), uninitialised. The n-th one of a call uses
   // the same memory each time.
   Mat take(int64_t rows, int64_t cols) {
     if (taken_ == buffers_.size()) buffers_.emplace_back();
@@ -28,7 +28,7 @@ class Workspace {
     return Mat(*b, rows, cols);
   }
 
-  // On the host; void at the beginning of a call.
+  // On the host; undefined at the beginning of a call.
   std::vector<int32_t> ids;             // of all rows; negative where the row is no token
   std::vector<float> positions;         // (rows, width)
   std::vector<Slot> slots, last_slots;  // of all rows; of those that go through the last layer

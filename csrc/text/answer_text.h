@@ -1,4 +1,4 @@
-// An answer read as its ids arrive: its text and its entities at every moment.
+// Reads an answer as its ids arrive: its text and its entities so far.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -13,18 +13,18 @@ class AnswerText {
  public:
   virtual ~AnswerText() = default;
   virtual void push(int32_t id) = 0;  // InvalidRequest for an id outside the vocabulary; nothing changes then
-  virtual void finish() = 0;          // no more ids: bytes that are no whole character become U+FFFD
+  virtual void finish() = 0;          // no more ids: an incomplete character becomes U+FFFD
 
-  // The text so far, without blanks at its ends. Bytes that are no whole character yet are left out.
+  // The text so far, without blanks at its ends and without the bytes of an incomplete character.
   virtual std::string_view text() const = 0;
-  virtual size_t settled() const = 0;    // how many bytes of text(), its last word apart, no later id can change
-  virtual size_t last_word() const = 0;  // the byte of the last blank (U+0020) in text(); 0 where there is none
-  virtual size_t unchanged() = 0;        // how many bytes of text() are as they were at the last call; first: 0
-  // The byte of text() where its code point of that number begins; its ends for what lies outside.
+  virtual size_t settled() const = 0;    // bytes of text(), without its last word, that no later id can change
+  virtual size_t last_word() const = 0;  // the byte of the last blank (U+0020) in text(); 0 if there is none
+  virtual size_t unchanged() = 0;        // bytes of text() that are unchanged since the last call; first: 0
+  // The byte of text() where its code point of that number begins; its ends for numbers outside.
   virtual size_t byte_of(int64_t code_point) const = 0;
 
   virtual size_t entity_count() const = 0;
-  virtual Entity entity(size_t i) const = 0;  // with its place in text() as it is now
+  virtual Entity entity(size_t i) const = 0;  // with its position in the current text()
 };
 
 }  // namespace ke

@@ -32,7 +32,7 @@ const Merge* MergeTable::find(int32_t left, int32_t right) const {
 void MergeTable::apply(std::vector<int32_t>& symbols) const {
   struct Candidate {
     int32_t rank, at;     // at: position of the left symbol
-    int32_t left, right;  // the symbols when it was found; when they are others now, it is out of date
+    int32_t left, right;  // the symbols when it was found; if they have changed, it is outdated
   };
   const auto later = [](const Candidate& a, const Candidate& b) {
     return std::tie(a.rank, a.at) > std::tie(b.rank, b.at);

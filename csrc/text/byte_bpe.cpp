@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kMaxMerges = size_t{1} << 21;
 
-// GPT-2's alphabet: bytes that print stand for themselves, the others for U+0100 and up, in order.
+// GPT-2's alphabet: printable bytes are themselves, the others U+0100 and up, in order.
 struct Alphabet {
   std::array<int16_t, 512> byte{};  // by code point; -1: not in the alphabet
   Alphabet() {
@@ -25,7 +25,7 @@ struct Alphabet {
   }
 };
 
-// The bytes that a piece spells; false where a character is not in the alphabet.
+// The bytes that a piece spells; false if a character is not in the alphabet.
 bool spell(std::string_view piece, std::string& out) {
   static const Alphabet alphabet;
   for (size_t at = 0; at < piece.size();) {

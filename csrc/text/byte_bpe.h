@@ -1,4 +1,4 @@
-// Byte-level BPE: GPT-2's kind. A text is cut by a pretokenizer, each stretch begins as its bytes, and listed merges
+// Byte-level BPE as in GPT-2. A pretokenizer splits the text, each part begins as its bytes, and listed merges
 // join them.
 #pragma once
 #include <string>
@@ -13,9 +13,9 @@ namespace ke {
 struct ByteBpeVocabulary {
   std::vector<std::string> pieces;  // by id; bytes of Normal pieces are spelled in GPT-2's alphabet ("\u0120the")
   std::vector<int32_t> types;       // PieceType, by id
-  std::vector<std::string> merges;  // "left right", the first goes first
+  std::vector<std::string> merges;  // "left right", the first is merged first
   Pretokenizer pretokenizer = Pretokenizer::Gpt2;
-  bool whole_pieces = false;  // a stretch that is a piece needs no merges (tiktoken, LLaMA 3)
+  bool whole_pieces = false;  // a part that is a piece needs no merges (tiktoken, LLaMA 3)
 };
 
 class ByteBpe final : public Tokenizer {

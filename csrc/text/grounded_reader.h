@@ -1,4 +1,4 @@
-// The ids of an answer, read as they arrive: at every moment the result of parse_grounded on all ids so far. An answer
+// Reads the ids of an answer as they arrive: the result of parse_grounded on all ids so far, at any time. An answer
 // costs time linear in its length.
 #pragma once
 #include <cstdint>
@@ -11,10 +11,10 @@
 
 namespace ke {
 
-// The tokenizer must outlive it. A copy goes on by itself.
+// The tokenizer must outlive it. A copy is independent.
 class GroundedReader final : public AnswerText {
  public:
-  // bins: as parse_grounded; 0: the model has no location tokens, so that all that it writes is text, tags included.
+  // bins: as parse_grounded; 0: the model has no location tokens, so all of its output is text, tags included.
   GroundedReader(const Tokenizer& tokenizer, int64_t bins);
   void push(int32_t id) override;
   void finish() override;
@@ -26,7 +26,7 @@ class GroundedReader final : public AnswerText {
   size_t entity_count() const override { return entities_.size(); }
   Entity entity(size_t i) const override;
 
-  // parse_grounded of all ids so far: what is held back counts as U+FFFD.
+  // parse_grounded of all ids so far: bytes that are held back count as U+FFFD.
   Grounded grounded() const;
 
  private:

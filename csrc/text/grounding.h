@@ -10,16 +10,16 @@
 
 namespace ke {
 
-// The picture is a grid of bins x bins cells, numbered row by row from the upper left; cell = y * bins + x.
+// The image is a grid of bins x bins cells, numbered row by row from the upper left; cell = y * bins + x.
 // bins: 1..1024, else InvalidRequest, in every function here.
 void check_bins(int64_t bins);
 
 struct Box {
-  double x1, y1, x2, y2;  // fractions of the whole picture, 0..1
+  double x1, y1, x2, y2;  // fractions of the whole image, 0..1
 };
 
 // Cells of the upper-left and lower-right corner (transformers' processing_kosmos2: floor and ceil - 1, kept inside the
-// grid where rounding of the product leaves it).
+// grid if the rounded product is outside).
 // InvalidRequest unless 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.
 std::pair<int32_t, int32_t> box_to_cells(const Box& box, int64_t bins);
 // Cell edges when both cells share a row or column, else cell centres; an inverted pair comes back inverted.
@@ -46,7 +46,7 @@ struct Grounded {
 // each, named by their cells. One difference: an <object> that names a cell outside the grid is no entity.
 // Linear time. InvalidRequest for an id outside the vocabulary.
 Grounded parse_grounded(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, int64_t bins);
-// The same on text that is decoded already, such as the result of clean_up_tokenization; no entity has tokens then.
+// The same for decoded text, such as the result of clean_up_tokenization; no entity has tokens then.
 // InvalidRequest for ill-formed UTF-8.
 Grounded parse_grounded(std::string_view text, int64_t bins);
 

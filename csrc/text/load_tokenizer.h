@@ -13,7 +13,7 @@ namespace ke {
 //            add_space_prefix (true), remove_extra_whitespaces (false), and two keys of this project:
 //            space_prefix_every_segment (true), space_prefix_before_space (true); see SpmBpeVocabulary
 //   "gpt2"   byte-level BPE: tokens, token_type, merges, pre: "gpt-2", "llama-bpe" or "qwen2"
-// Values in brackets hold where a key is absent. ModelCorrupt, with the file's path, for anything else.
+// Values in brackets are the defaults. ModelCorrupt, with the file's path, for anything else.
 std::shared_ptr<const Tokenizer> make_tokenizer(const GgufFile& file);
 
 }  // namespace ke

@@ -14,7 +14,7 @@ namespace {
 constexpr size_t kMaxCharsmapBytes = size_t{4} << 20;     // nmt_nfkc has 237 539
 constexpr size_t kMaxKeyBytes = 256;                      // bounds the work per input byte
 constexpr size_t kMaxReplacementBytes = 1024;             // nmt_nfkc has at most 33
-constexpr size_t kMaxNormalizedBytes = size_t{32} << 20;  // no prompt comes near it
+constexpr size_t kMaxNormalizedBytes = size_t{32} << 20;  // far above any prompt
 constexpr std::string_view kBlankSymbol = "\xE2\x96\x81";
 constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
@@ -50,8 +50,8 @@ Normalizer::Normalizer(const std::string& charsmap) {
   check_trie();
 }
 
-// Walks every base reachable from the root (a base is where the children of a node lie: child = base ^ byte) depth
-// first, on a stack of its own. Nodes may share subtrees, so each base keeps the longest path below it; a base met
+// Walks every base reachable from the root (a base locates the children of a node: child = base ^ byte) depth
+// first, with an explicit stack. Nodes may share subtrees, so each base keeps the longest path below it; a base met
 // again while it is still open is a cycle.
 void Normalizer::check_trie() const {
   const uint32_t size = static_cast<uint32_t>(units_.size());
@@ -113,7 +113,7 @@ Normalizer::Prefix Normalizer::longest_prefix(std::string_view text, size_t at) 
     const uint32_t child = base ^ byte;
     if (child >= size || label(units_[child]) != byte) break;
     base = child ^ offset(units_[child]);
-    KE_ASSERT(base < size);  // check_trie saw to it
+    KE_ASSERT(base < size);  // guaranteed by check_trie
     if (has_value(units_[child])) {
       found = value(units_[base]);
       length = i + 1 - at;

@@ -14,17 +14,17 @@ namespace ke {
 enum class BlankPrefix {
   None,
   Always,       // sentencepiece's add_dummy_prefix
-  UnlessBlank,  // transformers: only where the text does not begin with a blank
+  UnlessBlank,  // transformers: only if the text does not begin with a blank
 };
 
 class Normalizer {
  public:
-  // ModelCorrupt when the blob is not such a map. An empty blob replaces nothing.
+  // ModelCorrupt if the blob is not such a map. An empty blob replaces nothing.
   explicit Normalizer(const std::string& charsmap);
 
-  // What sentencepiece's Normalizer makes of text with escape_whitespaces on. fold: its remove_extra_whitespaces (runs
+  // The result of sentencepiece's Normalizer with escape_whitespaces on. fold: its remove_extra_whitespaces (runs
   // of blanks become one, those at the ends vanish). An empty text stays empty. text is well-formed UTF-8, and so is
-  // the result. Linear in text.size(). InvalidRequest when the result would exceed 32 MiB.
+  // the result. Linear in text.size(). InvalidRequest if the result would exceed 32 MiB.
   std::string normalize(std::string_view text, BlankPrefix prefix = BlankPrefix::Always, bool fold = true) const;
 
  private:

@@ -16,7 +16,7 @@ constexpr size_t kMaxPieceBytes = 1024;  // bounds the work per input byte
 
 class PieceTable {
  public:
-  // ModelCorrupt when pieces and types differ in number, when a type is outside 1..last_type, when a piece is empty,
+  // ModelCorrupt if pieces and types differ in number, if a type is outside 1..last_type, or if a piece is empty,
   // equal to another, not UTF-8 or above 1024 bytes (8 MiB in all, 1 to 2^20 pieces).
   PieceTable(std::vector<std::string> pieces, std::vector<int32_t> types, PieceType last_type);
 
@@ -28,7 +28,7 @@ class PieceTable {
   const std::string& checked_piece(int32_t id) const;
   PieceType checked_type(int32_t id) const;
 
-  int32_t find(std::string_view piece) const;    // -1 when there is none
+  int32_t find(std::string_view piece) const;    // -1 if there is none
   std::vector<int32_t> ids_of(PieceType) const;  // in byte order of their pieces
   PieceTrie trie_of(PieceType type) const { return {pieces_, ids_of(type)}; }
 

@@ -1,4 +1,4 @@
-// A read-only byte trie over pieces: nodes in breadth-first order, so that the children of a node lie side by side.
+// A read-only byte trie over pieces: nodes in breadth-first order, so that the children of a node are adjacent.
 #pragma once
 #include <cstdint>
 #include <string>

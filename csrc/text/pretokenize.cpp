@@ -24,7 +24,7 @@ bool contains(const CodePoints (&ranges)[n], uint32_t c) {
 
 enum class Kind { Letter, Number, Blank, Other, End };
 
-// What \s is in regular expressions: Unicode's White_Space. Python's idea of a blank has four controls more.
+// \s of regular expressions: Unicode's White_Space. Python's str.isspace has four more control characters.
 bool is_white_space(uint32_t c) { return utf8::is_blank(c) && !(c >= 0x1C && c <= 0x1F); }
 
 Kind kind_of(uint32_t c) {
@@ -82,7 +82,7 @@ struct Scan {
     if (any_case && text.substr(i + 1).starts_with("\xC5\xBF")) return i + 3;  // U+017F folds to s
     return i;
   }
-  // \s+(?!\S)|\s+: a run of blanks, without its last one where something follows it.
+  // \s+(?!\S)|\s+: a run of blanks, without its last one if a non-blank follows it.
   size_t blanks(size_t i) const {
     size_t end = i, last = i;
     for (Character c = at(i); c.kind == Kind::Blank; c = at(end)) {

@@ -60,7 +60,7 @@ std::vector<int32_t> ranks_of(std::vector<int32_t> ids, const std::vector<float>
   return ranks;
 }
 
-// Every way to put a Normal piece together from two others. The pieces that begin a piece are met on one walk through a
+// Every way to split a Normal piece into two others. The pieces that begin a piece are found on one walk through a
 // trie, those that end it on one through a trie of reversed pieces: linear in the bytes of all pieces.
 std::vector<Merge> find_merges(const PieceTable& table, const PieceTrie& normal, const std::vector<float>& scores) {
   std::vector<int32_t> ids = table.ids_of(PieceType::Normal);
@@ -131,7 +131,7 @@ void SpmBpe::encode_stretch(std::string_view text, bool at_start, std::vector<in
   const std::string normalized = normalizer_.normalize(text, prefix, fold_blanks_);
   constexpr int32_t kUncovered = -1;
   std::vector<int32_t> symbols;
-  std::string uncovered;  // the characters of those symbols, one behind the other
+  std::string uncovered;  // the characters of those symbols, concatenated
   symbols.reserve(normalized.size());
   for (size_t at = 0; at < normalized.size();) {
     const size_t length = utf8::character_length(normalized, at);

@@ -24,7 +24,7 @@ class StreamGrounder {
 };
 
 // transformers' clean_up_tokenization: " ." -> ".", " ?", " !", " ,", " ' " -> "'", " n't", " 'm", " 's", " 've", "
-// 're", one after the other over the whole text. For callers who want transformers' exact output.
+// 're", one after another over the whole text. For callers who need transformers' exact output.
 std::string clean_up_tokenization(std::string_view text);
 
 }  // namespace ke

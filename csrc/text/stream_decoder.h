@@ -1,4 +1,4 @@
-// Text while ids still arrive: no delta splits a character.
+// Decodes a stream of ids: no delta splits a character.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -14,7 +14,7 @@ class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool keep_tags = false);
   std::string push(int32_t id);  // InvalidRequest for an id outside the vocabulary
-  // What is held back, with U+FFFD for what is no character. More ids may follow, as after a character of their own.
+  // Returns what is held back, with U+FFFD for ill-formed bytes. More ids may follow, as if a character had ended.
   std::string finish();
   size_t held() const { return held_.size(); }  // bytes held back
 

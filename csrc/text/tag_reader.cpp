@@ -1,6 +1,6 @@
 // After transformers' models/kosmos2/processing_kosmos2.py. Its regular expressions,
 //   (<phrase>([^<]+)</phrase>)?<object>(pair(delimiter pair)*)</object>   and   <.*?>
-// cannot match in two ways, so an automaton over tags finds what they find: where a match breaks off at a tag, none can
+// cannot match in two ways, so an automaton over tags finds the same: if a match fails at a tag, none can
 // begin before that tag.
 #include "text/tag_reader.h"
 
@@ -58,7 +58,7 @@ void TagReader::append(std::string_view text) {
     if (bins_ == 0) {
       show(character);
     } else if (character == "<") {
-      if (!lexeme_.empty()) expect_ = Expect::Nothing;  // it was no tag
+      if (!lexeme_.empty()) expect_ = Expect::Nothing;  // it was not a tag
       lexeme_ = '<';
       in_digits_ = false;
       lexeme_at_ = offset_;
@@ -73,9 +73,9 @@ void TagReader::append(std::string_view text) {
         hide_open_tag();
       } else {
         show(character);
-        if (character == "\n") open_ = kNone;  // no tag goes on in another line
+        if (character == "\n") open_ = kNone;  // a tag cannot continue on another line
       }
-      offset_ += length;  // a phrase begins behind its tag
+      offset_ += length;  // a phrase begins after its tag
       if (lexeme_.empty()) {
         take_text(character);
       } else {

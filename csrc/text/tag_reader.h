@@ -1,4 +1,4 @@
-// Text with tags, read as it grows: what is left without the tags, and the entities. Every byte is looked at once.
+// Reads text with tags as it grows: the text without the tags, and the entities. Every byte is read once.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -24,15 +24,15 @@ class TagReader {
   explicit TagReader(int64_t bins);
   void append(std::string_view text);  // well-formed UTF-8
 
-  // The visible text so far: without tags, without blanks at its ends. A '<' that may yet become a tag is visible until
+  // The visible text so far: without tags, without blanks at its ends. A '<' that may begin a tag is visible until
   // it does.
   std::string_view text() const;
   int64_t leading() const;  // code points cut off before text()
-  // The byte of text() where its code point of that number begins; its ends for what lies outside.
+  // The byte of text() where its code point of that number begins; its ends for numbers outside.
   size_t byte_of(int64_t code_point) const;
-  size_t last_word() const;  // the byte of the last blank (U+0020) in text(); 0 where there is none
-  size_t literal() const;    // the byte of the first '<' in text(), its size where there is none
-  size_t unchanged();        // how many bytes of text() are as they were at the last call; first: 0
+  size_t last_word() const;  // the byte of the last blank (U+0020) in text(); 0 if there is none
+  size_t literal() const;    // the byte of the first '<' in text(), its size if there is none
+  size_t unchanged();        // bytes of text() that are unchanged since the last call; first: 0
   const std::vector<FoundEntity>& entities() const { return entities_; }
   size_t bytes() const { return offset_; }  // of all text appended
 
@@ -65,7 +65,7 @@ class TagReader {
   std::string visible_;
   Extent extent_;
   std::vector<size_t> marks_;  // byte of every 64th visible code point
-  size_t open_ = kNone;        // byte of visible_ where a '<' without '>' stands
+  size_t open_ = kNone;        // byte of a '<' without '>' in visible_
   Extent before_open_;
   size_t unchanged_ = 0;
 

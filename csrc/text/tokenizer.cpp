@@ -16,7 +16,7 @@ void check_text(std::string_view text) {
   KE_CHECK(bad == std::string_view::npos, InvalidRequest, "the text is not well-formed UTF-8 at byte ", bad);
 }
 
-// The longest piece of the trie that text[at] begins with; id -1 where there is none.
+// The longest piece of the trie that text[at] begins with; id -1 if there is none.
 struct Hit {
   int32_t id = -1;
   size_t end = 0;

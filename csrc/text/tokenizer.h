@@ -1,4 +1,4 @@
-// Text <-> ids. What the kinds of tokenizers share: pieces, tags, and how bytes of pieces become text. The kinds
+// Text <-> ids. Shared by all kinds of tokenizers: pieces, tags, and how bytes of pieces become text. The kinds
 // themselves are unigram.h, spm_bpe.h and byte_bpe.h; load_tokenizer.h chooses one for a model file.
 #pragma once
 #include <cstdint>
@@ -31,7 +31,7 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // Plain text: tag and control strings inside are ordinary characters. at_start: nothing stands before the text in its
+  // Plain text: tag and control strings inside are ordinary characters. at_start: nothing precedes the text in its
   // prompt. O(n log n) time, linear memory. InvalidRequest for ill-formed UTF-8 (with the byte offset) and for more
   // than 16 MiB.
   std::vector<int32_t> encode(std::string_view text, bool at_start = true) const;
@@ -49,13 +49,13 @@ class Tokenizer {
   // Unused pieces, as transformers' skip_special_tokens does. Well-formed by itself only where joining(id) is Whole.
   virtual std::string bytes(int32_t id) const = 0;
   virtual Joining joining(int32_t id) const = 0;
-  std::string text(int32_t id) const;  // bytes(id) with U+FFFD for what is no character by itself
+  std::string text(int32_t id) const;  // bytes(id) with U+FFFD for bytes that are not a whole character
   bool drops_first_blank() const { return drops_first_blank_; }  // a decoded text does not begin with its first blank
 
   int32_t size() const { return table_.size(); }
   const std::string& piece(int32_t id) const { return table_.checked_piece(id); }
   PieceType type(int32_t id) const { return table_.checked_type(id); }
-  int32_t find(std::string_view piece) const { return table_.find(piece); }  // -1 when there is none
+  int32_t find(std::string_view piece) const { return table_.find(piece); }  // -1 if there is none
 
  protected:
   struct Rules {

@@ -18,11 +18,11 @@ struct UnigramVocabulary {
   int32_t unk = 3;
 };
 
-// Ids are equal to sentencepiece's; runs of characters that no piece covers become one unk. Blanks around tags do not
+// Ids equal sentencepiece's; a run of characters that no piece covers becomes one unk. Blanks around tags do not
 // matter. Linear time and memory.
 class Unigram final : public Tokenizer {
  public:
-  // ModelCorrupt when the vocabulary is inconsistent: as PieceTable, and sizes that differ, an unk that is not of type
+  // ModelCorrupt if the vocabulary is inconsistent: as PieceTable, and sizes that differ, an unk that is not of type
   // Unknown, no Normal piece, scores of Normal pieces that are not finite, a broken charsmap.
   explicit Unigram(UnigramVocabulary vocabulary);
 

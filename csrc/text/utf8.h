@@ -1,4 +1,4 @@
-// UTF-8 at the level of bytes: well-formedness (Unicode table 3-7), code points, and Python's idea of a blank.
+// UTF-8 at the level of bytes: well-formedness (Unicode table 3-7), code points, and Python's str.isspace.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +31,7 @@ inline size_t character_length(std::string_view text, size_t at) {
   return 4;
 }
 
-// Where text[at] begins no well-formed character: how many bytes are ill-formed together (1..3), as one U+FFFD stands
+// If text[at] begins no well-formed character: how many bytes are ill-formed together (1..3), because one U+FFFD stands
 // for them (Unicode's "maximal subpart"; Python, Rust and the web do the same). open: the text ends inside a character
 // that further bytes could complete.
 struct IllFormed {
@@ -49,12 +49,12 @@ inline IllFormed ill_formed(std::string_view text, size_t at) {
     if (at + i == text.size()) return {i, true};
     if (i == 1 ? byte(1) < low || byte(1) > high : !is_continuation(text[at + i])) return {i, false};
   }
-  return {1, false};  // not reached where the character is ill-formed
+  return {1, false};  // not reached if the character is ill-formed
 }
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
-// Appends text[at..] to out with U+FFFD for what is ill-formed; stops before an open character at the end unless
+// Appends text[at..] to out with U+FFFD for ill-formed bytes; stops before an open character at the end unless
 // whole. Returns the byte where it stopped.
 inline size_t append_repaired(std::string_view text, bool whole, std::string& out) {
   size_t at = 0;
@@ -78,7 +78,7 @@ inline std::string repaired(std::string_view text) {
   return out;
 }
 
-// Byte offset of the first ill-formed character, or npos when the whole text is well-formed.
+// Byte offset of the first ill-formed character, or npos if the whole text is well-formed.
 inline size_t first_ill_formed(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     const size_t length = character_length(text, at);
@@ -103,7 +103,7 @@ inline uint32_t code_point(std::string_view text, size_t at, size_t length) {
   }
 }
 
-// What Python's str.strip() removes.
+// A character that Python's str.strip() removes.
 inline bool is_blank(uint32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
