@@ -1,8 +1,8 @@
-"""The threads behind a batch: one or more decode and resize pictures, one computes.
+"""The threads of a batch: one or more decode and resize images, one computes.
 
-The computing thread encodes a picture when an answer's place is free, and between pictures lets the native batch make
-one token for every answer that is open. It ends when nothing is left to do and is started again by the next picture,
-so an iterator that its caller forgot keeps no thread waiting.
+The computing thread encodes an image when a place is free, and between images lets the native batch decode
+one token for every open answer. It ends when nothing is left to do and is restarted by the next image,
+so an abandoned iterator keeps no thread waiting.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MAX_PICTURE_THREADS = 4
 
 
 def picture_threads(threads: int) -> int:
-    """How many threads decode pictures beside so many that compute."""
+    """How many threads decode images for this number of computing threads."""
     return max(1, min(MAX_PICTURE_THREADS, threads // 4))
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One picture on its way."""
+    """One image of the batch."""
 
     source: Any  # as the caller gave it
     picture: Future[Any]  # what Session.prepare makes of it
@@ -54,13 +54,13 @@ class Job:
     error: BaseException | None = None
 
     def end(self, result: Result | Ranking | None, error: BaseException | None = None) -> None:
-        """The worker is through with it."""
+        """Called when the worker has finished the image."""
         self.result, self.error = result, None if error is None else without_frames(error)
         self.done.set()
 
 
 class BatchWorker:
-    """A context manager; leaving it ends what is still being computed."""
+    """A context manager; leaving it cancels unfinished answers."""
 
     def __init__(self, session: EngineSession, request: Request, size: int, opening: Opening) -> None:
         self._session, self._request, self._opening = session, request, opening
@@ -95,7 +95,7 @@ class BatchWorker:
     # ---- the caller's thread
 
     def submit(self, source: Any) -> Job:
-        """Takes a picture in; it is decoded as soon as a thread is free."""
+        """Adds an image; it is decoded as soon as a thread is free."""
         check_process(self._process)
         job = Job(source, self._pictures.submit(self._prepare, source))
         with self._lock:
@@ -105,7 +105,7 @@ class BatchWorker:
         return job
 
     def wait(self, job: Job) -> BaseException | None:
-        """Returns when the job has its result, or its error, which is returned; passes a cancellation on."""
+        """Waits until the job has its result, or its error, which is returned; forwards a cancellation."""
         while True:
             if is_cancelled(self._request.cancel):
                 self._token.cancel()
@@ -129,17 +129,17 @@ class BatchWorker:
                 if not self._waiting and not self._open:
                     self._thread = None
                     return
-            if not threading.main_thread().is_alive():  # the interpreter is about to end: nobody takes results
+            if not threading.main_thread().is_alive():  # the interpreter is exiting: no one takes results
                 self._token.cancel()
             try:
                 self._refill()
                 if self._open:
                     self._step()
-            except BaseException as error:  # what ends the batch ends all that are open; those to come get their turn
+            except BaseException as error:  # ends all open answers; later ones are still computed
                 self._fail(error)
 
     def _refill(self) -> None:
-        """Begins the next answer where a place is free; waits for its picture only where nothing else is to do."""
+        """Begins the next answer if a place is free; waits for its image only if there is nothing else to do."""
         if len(self._open) == self._size or not self._waiting:
             return
         job = self._waiting[0]

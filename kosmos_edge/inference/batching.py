@@ -1,4 +1,4 @@
-"""A verb over many pictures: order kept, one bad picture does not end the rest."""
+"""A verb over many images: results keep the order, and a failed image does not end the batch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kosmos_edge.inference.tasks import source_name
 from kosmos_edge.options import check_int
 from kosmos_edge.results import Ranking, Result
 
-# A pipe among many paths is one failed picture: waiting for its writer would hold up all that come behind it.
+# A pipe among many paths is a failed image: waiting for its writer would delay all later images.
 WITHOUT_PIPES = Opening(pipes=False)
 TASKS = ("caption", "ground", "locate", "describe", "ask", "score")
 DEFAULT_BATCH = _core.limits.DEFAULT_BATCH
 
 
 class Verbs(Protocol):
-    """What a batch needs of a Model, beside the verbs themselves."""
+    """What a batch needs from a Model, besides the verbs."""
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Verbs(Protocol):
         ...
 
     def request(self, task: str, arguments: Mapping[str, Any]) -> Request:
-        """The verb with its arguments and without its picture."""
+        """The verb with its arguments and without its image."""
         ...
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
@@ -55,18 +55,18 @@ def run_batch(
     opening: Opening = WITHOUT_PIPES,
     namer: Callable[[Any], str | None] = source_name,
 ) -> Generator[Result | Ranking, None, None]:
-    """Checks the arguments now; the pictures are taken as the results are asked for.
+    """Checks the arguments now; takes images as results are consumed.
 
-    opening: how the pictures are opened, on threads of their own. namer: entry -> Result.source where it failed.
+    opening: how images are opened, on separate threads. namer: entry -> Result.source of a failed one.
     """
     if task not in TASKS:
         raise InvalidRequest(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     if on_error not in ("yield", "raise"):
         raise InvalidRequest(f"on_error: expected 'yield' or 'raise', got {on_error!r}")
     if isinstance(images, str | bytes) or not isinstance(images, Iterable):
-        raise InvalidRequest(f"images: expected an iterable of pictures, got {type(images).__name__}")
+        raise InvalidRequest(f"images: expected an iterable of images, got {type(images).__name__}")
     if arguments.get("stream"):
-        raise InvalidRequest("stream: a batch gives whole results; call the verb itself to stream")
+        raise InvalidRequest("stream: a batch returns complete results; call the verb itself to stream")
     size = check_int("batch_size", batch_size, 1, _core.limits.MAX_BATCH)
     request = model.request(task, bind_task(model, task, arguments))
     worker = model.batch_worker(request, size, opening)
@@ -74,7 +74,7 @@ def run_batch(
 
 
 def bind_task(model: Verbs, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of the verb by name, defaults filled in; the picture is None."""
+    """All arguments of the verb by name, with defaults; the image is None."""
     try:
         bound = inspect.signature(getattr(model, task)).bind(None, **arguments)
     except TypeError as error:
@@ -91,7 +91,7 @@ def _results(
     on_error: str,
     namer: Callable[[Any], str | None],
 ) -> Generator[Result | Ranking, None, None]:
-    """Keeps worker.ahead pictures in the worker's hands; a picture that is slow to come delays no result for long."""
+    """Keeps worker.ahead images queued; a slow source of images does not delay results for long."""
     jobs: deque[Job] = deque()
     source = iter(images)
     more = True
@@ -106,7 +106,7 @@ def _results(
                         jobs.append(worker.submit(next(source)))
                     except StopIteration:
                         more = False
-                    except Exception as raised:  # of the caller's iterable: passed on behind the results before it
+                    except Exception as raised:  # from the caller's iterable: raised after the results before it
                         more, broken = False, raised
                 if not jobs:
                     break
@@ -126,7 +126,7 @@ def _results(
 
 
 def failed_answer(model: Verbs, task: str, source: str | None, error: KosmosError) -> Result | Ranking:
-    """What stands for the answer about a picture that has none."""
+    """The result for an image that failed."""
     if task == "score":
         return Ranking(device=model.device, model=model.name, source=source, error=error)
     return Result("", device=model.device, model=model.name, source=source, finish_reason="error", error=error)

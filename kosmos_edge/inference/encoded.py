@@ -1,4 +1,4 @@
-"""Pictures on their way into a prompt: prepared for the encoder, and encoded."""
+"""Images for a prompt: prepared for the encoder, and encoded."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from kosmos_edge._native import _core
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
-    """A picture that went through the encoder once; belongs to the model that made it. Threads may share it.
+    """An encoded image; can be used only with the model that encoded it. Threads may share it.
 
-    It also keeps the decoder's keys and values of the last prompt whose first picture it was, with the answer, so that
-    the next prompt computes only what comes after their common beginning: every further question about one photo, or
-    every further photo after the same examples. The answers are the same, bit for bit. That takes about 0.2 MB per
-    position in KOSMOS-2 (two times layers x width x 2 bytes; 13 MB for the 66 positions of a picture and its tags),
-    within what load(prefix_cache_mb=...) allows to all encoded images of a model together.
+    It also keeps the decoder's keys and values of the last prompt that began with it, with the answer, so that
+    the next prompt computes only what follows their common beginning: every further question about one photo, or
+    every further photo after the same examples. The answers are bit-identical. That takes about 0.2 MB per
+    position in KOSMOS-2 (two times layers x width x 2 bytes; 13 MB for the 66 positions of an image and its tags),
+    within load(prefix_cache_mb=...) for all encoded images of a model.
     """
 
     width: int  # of the upright picture
@@ -38,11 +38,11 @@ class EncodedImage:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory that they take."""
+        """Bytes of memory that the kept positions take."""
         return self.embedding.kept_bytes
 
     def forget(self) -> None:
-        """Frees that memory; the next prompt computes everything and keeps it again."""
+        """Frees that memory; the next prompt computes and keeps everything again."""
         self.embedding.forget()
 
     def tobytes(self) -> bytes:
@@ -52,7 +52,7 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A picture as Session.prepare leaves it: every verb's plan takes it where it takes a picture."""
+    """The result of Session.prepare; every verb's plan accepts it as an image."""
 
     pixels: _core.PreparedImage
     width: int  # of the upright picture

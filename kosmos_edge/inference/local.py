@@ -12,5 +12,5 @@ class LocalSession(EngineSession):
     """A Session in this process."""
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> BatchWorker:
-        """The threads that answer the request about many pictures."""
+        """The threads that answer the request about many images."""
         return BatchWorker(self, request, size, opening)

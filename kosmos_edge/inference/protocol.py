@@ -1,4 +1,4 @@
-"""What a Model needs of a loaded model, wherever it runs."""
+"""The interface of a loaded model, in this process or a worker."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kosmos_edge.results import OnEvent, Ranking, Result
 
 
 class Session(Protocol):
-    """What a Model needs of a loaded model, wherever it runs: local.LocalSession, or isolation's RemoteSession."""
+    """A loaded model in this process (local.LocalSession) or in a worker (isolation's RemoteSession)."""
 
     @property
     def engine(self) -> _core.Engine:
-        """Says what the model and its device are."""
+        """Properties of the model and its device."""
         ...
 
     def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
-        """Decodes and encodes one picture, to be used more than once."""
+        """Decodes and encodes one image, to be used more than once."""
         ...
 
     def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
@@ -38,9 +38,9 @@ class Session(Protocol):
         ...
 
     def fit(self, options: Options) -> Options:
-        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
+        """The options with room for the longest choice; InvalidRequest if no answer could be exactly a choice."""
         ...
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
-        """The threads that answer the request about many pictures: a BatchWorker, or one in the worker process."""
+        """The threads that answer the request about many images: a BatchWorker, or one in the worker process."""
         ...

@@ -1,4 +1,4 @@
-"""A verb with its arguments but without its picture, so that one request can be put to many pictures."""
+"""A verb with its arguments but without its image, so that one request serves many images."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class GenerateRequest:
 
     @property
     def joins(self) -> bool:
-        """Whether the answer may be computed beside others: beams of one answer are a batch of their own."""
+        """Whether the answer may be computed in a batch with others: the beams of one answer are a batch already."""
         return self.options.num_beams == 1
 
     def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Answering:
-        """The request about this picture, which is encoded here; the examples' pictures are encoded once."""
+        """The request about this image, which is encoded here; the examples' images are encoded once."""
         plan = self.plan(image)
         for segment in plan.segments:
             if isinstance(segment, PictureSegment) and segment.source is not image:
@@ -56,7 +56,7 @@ class ScoreRequest:
     joins: bool = False
 
     def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Ranking:
-        """The ranking for this picture."""
+        """The ranking for this image."""
         return session.score(self.name, image, self.plan, token)
 
 

@@ -1,4 +1,4 @@
-"""Running a native call so that Ctrl-C, a cancel object or a closed iterator ends it soon.
+"""Runs a native call so that Ctrl-C, a cancel object or a closed iterator ends it soon.
 
 The native code releases the GIL and polls a CancelToken between layers. Python delivers KeyboardInterrupt only to the
 main thread and only between its bytecodes, so there the call runs in a helper thread while the main thread waits in
@@ -20,12 +20,12 @@ from kosmos_edge.results import Event, OnEvent
 
 T = TypeVar("T")
 POLL_SECONDS = 0.02
-LEAVE_SECONDS = 0.15  # after Ctrl-C: how long to wait for the helper before going on without it
-CANCEL_SECONDS = 0.04  # the same after a cancel: a library that decodes a big picture cannot be told to stop
+LEAVE_SECONDS = 0.15  # after Ctrl-C: how long to wait for the helper before continuing without it
+CANCEL_SECONDS = 0.04  # the same after a cancel: the decoder of a big image cannot be interrupted
 
 
 def check_process(process: int) -> None:
-    """Forked unless this is the process of that number: threads do not outlive a fork, and locks may stay locked."""
+    """Raises Forked unless this process has that id: threads do not survive a fork, and locks may stay locked."""
     if os.getpid() != process:
         raise Forked("the model was loaded by the parent process: load it again in this one")
 
@@ -52,11 +52,11 @@ def without_frames(error: BaseException) -> BaseException:
 
 
 class Flag(Protocol):
-    """What says that a call is to end: a CancelToken, or a batch."""
+    """A flag that ends a call: a CancelToken, or a batch."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether it is."""
+        """Whether the call must end."""
 
 
 def start_thread(work: Callable[[], None], name: str, *, daemon: bool = False) -> threading.Thread:
@@ -70,9 +70,10 @@ def start_thread(work: Callable[[], None], name: str, *, daemon: bool = False) -
 
 
 def apart(call: Callable[[], T], flag: Flag) -> T:
-    """call() on a thread that nobody needs to wait for, not even the interpreter's end; its result or error.
+    """call() on a daemon thread, which does not keep the interpreter from exiting; its result or error.
 
-    For what may block and cannot be told to end: open(), read(), a decoder. Cancelled comes soon after the flag is set.
+    For calls that may block and cannot be interrupted: open(), read(), a decoder. Raises Cancelled soon after the flag
+    is set.
     """
     if flag.cancelled:
         raise Cancelled("cancelled by the caller")
@@ -103,10 +104,10 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
     """call(token) here or in a helper thread; its result or exception.
 
     Raises Cancelled within about 0.06 s of `cancel` being set, KeyboardInterrupt within about 0.2 s of Ctrl-C; a helper
-    that has not heard of it by then ends by itself.
+    that is still running then ends by itself.
     """
     token, calls = _core.CancelToken(), [call]
-    del call  # an error that somebody keeps holds this frame, which must not hold the model
+    del call  # an error that a caller keeps holds this frame, which must not hold the model
     if is_cancelled(cancel):
         calls.clear()
         raise Cancelled("cancelled before it began")
@@ -136,7 +137,7 @@ def run(call: Callable[[_core.CancelToken], T], cancel: Any = None) -> T:
 
 
 def _wait(done: threading.Event, token: _core.CancelToken, cancel: Any) -> None:
-    """Until the helper is done, or is told to end and not waited for any longer."""
+    """Waits until the helper is done, or was cancelled and the wait for it is over."""
     try:
         while not done.wait(POLL_SECONDS):
             if is_cancelled(cancel):
@@ -167,7 +168,7 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
         try:
             calls.pop()(token, events.put)
             events.put(None)
-        except BaseException as error:  # handed over to the iterating thread
+        except BaseException as error:  # passed to the iterating thread
             events.put(without_frames(error))
 
     worker = start_thread(work, "kosmos-edge stream")

@@ -1,4 +1,4 @@
-"""Running a plan on an engine: pictures are decoded and encoded, segments handed over, the answer read."""
+"""Runs a plan on an engine: decodes and encodes images, passes segments to the engine, reads the answer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timi
 
 
 class EngineSession:
-    """An engine of this process with what every call needs of it; const, so that threads share it."""
+    """An engine of this process and what every call needs from it; immutable, so threads can share it."""
 
     def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
 
     def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
-        """Decodes and encodes one picture, to be used more than once."""
+        """Decodes and encodes one image, to be used more than once."""
         return self._encode(image, token, keep=True)[0]
 
     def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
@@ -55,7 +55,7 @@ class EngineSession:
         return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
 
     def fit(self, options: Options) -> Options:
-        """The options with room for the longest choice; InvalidRequest where no answer could be exactly a choice."""
+        """The options with room for the longest choice; InvalidRequest if no answer could be exactly a choice."""
         if not options.choices or options.fitted:
             return options
         most = self.engine.context_length if options.default_length else options.max_tokens
@@ -63,7 +63,7 @@ class EngineSession:
         return replace(options, max_tokens=max(options.max_tokens, longest), fitted=True)
 
     def prepare(self, picture: Picture) -> Prepared:
-        """The picture in the model's own form; encoding it gives the vectors of the picture itself.
+        """The image as the model's encoder takes it; encoding it gives the same vectors as the image itself.
 
         Needs no computing thread, so that it can be done ahead of time, and takes little memory.
         """
@@ -118,7 +118,7 @@ class EngineSession:
     # ---- prompt
 
     def _encode(self, image: Any, token: _core.CancelToken, keep: bool = False) -> tuple[EncodedImage, float]:
-        """The encoded picture and the milliseconds that decoding its file took.
+        """The encoded image and the milliseconds for decoding its file.
 
         keep: prompts that begin with it leave their keys and values with it.
         """
