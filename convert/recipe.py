@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.storage import TYPES as STORAGE_TYPES
+from kosmos_edge.storage import label
 
 # GGUF's type name -> (type id, values per block, bytes per block): the types that recipes use.
 TYPES = {
@@ -41,10 +43,10 @@ class Recipe:
     @property
     def label(self) -> str:
         """How the type is spelled in file names."""
-        return "Q5_K_M" if self.name == "q5_k" else self.name.upper()
+        return label(self.name)
 
 
-RECIPES = {
+_ROWS = {
     recipe.name: recipe
     for recipe in (
         Recipe("f32", 0, "F32", "F32", "F32", "F32", "F32"),
@@ -57,7 +59,8 @@ RECIPES = {
         Recipe("q4_0", 2, "Q4_0", "Q4_0", "Q6_K", "Q6_K", "Q8_0"),
     )
 }
-DEFAULT = "q4_k_m"
+RECIPES = {name: _ROWS[name] for name in STORAGE_TYPES}
+DEFAULT = STORAGE_TYPES[0]
 OUTPUT = "output.weight"  # of a model whose output matrix is not its embedding
 _ALWAYS_F32 = {"position_embd.weight", "v.class_embd", "v.position_embd.weight", "mm.latent_query"}
 

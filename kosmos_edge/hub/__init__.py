@@ -10,7 +10,6 @@ from kosmos_edge.hub.models import (
     KOSMOS2,
     KOSMOS2_REPO,
     NANO,
-    TYPES,
     LocalModel,
     cache_dir,
     cache_trouble,
@@ -30,6 +29,7 @@ from kosmos_edge.hub.models import (
     split_repo,
     split_tag,
 )
+from kosmos_edge.storage import TYPES
 
 __all__ = [
     "KOSMOS2",

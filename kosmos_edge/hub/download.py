@@ -17,6 +17,7 @@ from typing import Any
 from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelCorrupt, ModelNotFound
 from kosmos_edge.hub import models as hub
 from kosmos_edge.hub.transfer import Cancellable, Digest, download
+from kosmos_edge.storage import TYPES
 from kosmos_edge.targets import check_place
 
 _SHARD = r"-\d{5}-of-\d{5}\."
@@ -145,7 +146,7 @@ def _make_plan(tag: str, type: str | None, offline: bool, to: Path | None) -> Pl
     if ours is not None and ours[0] == hub.NANO:
         return Plan(hub.NANO, "", "", None, ready=hub.resolve(hub.NANO))
     if ours is not None:
-        return _plan_kosmos2(hub.check_type(type or named or hub.TYPES[0]), offline, to)
+        return _plan_kosmos2(hub.check_type(type or named or TYPES[0]), offline, to)
     if repo is None:
         raise InvalidRequest(f"{tag!r} is not a tag; expected {hub.KOSMOS2}[:TYPE] or user/repo[:TYPE]")
     return _plan_gguf(repo[0], type or named, offline, to)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelNotFound
+from kosmos_edge.storage import TYPES, label
 
 NANO = "nano"
 KOSMOS2 = "kosmos-2"
 KOSMOS2_REPO = "microsoft/kosmos-2-patch14-224"
-# A tag without a type means the first of these that exists.
-TYPES = ("q4_k_m", "q5_k", "q6_k", "q8_0", "q4_0", "f16", "bf16", "f32")
-_LABELS = {type: "Q5_K_M" if type == "q5_k" else type.upper() for type in TYPES}  # as file names spell them
+_LABELS = {type: label(type) for type in TYPES}
 _YES = ("1", "true", "t", "yes", "y", "on")
 _NO = ("0", "false", "f", "no", "n", "off")
 _REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?::(?P<type>[A-Za-z0-9_]{1,16}))?")

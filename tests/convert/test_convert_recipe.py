@@ -4,10 +4,19 @@ import math
 
 import pytest
 
+from kosmos_edge import hub
+from kosmos_edge.convert import recipe as recipes
 from kosmos_edge.convert.recipe import RECIPES, choose_type, estimate, find_recipe, stored_bytes, wanted_type
 from kosmos_edge.errors import KosmosError
 
 Q4 = find_recipe("q4_k_m")
+
+
+def test_storage_types_are_listed_once():
+    """Every row of the table has its place in the list, and the hub goes by the same one."""
+    assert set(recipes._ROWS) == set(RECIPES) == set(hub.TYPES)
+    assert list(RECIPES) == list(hub.TYPES) and hub.TYPES[0] == recipes.DEFAULT
+    assert all(find_recipe(recipe.label) is recipe for recipe in RECIPES.values())
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
