@@ -39,11 +39,12 @@ def test_every_limit_is_written_once():
         f"up to {LIMITS.MAX_STOPS} texts that end the answer",
         f"up to {LIMITS.MAX_CHOICES} texts; the answer is exactly",
         f"any sequence of 1..{LIMITS.MAX_SEGMENTS} images",
+        f"up to {LIMITS.MAX_EXAMPLES} that go before the request",
         f"1..{LIMITS.MAX_BOXES} */",
-        f"1..{LIMITS.MAX_BATCH} answers in the making at a time; 0: {LIMITS.DEFAULT_BATCH},",
+        f"1..{LIMITS.MAX_BATCH} answers at a time; 0: {LIMITS.DEFAULT_BATCH},",
         f"Ranks 1..{LIMITS.MAX_TEXTS} texts",
         f"1..{LIMITS.MAX_IMAGE_SIDE} each",
-        f"{LIMITS.DEFAULT_PREFIX_CACHE_MB} MiB at most per model",
+        f"at most {LIMITS.DEFAULT_PREFIX_CACHE_MB} MiB per model",
     ],
 )
 def test_the_header_states_the_limits(words):
