@@ -15,6 +15,11 @@ MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spe
 HERE = Path(__file__).resolve().parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark is pytest-xdist's, which need not be here."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that share what they make run in one process")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Warnings of torch and transformers are not ours: here they are no errors."""
     for item in items:
@@ -29,6 +34,9 @@ def transformers_here() -> None:
         pytest.fail(f"KOSMOS_EDGE_REQUIRE_REFERENCE=1, but not installed: {', '.join(MISSING)}")
     if MISSING:
         pytest.skip(f"the reference extra is not installed: {', '.join(MISSING)}")
+    import torch
+
+    torch.set_num_threads(1)  # for models this small more threads do nothing but wait for each other, busily
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,7 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "checkpoint" in metafunc.fixturenames:
         from checkpoints import available
 
-        metafunc.parametrize("checkpoint", available(), indirect=True, scope="session")
+        names = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in available()]
+        metafunc.parametrize("checkpoint", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
