@@ -1,5 +1,6 @@
 """Standard streams that are closed, full or gone: one line and the exit status by the table, for every command."""
 
+import functools
 import json
 import os
 import subprocess
@@ -74,6 +75,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return go
 
 
+@pytest.fixture(scope="module")
+def usual(run: Run) -> Callable[[str], Done]:
+    """What a command does when all streams are as usual; it runs once."""
+    return functools.cache(lambda name: run((ANSWERING | OTHERS)[name]))
+
+
 def said(done: Done) -> list[str]:
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
     return done.stderr.splitlines()
@@ -95,9 +102,8 @@ def test_every_command_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", [*ANSWERING, *OTHERS])
-def test_broken_streams(run: Run, name: str) -> None:
-    words = (ANSWERING | OTHERS)[name]
-    whole = run(words)
+def test_broken_streams(run: Run, usual: Callable[[str], Done], name: str) -> None:
+    words, whole = (ANSWERING | OTHERS)[name], usual(name)
     assert whole.returncode == (1 if name == "models rm" else 0), whole.stderr
     for broken in ("stdin closed", "stderr closed", "stderr full"):
         done = run(words, SHELL[broken])
@@ -121,8 +127,10 @@ def test_broken_streams(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERING)
-def test_with_an_output_file_no_stdout_is_needed(run: Run, name: str, tmp_path: Path) -> None:
-    whole = run(ANSWERING[name])
+def test_with_an_output_file_no_stdout_is_needed(
+    run: Run, usual: Callable[[str], Done], name: str, tmp_path: Path
+) -> None:
+    whole = usual(name)
     for broken in ("stdout closed", "stdout full", "all closed"):
         target = tmp_path / broken
         done = run([*ANSWERING[name], "-o", str(target)], SHELL[broken])
@@ -154,10 +162,10 @@ def test_a_shell_can_ask_for_completions() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "plain,caption\n", "")
 
 
-def test_a_worker_process_with_all_streams_closed(run: Run, tmp_path: Path) -> None:
+def test_a_worker_process_with_all_streams_closed(run: Run, usual: Callable[[str], Done], tmp_path: Path) -> None:
     target = tmp_path / "o.txt"
     done = run([*ANSWERING["caption"], "--isolation", "process", "-o", str(target)], SHELL["all closed"])
-    assert done.returncode == 0 and target.read_text() == run(ANSWERING["caption"]).stdout
+    assert done.returncode == 0 and target.read_text() == usual("caption").stdout
 
 
 def test_a_file_size_limit_leaves_no_cut_bytecode(tmp_path: Path) -> None:
