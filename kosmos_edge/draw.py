@@ -33,7 +33,7 @@ def draw_boxes(image: ImageInput, result: Result | Iterable[Entity], *, scores: 
     if isinstance(result, Result):
         if result.width is not None and (result.width, result.height) != (picture.width, picture.height):
             raise InvalidRequest(
-                f"draw_boxes: the answer is about a picture of {result.width} x {result.height}, "
+                f"draw_boxes: the answer is about an image of {result.width} x {result.height}, "
                 f"this one is {picture.width} x {picture.height}"
             )
         entities = result.entities
@@ -76,7 +76,7 @@ def picture_format(target: Target) -> str:
     Image.init()
     file_format = "PNG" if target.in_place and not suffix else Image.EXTENSION.get(suffix)
     if file_format is None or file_format not in Image.SAVE:
-        raise InvalidRequest(f"{target.name}: cannot write a picture with the suffix {suffix!r}; use .png or .jpg")
+        raise InvalidRequest(f"{target.name}: cannot write an image with the suffix {suffix!r}; use .png or .jpg")
     if file_format not in _checked:  # Pillow names formats whose library is not here, or that hold no colours
         _encode(Image.new("RGB", (1, 1)), file_format, target.name)
         _checked.add(file_format)
@@ -88,7 +88,7 @@ def _encode(image: Image.Image, file_format: str, name: str) -> bytes:
     try:
         image.save(buffer, file_format)
     except (OSError, ValueError, KeyError) as error:  # nothing is written to the disk here: it is the picture
-        raise InvalidRequest(f"{name}: cannot write this picture as {file_format}: {error}") from error
+        raise InvalidRequest(f"{name}: cannot write this image as {file_format}: {error}") from error
     return buffer.getvalue()
 
 

@@ -103,7 +103,7 @@ def read_stream(file: Any, name: str = GIVEN_FILE) -> bytes:
         except OSError as error:
             raise KosmosIOError(error.errno or errno.EIO, error.strerror or str(error), name) from error
     if not data and start is None:
-        raise ImageDecodeError(f"{name}: at its end; it cannot seek, so it can be used only once")
+        raise ImageDecodeError(f"{name}: already at its end; it cannot seek, so it can be used only once")
     return data
 
 

@@ -431,7 +431,7 @@ def _load_what_there_is(image: Image.Image, notes: list[str]) -> int:
         lazy.tile = []  # as Pillow does after decoding everything
         lazy.load_end()
         image.load()
-    notes.append(f"the file ends early ({reason}): what is missing is blank")
+    notes.append(f"the file ends early ({reason}): the missing part is blank")
     return before or _orientation(image)
 
 

@@ -87,7 +87,7 @@ class Work:
         self, engine: _core.Engine, image: str | None = None, tokens: int = 32, words: int | None = None
     ) -> None:
         if tokens < 2:
-            raise InvalidRequest(f"tokens: at least 2 are needed to see a rate, got {tokens}")
+            raise InvalidRequest(f"tokens: at least 2 are needed to measure a rate, got {tokens}")
         self.model, self.engine, self.tokens = Model(engine), engine, tokens
         self._numbers = itertools.count(1)
         self._given = None if image is None else open_image(image)
@@ -128,7 +128,7 @@ class Work:
                 seconds, steps = seconds + sample.seconds, steps + sample.tokens
             if steps >= self.tokens - 1:
                 return Sample(seconds, steps)
-        raise InvalidRequest(f"the model ended {MAX_TRIES} answers before there were {self.tokens} tokens")
+        raise InvalidRequest(f"the model ended {MAX_TRIES} answers before {self.tokens} tokens")
 
     def caption(self) -> Sample:
         """File to answer: decode the JPEG, resize, encode, prefill, decode up to `tokens` tokens."""

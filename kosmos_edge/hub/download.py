@@ -196,7 +196,7 @@ def _plan_gguf(repo: str, type: str | None, offline: bool, to: Path | None) -> P
     if ready is not None:
         return Plan(spec, repo, "", None, ready=ready)
     if offline:
-        raise ModelNotFound(f"{spec} was not downloaded yet, and offline mode forbids it")
+        raise ModelNotFound(f"{spec} has not been downloaded, and offline mode forbids it")
     commit, files = _remote_repo(repo)
     name = hub.choose_gguf([file.name for file in files], type)
     if name is None:
@@ -224,11 +224,11 @@ def _hub_errors(what: str) -> Iterator[None]:
             f"{what} is not on {_endpoint()}, or needs a token (HF_TOKEN): {_first_line(error)}"
         ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise ModelNotFound(f"{what}: offline mode (HF_HUB_OFFLINE) forbids to ask {_endpoint()}") from error
+        raise ModelNotFound(f"{what}: offline mode (HF_HUB_OFFLINE) forbids access to {_endpoint()}") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.FileMetadataError, OSError) as error:
         if isinstance(error, KosmosIOError):
             raise
-        raise KosmosIOError(f"{what}: cannot get it from {_endpoint()}: {_first_line(error)}") from error
+        raise KosmosIOError(f"{what}: cannot download it from {_endpoint()}: {_first_line(error)}") from error
     except Exception as error:  # its HTTP client's own
         if type(error).__module__.partition(".")[0].startswith("http"):
             raise KosmosIOError(f"{what}: cannot reach {_endpoint()}: {_first_line(error)}") from error
@@ -280,7 +280,7 @@ def _cached_repo(repo: str) -> tuple[str, list[RemoteFile]]:
         with contextlib.suppress(ModelNotFound):
             _needed(files, repo)
             return folder.name, files
-    raise ModelNotFound(f"{repo} is not in {hub.hf_cache_dir()}, and offline mode forbids to download it")
+    raise ModelNotFound(f"{repo} is not in {hub.hf_cache_dir()}, and offline mode forbids the download")
 
 
 def _repo_folder(repo: str) -> Path:
@@ -339,7 +339,7 @@ def _check_space(plan: Plan) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if plan.download_bytes > free:
-        raise KosmosIOError(f"{folder} has {free} bytes free, the download needs {plan.download_bytes}")
+        raise KosmosIOError(f"{folder} has {free} bytes free, but the download needs {plan.download_bytes}")
 
 
 def _fetch(plan: Plan, file: RemoteFile, progress: Callable[[int], None], cancel: Cancellable | None) -> Path:

@@ -41,7 +41,7 @@ def _home(instead: str) -> Path:
         return Path.home()
     except (RuntimeError, KeyError):
         raise KosmosIOError(
-            f"HOME is not set and the system knows no home folder of this user; set HOME, or {instead} to a folder"
+            f"HOME is not set and this user has no home folder; set HOME, or {instead} to a folder"
         ) from None
 
 
@@ -84,7 +84,7 @@ def _expand(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except (RuntimeError, KeyError):
-        raise KosmosIOError(f"{path}: the system knows no such home folder; write the path in full") from None
+        raise KosmosIOError(f"{path}: there is no such home folder; write the full path") from None
 
 
 def is_offline(offline: bool | None = None) -> bool:
@@ -153,7 +153,7 @@ def resolve(spec: str, *, offline: bool = False) -> Path:
     if repo is not None:
         found = find_in_hf_cache(*repo)
         if found is None:
-            raise ModelNotFound(f"{spec} was not downloaded yet; `kosmos-edge models pull {spec}` gets it")
+            raise ModelNotFound(f"{spec} has not been downloaded; `kosmos-edge models pull {spec}` downloads it")
         return found
     raise ModelNotFound(f"no model {spec!r}; expected {NANO}, {KOSMOS2}[:TYPE], a path, or user/repo[:TYPE]")
 
@@ -165,7 +165,7 @@ def path(tag: str) -> Path:
 
 def _resolve_nano() -> Path:
     if not nano_path().is_file():
-        raise ModelNotFound(f"{nano_path()} is missing: this installation of kosmos-edge came without its small model")
+        raise ModelNotFound(f"{nano_path()} is missing: this installation of kosmos-edge lacks its small model")
     return nano_path()
 
 
@@ -311,7 +311,7 @@ def remove(tag: str) -> Path:
         here = converted_models()
         if ours[1] is None and len(here) > 1:
             raise InvalidRequest(
-                f"several are here: {', '.join(f'{KOSMOS2}:{t}' for t in TYPES if t in here)}; name one"
+                f"several types exist: {', '.join(f'{KOSMOS2}:{t}' for t in TYPES if t in here)}; name one"
             )
         file = _resolve_kosmos2(ours[1])
         _unlink(file)

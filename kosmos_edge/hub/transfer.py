@@ -104,7 +104,7 @@ class _Partial:
         """Takes more bytes; ModelCorrupt when they are more than announced."""
         _check(self._cancel)
         if self.have + len(data) > self.size:
-            raise ModelCorrupt(f"the server sends more than the {self.size} bytes that the hub announces")
+            raise ModelCorrupt(f"the server sent more than the {self.size} bytes that the hub announced")
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]

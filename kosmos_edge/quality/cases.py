@@ -122,7 +122,7 @@ def labelled_cases(
     elif isinstance(content.get("pictures"), list):
         rows = _from_own(content)
     else:
-        raise InvalidRequest(f"--labels: {path} has neither COCO's images and annotations nor a list of pictures")
+        raise InvalidRequest(f"--labels: {path} has neither COCO's images and annotations nor a list named pictures")
     cases: list[Case] = []
     try:
         for file, in_pixels, objects, questions in rows:
@@ -135,7 +135,7 @@ def labelled_cases(
             things = tuple(Thing(label, _fractions(box, width, height, file)) for label, box in objects)
             cases.append(Case(file, str(name), things, tuple(questions)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidRequest(f"--labels: {path} does not have the documented form: {error!r}") from error
+        raise InvalidRequest(f"--labels: {path} does not have the documented format: {error!r}") from error
     if not cases:
         raise InvalidRequest(f"--labels: {path} names no image")
     return cases

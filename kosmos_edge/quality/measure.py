@@ -177,7 +177,7 @@ def measure(
             say(f"{type}: storing")
             with source.file(type, folder) as path, load(path, device=device, threads=threads) as model:
                 size = os.path.getsize(path)
-                say(f"{type}: {size / 1e6:.1f} MB, {len(cases)} pictures")
+                say(f"{type}: {size / 1e6:.1f} MB, {len(cases)} images")
                 spool.seek(0)
                 said, distance = _one_type(_Run(model), cases, reference, number == 0)
             row = {"type": type, "n": len(cases), "file_bytes": size}

@@ -36,7 +36,7 @@ def parse_types(text: str) -> list[str]:
         base = "q5_k" if base == "q5_k_m" else base
         if base not in known or (name.endswith(FLOAT) and base in FLOAT_TYPES):
             raise InvalidRequest(
-                f"--types: {word.strip()!r} is none of {', '.join(known)}, or a quantized one of them with {FLOAT!r}"
+                f"--types: {word.strip()!r} is not one of {', '.join(known)}, or a quantized one of them with {FLOAT!r}"
             )
         name = base + (FLOAT if name.endswith(FLOAT) else "")
         if name in types:

@@ -437,7 +437,7 @@ def test_too_little_space(place, server, monkeypatch):
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 5, 5))
-    with pytest.raises(KosmosIOError, match=r"5 bytes free, the download needs \d{7}"):
+    with pytest.raises(KosmosIOError, match=r"5 bytes free, but the download needs \d{7}"):
         hub.pull("kosmos-2")
     assert server.fetched() == []
 
