@@ -9,7 +9,7 @@ Memory is RssAnon + VmSwap of this process (mapped files are the page cache's, a
 different, of many sizes, as files; every fourth caption is a stream, every eighth a batch of 4, every sixteenth a
 question about an encoded picture that is then dropped. malloc has one heap here and gives back what is free before
 memory is measured, for what it keeps at hand for many threads goes up and down by more than a small model takes;
---as-is measures that too. Growth: the median of the last tenth against the median of the first tenth behind the
+--as-is measures that too. Growth: the median of the last tenth against the median of the first tenth after the
 warm-up; slope: least squares over all samples, with R^2. Exit status 1 where memory grew by 1 % or more, or file
 descriptors, threads or mappings of files are left over.
 """
