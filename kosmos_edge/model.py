@@ -107,8 +107,8 @@ def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -
 class Model:
     """A loaded model. Any number of threads may call it at once; calls are independent of each other.
 
-    caption, locate, describe and ask take template: the prompt of this call and its examples in place of the model's
-    (model_info["prompts"]); with {phrase} in it for locate, {boxes} for describe, {question} for ask, each once; tag
+    caption, locate, describe and ask accept template: the prompt of this call and its examples instead of the model's
+    (model_info["prompts"]), with {phrase} for locate, {boxes} for describe, {question} for ask, each once; tag
     strings in it are tags.
     Every generating verb takes the options of GenerationOptions as keywords. With stream=True it returns an iterator
     of TextDelta, EntityEvent and finally Done instead of a Result; closing the iterator ends the computation.

@@ -17,7 +17,7 @@ limits = _core.limits
 
 
 class Cancellable(Protocol):
-    """What `cancel` may be besides a CancelToken: a threading.Event or anything with is_set()."""
+    """An alternative to a CancelToken for `cancel`: a threading.Event or anything with is_set()."""
 
     def is_set(self) -> bool:
         """True when the call should end."""

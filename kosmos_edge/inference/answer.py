@@ -12,13 +12,13 @@ from kosmos_edge.results import Box, Corners, Entity, HfEntity
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What is needed to read answers of one model about one picture."""
+    """Reads answers of one model about one image."""
 
     engine: _core.Engine
-    size: tuple[int, int] | None  # width and height in pixels of the picture that boxes refer to
+    size: tuple[int, int] | None  # width and height in pixels of the image that boxes refer to
 
     def box(self, normalized: Corners, cells: tuple[int, int], score: float | None = None) -> Box:
-        """A box in both frames."""
+        """A box in fractions and in pixels."""
         if self.size is None:
             return Box(normalized, None, cells, score)
         x1, y1, x2, y2 = normalized
@@ -26,21 +26,21 @@ class Reader:
         return Box(normalized, (x1 * width, y1 * height, x2 * width, y2 * height), cells, score)
 
     def snap(self, normalized: Corners) -> Box:
-        """The box that the model sees when it is given this one (InvalidRequest where it lies outside 0..1)."""
+        """This box as the model sees it, snapped to its grid (InvalidRequest if it is outside 0..1)."""
         return self.from_cells(_core.box_to_cells(*normalized, self.engine.location_bins))
 
     def from_cells(self, cells: tuple[int, int]) -> Box:
-        """The box that these two location tokens mean."""
+        """The box of these two location tokens."""
         return self.box(_core.cells_to_box(*cells, self.engine.location_bins), cells)
 
     def entity(self, found: tuple[Any, ...]) -> Entity:
-        """An entity in the native module's form."""
+        """The Entity of a native one."""
         phrase, start, end, score, phrase_score, found_score, boxes, cells, scores = found
         out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
         return Entity(phrase, (start, end), out, score, phrase_score, found_score)
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
-        """transformers' tuple for a whole sequence: blanks cleaned up, the caption behind the last picture."""
+        """transformers' tuple for a whole sequence: blanks cleaned up, the caption after the last image."""
         caption = _core.kept_ids(self.engine, ids, keep_prompt=True)
         return read_hf_text(self.engine.tokenizer.decode(caption), self.engine.location_bins)
 

@@ -1,4 +1,4 @@
-"""One answer in the making: what the engine is asked, what watches its tokens, and how they become a Result."""
+"""Computes one answer: the engine's request, the watching of tokens, and the Result."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from kosmos_edge.results import Box, EntityEvent, OnEvent, Result, TextDelta, Ti
 
 @dataclass(slots=True)
 class Prompt:
-    """A plan's segments in the engine's form, and what became known on the way."""
+    """A plan's segments as the engine takes them, and what encoding them has found."""
 
     segments: list[tuple[str, Any]]
-    last: EncodedImage | None = None  # the picture that the answer's boxes refer to
+    last: EncodedImage | None = None  # the image that the answer's boxes refer to
     box: Box | None = None  # the last box given, snapped
     decode_image_ms: float = 0.0
-    ahead_ms: float = 0.0  # the part of it that was spent before the call
+    ahead_ms: float = 0.0  # the part of it before the call
     encode_ms: float = 0.0
 
 
 class Answering:
-    """A native run, computed alone or in a batch, with what a Result says besides its answer."""
+    """A native run, alone or in a batch, with what a Result contains besides the answer."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Answering:
         return self._result(self.native.run(token))
 
     def result(self, generation: _core.Generation) -> Result:
-        """The Result of what a batch computed; the last events are emitted."""
+        """The Result of an answer computed in a batch; emits the last events."""
         return self._result(self.native.finish(generation))
 
     def _result(self, reply: _core.AnswerReply) -> Result:

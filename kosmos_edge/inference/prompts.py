@@ -1,4 +1,4 @@
-"""What stands at the places of a plan: pictures and boxes, and the checks of boxes."""
+"""The images and boxes at the places of a plan, and the checks of boxes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kosmos_edge.results import Box, Corners, check_corners
 
 @dataclass(frozen=True, slots=True)
 class PictureSegment:
-    """A picture at this place of the prompt: what the caller gave, decoded and encoded when the prompt is run."""
+    """An image at this place of the prompt, as the caller gave it; decoded and encoded when the prompt runs."""
 
     source: Any
 
 
 @dataclass(frozen=True, slots=True)
 class BoxSegment:
-    """Boxes at this place of the prompt; pixel boxes refer to the picture before them."""
+    """Boxes at this place of the prompt; pixel boxes refer to the image before them."""
 
     boxes: tuple[Box | Corners, ...]
     normalized: bool
@@ -28,16 +28,16 @@ TextSegment: TypeAlias = tuple[str, str]  # ("text", plain characters) or ("tags
 PlanSegment: TypeAlias = TextSegment | PictureSegment | BoxSegment
 
 
-WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)  # as pixels it is right for a picture of one pixel, whose size is known later
+WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)  # valid as pixels of an image of one pixel, whose size is known later
 
 
 def is_ambiguous(corners: Corners) -> bool:
-    """Whether pixels are nearly surely fractions of the picture: they would all lie within its upper left pixel."""
+    """Whether pixels are probably fractions of the image: they would all be within its upper left pixel."""
     return min(corners) >= 0 and max(corners) <= 1
 
 
 def which_unit(name: str, corners: Corners) -> str:
-    """What to say of such a box."""
+    """The message about such a box."""
     return (
         f"{name}: which unit is meant? As fractions of the picture, {corners} needs normalized=True "
         "(--normalized); as pixels it would lie within the upper left one, which Box.from_pixels can say"
@@ -45,7 +45,7 @@ def which_unit(name: str, corners: Corners) -> str:
 
 
 def check_box(box: object, normalized: object, name: str = "box") -> Box | Corners:
-    """A Box, or four numbers (checked against the picture later, when its size is known)."""
+    """A Box, or four numbers (checked against the image later, when its size is known)."""
     if not isinstance(normalized, bool):
         raise InvalidRequest(f"normalized: expected True or False, got {normalized!r}")
     if isinstance(box, Box):

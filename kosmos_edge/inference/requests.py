@@ -23,7 +23,7 @@ class GenerateRequest:
     name: str  # of the model
     plan: Callable[[Any], Plan]
     options: Options
-    _known: dict[int, EncodedImage] = field(default_factory=dict)  # the examples' pictures, by id
+    _known: dict[int, EncodedImage] = field(default_factory=dict)  # the examples' images, by id
 
     @property
     def cancel(self) -> Any:

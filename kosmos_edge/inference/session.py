@@ -48,7 +48,7 @@ class EngineSession:
         emit: OnEvent | None = None,
         known: Mapping[int, EncodedImage] | None = None,
     ) -> Answering:
-        """What the engine is to answer; the pictures are encoded here, but those in `known`, by id of their source."""
+        """The engine's request; encodes the images, except those in `known` (by id of their source)."""
         start = time.perf_counter()
         options = self.fit(options)
         prompt = self._prompt(plan.segments, token, known)

@@ -1,4 +1,4 @@
-"""The verbs as plans: which segments in which order, and how the answer is to be read. Nothing is computed here."""
+"""The verbs as plans: the segments of the prompt, in order, and how to read the answer. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Plan:
     segments: list[PlanSegment]
     grammar: bool = True  # the default of this verb
     keep_prompt: bool = False  # Result.text begins with the prompt's words
-    one_object: bool = False  # the answer is over when the first box list closes, or when none begins
+    one_object: bool = False  # the answer ends when the first list of boxes closes, or if none begins
     choices: Sequence[str] | None = None
     notes: list[str] = field(default_factory=list)  # for Result.notes
 
 
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
-    """Texts to be ranked."""
+    """Texts to rank."""
 
     texts: tuple[str, ...]
-    before: str  # of the template: stands before each text and is given
-    after: str  # stands behind each and is scored with it
+    before: str  # the template's words before each text; given
+    after: str  # the words after each text; scored with it
     normalize: str  # "sum" or "mean"
 
 
@@ -64,7 +64,7 @@ def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tupl
 
 @dataclass(slots=True)
 class _Call:
-    """What a verb is asked: texts for the native plan, and what stands at its places."""
+    """The arguments of a verb: texts for the native plan, and the images and boxes at its places."""
 
     pictures: list[Any] = field(default_factory=list)  # the examples', then the request's own
     boxes: list[BoxSegment] = field(default_factory=list)
@@ -82,7 +82,7 @@ class _Call:
         template: object = None,
         lead_in: object = False,
     ) -> Plan:
-        """The native plan with pictures and boxes at their places."""
+        """The native plan with images and boxes at their places."""
         form = None if template is None else check_text("template", template)
         grounds, chosen = check_bool("ground", ground), choices is not None
         found = _core.plan_verb(info, verb, text, self.examples, grounds, detailed, chosen, form)
@@ -117,7 +117,7 @@ def plan_caption(
     examples: object,
     template: object = None,
 ) -> Plan:
-    """caption: the model's caption prompt after the picture, after any (picture, caption) examples."""
+    """caption: the model's caption prompt after the image, after any (image, caption) examples."""
     if length not in ("short", "long"):
         raise InvalidRequest(f"length: expected 'short' or 'long', got {length!r}")
     call = _Call()
@@ -129,13 +129,13 @@ def plan_caption(
 
 
 def plan_ground(info: Mapping[str, Any], image: Any, prompt: object, lead_in: object, template: object = None) -> Plan:
-    """ground: boxes are asked for, then the caller's words or the caption prompt."""
+    """ground: the caller's words or the caption prompt, with boxes."""
     words = None if prompt is None else check_text("prompt", prompt)
     return _Call([image]).plan(info, "ground", text=words, template=template, lead_in=lead_in)
 
 
 def plan_locate(info: Mapping[str, Any], image: Any, phrase: object, template: object = None) -> Plan:
-    """locate: the phrase as if the model had said it; its boxes are to follow."""
+    """locate: the phrase as if the model had written it, so that its boxes follow."""
     return _Call([image]).plan(info, "locate", text=check_text("phrase", phrase), template=template)
 
 
@@ -149,7 +149,7 @@ def plan_describe(
     examples: object,
     template: object = None,
 ) -> Plan:
-    """describe: "It" with the caller's box, for the model to say what it is."""
+    """describe: "It" with the caller's box, which the model continues."""
     call = _Call()
     for number, (shot, where, text) in enumerate(_shots("examples", examples, 3, "(image, box, text)")):
         name = f"examples[{number}]"
@@ -190,7 +190,7 @@ def plan_generate(
     normalized: object,
     choices: Sequence[str] | None = None,
 ) -> Plan:
-    """generate: any interleaving. A string is always text; a picture's path is given as a pathlib.Path.
+    """generate: segments in any order. A string is always text; pass an image's path as a pathlib.Path.
 
     A box is a Box, or four numbers as for describe; several of them in a list stand for one phrase.
     """
@@ -221,14 +221,14 @@ def plan_generate(
 
 
 def _bare(segment: PlanSegment) -> tuple[str, Any]:
-    """The segment as the native plan takes it; which picture or boxes it is does not matter there."""
+    """The segment for the native plan, which needs no image or box itself, only its kind."""
     if isinstance(segment, tuple):
         return segment
     return ("image" if isinstance(segment, PictureSegment) else "boxes", 0)
 
 
 def _check_words(name: str, text: str) -> str:
-    """InvalidRequest where a text is the name of a picture: the answer would be about the name."""
+    """InvalidRequest if a text is the name of an image: the answer would be about the name."""
     if names_picture(text):
         shown = repr(text if len(text) <= 200 else text[:200] + "...")
         raise InvalidRequest(
@@ -239,7 +239,7 @@ def _check_words(name: str, text: str) -> str:
 
 
 def _boxes(boxes: Sequence[Any], normalized: bool, name: str, before: Sequence[PlanSegment]) -> BoxSegment:
-    """Boxes at this place of generate; pixels need a picture before them."""
+    """Boxes at this place of generate; pixels need an image before them."""
     pixels = not normalized and not all(isinstance(box, Box) for box in boxes)
     if pixels and not any(isinstance(segment, PictureSegment) for segment in before):
         raise InvalidRequest(f"{name}: pixels of what? there is no picture before the box")
@@ -256,5 +256,5 @@ PLANS: dict[str, Callable[..., Plan]] = {
 
 
 def source_name(source: object) -> str | None:
-    """The path of a picture source, when it is one."""
+    """The path of an image source, if it is a path."""
     return os.fsdecode(source) if isinstance(source, str | os.PathLike) else None

@@ -53,7 +53,7 @@ ERRORS: dict[str, type[errors.KosmosError]] = {
 
 
 def encode(message: Any) -> list[bytes | memoryview]:
-    """The message as pieces to be sent one after the other."""
+    """The message as parts, to be sent in order."""
     blobs: list[memoryview] = []
     text = json.dumps(_pack(message, blobs), separators=(",", ":")).encode()
     head = HEAD.pack(len(text), len(blobs)) + b"".join(LENGTH.pack(blob.nbytes) for blob in blobs)
@@ -94,7 +94,7 @@ def _receive(connection: socket.socket, count: int) -> bytearray:
 
 
 def _pack(value: Any, blobs: list[memoryview]) -> Any:
-    """JSON's own types as they are, a dictionary with one key for everything else."""
+    """JSON types unchanged, a dictionary with one key for everything else."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list):

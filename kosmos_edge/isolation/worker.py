@@ -1,4 +1,4 @@
-"""The worker process of isolation="process": a model, and a socket on which calls come in and answers go out.
+"""The worker process of isolation="process": a model, and a socket for calls and answers.
 
 isolation/process.py starts it. Every call has its own thread here, so that one model serves all threads of
 the host. When the socket closes, because the host closed the model or ended, the process exits at once.
@@ -29,21 +29,21 @@ from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.isolation import wire
 from kosmos_edge.options import Options
 
-OOM_SCORE = 300  # more than the host's: when memory runs out, the system is to end the worker
+OOM_SCORE = 300  # more than the host's: when memory runs out, the system should kill the worker
 
 
 def main(descriptor: int) -> None:
-    """Serves until the socket ends; never returns."""
+    """Serves until the socket closes; never returns."""
     _settle()
     server = Server(socket.socket(fileno=descriptor))
     try:
         server.serve()
     finally:
-        os._exit(0)  # threads that still compute are not waited for
+        os._exit(0)  # without waiting for threads that still compute
 
 
 def _settle() -> None:
-    """What makes this process a good child: it dies with its host, and alone."""
+    """Makes this process end with its host, ignore Ctrl-C, write no core file, and be killed first without memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the host, which cancels
     with contextlib.suppress(Exception):
         import resource
@@ -57,7 +57,7 @@ def _settle() -> None:
     with contextlib.suppress(Exception):
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; elsewhere the end of the socket must do
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; elsewhere the closed socket must suffice
 
 
 class Server:
@@ -72,7 +72,7 @@ class Server:
         self._session: EngineSession | None = None
 
     def serve(self) -> None:
-        """Takes messages until the socket ends."""
+        """Reads messages until the socket closes."""
         while (message := wire.read(self._socket)) is not None:
             if "cancel" in message:
                 if token := self._tokens.get(message["cancel"]):
@@ -90,7 +90,7 @@ class Server:
         except BaseException as error:
             self.reply(number, error=error)
             return
-        if name in ("submit", "open_batch"):  # quick, and their order counts
+        if name in ("submit", "open_batch"):  # fast, and their order matters
             self._run(number, name, arguments, token)
             return
         work = partial(self._run, number, name, arguments, token)
@@ -105,7 +105,7 @@ class Server:
         except BaseException as error:  # passed to the host
             self.reply(number, error=error)
         else:
-            if name != "submit":  # whose answer comes when there is one
+            if name != "submit":  # whose answer is sent when it is ready
                 self.reply(number, result=result)
 
     def reply(self, number: int, **answer: Any) -> None:
@@ -202,7 +202,7 @@ class Server:
     # ---- what calls are about
 
     def _picture(self, sent: list[Any]) -> Any:
-        """What isolation/session.py's Pictures.pack made of a caller's picture."""
+        """Unpacks an image that Pictures.pack of isolation/session.py has packed."""
         kind, *rest = sent
         if kind == "path":
             name, folder = rest
@@ -223,14 +223,14 @@ class Server:
         encode_ms: float,
         vectors: bytes,
     ) -> None:
-        """Makes an encoded picture again of its vectors: another worker had encoded it."""
+        """Restores an encoded image from its vectors: another worker had encoded it."""
         engine = self._model.engine
         embedding = engine.restore_image(vectors, keep=True)
         made = EncodedImage(width, height, source, notes, encode_ms, embedding, engine)
         self._images.setdefault(key, made)
 
     def _plan(self, plan: Plan, pictures: list[Any]) -> Plan:
-        """The plan with its pictures in their places; None is left as it is."""
+        """The plan with its images at their places; None is unchanged."""
         ready = [self._picture(sent) for sent in pictures]
         plan.segments = [
             PictureSegment(ready[s.source]) if isinstance(s, PictureSegment) and s.source is not None else s
@@ -248,13 +248,13 @@ class Server:
 
 
 def _library() -> tuple[int, int]:
-    """Tells the native module from another build of it: its bytes and its date."""
+    """Identifies the build of the native module: its size and its date."""
     status = os.stat(str(_core.__file__))
     return status.st_size, status.st_mtime_ns
 
 
 def _about(template: Plan, image: Any) -> Plan:
-    """The plan of a batch about this picture."""
+    """The plan of a batch for this image."""
     segments = [
         PictureSegment(image) if isinstance(s, PictureSegment) and s.source is None else s for s in template.segments
     ]
@@ -262,7 +262,7 @@ def _about(template: Plan, image: Any) -> Plan:
 
 
 class _RemoteBatch:
-    """A batch of the host: its pictures go into a BatchWorker, its answers out as they are ready."""
+    """A batch of the host: passes its images to a BatchWorker and sends answers as they are ready."""
 
     def __init__(self, server: Server, request: Request, size: int, opening: Opening) -> None:
         self._server = server
@@ -271,11 +271,11 @@ class _RemoteBatch:
         threading.Thread(target=self._answer, name="kosmos-edge batch answers", daemon=True).start()
 
     def submit(self, number: int, picture: Any) -> None:
-        """Takes a picture in; the call of that number gets its answer."""
+        """Adds an image; the call of that number gets its answer."""
         self._jobs.put((number, self._worker.submit(picture)))
 
     def close(self) -> None:
-        """Ends what is being computed."""
+        """Cancels unfinished answers."""
         self._worker.__exit__(None, None, None)
         self._jobs.put(None)
 
