@@ -1,39 +1,21 @@
-"""Types of the native module (csrc/bindings). No API: use kosmos_edge. It raises the classes of kosmos_edge.errors."""
-
-import builtins
+from builtins import bytes as _bytes
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
 from typing_extensions import Buffer
 
-# ---- limits of requests (csrc/base/limits.h)
+# Types of the native module, written by ./dev stubs. No API: use kosmos_edge. It raises the classes of its errors.py.
 
-class limits:
-    MAX_THREADS: int
-    DEFAULT_PREFIX_CACHE_MB: int
-    MAX_PREFIX_CACHE_MB: int
-    MAX_IMAGE_SIDE: int
-    MAX_IMAGE_PIXELS: int
-    MAX_SEGMENTS: int
-    MAX_BOXES: int
-    MAX_EXAMPLES: int
-    MAX_TEXTS: int
-    MAX_STOPS: int
-    MAX_CHOICES: int
-    MAX_BEAMS: int
-    MAX_TEMPERATURE: float
-    MAX_LENGTH_PENALTY: float
-    MAX_BATCH: int
-    DEFAULT_BATCH: int
+def sources_id() -> str: ...
 
-# ---- codec: GGUF tensor types
+testing: ModuleType
 
-def quantize(dtype: str, data: Buffer, source: str = "F32", row_length: int = 0) -> bytes: ...
+def quantize(
+    dtype: str, data: Buffer, source: str = "F32", row_length: int = 0, importance: Buffer | None = None
+) -> bytes: ...
 def dequantize(dtype: str, data: Buffer, count: int) -> bytes: ...
 def dtypes() -> dict[str, tuple[int, int, int]]: ...
-
-# ---- GGUF files
 
 class GgufFile:
     def __init__(self, path: str, mode: str = "mmap") -> None: ...
@@ -43,26 +25,21 @@ class GgufFile:
 
 def model_info(path: str) -> dict[str, Any]: ...
 
-# ---- text
-
 class Tokenizer:
     def __init__(
         self,
         pieces: Sequence[str | bytes],
         scores: Sequence[float],
         types: Sequence[int],
-        charsmap: bytes,
+        charsmap: Buffer = ...,
         unk: int = 3,
     ) -> None: ...
-    @property
-    def size(self) -> int: ...
-    def __len__(self) -> int: ...
     @staticmethod
     def spm_bpe(
         pieces: Sequence[str | bytes],
         scores: Sequence[float],
         types: Sequence[int],
-        charsmap: bytes = b"",
+        charsmap: Buffer = ...,
         unk: int = 0,
         blank_prefix: bool = True,
         prefix_every_stretch: bool = True,
@@ -83,15 +60,14 @@ class Tokenizer:
     def encode_with_tags(self, text: str | bytes, at_start: bool = True) -> list[int]: ...
     def encode_parts(self, parts: Sequence[tuple[str | bytes, bool]], at_start: bool = True) -> list[int]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
-    def bytes(self, id: int) -> builtins.bytes: ...
     def piece(self, id: int) -> str: ...
     def text(self, id: int) -> str: ...
     def type(self, id: int) -> int: ...
-    def find(self, piece: str) -> int: ...
-
-_Entities: TypeAlias = list[
-    tuple[str, int, int, list[tuple[float, float, float, float]], list[tuple[int, int]], list[tuple[int, int]]]
-]
+    def find(self, piece: str | bytes) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def __len__(self) -> int: ...
+    def bytes(self, id: int) -> _bytes: ...
 
 class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer, keep_tags: bool = False) -> None: ...
@@ -100,128 +76,35 @@ class StreamDecoder:
 
 class StreamGrounder:
     def __init__(self, tokenizer: Tokenizer, bins: int = 32) -> None: ...
-    def push(self, id: int) -> _Entities: ...
+    def push(
+        self, id: int
+    ) -> list[
+        tuple[str, int, int, list[tuple[float, float, float, float]], list[tuple[int, int]], list[tuple[int, int]]]
+    ]: ...
 
 def box_to_cells(x1: float, y1: float, x2: float, y2: float, bins: int = 32) -> tuple[int, int]: ...
-def cells_to_box(upper_left: int, lower_right: int, bins: int = 32) -> tuple[float, float, float, float]: ...
-def parse_grounded(tokenizer: Tokenizer, ids: Sequence[int], bins: int = 32) -> tuple[str, _Entities]: ...
-def parse_grounded_text(text: str | bytes, bins: int = 32) -> tuple[str, _Entities]: ...
+def cells_to_box(i: int, j: int, bins: int = 32) -> tuple[float, float, float, float]: ...
+def parse_grounded(
+    tokenizer: Tokenizer, ids: Sequence[int], bins: int = 32
+) -> tuple[
+    str,
+    list[tuple[str, int, int, list[tuple[float, float, float, float]], list[tuple[int, int]], list[tuple[int, int]]]],
+]: ...
+def parse_grounded_text(
+    text: str | bytes, bins: int = 32
+) -> tuple[
+    str,
+    list[tuple[str, int, int, list[tuple[float, float, float, float]], list[tuple[int, int]], list[tuple[int, int]]]],
+]: ...
 def clean_up_tokenization(text: str | bytes) -> str: ...
-
-# ---- tasks
-
-_Plan: TypeAlias = tuple[list[tuple[str, Any]], bool, bool, list[str]]  # segments, one object, grammar, notes
-
-def plan_verb(
-    info: Mapping[str, Any],
-    verb: str,
-    text: str | None,
-    examples: Sequence[tuple[str, str]],
-    ground: bool,
-    detailed: bool,
-    choices: bool,
-    template: str | None,
-) -> _Plan: ...
-def plan_sequence(info: Mapping[str, Any], segments: Sequence[tuple[str, Any]]) -> _Plan: ...
-def check_together(
-    *,
-    num_beams: int,
-    temperature: float,
-    top_k: bool,
-    top_p: bool,
-    length_penalty: bool,
-    stop: bool,
-    choices: bool,
-    grammar: bool,
-    grounds: bool,
-) -> None: ...
-def request_kinds() -> list[tuple[str, str]]: ...
-def kept_ids(engine: Engine, prompt_ids: Sequence[int], keep_prompt: bool) -> list[int]: ...
-def check_choices(engine: Engine, choices: Sequence[str], stop: Sequence[str], max_tokens: int) -> int: ...
-
-class AnswerReply:
-    @property
-    def text(self) -> str: ...
-    @property
-    def entities(self) -> list[tuple[Any, ...]]: ...
-    @property
-    def generation(self) -> Generation: ...
-    @property
-    def finish_reason(self) -> str: ...
-    @property
-    def notes(self) -> list[str]: ...
-
-class AnswerRun:
-    def __init__(
-        self,
-        engine: Engine,
-        segments: Sequence[tuple[str, Any]],
-        params: GenerateParams,
-        stop: Sequence[str],
-        keep_prompt: bool,
-        one_object: bool,
-        min_score: float,
-        notes: Sequence[str],
-        on_event: Callable[[str | tuple[Any, ...]], None] | None = None,
-        poll: Callable[[], None] | None = None,
-    ) -> None: ...
-    def run(self, cancel: CancelToken | None = None) -> AnswerReply: ...
-    def finish(self, generation: Generation) -> AnswerReply: ...
-
-class RankedText:
-    @property
-    def index(self) -> int: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def share(self) -> float: ...
-    @property
-    def logprob_sum(self) -> float: ...
-    @property
-    def logprob_mean(self) -> float: ...
-    @property
-    def token_ids(self) -> list[int]: ...
-    @property
-    def logprobs(self) -> list[float]: ...
-
-class Ranking:
-    @property
-    def rows(self) -> list[RankedText]: ...
-    @property
-    def notes(self) -> list[str]: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def reused(self) -> int: ...
-
-def rank(
-    engine: Engine,
-    image: ImageEmbedding | None,
-    texts: Sequence[str],
-    before: str,
-    after: str,
-    mean: bool,
-    cancel: CancelToken | None = None,
-) -> Ranking: ...
-def split_template(template: str) -> tuple[str, str]: ...
-def default_template(info: Mapping[str, Any]) -> tuple[str, str]: ...
-
-# ---- image
-
 def resize_bicubic(
     rgb: Buffer, width: int, height: int, out_width: int, out_height: int, cancel: CancelToken | None = None
 ) -> bytes: ...
 def to_patches(rgb: Buffer, size: int, patch: int, mean: Sequence[float], std: Sequence[float]) -> bytes: ...
-
-# ---- machine
-
 def isa() -> str: ...
-def available_isas() -> list[str]: ...
 def devices() -> list[tuple[str, str]]: ...
+def available_isas() -> list[str]: ...
 def default_threads() -> int: ...
-def probe(kind: str, isa: str = "", threads: int = 1, rounds: int = 5, bytes: int = 1 << 29) -> list[float]: ...
-
-# ---- engine
 
 class CancelToken:
     def __init__(self) -> None: ...
@@ -229,7 +112,8 @@ class CancelToken:
     @property
     def cancelled(self) -> bool: ...
 
-class PreparedImage: ...
+class PreparedImage:
+    pass
 
 class ImageEmbedding:
     @property
@@ -244,29 +128,71 @@ class ImageEmbedding:
     def tobytes(self) -> bytes: ...
 
 class GenerateParams:
-    max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-    num_beams: int
-    length_penalty: float
-    no_repeat_ngram_size: int
-    stop: list[str]
-    choices: list[str]
-    grammar: bool
-    logprobs: bool
-    hash_logits: bool
-    draft: bool
     def __init__(self) -> None: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @max_tokens.setter
+    def max_tokens(self, arg: int, /) -> None: ...
+    @property
+    def num_beams(self) -> int: ...
+    @num_beams.setter
+    def num_beams(self, arg: int, /) -> None: ...
+    @property
+    def length_penalty(self) -> float: ...
+    @length_penalty.setter
+    def length_penalty(self, arg: float, /) -> None: ...
+    @property
+    def stop(self) -> list[str]: ...
+    @stop.setter
+    def stop(self, arg: Sequence[str], /) -> None: ...
+    @property
+    def choices(self) -> list[str]: ...
+    @choices.setter
+    def choices(self, arg: Sequence[str], /) -> None: ...
+    @property
+    def grammar(self) -> bool: ...
+    @grammar.setter
+    def grammar(self, arg: bool, /) -> None: ...
+    @property
+    def logprobs(self) -> bool: ...
+    @logprobs.setter
+    def logprobs(self, arg: bool, /) -> None: ...
+    @property
+    def hash_logits(self) -> bool: ...
+    @hash_logits.setter
+    def hash_logits(self, arg: bool, /) -> None: ...
+    @property
+    def draft(self) -> bool: ...
+    @draft.setter
+    def draft(self, arg: bool, /) -> None: ...
+    @property
+    def temperature(self) -> float: ...
+    @temperature.setter
+    def temperature(self, arg: float, /) -> None: ...
+    @property
+    def top_k(self) -> int: ...
+    @top_k.setter
+    def top_k(self, arg: int, /) -> None: ...
+    @property
+    def seed(self) -> int: ...
+    @seed.setter
+    def seed(self, arg: int, /) -> None: ...
+    @property
+    def no_repeat_ngram_size(self) -> int: ...
+    @no_repeat_ngram_size.setter
+    def no_repeat_ngram_size(self, arg: int, /) -> None: ...
+    @property
+    def top_p(self) -> float: ...
+    @top_p.setter
+    def top_p(self, arg: float, /) -> None: ...
 
 class Generation:
+    @property
+    def prompt_ids(self) -> list[int]: ...
     @property
     def token_ids(self) -> list[int]: ...
     @property
     def logprobs(self) -> list[float]: ...
-    @property
-    def prompt_ids(self) -> list[int]: ...
     @property
     def finish_reason(self) -> str: ...
     @property
@@ -351,6 +277,133 @@ class Engine:
     def prompt_ids(self, segments: Sequence[tuple[str, Any]]) -> list[int]: ...
     def logits(self, segments: Sequence[tuple[str, Any]]) -> tuple[bytes, int, int]: ...
 
+def plan_verb(
+    info: Mapping[str, Any],
+    verb: str,
+    text: str | None,
+    examples: Sequence[tuple[str, str]],
+    ground: bool,
+    detailed: bool,
+    choices: bool,
+    template: str | None,
+) -> tuple[list[tuple[str, Any]], bool, bool, list[str]]: ...
+def plan_sequence(
+    info: Mapping[str, Any], segments: Sequence[tuple[str, Any]]
+) -> tuple[list[tuple[str, Any]], bool, bool, list[str]]: ...
+def check_together(
+    *,
+    num_beams: int,
+    temperature: float,
+    top_k: bool,
+    top_p: bool,
+    length_penalty: bool,
+    stop: bool,
+    choices: bool,
+    grammar: bool,
+    grounds: bool,
+) -> None: ...
+def request_kinds() -> list[tuple[str, str]]: ...
+def kept_ids(engine: Engine, prompt_ids: Sequence[int], keep_prompt: bool) -> list[int]: ...
+def check_choices(engine: Engine, choices: Sequence[str], stop: Sequence[str], max_tokens: int) -> int: ...
+def split_template(template: str) -> tuple[str, str]: ...
+def default_template(info: Mapping[str, Any]) -> tuple[str, str]: ...
+
+class AnswerReply:
+    @property
+    def text(self) -> str: ...
+    @property
+    def entities(
+        self,
+    ) -> list[
+        tuple[
+            str,
+            int,
+            int,
+            float | None,
+            float | None,
+            float | None,
+            list[tuple[float, float, float, float]],
+            list[tuple[int, int]],
+            list[float | None],
+        ]
+    ]: ...
+    @property
+    def generation(self) -> Generation: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+class AnswerRun:
+    def __init__(
+        self,
+        engine: Engine,
+        segments: Sequence[tuple[str, Any]],
+        params: GenerateParams,
+        stop: Sequence[str],
+        keep_prompt: bool,
+        one_object: bool,
+        min_score: float,
+        notes: Sequence[str],
+        on_event: Callable[
+            [
+                str
+                | tuple[
+                    str,
+                    int,
+                    int,
+                    float | None,
+                    float | None,
+                    float | None,
+                    Sequence[tuple[float, float, float, float]],
+                    Sequence[tuple[int, int]],
+                    Sequence[float | None],
+                ]
+            ],
+            Any,
+        ]
+        | None = None,
+        poll: Callable[[], Any] | None = None,
+    ) -> None: ...
+    def run(self, cancel: CancelToken | None = None) -> AnswerReply: ...
+    def finish(self, generation: Generation) -> AnswerReply: ...
+
+class RankedText:
+    @property
+    def index(self) -> int: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def logprob_sum(self) -> float: ...
+    @property
+    def logprob_mean(self) -> float: ...
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def logprobs(self) -> list[float]: ...
+
+class Ranking:
+    @property
+    def rows(self) -> list[RankedText]: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def reused(self) -> int: ...
+
+def rank(
+    engine: Engine,
+    image: ImageEmbedding | None,
+    texts: Sequence[str],
+    before: str,
+    after: str,
+    mean: bool,
+    cancel: CancelToken | None = None,
+) -> Ranking: ...
+
 class Finished:
     @property
     def key(self) -> int: ...
@@ -363,8 +416,6 @@ class Batch:
     @property
     def open(self) -> int: ...
     @overload
-    def add(self, run: AnswerRun, cancel: CancelToken | None = None) -> int: ...
-    @overload
     def add(
         self,
         segments: Sequence[tuple[str, Any]],
@@ -372,15 +423,28 @@ class Batch:
         on_token: Callable[[int, float], bool | None] | None = None,
         cancel: CancelToken | None = None,
     ) -> int: ...
+    @overload
+    def add(self, run: AnswerRun, cancel: CancelToken | None = None) -> int: ...
     def step(self, cancel: CancelToken | None = None) -> list[Finished]: ...
     def clear(self) -> None: ...
 
-# ---- quality
-
 def compare_logits(reference: Buffer, other: Buffer, vocab: int) -> list[tuple[float, int, int]]: ...
+def probe(kind: str, isa: str = "", threads: int = 1, rounds: int = 5, bytes: int = 536870912) -> list[float]: ...
 
-# ---- the module itself
-
-def sources_id() -> str: ...
-
-testing: ModuleType
+class limits:
+    MAX_THREADS: int
+    DEFAULT_PREFIX_CACHE_MB: int
+    MAX_PREFIX_CACHE_MB: int
+    MAX_IMAGE_SIDE: int
+    MAX_IMAGE_PIXELS: int
+    MAX_SEGMENTS: int
+    MAX_BOXES: int
+    MAX_EXAMPLES: int
+    MAX_TEXTS: int
+    MAX_STOPS: int
+    MAX_CHOICES: int
+    MAX_BEAMS: int
+    MAX_TEMPERATURE: float
+    MAX_LENGTH_PENALTY: float
+    MAX_BATCH: int
+    DEFAULT_BATCH: int

@@ -2,8 +2,10 @@
 #pragma once
 #include <cmath>
 #include <optional>
+#include <variant>
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/variant.h>
 
 #include "bindings/bind_common.h"
 #include "tasks/answer.h"
@@ -12,33 +14,42 @@ namespace ke {
 
 inline std::optional<double> known(double score) { return std::isnan(score) ? std::nullopt : std::optional(score); }
 
+// Corners, as fractions of the image.
+using BoxTuple = std::tuple<double, double, double, double>;
 // (phrase, start, end, score, phrase score, found score, [(x1, y1, x2, y2)], [(cell, cell)], [score])
-inline nb::tuple entity_tuple(const AnswerEntity& e) {
-  nb::list boxes, cells, scores;
+using AnswerEntityTuple =
+    std::tuple<std::string, int64_t, int64_t, std::optional<double>, std::optional<double>, std::optional<double>,
+               std::vector<BoxTuple>, std::vector<std::pair<int32_t, int32_t>>, std::vector<std::optional<double>>>;
+using AnswerEventValue = std::variant<std::string, AnswerEntityTuple>;
+
+inline AnswerEntityTuple entity_tuple(const AnswerEntity& e) {
+  std::vector<BoxTuple> boxes;
+  std::vector<std::pair<int32_t, int32_t>> cells;
+  std::vector<std::optional<double>> scores;
   for (const AnswerBox& b : e.boxes) {
-    boxes.append(nb::make_tuple(b.box.x1, b.box.y1, b.box.x2, b.box.y2));
-    cells.append(b.cells);
-    scores.append(known(b.score));
+    boxes.emplace_back(b.box.x1, b.box.y1, b.box.x2, b.box.y2);
+    cells.push_back(b.cells);
+    scores.push_back(known(b.score));
   }
-  return nb::make_tuple(e.phrase, e.start, e.end, known(e.score), known(e.phrase_score), known(e.found_score), boxes,
-                        cells, scores);
+  return {e.phrase,         e.start, e.end, known(e.score), known(e.phrase_score), known(e.found_score),
+          std::move(boxes), cells,   scores};
 }
 
-inline nb::tuple answer_tuple(const Answer& answer) {
-  nb::list entities;
-  for (const AnswerEntity& e : answer.entities) entities.append(entity_tuple(e));
-  return nb::make_tuple(answer.text, entities);
+inline std::pair<std::string, std::vector<AnswerEntityTuple>> answer_tuple(const Answer& answer) {
+  std::vector<AnswerEntityTuple> entities;
+  for (const AnswerEntity& e : answer.entities) entities.push_back(entity_tuple(e));
+  return {answer.text, std::move(entities)};
 }
 
 // str for text, a tuple for an entity.
-inline nb::object event_value(const AnswerEvent& event) {
-  if (const std::string* text = std::get_if<std::string>(&event)) return nb::cast(*text);
+inline AnswerEventValue event_value(const AnswerEvent& event) {
+  if (const std::string* text = std::get_if<std::string>(&event)) return *text;
   return entity_tuple(std::get<AnswerEntity>(event));
 }
 
-inline nb::list event_list(const std::vector<AnswerEvent>& events) {
-  nb::list out;
-  for (const AnswerEvent& event : events) out.append(event_value(event));
+inline std::vector<AnswerEventValue> event_list(const std::vector<AnswerEvent>& events) {
+  std::vector<AnswerEventValue> out;
+  for (const AnswerEvent& event : events) out.push_back(event_value(event));
   return out;
 }
 

@@ -9,6 +9,10 @@
 namespace ke {
 namespace {
 
+// Or None, both.
+using EventCallback = nb::typed<nb::object, nb::typed<nb::callable, nb::any(AnswerEventValue)>>;
+using PollCallback = nb::typed<nb::object, nb::typed<nb::callable, nb::any()>>;
+
 std::function<bool(const AnswerEvent&)> to_on_event(nb::object callable) {
   if (callable.is_none()) return {};
   return [held = shared_object(std::move(callable))](const AnswerEvent& event) {
@@ -27,10 +31,10 @@ std::function<bool(int32_t, float)> to_poll(nb::object callable) {
   };
 }
 
-std::shared_ptr<BoundRun> new_run(std::shared_ptr<Engine> engine, const nb::sequence& segments,
+std::shared_ptr<BoundRun> new_run(std::shared_ptr<Engine> engine, const SegmentList& segments,
                                   const GenerateParams& params, std::vector<std::string> stop, bool keep_prompt,
                                   bool one_object, double min_score, std::vector<std::string> notes,
-                                  nb::object on_event, nb::object poll) {
+                                  EventCallback on_event, PollCallback poll) {
   AnswerRequest request;
   request.segments = to_segments(segments);
   request.params = params;
@@ -79,8 +83,8 @@ void bind_answer(nb::module_& m) {
       .def_prop_ro(
           "entities",
           [](const AnswerReply& r) {
-            nb::list out;
-            for (const AnswerEntity& e : r.answer.entities) out.append(entity_tuple(e));
+            std::vector<AnswerEntityTuple> out;
+            for (const AnswerEntity& e : r.answer.entities) out.push_back(entity_tuple(e));
             return out;
           },
           "[(phrase, start, end, score, phrase score, found score, [(x1, y1, x2, y2)], [(cell, cell)], [score])];\n"

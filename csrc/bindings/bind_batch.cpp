@@ -16,7 +16,7 @@ struct EngineBatch {
   Batch batch;
 };
 
-uint64_t add(EngineBatch& b, const nb::sequence& segments, const GenerateParams& params, nb::object on_token,
+uint64_t add(EngineBatch& b, const SegmentList& segments, const GenerateParams& params, TokenCallback on_token,
              std::shared_ptr<CancelToken> cancel) {
   const std::vector<Segment> s = to_segments(segments);
   OnToken callback = to_on_token(std::move(on_token));

@@ -30,8 +30,8 @@ static nb::bytes filled_bytes(uint64_t n, const Fill& fill) {
   return out;
 }
 
-static nb::bytes quantize(std::string_view dtype_name, nb::handle data, std::string_view source_name,
-                          int64_t row_length, nb::object importance) {
+static nb::bytes quantize(std::string_view dtype_name, const BufferArg& data, std::string_view source_name,
+                          int64_t row_length, const BufferArg& importance) {
   const DType dtype = dtype_of(dtype_name), source = dtype_of(source_name);
   KE_CHECK(source == DType::F32 || source == DType::F16 || source == DType::BF16, InvalidRequest, "source is ",
            dtype_info(source).name, "; expected F32, F16 or BF16");
@@ -71,7 +71,7 @@ static nb::bytes quantize(std::string_view dtype_name, nb::handle data, std::str
   });
 }
 
-static nb::bytes dequantize(std::string_view dtype_name, nb::handle data, int64_t count) {
+static nb::bytes dequantize(std::string_view dtype_name, const BufferArg& data, int64_t count) {
   const DType dtype = dtype_of(dtype_name);
   const DTypeInfo& info = dtype_info(dtype);
   const BufferView view(data);
@@ -86,7 +86,7 @@ static nb::bytes dequantize(std::string_view dtype_name, nb::handle data, int64_
                       [&](uint8_t* out) { decode(dtype, in.data(), reinterpret_cast<float*>(out), count); });
 }
 
-static nb::dict dtypes() {
+static nb::typed<nb::dict, std::string, std::tuple<int, int, int>> dtypes() {
   nb::dict out;
   for (const DTypeInfo& d : all_dtypes())
     out[d.name] = nb::make_tuple(static_cast<uint32_t>(d.dtype), d.block_elems, d.block_bytes);

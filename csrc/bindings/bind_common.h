@@ -17,6 +17,17 @@ namespace nb = nanobind;
 
 namespace ke {
 
+// Python types as the generated stub (kosmos_edge/_core.pyi) names them. Arguments are checked where they are used.
+inline bool any_object(PyObject*) { return true; }
+class BufferArg : public nb::object {
+  NB_OBJECT_DEFAULT(BufferArg, nb::object, "typing_extensions.Buffer", any_object)
+};
+class TextArg : public nb::object {
+  NB_OBJECT_DEFAULT(TextArg, nb::object, "str | bytes", any_object)
+};
+using TextList = nb::typed<nb::sequence, TextArg>;
+using AnyDict = nb::typed<nb::dict, nb::str, nb::any>;
+
 // The bytes of an object with the buffer protocol (or DLPack, on the CPU), kept alive and unchanged in size for the
 // view's lifetime. TypeError when there are none or they are not contiguous. Construct and destroy with the GIL.
 class BufferView {
@@ -51,10 +62,10 @@ inline std::string utf8_of(nb::handle text) {
 
 class GgufFile;
 // The file's metadata as Python values; arrays of more than skip_longer_than elements are left out.
-nb::dict metadata_dict(const GgufFile& file, uint64_t skip_longer_than);
+AnyDict metadata_dict(const GgufFile& file, uint64_t skip_longer_than);
 struct ModelInfo;
 // What model_info(path) gives.
-nb::dict info_dict(const ModelInfo& info);
+AnyDict info_dict(const ModelInfo& info);
 
 enum class Activation;
 Activation activation_named(const std::string& name);  // "none", "gelu_erf", "quick_gelu", ...

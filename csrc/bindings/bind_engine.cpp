@@ -92,7 +92,7 @@ std::shared_ptr<Engine> load(const std::string& path, const std::string& device,
   return Engine::load(path, o);
 }
 
-std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, int64_t width, int64_t height,
+std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, const BufferArg& rgb, int64_t width, int64_t height,
                                              const CancelToken* cancel, bool keep) {
   const BufferView buffer(rgb);
   const ImageView view = image_view(buffer, width, height);
@@ -100,7 +100,7 @@ std::shared_ptr<ImageEmbedding> encode_image(const Engine& e, nb::object rgb, in
   return std::const_pointer_cast<ImageEmbedding>(e.encode_image(view, cancel, keep));
 }
 
-std::shared_ptr<PreparedImage> prepare_image(const Engine& e, nb::object rgb, int64_t width, int64_t height) {
+std::shared_ptr<PreparedImage> prepare_image(const Engine& e, const BufferArg& rgb, int64_t width, int64_t height) {
   const BufferView buffer(rgb);
   const ImageView view = image_view(buffer, width, height);
   nb::gil_scoped_release release;
@@ -113,7 +113,7 @@ std::shared_ptr<ImageEmbedding> encode_prepared(const Engine& e, const PreparedI
   return std::const_pointer_cast<ImageEmbedding>(e.encode_prepared(image, cancel, keep));
 }
 
-std::shared_ptr<ImageEmbedding> restore_image(const Engine& e, nb::object values, bool keep) {
+std::shared_ptr<ImageEmbedding> restore_image(const Engine& e, const BufferArg& values, bool keep) {
   const BufferView buffer(values);
   const std::span<const uint8_t> bytes = buffer.bytes();
   KE_CHECK(bytes.size() % sizeof(float) == 0, InvalidRequest, "float32 values are wanted, got ", bytes.size(),
@@ -123,16 +123,16 @@ std::shared_ptr<ImageEmbedding> restore_image(const Engine& e, nb::object values
   return std::const_pointer_cast<ImageEmbedding>(e.restore_image(std::move(floats), keep));
 }
 
-Generation run_generate(const Engine& e, const nb::sequence& segments, const GenerateParams& params,
-                        nb::object on_token, const CancelToken* cancel) {
+Generation run_generate(const Engine& e, const SegmentList& segments, const GenerateParams& params,
+                        TokenCallback on_token, const CancelToken* cancel) {
   const std::vector<Segment> s = to_segments(segments);
   const OnToken callback = to_on_token(std::move(on_token));
   nb::gil_scoped_release release;
   return e.generate(e.prompt(s), params, callback, cancel);
 }
 
-Scoring run_score(const Engine& e, const nb::sequence& segments, const nb::sequence& continuations,
-                  const CancelToken* cancel) {
+Scoring run_score(const Engine& e, const SegmentList& segments,
+                  const nb::typed<nb::sequence, SegmentList>& continuations, const CancelToken* cancel) {
   const std::vector<Segment> s = to_segments(segments);
   std::vector<std::vector<Segment>> c;
   for (nb::handle item : continuations) c.push_back(to_segments(nb::cast<nb::sequence>(item)));
@@ -140,7 +140,7 @@ Scoring run_score(const Engine& e, const nb::sequence& segments, const nb::seque
   return e.score(e.prompt(s), c, cancel);
 }
 
-std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const nb::sequence& segments) {
+std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const SegmentList& segments) {
   const std::vector<Segment> s = to_segments(segments);
   std::vector<float> v;
   {
@@ -244,8 +244,10 @@ void bind_engine(nb::module_& m) {
       .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
            nb::arg("cancel").none() = nb::none())
       .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())
-      .def("prompt_ids",
-           [](const Engine& e, const nb::sequence& segments) { return e.prompt(to_segments(segments)).ids; })
+      .def(
+          "prompt_ids",
+          [](const Engine& e, const SegmentList& segments) { return e.prompt(to_segments(segments)).ids; },
+          nb::arg("segments"))
       .def("logits", &run_logits, nb::arg("segments"));
 }
 

@@ -1,9 +1,14 @@
 // What the bindings that take prompts share.
 #pragma once
+#include <nanobind/stl/optional.h>
+
 #include "bindings/bind_common.h"
 #include "engine/engine.h"
 
 namespace ke {
+
+using SegmentList = nb::typed<nb::sequence, std::pair<std::string, nb::any>>;
+using TokenCallback = nb::typed<nb::object, nb::typed<nb::callable, std::optional<bool>(int, float)>>;  // or None
 
 // ("text", str), ("tags", str), ("image", ImageEmbedding), ("boxes", [(i, j), ...]), ("ids", [int, ...])
 std::vector<Segment> to_segments(const nb::sequence& list);

@@ -63,14 +63,17 @@ static nb::object python_value(const MetaValue& v) {
   return out;
 }
 
-nb::dict metadata_dict(const GgufFile& file, uint64_t skip_longer_than) {
+AnyDict metadata_dict(const GgufFile& file, uint64_t skip_longer_than) {
   nb::dict out;
   for (const auto& [key, value] : file.metadata())
     if (value.type != MetaType::Array || value.count <= skip_longer_than) out[text(key)] = python_value(value);
   return out;
 }
 
-static nb::list tensors(const GgufFile& file) {
+// name, type, shape, offset, bytes
+using TensorTuple = std::tuple<std::string, std::string, nb::typed<nb::tuple, int, nb::ellipsis>, uint64_t, uint64_t>;
+
+static nb::typed<nb::list, TensorTuple> tensors(const GgufFile& file) {
   nb::list out;
   for (const Tensor& t : file.tensors()) {
     nb::list shape;
@@ -121,7 +124,7 @@ static nb::dict image_dict(const ImageLayout& layout) {
   return out;
 }
 
-nb::dict info_dict(const ModelInfo& info) {
+AnyDict info_dict(const ModelInfo& info) {
   nb::dict out, prompts;
   out["architecture"] = info.architecture;
   out["name"] = info.name;
@@ -153,7 +156,7 @@ nb::dict info_dict(const ModelInfo& info) {
   return out;
 }
 
-static nb::dict model_info(const std::string& path) {
+static AnyDict model_info(const std::string& path) {
   const std::shared_ptr<GgufFile> file = GgufFile::open(path, LoadMode::Mmap);
   return info_dict(architecture_of(*file).describe(*file));
 }

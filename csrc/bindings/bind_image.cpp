@@ -15,8 +15,8 @@ static ImageView image_of(const BufferView& view, int64_t width, int64_t height)
   return {view.bytes().data(), width, height};
 }
 
-static nb::bytes resize_bytes(nb::handle rgb, int64_t width, int64_t height, int64_t out_width, int64_t out_height,
-                              const CancelToken* cancel) {
+static nb::bytes resize_bytes(const BufferArg& rgb, int64_t width, int64_t height, int64_t out_width,
+                              int64_t out_height, const CancelToken* cancel) {
   const BufferView view(rgb);
   const ImageView image = image_of(view, width, height);
   std::vector<uint8_t> out;
@@ -27,7 +27,7 @@ static nb::bytes resize_bytes(nb::handle rgb, int64_t width, int64_t height, int
   return nb::bytes(out.data(), out.size());
 }
 
-static nb::bytes fit_bytes(nb::handle rgb, int64_t width, int64_t height, int64_t size, std::string_view fit,
+static nb::bytes fit_bytes(const BufferArg& rgb, int64_t width, int64_t height, int64_t size, std::string_view fit,
                            const std::array<uint8_t, 3>& colour) {
   const BufferView view(rgb);
   const Fit kind = fit == "pad" ? Fit::Pad : fit == "crop" ? Fit::Crop : Fit::Squash;
@@ -35,7 +35,7 @@ static nb::bytes fit_bytes(nb::handle rgb, int64_t width, int64_t height, int64_
   return nb::bytes(out.data(), out.size());
 }
 
-static nb::bytes patch_bytes(nb::handle rgb, int64_t size, int64_t patch, const std::array<float, 3>& mean,
+static nb::bytes patch_bytes(const BufferArg& rgb, int64_t size, int64_t patch, const std::array<float, 3>& mean,
                              const std::array<float, 3>& std) {
   const BufferView view(rgb);
   const std::vector<float> out =
@@ -43,12 +43,13 @@ static nb::bytes patch_bytes(nb::handle rgb, int64_t size, int64_t patch, const 
   return nb::bytes(out.data(), out.size() * sizeof(float));
 }
 
-static nb::tuple patch_grid(nb::handle rgb, int64_t width, int64_t height, int64_t patch, int64_t max_patches) {
+static std::tuple<int64_t, int64_t, nb::bytes> patch_grid(const BufferArg& rgb, int64_t width, int64_t height,
+                                                          int64_t patch, int64_t max_patches) {
   const BufferView view(rgb);
   const ImageView image = image_of(view, width, height);
   const PatchGridSize size = patch_grid_size(width, height, patch, max_patches);
   const std::vector<float> out = to_patch_grid(image, patch, size);
-  return nb::make_tuple(size.rows, size.cols, nb::bytes(out.data(), out.size() * sizeof(float)));
+  return {size.rows, size.cols, nb::bytes(out.data(), out.size() * sizeof(float))};
 }
 
 void bind_image(nb::module_& m) {

@@ -12,7 +12,7 @@ std::span<const float> floats_of(const BufferView& view, const char* what) {
   return {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};
 }
 
-std::vector<std::tuple<double, int32_t, int32_t>> compare_logits(nb::object reference, nb::object other,
+std::vector<std::tuple<double, int32_t, int32_t>> compare_logits(const BufferArg& reference, const BufferArg& other,
                                                                  int64_t vocab) {
   const BufferView a(reference), b(other);
   const std::span<const float> p = floats_of(a, "reference"), q = floats_of(b, "other");

@@ -14,12 +14,15 @@ namespace ke {
 namespace {
 
 using Kind = PlanSegment::Kind;
-using PlanTuple = std::tuple<nb::list, bool, bool, std::vector<std::string>>;
+using InfoMapping = nb::typed<nb::mapping, nb::str, nb::any>;
+using SegmentTuple = nb::typed<nb::tuple, nb::str, nb::any>;
+// segments, one object, grammar, notes
+using PlanTuple = std::tuple<nb::typed<nb::list, SegmentTuple>, bool, bool, std::vector<std::string>>;
 
 std::string text_at(nb::handle dict, const char* key) { return nb::cast<std::string>(dict[key]); }
 
 // What plans need of a model, from its model_info: the process that makes a plan may not have the model.
-ModelInfo info_of(const nb::dict& given) {
+ModelInfo info_of(const InfoMapping& given) {
   ModelInfo out;
   out.name = text_at(given, "name");
   out.trained_tasks = text_at(given, "trained_tasks");
@@ -59,7 +62,7 @@ PlanTuple plan_tuple(Plan plan) {
   return {segments, plan.one_object, plan.grammar, std::move(plan.notes)};
 }
 
-PlanTuple bound_plan(const nb::dict& info, std::string_view verb, std::optional<std::string> text,
+PlanTuple bound_plan(const InfoMapping& info, std::string_view verb, std::optional<std::string> text,
                      const std::vector<std::pair<std::string, std::string>>& examples, bool ground, bool detailed,
                      bool choices, std::optional<std::string> format) {
   VerbRequest request;
@@ -73,7 +76,7 @@ PlanTuple bound_plan(const nb::dict& info, std::string_view verb, std::optional<
   return plan_tuple(plan_verb(info_of(info), request));
 }
 
-PlanTuple bound_sequence(const nb::dict& info, const nb::sequence& given) {
+PlanTuple bound_sequence(const InfoMapping& info, const nb::typed<nb::sequence, SegmentTuple>& given) {
   std::vector<PlanSegment> segments;
   for (nb::handle item : given) segments.push_back(to_plan_segment(item));
   return plan_tuple(plan_sequence(info_of(info), std::move(segments)));
@@ -133,7 +136,7 @@ void bind_tasks(nb::module_& m) {
       nb::arg("template"), "What stands before and behind {text}. Raises InvalidRequest unless there is exactly one.");
   m.def(
       "default_template",
-      [](const nb::dict& info) {
+      [](const InfoMapping& info) {
         ScoreTemplate t = default_template(info_of(info).prompts);
         return std::pair(std::move(t.before), std::move(t.after));
       },

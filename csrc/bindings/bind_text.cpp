@@ -12,42 +12,47 @@
 
 namespace ke {
 
-static nb::tuple box_tuple(const Box& box) { return nb::make_tuple(box.x1, box.y1, box.x2, box.y2); }
+using BoxTuple = std::tuple<double, double, double, double>;
+using PairList = std::vector<std::pair<int32_t, int32_t>>;
+// phrase, start, end, boxes, cells, tokens
+using EntityTuple = std::tuple<std::string, int64_t, int64_t, std::vector<BoxTuple>, PairList, PairList>;
 
-static nb::list entity_list(const std::vector<Entity>& entities) {
-  nb::list out;
+static BoxTuple box_tuple(const Box& box) { return {box.x1, box.y1, box.x2, box.y2}; }
+
+static std::vector<EntityTuple> entity_list(const std::vector<Entity>& entities) {
+  std::vector<EntityTuple> out;
   for (const Entity& e : entities) {
-    nb::list boxes;
-    for (const Box& box : e.boxes) boxes.append(box_tuple(box));
-    out.append(nb::make_tuple(e.phrase, e.start, e.end, boxes, nb::cast(e.cells), nb::cast(e.tokens)));
+    std::vector<BoxTuple> boxes;
+    for (const Box& box : e.boxes) boxes.push_back(box_tuple(box));
+    out.emplace_back(e.phrase, e.start, e.end, std::move(boxes), e.cells, e.tokens);
   }
   return out;
 }
 
-static nb::tuple grounded_tuple(const Grounded& grounded) {
-  return nb::make_tuple(grounded.text, entity_list(grounded.entities));
+static std::pair<std::string, std::vector<EntityTuple>> grounded_tuple(const Grounded& grounded) {
+  return {grounded.text, entity_list(grounded.entities)};
 }
 
-static std::vector<std::string> strings_of(const nb::sequence& texts) {
+static std::vector<std::string> strings_of(const TextList& texts) {
   std::vector<std::string> out;
   out.reserve(nb::len(texts));
   for (nb::handle text : texts) out.push_back(utf8_of(text));
   return out;
 }
 
-static std::string string_of(nb::handle buffer) {
+static std::string string_of(const BufferArg& buffer) {
   const BufferView blob(buffer);
   return {blob.bytes().begin(), blob.bytes().end()};
 }
 
-static std::shared_ptr<Tokenizer> make_unigram(const nb::sequence& pieces, std::vector<float> scores,
-                                               std::vector<int32_t> types, nb::handle charsmap, int32_t unk) {
+static std::shared_ptr<Tokenizer> make_unigram(const TextList& pieces, std::vector<float> scores,
+                                               std::vector<int32_t> types, const BufferArg& charsmap, int32_t unk) {
   return std::make_shared<Unigram>(
       UnigramVocabulary{strings_of(pieces), std::move(scores), std::move(types), string_of(charsmap), unk});
 }
 
-static std::shared_ptr<Tokenizer> make_spm_bpe(const nb::sequence& pieces, std::vector<float> scores,
-                                               std::vector<int32_t> types, nb::handle charsmap, int32_t unk,
+static std::shared_ptr<Tokenizer> make_spm_bpe(const TextList& pieces, std::vector<float> scores,
+                                               std::vector<int32_t> types, const BufferArg& charsmap, int32_t unk,
                                                bool blank_prefix, bool prefix_every_stretch, bool prefix_before_blank,
                                                bool fold_blanks) {
   return std::make_shared<SpmBpe>(SpmBpeVocabulary{strings_of(pieces), std::move(scores), std::move(types),
@@ -55,8 +60,8 @@ static std::shared_ptr<Tokenizer> make_spm_bpe(const nb::sequence& pieces, std::
                                                    prefix_before_blank, fold_blanks});
 }
 
-static std::shared_ptr<Tokenizer> make_byte_bpe(const nb::sequence& pieces, std::vector<int32_t> types,
-                                                const nb::sequence& merges, const std::string& pretokenizer,
+static std::shared_ptr<Tokenizer> make_byte_bpe(const TextList& pieces, std::vector<int32_t> types,
+                                                const TextList& merges, const std::string& pretokenizer,
                                                 bool whole_pieces) {
   const bool gpt2 = pretokenizer == "gpt2", cl100k = pretokenizer == "cl100k";
   KE_CHECK(gpt2 || cl100k || pretokenizer == "qwen2", InvalidRequest, "pretokenizer is '", pretokenizer,
@@ -68,7 +73,9 @@ static std::shared_ptr<Tokenizer> make_byte_bpe(const nb::sequence& pieces, std:
                                                      whole_pieces});
 }
 
-static std::vector<int32_t> encode_parts(const Tokenizer& t, const nb::sequence& parts, bool at_start) {
+static std::vector<int32_t> encode_parts(const Tokenizer& t,
+                                         const nb::typed<nb::sequence, std::pair<TextArg, bool>>& parts,
+                                         bool at_start) {
   std::vector<std::pair<std::string, bool>> texts;
   for (nb::handle part : parts) {
     const auto [text, tags] = nb::cast<std::pair<nb::object, bool>>(part);
@@ -105,7 +112,7 @@ static void bind_tokenizer(nb::module_& m) {
           nb::arg("path"), "The tokenizer of a GGUF file. Raises ModelNotFound, ModelCorrupt.")
       .def(
           "encode",
-          [](const Tokenizer& t, nb::handle text, bool at_start) {
+          [](const Tokenizer& t, const TextArg& text, bool at_start) {
             const std::string utf8 = utf8_of(text);
             nb::gil_scoped_release release;
             return t.encode(utf8, at_start);
@@ -115,7 +122,7 @@ static void bind_tokenizer(nb::module_& m) {
           "InvalidRequest.")
       .def(
           "encode_with_tags",
-          [](const Tokenizer& t, nb::handle text, bool at_start) {
+          [](const Tokenizer& t, const TextArg& text, bool at_start) {
             const std::string utf8 = utf8_of(text);
             nb::gil_scoped_release release;
             return t.encode_with_tags(utf8, at_start);
@@ -130,20 +137,21 @@ static void bind_tokenizer(nb::module_& m) {
       .def("text", &Tokenizer::text, nb::arg("id"),
            "What an id adds to a decoded text; U+FFFD for a part of a character. Raises InvalidRequest.")
       .def(
+          "type", [](const Tokenizer& t, int32_t id) { return static_cast<int32_t>(t.type(id)); }, nb::arg("id"),
+          "1 normal, 2 unknown, 3 control, 4 tag, 5 unused, 6 byte. Raises InvalidRequest.")
+      .def(
+          "find", [](const Tokenizer& t, const TextArg& piece) { return t.find(utf8_of(piece)); }, nb::arg("piece"),
+          "The id of a piece, -1 when there is none.")
+      .def_prop_ro("size", &Tokenizer::size, "Number of ids.")
+      .def("__len__", &Tokenizer::size)
+      // Last: in the stub the type of this name is hidden behind it.
+      .def(
           "bytes",
           [](const Tokenizer& t, int32_t id) {
             const std::string bytes = t.bytes(id);
             return nb::bytes(bytes.data(), bytes.size());
           },
-          nb::arg("id"), "The bytes that an id adds to a decoded text. Raises InvalidRequest.")
-      .def(
-          "type", [](const Tokenizer& t, int32_t id) { return static_cast<int32_t>(t.type(id)); }, nb::arg("id"),
-          "1 normal, 2 unknown, 3 control, 4 tag, 5 unused, 6 byte. Raises InvalidRequest.")
-      .def(
-          "find", [](const Tokenizer& t, nb::handle piece) { return t.find(utf8_of(piece)); }, nb::arg("piece"),
-          "The id of a piece, -1 when there is none.")
-      .def_prop_ro("size", &Tokenizer::size, "Number of ids.")
-      .def("__len__", &Tokenizer::size);
+          nb::arg("id"), "The bytes that an id adds to a decoded text. Raises InvalidRequest.");
 }
 
 static void bind_streams(nb::module_& m) {
@@ -187,11 +195,11 @@ void bind_text(nb::module_& m) {
       "transformers' clean_text_and_extract_entities_with_bboxes finds them. Raises InvalidRequest.");
   m.def(
       "parse_grounded_text",
-      [](nb::handle text, int64_t bins) { return grounded_tuple(parse_grounded(utf8_of(text), bins)); },
+      [](const TextArg& text, int64_t bins) { return grounded_tuple(parse_grounded(utf8_of(text), bins)); },
       nb::arg("text"), nb::arg("bins") = 32, "parse_grounded of decoded text; the last list is empty.");
   m.def(
-      "clean_up_tokenization", [](nb::handle text) { return clean_up_tokenization(utf8_of(text)); }, nb::arg("text"),
-      "transformers' clean-up of blanks: ' .' becomes '.', and so on.");
+      "clean_up_tokenization", [](const TextArg& text) { return clean_up_tokenization(utf8_of(text)); },
+      nb::arg("text"), "transformers' clean-up of blanks: ' .' becomes '.', and so on.");
 }
 
 }  // namespace ke
