@@ -193,13 +193,13 @@ typedef struct kosmos_model_info {
   const char *const *tasks;  /* task_count names of what the model can do: "caption", "ask", "generate", "score", and,
                               * unless location_bins is 0, "ground", "locate", "describe" */
   size_t task_count;
-  /* The formats of the verbs' prompts; tag strings in them are tags. "" where the model has none. */
+  /* The formats of the verbs' prompts; tag strings in them are tags. "" if the model has none. */
   const char *prompt_caption;
   const char *prompt_caption_detailed;
   const char *prompt_question;  /* with "{question}" */
   const char *prompt_locate;    /* with "{phrase}" */
   const char *prompt_describe;  /* with "{boxes}" */
-  const char *prompt_grounding; /* before the others where boxes are asked for */
+  const char *prompt_grounding; /* before the others if boxes are requested */
 } kosmos_model_info;
 
 /* Properties of the model; strings are valid until the model is freed. INVALID_REQUEST. */
@@ -338,11 +338,11 @@ typedef struct kosmos_options {
   kosmos_abort_callback on_abort;  /* NULL: none */
   kosmos_event_callback on_event;  /* NULL: none */
   void *user;                      /* passed to both */
-  const kosmos_example *examples;  /* caption, describe, ask: up to 64 that go before the request; NULL: none */
+  const kosmos_example *examples;  /* caption, describe, ask: up to 64, before the request; NULL: none */
   size_t example_count;
-  double min_score; /* 0 (the default: all)..1: entities whose phrase_score, or found_score where the phrase was given, is
+  double min_score; /* 0 (the default: all)..1: entities whose phrase_score, or found_score if the phrase was given, is
                      * below it are left out; a note says so. The text stays */
-  const char *template_text; /* caption, locate, describe, ask: the prompt of this call and its examples in place of the
+  const char *template_text; /* caption, locate, describe, ask: the prompt of this call and its examples instead of the
                               * model's (kosmos_model_info.prompt_*). locate: with "{phrase}" in it, describe: "{boxes}",
                               * ask: "{question}", each once. Tag strings in it are tags. NULL: the model's */
 } kosmos_options;
@@ -520,11 +520,11 @@ typedef struct kosmos_ranking_info {
   double total_ms;
   const char *device;
   const char *model;
-  const char *const *notes; /* what should be known about this ranking */
+  const char *const *notes; /* what the caller should know about this ranking */
   size_t note_count;
 } kosmos_ranking_info;
 
-/* The ranking but its rows; strings live until it is freed. INVALID_REQUEST. */
+/* The ranking except its rows; strings are valid until it is freed. INVALID_REQUEST. */
 KOSMOS_API kosmos_status kosmos_ranking_get_info(const kosmos_ranking *ranking, kosmos_ranking_info *info,
                                                  kosmos_error **error) KOSMOS_NOEXCEPT;
 KOSMOS_API void kosmos_ranking_free(kosmos_ranking *ranking) KOSMOS_NOEXCEPT;
