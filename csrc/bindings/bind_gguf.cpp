@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstring>
+#include <map>
 
 #include "bindings/bind_common.h"
 #include "format/gguf.h"
@@ -142,6 +143,7 @@ AnyDict info_dict(const ModelInfo& info) {
       {"question", info.prompts.question}, {"locate", info.prompts.locate},
       {"describe", info.prompts.describe}, {"grounding", info.prompts.grounding}};
   for (const auto& [name, format] : formats) prompts[name] = format;
+  if (info.prompts.chat) prompts["system"] = info.prompts.system;
   out["prompts"] = prompts;
   for (const Fact& fact : info.facts) {
     const size_t dot = fact.name.find('.');
@@ -185,19 +187,22 @@ static nb::dict model_schemas() {
   return out;
 }
 
-// One group of rows by itself, with its checks, for the tests of those that no model of this build has: what its named
-// rows give.
+// The groups of rows of which models choose one, by name.
+static std::map<std::string, Schema> groups(const std::string& architecture, DecoderConfig& d, TokenizerConfig& t) {
+  return {{"decoder", decoder_rows(architecture, d)},
+          {"rotary_decoder", rotary_decoder_rows(architecture, d)},
+          {"unigram", unigram_rows(architecture, t)},
+          {"spm_bpe", spm_bpe_rows(architecture, t)},
+          {"byte_bpe", byte_bpe_rows(architecture, t)}};
+}
+
+// One of them by itself, with its checks: what its named rows give.
 static nb::dict read_group(const std::string& path, const std::string& group) {
   const std::shared_ptr<GgufFile> file = GgufFile::open(path, LoadMode::Mmap);
   const std::string architecture = file->string("general.architecture");
   DecoderConfig d;
   TokenizerConfig t;
-  Schema rows;
-  if (group == "decoder") rows = decoder_rows(architecture, d);
-  if (group == "rotary_decoder") rows = rotary_decoder_rows(architecture, d);
-  if (group == "unigram") rows = unigram_rows(architecture, t);
-  if (group == "spm_bpe") rows = spm_bpe_rows(architecture, t);
-  if (group == "byte_bpe") rows = byte_bpe_rows(architecture, t);
+  const Schema rows = groups(architecture, d, t)[group];
   KE_CHECK(!rows.empty(), InvalidRequest, "no group of rows is called ", quoted(group));
   read_by_schema(*file, rows);
   if (group.ends_with("decoder")) {
@@ -208,6 +213,15 @@ static nb::dict read_group(const std::string& path, const std::string& group) {
   }
   nb::dict out;
   for (const Fact& fact : facts_of(rows)) out[fact.name.c_str()] = python_fact(fact);
+  return out;
+}
+
+static std::vector<std::string> group_keys() {
+  DecoderConfig d;
+  TokenizerConfig t;
+  std::vector<std::string> out;
+  for (const auto& [name, rows] : groups("", d, t))
+    for (const SchemaRow& row : rows) out.push_back(row.key);
   return out;
 }
 
@@ -243,13 +257,15 @@ void bind_gguf(nb::module_& m) {
       "What a model file says of its model, checked: architecture, name, notice, trained_tasks, context (positions),\n"
       "vocabulary and image_tokens (numbers), tasks, grounding (None, or the grid's location_bins and the token ids of "
       "its tags),\n"
-      "image (ids before, of the rows and after one), prompts, and the sizes of its parts (vision, decoder, ...).\n"
+      "image (ids before, of the rows and after one), prompts (with system where they are turns of a chat), and the "
+      "sizes of its parts (vision, decoder, ...).\n"
       "ModelNotFound, KosmosIOError, ModelCorrupt.");
   nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));
   testing.def("claim_tensors", &claim_tensors, nb::arg("path"), nb::arg("wanted"),
               "Load as a model does: [(name, shape)] -> the values of each; an error if a tensor is left over.");
   testing.def("read_group", &read_group, nb::arg("path"), nb::arg("group"),
               "Read a file by one shared group of schema rows: its facts by name, or ModelCorrupt.");
+  testing.def("group_keys", &group_keys, "The keys of all such groups, without <architecture>.");
   testing.def("model_schemas", &model_schemas, "architecture -> its schema: a dict for each metadata key.");
   testing.def("release_tensor", [](const GgufFile& file, const std::string& name) { file.release(find(file, name)); });
 }

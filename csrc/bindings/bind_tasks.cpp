@@ -26,9 +26,14 @@ ModelInfo info_of(const InfoMapping& given) {
   ModelInfo out;
   out.name = text_at(given, "name");
   out.trained_tasks = text_at(given, "trained_tasks");
-  const nb::object prompts = given["prompts"];
+  const nb::dict prompts = nb::cast<nb::dict>(given["prompts"]);
   out.prompts = {text_at(prompts, "caption"), text_at(prompts, "caption_detailed"), text_at(prompts, "question"),
                  text_at(prompts, "locate"),  text_at(prompts, "describe"),         text_at(prompts, "grounding")};
+  out.prompts.chat = prompts.contains("system");
+  if (out.prompts.chat) {
+    out.prompts.system = text_at(prompts, "system");
+    out.eos = nb::cast<int32_t>(given["eos"]);
+  }
   if (!nb::object(given["grounding"]).is_none()) out.grounding.emplace();
   return out;
 }
@@ -43,6 +48,8 @@ nb::tuple segment_tuple(const PlanSegment& s) {
       return nb::make_tuple("image", s.place);
     case Kind::Boxes:
       return nb::make_tuple("boxes", s.place);
+    case Kind::Ids:
+      return nb::make_tuple("ids", s.ids);
   }
   return {};
 }

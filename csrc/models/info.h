@@ -14,10 +14,14 @@ namespace ke {
 
 class AnswerParser;
 
-// The formats of the verbs' prompts, with their places {question}, {phrase}, {boxes}; tag strings in them are tags.
-// locate, describe and grounding are empty where a model has no location tokens.
+// The formats of the verbs' prompts, with their places {question}, {phrase}, {boxes}; tag strings in them are tags. The
+// image stands at {image}, and before a format that has no such place. locate, describe and grounding are empty where a
+// model has no location tokens.
 struct PromptFormats {
   std::string caption, caption_detailed, question, locate, describe, grounding;
+  std::string system{};  // plain text that stands once, before the first turn
+  // Prompts are turns of a chat: the answers of examples follow a blank and end as the model's own answers do.
+  bool chat = false;
 };
 
 // How an image stands in a prompt: ids before it, one id for each of its rows, ids after it.

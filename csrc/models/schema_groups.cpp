@@ -152,6 +152,10 @@ Schema prompt_rows(const std::string& architecture, PromptFormats& p) {
   };
 }
 
+Schema chat_prompt_rows(const std::string& architecture, PromptFormats& p) {
+  return {optional(text(architecture + ".prompt.system", &p.system))};
+}
+
 Schema grounding_prompt_rows(const std::string& architecture, PromptFormats& p) {
   return {
       text(architecture + ".prompt.locate", &p.locate, "holds {phrase}"),
@@ -165,8 +169,11 @@ void check_prompts(const GgufFile& file, const std::string& architecture, bool g
   Schema rows = prompt_rows(architecture, unused);
   if (grounding) rows = rows + grounding_prompt_rows(architecture, unused);
   for (const SchemaRow& row : rows) {
+    const std::string format = file.string(row.key), image = "{image}";
+    check_file(file, format.find(image) == format.rfind(image), row.key, " is ", quoted(format),
+               "; expected at most one {image} in it");
     if (row.rule.empty()) continue;
-    const std::string place = row.rule.substr(row.rule.find('{')), format = file.string(row.key);
+    const std::string place = row.rule.substr(row.rule.find('{'));
     check_file(file, format.find(place) != std::string::npos, row.key, " is ", quoted(format), "; expected ", place,
                " in it");
   }

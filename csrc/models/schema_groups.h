@@ -70,8 +70,10 @@ void check_slots(const GgufFile& file, const std::string& architecture, const Im
 // ---- <architecture>.prompt.*
 
 Schema prompt_rows(const std::string& architecture, PromptFormats& p);
+Schema chat_prompt_rows(const std::string& architecture, PromptFormats& p);
 Schema grounding_prompt_rows(const std::string& architecture, PromptFormats& p);
-// A format has the place that its row's rule names: without it, what the user asks would be dropped.
+// A format has the place that its row's rule names: without it, what the user asks would be dropped. Its {image}, where
+// it has one, is the only one.
 void check_prompts(const GgufFile& file, const std::string& architecture, bool grounding);
 
 }  // namespace ke

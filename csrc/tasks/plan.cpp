@@ -81,6 +81,8 @@ void check_format(const VerbTraits& traits, std::string_view format) {
     KE_CHECK(count_of(place, format) == wanted, InvalidRequest, "template: expected ",
              wanted == 1 ? "exactly one " : "no ", place, ", got '", format, "'");
   }
+  KE_CHECK(count_of(kImagePlace, format) <= 1, InvalidRequest, "template: expected at most one {image}, got '", format,
+           "'");
 }
 
 void check_request(const ModelInfo& model, const VerbTraits& traits, const VerbRequest& r) {
@@ -161,27 +163,28 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
   plan.one_object = r.verb == Verb::Locate;
   plan.grammar = model.grounding && !r.choices;
   std::vector<PlanSegment>& out = plan.segments;
-  const auto ask = [&](size_t place, std::string_view text, std::string_view format_here) {
-    out.push_back({.kind = Kind::Image, .place = place});
+  if (!model.prompts.system.empty()) append_text(model.prompts.system, out);
+  const auto ask = [&](size_t place, std::string_view format_here, const PromptValues& values) {
+    if (!has_image_place(format_here)) out.push_back({.kind = Kind::Image, .place = place});
     if (r.ground || r.verb == Verb::Ground || r.verb == Verb::Locate) append_format(model.prompts.grounding, {}, out);
-    append_format(format_here, {.question = text, .phrase = text, .place = place}, out);
+    append_format(format_here, values, out);
   };
   for (size_t i = 0; i < r.examples.size(); i++) {
     const Example& e = r.examples[i];
-    if (r.verb == Verb::Caption) {  // one text: a segment of its own would begin with a fresh word mark
-      ask(i, {}, "");
-      append_format(format + " {answer}", {.answer = e.answer}, out);
-    } else {
-      ask(i, e.text, format);
-      append_text(e.answer, out);
-    }
+    const PromptValues values = {.question = e.text, .answer = e.answer, .place = i};
+    // One text where a segment of its own would begin with a fresh word mark, or with none.
+    const bool joined = r.verb == Verb::Caption || model.prompts.chat;
+    ask(i, joined ? format + " {answer}" : format, values);
+    if (!joined) append_text(e.answer, out);
+    if (model.prompts.chat) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
   }
   const size_t own = r.examples.size();
+  const std::string_view text = r.text ? *r.text : std::string_view();
   if (r.verb == Verb::Ground && r.text) {
-    ask(own, {}, "");
+    ask(own, "", {.place = own});
     append_text(*r.text, out);
   } else {
-    ask(own, r.text ? *r.text : std::string_view(), format);
+    ask(own, format, {.question = text, .phrase = text, .place = own});
   }
   add_note(model, kinds_of(model, r), plan);
   return plan;
@@ -222,6 +225,10 @@ std::vector<Segment> filled(std::vector<PlanSegment> segments, const std::vector
       case Kind::Boxes:
         made.kind = Segment::Kind::Boxes;
         made.cells = boxes.at(s.place);
+        break;
+      case Kind::Ids:
+        made.kind = Segment::Kind::Ids;
+        made.ids = std::move(s.ids);
         break;
     }
     out.push_back(std::move(made));

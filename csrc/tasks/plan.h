@@ -54,9 +54,10 @@ struct VerbRequest {
 
 // A segment whose images and boxes are yet to be filled in.
 struct PlanSegment {
-  enum class Kind { Text, Tags, Image, Boxes };  // as those of Segment
+  enum class Kind { Text, Tags, Image, Boxes, Ids };  // as those of Segment
   Kind kind = Kind::Text;
   std::string text{};
+  std::vector<int32_t> ids{};
   size_t place = 0;  // which image or boxes: of an example its number, then those of the request itself
 };
 

@@ -70,6 +70,10 @@ void append_format(std::string_view format, const PromptValues& values, std::vec
       flush();
       out.push_back({.kind = Kind::Boxes, .place = values.place});
       at += kBoxes.size();
+    } else if (rest.starts_with(kImagePlace)) {
+      flush();
+      out.push_back({.kind = Kind::Image, .place = values.place});
+      at += kImagePlace.size();
     } else if (const auto* found = std::find_if(std::begin(places), std::end(places),
                                                 [&](const auto& p) { return rest.starts_with(p.first); });
                found != std::end(places)) {

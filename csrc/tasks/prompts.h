@@ -12,8 +12,11 @@ namespace ke {
 // What fills the places of a format.
 struct PromptValues {
   std::string_view question{}, phrase{}, answer{};
-  size_t place = 0;  // of the boxes
+  size_t place = 0;  // of the image and the boxes
 };
+
+constexpr std::string_view kImagePlace = "{image}";
+inline bool has_image_place(std::string_view format) { return format.find(kImagePlace) != std::string_view::npos; }
 
 // Appends a format's segments: its tags are tags, its words and the values are plain text, joined where they touch
 // (the tokenizer starts every segment with a fresh word mark); stretches of blanks alone are left out.

@@ -60,23 +60,36 @@ ScoreTemplate split_template(std::string_view text) {
   return {std::string(text.substr(0, at)), std::string(text.substr(at + kPlace.size()))};
 }
 
-ScoreTemplate default_template(const PromptFormats& formats) { return {formats.caption + " ", ""}; }
+ScoreTemplate default_template(const PromptFormats& formats) { return {formats.system + formats.caption + " ", ""}; }
 
 Ranking rank_texts(const Engine& engine, const RankRequest& request, const CancelToken* cancel) {
   const size_t count = request.texts.size();
   KE_CHECK(count >= 1 && count <= limits::kMaxTexts, InvalidRequest, "texts: expected 1..", limits::kMaxTexts,
            " texts, got ", count);
-  const auto& [before, after] = request.around;
+  // A blank before {text} belongs to the texts, whose own tokens begin with it.
+  std::string before = request.around.before;
+  const std::string& after = request.around.after;
+  const bool blank = before.ends_with(' ');
+  if (blank) before.pop_back();
+  const std::string first = blank && !engine.tokenizer()->drops_first_blank() ? " " : "";
+  const size_t place = before.find(kImagePlace);
   std::vector<Segment> prompt;
-  if (request.image) prompt.push_back(image_segment(request.image));
-  if (!is_blank(before)) prompt.push_back(text_segment(before));
+  if (place != std::string::npos) {
+    KE_CHECK(request.image, InvalidRequest, "template: there is no picture for {image}");
+    prompt.push_back(text_segment(before.substr(0, place)));
+    prompt.push_back(image_segment(request.image));
+    prompt.push_back(text_segment(before.substr(place + kImagePlace.size())));
+  } else {
+    if (request.image) prompt.push_back(image_segment(request.image));
+    if (!is_blank(before)) prompt.push_back(text_segment(before));
+  }
   KE_CHECK(!prompt.empty(), InvalidRequest, "template: without a picture some words must stand before {text}");
   std::vector<std::string> plain;
   if (!is_blank(before)) plain.push_back(before);
   std::vector<std::vector<Segment>> continuations;
   for (const std::string& text : request.texts) {
     plain.push_back(text + after);
-    continuations.push_back({text_segment(plain.back())});
+    continuations.push_back({text_segment(first + plain.back())});
   }
   Scoring scoring = engine.score(engine.prompt(prompt), continuations, cancel);
   Ranking out;
