@@ -72,7 +72,7 @@ struct ModelInfo {
   int64_t max_new_tokens = 0, no_repeat_ngram_size = 0;  // defaults of generation; 0: no n-gram rule
   std::vector<int32_t> begin;                            // ids that every prompt begins with
   int32_t eos = 0;
-  std::vector<int32_t> never;  // ids that no answer holds: placeholders
+  std::vector<int32_t> never;  // ids that no answer holds: placeholders, unused ones
   ImageLayout image;
   std::optional<Grounding> grounding;  // none: the model cannot write boxes
   std::shared_ptr<const AnswerParser> answers;

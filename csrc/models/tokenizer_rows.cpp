@@ -151,6 +151,13 @@ void VocabularyCheck::check_special(const char* key, int32_t id, int32_t type) c
   check_file(file_, found == type, key, " is ", id, ", a token of type ", found, "; expected type ", type);
 }
 
+std::vector<int32_t> VocabularyCheck::unused() const {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < types_.size(); ++i)
+    if (types_[i] == unused_piece) ids.push_back(static_cast<int32_t>(i));
+  return ids;
+}
+
 int32_t VocabularyCheck::tag(std::string_view piece) const {
   const auto found = ids_.find(piece);
   check_file(file_, found != ids_.end(), "tokenizer.ggml.tokens lacks ", piece);

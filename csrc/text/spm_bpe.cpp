@@ -39,7 +39,8 @@ std::vector<int32_t> find_bytes(const PieceTable& table) {
   std::vector<int32_t> by_byte(256, -1);
   for (const int32_t id : ids) {
     const int byte = byte_of(table.piece(id));
-    KE_CHECK(byte >= 0, ModelCorrupt, "vocabulary: piece ", id, " is of type Byte but not spelled <0x00> to <0xFF>");
+    KE_CHECK(byte >= 0, ModelCorrupt, "vocabulary: piece ", id,
+             " is of type Byte but not spelled <0x00> to <0xFF>, as is expected");
     by_byte[static_cast<size_t>(byte)] = id;
   }
   KE_CHECK(ids.size() == 256, ModelCorrupt, "vocabulary: ", ids.size(), " pieces of type Byte, expected 256 or none");

@@ -160,7 +160,7 @@ def test_texts(path, name, key):
     if row["only"]:
         values += [name.upper(), "gemma", row["only"] + " "]
     for value in row["among"]:
-        check(path, name, key, ("str", value), fits(name, key, value), "" if fits(name, key, value) else key)
+        check(path, name, key, ("str", value), fits(name, key, value))  # refused, it may contradict tensors
         values += [value + " ", value.upper()]
     for value in values:
         inside = isinstance(value, str) and len(value) <= 4096
@@ -194,7 +194,7 @@ def test_types_of_tokens(path, name, value):
     key = "tokenizer.ggml.token_type"
     types = list(small(name).metadata[key][1])
     types[9] = value
-    check(path, name, key, ("[i32]", types), SCHEMAS[name][key]["min"] <= value <= SCHEMAS[name][key]["max"])
+    check(path, name, key, ("[i32]", types), 1 <= value <= 5)  # it is not spelled as a byte, 6
 
 
 @pytest.mark.parametrize("name", MODELS)
