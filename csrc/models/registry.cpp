@@ -4,7 +4,8 @@
 // The architectures that this build runs: one line each.
 #define KE_ARCHITECTURES(ROW) \
   ROW(kosmos2)                \
-  ROW(kosmos1)
+  ROW(kosmos1)                \
+  ROW(llava)
 
 namespace ke {
 
