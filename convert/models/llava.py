@@ -1,0 +1,490 @@
+"""LLaVA: CLIP's tower up to an inner layer, a linear or MLP projector, a LLaMA decoder. TinyLLaVA is the same with
+fewer KV heads.
+
+Two layouts: transformers' LlavaForConditionalGeneration (names of old and new versions), and the authors' own, whose
+tower is CLIP's checkpoint in the folder `vision_tower` beside the weights. Rows of queries and keys stay in their
+order: the halves of a head are turned together.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kosmos_edge import _core
+from kosmos_edge.errors import ModelCorrupt, ModelNotFound
+
+from ..card import general_entries, read_card
+from ..generation import generation_entries
+from ..gguf import Entry
+from ..mapping import check_tensors_of, equal_tensors
+from ..sources.checkpoint import Checkpoint
+from ..sources.files import brief
+from ..sources.hf import open_hf
+from ..sources.tensor import SourceTensor
+from ..spm_bpe import SpmBpe, read_spm_bpe
+from ..tokenizer import CONTROL, UNKNOWN, USER_DEFINED
+from .clip import Tower, expect, read_pixels, tower_entries, tower_table, weight_and_bias
+
+NAME, ARCHITECTURE = "LLaVA", "llava"
+IGNORED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that some versions of transformers stored
+_EMBEDDING, _HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+TIED: dict[str, str] = {}  # fit sees to it
+
+_SYSTEM = "A chat between a curious {0} and an artificial intelligence assistant. "
+_SYSTEM += "The assistant gives helpful, detailed, and polite answers to the {0}'s questions. "
+PROMPTS = {
+    "system": _SYSTEM.format("user"),
+    "caption": "USER: {image}\nProvide a one-sentence caption for the provided image. ASSISTANT:",
+    "caption_detailed": "USER: {image}\nDescribe this image in detail. ASSISTANT:",
+    "question": "USER: {image}\n{question} ASSISTANT:",
+}
+CARD = {
+    "name": "LLaVA",
+    "basename": "LLaVA",
+    "version": "v1.5",
+    "size_label": "",  # counted
+    "description": "LLaVA: captions and answers from pictures; vision, projector and decoder in one file",
+    "license": "other",  # that of its language model: kosmos_edge.json may say which
+    "languages": ["en"],
+    "tags": ["image-to-text"],
+    "source_url": "",
+    "notice": "",
+    "trained_tasks": [],
+    "prompt": {},
+}
+_FIRST = {"version": "v1", "system": _SYSTEM.format("human")}  # of models with a linear projector
+_TOWER = "vision_tower"  # folder with CLIP's checkpoint
+_MAX_NEW_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Config:
+    """The sizes of a model. vocab: rows of the embedding; once the vocabulary is known, its number of tokens."""
+
+    vocab: int
+    width: int
+    layers: int
+    ff_width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context: int
+    eps: float
+    rope_base: float
+    rope_scale: float  # positions are divided by it
+    tied: bool
+    tower: Tower | None  # None until the folder with it is read
+    feature_layer: int  # -1: behind the last block, -2: behind the one before it
+    projector: str  # "linear" or "mlp2x_gelu"
+    aspect: str | None  # "pad" or "crop"; None: as preprocessor_config.json says
+    image_id: int | None  # of the image's placeholder; None: the vocabulary has none
+
+    @property
+    def vision(self) -> Tower:
+        assert self.tower is not None
+        return self.tower
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the tower that run."""
+        return self.vision.layers + 1 + self.feature_layer
+
+
+def recognises(settings: dict[str, Any]) -> bool:
+    """Whether this config.json is LLaVA's."""
+    return settings.get("model_type") in ("llava", "llava_llama")
+
+
+# ---- config.json
+
+
+class _Section:
+    """An object of config.json. Defaults are those of transformers' classes, which old files rely on."""
+
+    def __init__(self, settings: Any, name: str) -> None:
+        if not isinstance(settings, dict):
+            raise ModelCorrupt(f"config.json: {name} is {brief(settings)}, expected an object")
+        self.settings, self.name = settings, f"{name}." if name else ""
+
+    def get(self, key: str, default: Any) -> Any:
+        value = self.settings.get(key)
+        return default if value is None else value
+
+    def bad(self, key: str, expected: str) -> ModelCorrupt:
+        return ModelCorrupt(f"config.json: {self.name}{key} is {brief(self.settings.get(key))}, expected {expected}")
+
+    def whole(self, key: str, default: int, largest: int = 1 << 20) -> int:
+        value = self.get(key, default)
+        if type(value) is not int or not 0 < value <= largest:
+            raise self.bad(key, f"1..{largest}")
+        return value
+
+    def real(self, key: str, default: float, low: float, high: float) -> float:
+        value = self.get(key, default)
+        if type(value) not in (int, float) or not low < value < high:
+            raise self.bad(key, f"a number in {low:g}..{high:g}")
+        return float(value)
+
+    def only(self, key: str, *allowed: Any) -> Any:
+        """The value, the first of `allowed` where it is absent."""
+        value = self.get(key, allowed[0])
+        if not any(type(value) is type(a) and value == a for a in allowed):
+            raise self.bad(key, " or ".join(map(repr, allowed)))
+        return value
+
+
+def read_config(settings: dict[str, Any]) -> Config:
+    """The sizes in a config.json of either layout."""
+    whole = _Section(settings, "")
+    if _is_own(settings):
+        return _read_own(whole)
+    text = _Section(settings.get("text_config") or {}, "text_config")
+    text.only("model_type", "llama")
+    whole.only("projector_hidden_act", "gelu")
+    whole.only("multimodal_projector_bias", True)
+    whole.only("vision_feature_select_strategy", "default")
+    vision = settings.get("vision_config")
+    tower = _large(336) if vision is None else _read_tower(_Section(vision, "vision_config"))
+    image_id = whole.get("image_token_index", whole.get("image_token_id", 32000))
+    if type(image_id) is not int or image_id < 0:
+        raise whole.bad("image_token_index", "a token id")
+    config = _decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
+    layer = _feature_layer(whole, "vision_feature_layer", tower)
+    return replace(config, tower=tower, feature_layer=layer, projector="mlp2x_gelu", image_id=image_id)
+
+
+def _is_own(settings: dict[str, Any]) -> bool:
+    """Whether a config.json is of the authors' layout."""
+    return "text_config" not in settings and any(key.startswith("mm_") for key in settings)
+
+
+def _read_own(whole: _Section) -> Config:
+    """The authors' config.json: LLaMA's keys, and mm_* for the rest. The tower's sizes come with its checkpoint."""
+    aspect = whole.only("image_aspect_ratio", "square", "pad")  # not "anyres", which is LLaVA-1.6
+    whole.only("mm_patch_merge_type", "flat")
+    whole.only("mm_use_im_start_end", False)
+    whole.only("mm_vision_select_feature", "patch")
+    layer = whole.get("mm_vision_select_layer", -2)
+    if type(layer) is not int:
+        raise whole.bad("mm_vision_select_layer", "a number")
+    return replace(
+        _decoder(whole, False),
+        feature_layer=layer,
+        projector=whole.only("mm_projector_type", "linear", "mlp2x_gelu"),
+        aspect="pad" if aspect == "pad" else "crop",
+    )
+
+
+def _decoder(text: _Section, tied: bool) -> Config:
+    """The decoder's part of a config."""
+    text.only("hidden_act", "silu")
+    for key in ("attention_bias", "mlp_bias"):
+        text.only(key, False)
+    width, heads = text.whole("hidden_size", 4096), text.whole("num_attention_heads", 32)
+    kv_heads = text.whole("num_key_value_heads", heads)
+    if width % heads or heads % kv_heads:
+        raise ModelCorrupt(
+            f"config.json: {text.name}hidden_size {width} is no multiple of {heads} heads, "
+            f"or these are none of {kv_heads} KV heads"
+        )
+    base, scale = _rope(text)
+    return Config(
+        vocab=text.whole("vocab_size", 32000),
+        width=width,
+        layers=text.whole("num_hidden_layers", 32, 1000),
+        ff_width=text.whole("intermediate_size", 11008),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=text.whole("head_dim", width // heads),
+        context=text.whole("max_position_embeddings", 2048),
+        eps=text.real("rms_norm_eps", 1e-6, 0, 1),
+        rope_base=base,
+        rope_scale=scale,
+        tied=tied or bool(text.only("tie_word_embeddings", False, True)),
+        tower=None,
+        feature_layer=-2,
+        projector="",
+        aspect=None,
+        image_id=None,
+    )
+
+
+def _rope(text: _Section) -> tuple[float, float]:
+    """Base and scale of the rotary positions: `rope_parameters` of transformers 5, or what came before it."""
+    new = _Section(text.get("rope_parameters", {}), f"{text.name}rope_parameters")
+    scaling = _Section(text.get("rope_scaling", new.settings), f"{text.name}rope_scaling")
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in ("default", "linear"):
+        raise scaling.bad("rope_type" if "rope_type" in scaling.settings else "type", "'default' or 'linear'")
+    for section in (text, new):
+        if section.get("partial_rotary_factor", 1) != 1:
+            raise section.bad("partial_rotary_factor", "1")
+    base = (new if new.settings.get("rope_theta") is not None else text).real("rope_theta", 10000.0, 1, 1e9)
+    return base, scaling.real("factor", 1.0, 0.999, 1e4) if kind == "linear" else 1.0
+
+
+def _read_tower(vision: _Section) -> Tower:
+    """The sizes of CLIP's tower."""
+    vision.only("model_type", "clip_vision_model")
+    vision.only("hidden_act", "quick_gelu")
+    vision.only("num_channels", 3)
+    tower = Tower(
+        width=vision.whole("hidden_size", 768),
+        layers=vision.whole("num_hidden_layers", 12, 1000),
+        ff_width=vision.whole("intermediate_size", 3072),
+        heads=vision.whole("num_attention_heads", 12),
+        eps=vision.real("layer_norm_eps", 1e-5, 0, 1),
+        image_size=vision.whole("image_size", 224),
+        patch_size=vision.whole("patch_size", 32),
+    )
+    if tower.width % tower.heads or tower.image_size % tower.patch_size:
+        raise ModelCorrupt(
+            f"config.json: {vision.name}hidden_size {tower.width} is no multiple of {tower.heads} heads, "
+            f"or image_size {tower.image_size} none of patch_size {tower.patch_size}"
+        )
+    return tower
+
+
+def _large(image_size: int) -> Tower:
+    """CLIP's ViT-L/14."""
+    return Tower(1024, 24, 4096, 16, 1e-5, image_size, 14)
+
+
+_KNOWN_TOWERS = {"openai/clip-vit-large-patch14": _large(224), "openai/clip-vit-large-patch14-336": _large(336)}
+
+
+def _feature_layer(section: _Section, key: str, tower: Tower) -> int:
+    """The layer that the features are of, as a number from the end. Lists of layers are not supported."""
+    value = section.get(key, -2)
+    layer = value - tower.layers - 1 if type(value) is int and value >= 0 else value
+    if type(layer) is not int or not -tower.layers <= layer <= -1:
+        raise section.bad(key, f"one layer, {-tower.layers}..-1 or 1..{tower.layers}")
+    return layer
+
+
+# ---- tensors
+
+_PREFIXES = (  # in checkpoints -> in the table; the first that fits
+    ("model.vision_tower.vision_tower.", "vision_tower."),  # the authors', where the tower was trained, too
+    ("model.vision_tower.", "vision_tower."),  # transformers 5
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),  # the authors'
+    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
+    ("model.mm_projector.", "multi_modal_projector.linear_1."),
+    ("model.language_model.", "language_model.model."),
+    ("model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+)
+
+
+def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file."""
+    d, q, kv = c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim
+    yield _EMBEDDING, "token_embd.weight", (c.vocab, d)
+    for n in range(c.layers):
+        source, name = f"language_model.model.layers.{n}.", f"blk.{n}."
+        yield source + "input_layernorm.weight", name + "attn_norm.weight", (d,)
+        for part, rows in (("q", q), ("k", kv), ("v", kv)):
+            yield f"{source}self_attn.{part}_proj.weight", f"{name}attn_{part}.weight", (rows, d)
+        yield source + "self_attn.o_proj.weight", name + "attn_output.weight", (d, q)
+        yield source + "post_attention_layernorm.weight", name + "ffn_norm.weight", (d,)
+        yield source + "mlp.gate_proj.weight", name + "ffn_gate.weight", (c.ff_width, d)
+        yield source + "mlp.up_proj.weight", name + "ffn_up.weight", (c.ff_width, d)
+        yield source + "mlp.down_proj.weight", name + "ffn_down.weight", (d, c.ff_width)
+    yield "language_model.model.norm.weight", "output_norm.weight", (d,)
+    yield _HEAD, "output.weight", (c.vocab, d)
+    yield from tower_table(c.vision, "vision_tower.vision_model.", c.blocks, post_norm=False)
+    yield from weight_and_bias("multi_modal_projector.linear_1", "mm.0", d, c.vision.width)
+    if c.projector != "linear":
+        yield from weight_and_bias("multi_modal_projector.linear_2", "mm.2", d, d)
+
+
+def fit(checkpoint: Checkpoint, config: Config, vocabulary: SpmBpe) -> Config:
+    """Brings the tensors of any layout under the table's names, without those that nothing computes with.
+
+    These are the tower's blocks behind the feature layer and its last norm, and rows of the embedding that only pad it.
+    A head that is tied to the embedding is stored like one of its own.
+    """
+    tensors = _renamed(checkpoint.tensors)
+    if config.tied and _EMBEDDING in tensors:
+        head = tensors.setdefault(_HEAD, tensors[_EMBEDDING])
+        if not equal_tensors(head, tensors[_EMBEDDING]):
+            raise ModelCorrupt(f"{head.file.path}: {head.name} differs from the embedding; config.json says tied")
+    if config.tower is None:
+        config = _join_tower(checkpoint, config, tensors)
+    tower = "vision_tower.vision_model."
+    unused = [f"{tower}encoder.layers.{n}." for n in range(config.blocks, config.vision.layers)]
+    unused.append(tower + "post_layernorm.")
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(unused))}
+    tokens = len(vocabulary.tokens)
+    if tokens > config.vocab:
+        raise ModelCorrupt(f"{vocabulary.where}: {tokens} tokens, the embedding has {config.vocab} rows")
+    for name in (_EMBEDDING, _HEAD):
+        if name in tensors and tensors[name].shape == (config.vocab, config.width):
+            tensors[name] = replace(tensors[name], shape=(tokens, config.width))
+    checkpoint.tensors = tensors
+    return replace(config, vocab=tokens)
+
+
+def _renamed(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
+    result: dict[str, SourceTensor] = {}
+    for name, tensor in tensors.items():
+        found = next(((old, new) for old, new in _PREFIXES if name.startswith(old)), ("", ""))
+        known = found[1] + name[len(found[0]) :]
+        if known.startswith("vision_tower.") and not known.startswith("vision_tower.vision_model."):
+            known = "vision_tower.vision_model." + known.removeprefix("vision_tower.")
+        if known in result:
+            raise ModelCorrupt(f"{tensor.file.path}: {name} and {result[known].name} are the same tensor, {known}")
+        result[known] = tensor
+    return result
+
+
+def _join_tower(checkpoint: Checkpoint, config: Config, tensors: dict[str, SourceTensor]) -> Config:
+    """The tower of the authors' layout: in the weights, or CLIP's own checkpoint in a folder beside them."""
+    named = checkpoint.config.get("mm_vision_tower")
+    inside = any(name.startswith("vision_tower.") for name in tensors)
+    folder = checkpoint.folder.inner(_TOWER)
+    if folder is None:
+        if inside and isinstance(named, str) and named in _KNOWN_TOWERS:
+            tower = _KNOWN_TOWERS[named]
+        else:
+            raise ModelNotFound(
+                f"no folder {checkpoint.folder.path / _TOWER}: put the checkpoint of {brief(named)} (config.json, "
+                "preprocessor_config.json and the weights) there"
+            )
+    else:
+        with open_hf(folder, None) as part:
+            tower = _read_tower(_Section(part.config.get("vision_config", part.config), f"{_TOWER}/config.json"))
+            if not inside:
+                tensors.update(_tower_tensors(part.tensors))
+            checkpoint.preprocessor = checkpoint.preprocessor or part.preprocessor
+            checkpoint.files.extend(part.files)
+            part.files = []  # the checkpoint closes them
+    own = _Section({"mm_vision_select_layer": config.feature_layer}, "")
+    return replace(config, tower=tower, feature_layer=_feature_layer(own, "mm_vision_select_layer", tower))
+
+
+def _tower_tensors(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
+    """CLIP's tensors under the table's names; its text half is no part of the model."""
+    text = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+    names = {name: f"vision_tower.vision_model.{name.removeprefix('vision_model.')}" for name in tensors}
+    return {names[name]: tensor for name, tensor in tensors.items() if not name.startswith(text)}
+
+
+def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> None:
+    """Whether a GGUF file's tensors are those of its keys, which the engine has accepted.
+
+    ModelCorrupt names the first that is missing, misshapen or no part of the model.
+    """
+    keys = _core.GgufFile(where).metadata()
+
+    def own(key: str) -> Any:
+        return keys[f"{ARCHITECTURE}.{key}"]
+
+    heads = own("attention.head_count")
+    vision = {key: keys[f"clip.vision.{key}"] for key in ("embedding_length", "block_count", "feed_forward_length")}
+    tower = Tower(
+        vision["embedding_length"], vision["block_count"], vision["feed_forward_length"], 1, 1e-5,
+        keys["clip.vision.image_size"], keys["clip.vision.patch_size"],
+    )  # fmt: skip
+    c = Config(
+        vocab=own("vocab_size"), width=own("embedding_length"), layers=own("block_count"),
+        ff_width=own("feed_forward_length"), heads=heads, kv_heads=own("attention.head_count_kv"),
+        head_dim=keys.get(f"{ARCHITECTURE}.attention.key_length", own("embedding_length") // heads),
+        context=0, eps=0, rope_base=0, rope_scale=1, tied=False, tower=tower,
+        feature_layer=own("vision.feature_layer"), projector=own("projector"), aspect=None, image_id=None,
+    )  # fmt: skip
+    check_tensors_of(where, tensor_table(c), tensors)
+
+
+# ---- metadata
+
+
+def read_vocabulary(checkpoint: Checkpoint) -> SpmBpe:
+    """LLaMA's vocabulary with the tokens that are added to it."""
+    vocabulary = read_spm_bpe(checkpoint.tokenizer)
+    if not vocabulary.add_bos:
+        raise ModelCorrupt(f"{vocabulary.where}: add_bos_token is false; every prompt of {NAME} begins with one")
+    if _is_own(checkpoint.config):  # the authors' code encodes the text before and behind an image by itself
+        vocabulary = replace(vocabulary, blanks=replace(vocabulary.blanks, every_segment=True))
+    pad = vocabulary.pad
+    if pad in (vocabulary.bos, vocabulary.eos, vocabulary.unk):  # it needs a token of its own, or none
+        return replace(vocabulary, pad=None)
+    return vocabulary
+
+
+def metadata(
+    checkpoint: Checkpoint, c: Config, vocabulary: SpmBpe, file_type: int, sha256: list[str], converter: str
+) -> list[Entry]:
+    """Everything but the tensors' checksums: (key, GGUF type, value). sha256: "file name:hex" of every source file."""
+    arch, first = ARCHITECTURE, c.projector == "linear"
+    card = read_card(
+        checkpoint.card,
+        {**CARD, "version": _FIRST["version"]} if first else CARD,
+        {**PROMPTS, "system": _FIRST["system"]} if first else PROMPTS,
+    )
+    aspect = _read_aspect(checkpoint.preprocessor, c)
+    pixels = read_pixels(checkpoint.preprocessor)
+    count = sum(math.prod(shape) for _, _, shape in tensor_table(c))
+    return [
+        *general_entries(card, arch, count, file_type),
+        (f"{arch}.converter", "str", converter),
+        (f"{arch}.source.sha256", "[str]", sha256),
+        (f"{arch}.context_length", "u32", c.context),
+        (f"{arch}.embedding_length", "u32", c.width),
+        (f"{arch}.block_count", "u32", c.layers),
+        (f"{arch}.feed_forward_length", "u32", c.ff_width),
+        (f"{arch}.attention.head_count", "u32", c.heads),
+        (f"{arch}.attention.head_count_kv", "u32", c.kv_heads),
+        (f"{arch}.attention.key_length", "u32", c.head_dim),
+        (f"{arch}.attention.layer_norm_rms_epsilon", "f32", c.eps),
+        (f"{arch}.rope.freq_base", "f32", c.rope_base),
+        *_scaling_entries(c.rope_scale),
+        (f"{arch}.vocab_size", "u32", c.vocab),
+        *tower_entries(c.vision, arch, c.width, pixels),
+        (f"{arch}.vision.feature_layer", "i32", c.feature_layer),
+        (f"{arch}.image.aspect", "str", aspect),
+        (f"{arch}.image.token_id", "u32", _image_id(c, vocabulary)),
+        (f"{arch}.projector", "str", c.projector),
+        *generation_entries(
+            checkpoint,
+            arch,
+            max_new_tokens=min(_MAX_NEW_TOKENS, c.context),
+            no_repeat_ngram_size=0,
+            ids={"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos},
+        ),
+        *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items() if text),
+        *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
+        *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
+        *vocabulary.entries(),
+    ]
+
+
+def _scaling_entries(scale: float) -> list[Entry]:
+    if scale == 1:
+        return []
+    return [
+        (f"{ARCHITECTURE}.rope.scaling.type", "str", "linear"),
+        (f"{ARCHITECTURE}.rope.scaling.factor", "f32", scale),
+    ]
+
+
+def _image_id(c: Config, vocabulary: SpmBpe) -> int:
+    """The placeholder of an image's rows; the authors' vocabulary has none, so it is the unknown token there."""
+    if c.image_id is None:
+        return vocabulary.unk
+    if c.image_id >= c.vocab or vocabulary.kinds[c.image_id] not in (CONTROL, USER_DEFINED, UNKNOWN):
+        raise ModelCorrupt(f"config.json: image_token_index is {c.image_id}, which is no added token of the vocabulary")
+    return c.image_id
+
+
+def _read_aspect(settings: dict[str, Any], c: Config) -> str:
+    """What becomes of pictures that are not square; everything else must be what the engine does."""
+    size, square = c.vision.image_size, {"height": c.vision.image_size, "width": c.vision.image_size}
+    expect(settings, "size", {"shortest_edge": size}, settings.get("size", size) in (size, {"shortest_edge": size}))
+    padded = settings.get("do_pad", False)
+    expect(settings, "do_pad", "true or false", isinstance(padded, bool))
+    cropped = settings.get("do_center_crop", True) is True and settings.get("crop_size", size) in (size, square)
+    expect(settings, "crop_size" if settings.get("do_center_crop", True) is True else "do_center_crop", square, cropped)
+    return c.aspect or ("pad" if padded else "crop")
