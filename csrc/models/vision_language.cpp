@@ -14,17 +14,40 @@ struct SquareImage : PreparedImage {
   std::vector<uint8_t> rgb;
 };
 
+// Rows in the device's memory, which lives as long as they do.
 class ImageRows : public ImageFeatures {
  public:
-  ImageRows(const Model& model, int64_t rows, std::vector<float> values)
-      : ImageFeatures(model, rows), values_(std::move(values)) {}
-  void place(int64_t row, InputRow& input) const override {
-    input.embedding = values_.data() + row * (static_cast<int64_t>(values_.size()) / rows);
+  // values (rows, width) are copied: from the device, and its work is done when this returns.
+  ImageRows(const Model& model, std::shared_ptr<Backend> backend, Mat values)
+      : ImageRows(model, backend, values.rows, values.cols) {
+    backend_->copy(values, matrix());
+    backend_->sync();
   }
-  std::vector<float> save() const override { return values_; }
+  ImageRows(const Model& model, std::shared_ptr<Backend> backend, int64_t rows, const std::vector<float>& values)
+      : ImageRows(model, backend, rows, static_cast<int64_t>(values.size()) / rows) {
+    backend_->write(values.data(), matrix());
+    backend_->sync();
+  }
+  void place(int64_t row, InputRow& input) const override {
+    input.device_embedding = matrix().row_range(row, row + 1).data;
+  }
+  std::vector<float> save() const override {
+    std::vector<float> values(static_cast<size_t>(rows * width_));
+    backend_->read(matrix(), values.data());
+    return values;
+  }
 
  private:
-  std::vector<float> values_;  // (rows, width)
+  ImageRows(const Model& model, std::shared_ptr<Backend> backend, int64_t count, int64_t width)
+      : ImageFeatures(model, count),
+        backend_(std::move(backend)),
+        width_(width),
+        buffer_(backend_->alloc(count * width)) {}
+  Mat matrix() const { return Mat(*buffer_, rows, width_); }
+
+  const std::shared_ptr<Backend> backend_;  // outlives the buffer
+  const int64_t width_;
+  const std::unique_ptr<Buffer> buffer_;  // (rows, width)
 };
 
 }  // namespace
@@ -106,9 +129,7 @@ std::unique_ptr<const ImageFeatures> VisionLanguageModel::encode(const PreparedI
   const Mat features = vit_.forward(*lease, patches.data(), cancel);
   if (cancel) cancel->check();
   const Mat tokens = projector_->forward(*lease, features);
-  std::vector<float> host(static_cast<size_t>(tokens.rows * tokens.cols));
-  backend_->read(tokens, host.data());
-  return std::make_unique<ImageRows>(*this, tokens.rows, std::move(host));
+  return std::make_unique<ImageRows>(*this, backend_, tokens);
 }
 
 std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<float> values) const {
@@ -116,7 +137,7 @@ std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<fl
   KE_CHECK(values.size() == static_cast<size_t>(rows * width), InvalidRequest, "an encoded picture has ", rows, " x ",
            width, " values, got ", values.size());
   KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");
-  return std::make_unique<ImageRows>(*this, rows, std::move(values));
+  return std::make_unique<ImageRows>(*this, backend_, rows, values);
 }
 
 std::unique_ptr<KvCache> VisionLanguageModel::new_cache(int64_t capacity) const { return decoder_.new_cache(capacity); }

@@ -1,0 +1,46 @@
+"""The rows of an encoded image stay where they were computed, as long as somebody holds the image."""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.cuda_emulated import EmulatedDevice, lend_device, use_cuda
+from helpers.tiny import make_picture
+
+from kosmos_edge import _core
+from kosmos_edge.errors import KosmosError
+from models.description import Described
+
+PIXELS = make_picture(1, 60, 40).tobytes()
+ILLEGAL_ADDRESS = 700  # CUDA's code
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedDevice]:
+    yield from lend_device(use_cuda(monkeypatch))
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_they_outlive_their_model(of: Described, path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if where == "cuda":
+        use_cuda(monkeypatch)
+    engine = _core.Engine(str(path), device=where)
+    image = engine.encode_image(PIXELS, 60, 40)
+    values = image.tobytes()
+    again = engine.restore_image(values)
+    ids = [engine.generate([("image", i), ("text", "It is")], _core.GenerateParams()).token_ids for i in (image, again)]
+    assert ids[0] == ids[1]
+    del engine
+    gc.collect()
+    assert image.tobytes() == again.tobytes() == values
+
+
+def test_they_are_on_the_device(of: Described, path: Path, device: EmulatedDevice) -> None:
+    """What is lost with the device cannot be read any more."""
+    engine = _core.Engine(str(path), device="cuda")
+    image = engine.encode_image(PIXELS, 60, 40)
+    assert len(image.tobytes()) == 4 * image.shape[0] * image.shape[1]
+    device.lose(ILLEGAL_ADDRESS)
+    with pytest.raises(KosmosError):
+        image.tobytes()
