@@ -9,7 +9,7 @@
 #include "memory_file.h"
 #include "models/architecture.h"
 #include "tasks/answer.h"
-#include "tasks/prompts.h"
+#include "tasks/plan.h"
 #include "targets.h"
 #include "text/grounding.h"
 
@@ -73,9 +73,12 @@ void caption(const ke::Engine& engine) {
     params.sampler.no_repeat_ngram_size = 3;
     params.logprobs = true;
     const bool grounds = info.grounding.has_value();
-    std::vector<std::vector<ke::Segment>> prompts = {ke::caption_prompt(info, picture, false, grounds)};
-    if (grounds) prompts.push_back(ke::describe_prompt(info, picture, {0, 3}, false));
-    for (const auto& prompt : prompts) {
+    std::vector<ke::VerbRequest> requests(1);
+    requests[0].ground = grounds;
+    if (grounds) requests.emplace_back().verb = ke::Verb::Describe;
+    for (const ke::VerbRequest& request : requests) {
+      ke::Plan plan = ke::plan_verb(info, request);
+      const ke::Prompt prompt = engine.prompt(ke::filled(std::move(plan.segments), {picture}, {{{0, 3}}}));
       const ke::Generation answer = engine.generate(prompt, params, nullptr, nullptr);
       for (int32_t id : answer.ids)
         if (id < 0 || id >= info.vocab) broken("an answer with token " + std::to_string(id));

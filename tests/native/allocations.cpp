@@ -24,7 +24,7 @@ namespace {
 constexpr size_t kWarmUp = 4;  // tokens that may grow buffers
 
 // How many allocations fell between the warm-up and the last token.
-long count(const ke::Engine& engine, const std::vector<ke::Segment>& prompt, const ke::GenerateParams& params) {
+long count(const ke::Engine& engine, const ke::Prompt& prompt, const ke::GenerateParams& params) {
   std::vector<long> at;  // after each token
   at.reserve(static_cast<size_t>(params.max_tokens));
   const ke::OnToken on_token = [&](int32_t, float) {
@@ -59,6 +59,7 @@ int main(int argc, char** argv) {
     picture.image = engine->encode_image({rgb.data(), 64, 64}, nullptr);
     words.kind = ke::Segment::Kind::Tags;
     words.text = "<grounding> An image of";
+    const ke::Prompt prompt = engine->prompt({picture, words});
 
     const auto params = [](auto change) {
       ke::GenerateParams p;
@@ -78,7 +79,7 @@ int main(int argc, char** argv) {
     };
     long total = 0;
     for (const auto& way : ways) {
-      const long n = count(*engine, {picture, words}, way.params);
+      const long n = count(*engine, prompt, way.params);
       std::printf("%-18s %ld\n", way.name, n);
       total += n;
     }

@@ -35,7 +35,8 @@ int main(int argc, char** argv) {
     ke::GenerateParams params;
     params.max_tokens = 48;
     std::fprintf(stderr, "%s\n", engine->backend().description().c_str());
-    for (int32_t id : engine->generate({picture, words}, params, nullptr, nullptr).ids) std::printf("%d ", id);
+    const ke::Prompt prompt = engine->prompt({picture, words});
+    for (int32_t id : engine->generate(prompt, params, nullptr, nullptr).ids) std::printf("%d ", id);
     std::printf("\n");
     return 0;
   } catch (const ke::Error& e) {
