@@ -82,13 +82,14 @@ struct Rope {
   bool interleaved = false;
 };
 
-// What an uploaded matrix is for. ManyRows: it always meets hundreds of rows at once, so that arithmetic decides and
-// not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's type has.
-enum class Use { Any, ManyRows };
+// What an uploaded matrix is for. LargeBatch: it is always multiplied with hundreds of rows at once, so that arithmetic
+// decides and not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's
+// type has.
+enum class MatmulUse { Any, LargeBatch };
 
-// Rounded: a device may compute scores from queries and keys of 8 bits; for models whose products are rounded like
-// that.
-enum class Precision { Float, Rounded };
+// Of attention. Int8: a device may compute scores from queries and keys of 8 bits; for models whose products are
+// rounded like that.
+enum class ScoreType { Float, Int8 };
 
 class Backend {
  public:
@@ -104,7 +105,8 @@ class Backend {
   virtual void write(const float* host, Mat dst) = 0;  // host rows are contiguous (dst.cols apart)
   virtual void read(Mat src, float* host) = 0;
   // parts: matrices (out_i, in) stacked by rows; bias: sum(out_i) floats or nullptr. Reads each part once, in order.
-  virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use = Use::Any) = 0;
+  virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias,
+                                         MatmulUse use = MatmulUse::Any) = 0;
   virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                             DType type) = 0;   // type: F32 or F16
   virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored
@@ -133,7 +135,7 @@ class Backend {
   // softmax(q k^T * scale) v per head, no mask. q (m, heads*d), k and v (n, kv_heads*d), out (m, heads*d). heads is a
   // multiple of kv_heads; head j reads keys and values of KV head j / (heads / kv_heads). d: multiples of 8 up to 256.
   virtual void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out,
-                         Precision precision = Precision::Float) = 0;
+                         ScoreType score_type = ScoreType::Float) = 0;
   // Stores row r of k and v (m, width) at slots[r] of one layer.
   virtual void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) = 0;
   // Row r of q attends to positions 0..slots[r].pos of its own cache (causal; kv_write comes first). Heads share KV

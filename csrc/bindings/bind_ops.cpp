@@ -104,9 +104,9 @@ class Ops {
     backend_->alloc_kv(layers, kv_heads, head_dim, capacity, dtype(type));
   }
 
-  // parts: (dtype, bytes, rows); norm: see DeviceNorm, or None; pad: see Device; many_rows: Use::ManyRows.
+  // parts: (dtype, bytes, rows); norm: see DeviceNorm, or None; pad: see Device; large_batch: MatmulUse::LargeBatch.
   nb::bytes linear(const nb::list& parts, int64_t cols, nb::handle x, int64_t m, nb::handle bias,
-                   const std::string& act, nb::handle residual, nb::handle norm, int64_t pad, bool many_rows) {
+                   const std::string& act, nb::handle residual, nb::handle norm, int64_t pad, bool large_batch) {
     const Parts w_parts(parts, cols);
     const int64_t out = w_parts.out;
     const std::vector<float> hx = floats(x, m * cols, "x"),
@@ -118,8 +118,8 @@ class Ops {
     const Activation a = activation_named(act);
     {
       nb::gil_scoped_release release;
-      const std::unique_ptr<Linear> w =
-          backend_->upload(w_parts.tensors, hb.empty() ? nullptr : hb.data(), many_rows ? Use::ManyRows : Use::Any);
+      const std::unique_ptr<Linear> w = backend_->upload(w_parts.tensors, hb.empty() ? nullptr : hb.data(),
+                                                         large_batch ? MatmulUse::LargeBatch : MatmulUse::Any);
       Device dx(*backend_, hx.data(), m, cols, pad), dy(*backend_, hr.empty() ? nullptr : hr.data(), m, out, pad);
       const Mat r = hr.empty() ? Mat() : dy.mat;  // y += ...
       if (first) {
@@ -256,7 +256,7 @@ class Ops {
   // q (m, heads head_dim), kv (n, 2 kv_heads head_dim): keys and values side by side, as a projection leaves them.
   // kv_heads 0: as many as heads.
   nb::bytes attention(nb::handle q, nb::handle kv, int64_t m, int64_t n, int64_t heads, int64_t head_dim, float scale,
-                      bool rounded, int64_t kv_heads) {
+                      bool int8_scores, int64_t kv_heads) {
     const int64_t width = heads * head_dim, kv_width = (kv_heads ? kv_heads : heads) * head_dim;
     const std::vector<float> hq = floats(q, m * width, "q"), hkv = floats(kv, n * 2 * kv_width, "kv");
     Device dq(*backend_, hq.data(), m, width, 3), dkv(*backend_, hkv.data(), n, 2 * kv_width),
@@ -264,7 +264,7 @@ class Ops {
     {
       nb::gil_scoped_release release;
       backend_->attention(dq.mat, dkv.mat.col_range(0, kv_width), dkv.mat.col_range(kv_width, 2 * kv_width), heads,
-                          scale, out.mat, rounded ? Precision::Rounded : Precision::Float);
+                          scale, out.mat, int8_scores ? ScoreType::Int8 : ScoreType::Float);
     }
     return read(out);
   }
@@ -384,7 +384,7 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("description", &Ops::description)
       .def("linear", &Ops::linear, nb::arg("parts"), nb::arg("cols"), nb::arg("x"), nb::arg("m"),
            nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"),
-           nb::arg("many_rows") = false)
+           nb::arg("large_batch") = false)
       .def("norm_linear_rows", &Ops::norm_linear_rows)
       .def("choose", &Ops::choose, nb::arg("logits"), nb::arg("rows"), nb::arg("cols"), nb::arg("pad"),
            nb::arg("rules"), nb::arg("composed") = false)
@@ -397,7 +397,7 @@ void bind_ops(nb::module_& m) {
       .def("gate", &Ops::gate)
       .def("copy", &Ops::copy)
       .def("attention", &Ops::attention, nb::arg("q"), nb::arg("kv"), nb::arg("m"), nb::arg("n"), nb::arg("heads"),
-           nb::arg("head_dim"), nb::arg("scale"), nb::arg("rounded") = false, nb::arg("kv_heads") = 0)
+           nb::arg("head_dim"), nb::arg("scale"), nb::arg("int8_scores") = false, nb::arg("kv_heads") = 0)
       .def("kv_attention", &Ops::kv_attention, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("rows"),
            nb::arg("caches"), nb::arg("n"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("scale"), nb::arg("half"),
            nb::arg("batch"), nb::arg("layers"), nb::arg("copied"), nb::arg("kv_heads") = 0)

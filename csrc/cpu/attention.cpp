@@ -16,7 +16,7 @@ static_assert(kMaxHeadDim == ke::kMaxHeadDim);
 
 }  // namespace
 
-void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) {
+void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) {
   const int64_t d = head_dim_of(q, heads), dims = (d + 15) / 16 * 16, n = k.rows;
   KE_ASSERT(k.cols % d == 0 && v.cols == k.cols && v.rows == n && out.rows == q.rows && out.cols == q.cols && n > 0);
   const int64_t group = head_group(heads, k.cols / d);
@@ -30,7 +30,7 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   // Each task packs its head's keys and values into panels of its own, then goes through its tiles of queries.
   const int64_t positions = (n + 15) / 16 * 16;
   const int workers = task_workers(pool_, heads * splits, grain);
-  const bool codes = precision == Precision::Rounded && d % 16 == 0;
+  const bool codes = score_type == ScoreType::Int8 && d % 16 == 0;
   const size_t key_bytes = Arena::padded(positions * d * (codes ? 1 : sizeof(float)));
   const size_t scale_bytes = codes ? Arena::padded(positions * sizeof(float)) : 0;
   const size_t value_bytes = Arena::padded(n * dims * sizeof(float));

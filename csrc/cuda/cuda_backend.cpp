@@ -129,7 +129,7 @@ void CudaBackend::read(Mat src, float* host) {
   check(cudaStreamSynchronize(*stream_), "copy from the device");
 }
 
-std::unique_ptr<Linear> CudaBackend::upload(const std::vector<Tensor>& parts, const float* bias, Use use) {
+std::unique_ptr<Linear> CudaBackend::upload(const std::vector<Tensor>& parts, const float* bias, MatmulUse use) {
   const auto lock = enter();
   std::unique_ptr<CudaLinear> linear = upload_linear(*stream_, parts, bias, use);
   linear->before_free = [handle = handle_] { handle->flush_noexcept(); };
@@ -302,7 +302,7 @@ void CudaBackend::copy(Mat x, Mat y) {
   });
 }
 
-void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision) {
+void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType) {
   const int64_t d = head_dim_of(q, heads);
   KE_ASSERT(k.cols % d == 0 && v.cols == k.cols && v.rows == k.rows && out.rows == q.rows && out.cols == q.cols &&
             k.rows > 0);

@@ -48,7 +48,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Buffer> alloc(int64_t floats) override;
   void write(const float* host, Mat dst) override;
   void read(Mat src, float* host) override;
-  std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, Use use) override;
+  std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, MatmulUse use) override;
   std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                     DType type) override;
   void reserve(KvCache& cache, int64_t capacity) override;
@@ -66,7 +66,7 @@ class CudaBackend final : public Backend {
   void gate(Mat gate, Activation act, Mat up, Mat y) override;
   void copy(Mat x, Mat y) override;
   void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) override;
-  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, Precision precision) override;
+  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) override;
   void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
   void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
   bool chooses() const override { return true; }

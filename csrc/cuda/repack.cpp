@@ -117,7 +117,7 @@ void pack_block(const BlockQ4_0* b, const Lane& to) {
 
 }  // namespace
 
-std::optional<Format> format_of(DType dtype, int64_t cols, Use use) {
+std::optional<Format> format_of(DType dtype, int64_t cols, MatmulUse use) {
   if (cols % kBlock != 0) return std::nullopt;
   switch (dtype) {
     case DType::Q4_K:
@@ -125,7 +125,7 @@ std::optional<Format> format_of(DType dtype, int64_t cols, Use use) {
     case DType::Q5_K:
       return Format::Q5_K;
     case DType::Q6_K:
-      return use == Use::ManyRows ? Format::I8 : Format::Q6_K;
+      return use == MatmulUse::LargeBatch ? Format::I8 : Format::Q6_K;
     case DType::Q5_0:
     case DType::Q8_0:
       return Format::Q8_0;

@@ -78,7 +78,7 @@ Tensor merged(const Tensor* first, size_t count) {
 }  // namespace
 
 std::unique_ptr<CudaLinear> upload_linear(cudaStream_t stream, const std::vector<Tensor>& parts, const float* bias,
-                                          Use use) {
+                                          MatmulUse use) {
   KE_ASSERT(!parts.empty());
   auto linear = std::make_unique<CudaLinear>();
   linear->in = parts[0].cols();

@@ -29,6 +29,6 @@ class CudaLinear final : public Linear {
 
 // See Backend::upload. Work is put on the stream and waited for, piece by piece.
 std::unique_ptr<CudaLinear> upload_linear(cudaStream_t stream, const std::vector<Tensor>& parts, const float* bias,
-                                          Use use);
+                                          MatmulUse use);
 
 }  // namespace ke::cuda

@@ -9,7 +9,7 @@ int64_t BlockShape::scratch_width() const { return std::max({width, q_width(), f
 namespace {
 
 std::unique_ptr<Linear> load_parts(Backend& backend, Weights& weights, const std::string& prefix,
-                                   std::vector<Part> parts, int64_t in, bool bias, Use use, bool* quantized) {
+                                   std::vector<Part> parts, int64_t in, bool bias, MatmulUse use, bool* quantized) {
   for (Part& p : parts) p.name = prefix + p.name;
   return load_linear(backend, weights, parts, in, bias, use, quantized);
 }
@@ -26,7 +26,7 @@ void product(Backend& backend, Mat x, const LoadedNorm* norm, const Linear& w, A
 }  // namespace
 
 FeedForward::FeedForward(Backend& backend, Weights& weights, const BlockShape& shape, const std::string& prefix,
-                         const std::string& norm_name, Use use, bool* quantized)
+                         const std::string& norm_name, MatmulUse use, bool* quantized)
     : shape_(shape) {
   const int64_t d = shape.width, ff = shape.ff_width;
   norm_ = load_norm(backend, weights, prefix + norm_name, d, shape.norm);
@@ -49,7 +49,7 @@ void FeedForward::run(Backend& backend, Mat x, Mat scratch, Mat hidden, Mat resi
 }
 
 Block::Block(Backend& backend, Weights& weights, const BlockShape& shape, const BlockNames& names,
-             const std::string& prefix, Use use)
+             const std::string& prefix, MatmulUse use)
     : backend_(backend), shape_(shape) {
   const int64_t d = shape.width, q = shape.q_width(), kv = shape.kv_width();
   attn_norm_ = load_norm(backend, weights, prefix + names.attn_norm, d, shape.norm);

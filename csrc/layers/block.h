@@ -41,7 +41,7 @@ class FeedForward {
   FeedForward() = default;
   // norm_name: after the prefix. quantized: see load_linear.
   FeedForward(Backend& backend, Weights& weights, const BlockShape& shape, const std::string& prefix,
-              const std::string& norm_name, Use use, bool* quantized);
+              const std::string& norm_name, MatmulUse use, bool* quantized);
   // y (n, width) = feed-forward of x + residual; with post_norm the norm of that. residual may be absent, or x and y.
   // scratch: (n, scratch_width), hidden: (n, hidden_width).
   void run(Backend& backend, Mat x, Mat scratch, Mat hidden, Mat residual, Mat y) const;
@@ -57,7 +57,7 @@ class Block {
  public:
   // prefix: "blk.3."
   Block(Backend& backend, Weights& weights, const BlockShape& shape, const BlockNames& names, const std::string& prefix,
-        Use use = Use::Any);
+        MatmulUse use = MatmulUse::Any);
 
   // qkv (n, qkv_width) of rows x (n, width). scratch: (n, scratch_width).
   void project(Mat x, Mat scratch, Mat qkv) const;

@@ -21,7 +21,7 @@ CrossBlock::CrossBlock(Backend& backend, Weights& weights, const CrossShape& sha
   }
   output_ = linear("attn_output", b.width, b.q_width());
   attn_gate_ = std::tanh(weights.vector(n + "attn_alpha", 1)[0]);
-  ffn_ = FeedForward(backend, weights, b, n, "ffn_norm", Use::Any, nullptr);
+  ffn_ = FeedForward(backend, weights, b, n, "ffn_norm", MatmulUse::Any, nullptr);
   ffn_gate_ = std::tanh(weights.vector(n + "ffn_alpha", 1)[0]);
 }
 

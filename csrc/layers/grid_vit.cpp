@@ -11,8 +11,9 @@ GridVit::GridVit(Backend& backend, Weights& weights, const GridVitShape& shape)
       row_embd_(weights.matrix("v.row_embd.weight", shape.table_rows, shape.block.width)),
       col_embd_(weights.matrix("v.col_embd.weight", shape.table_rows, shape.block.width)) {
   for (int64_t i = 0; i < shape.layers; i++) {
-    blocks_.emplace_back(backend, weights, shape.block, vision_names(), concat("v.blk.", i, "."), Use::ManyRows);
-    if (blocks_.back().quantized()) precision_ = Precision::Rounded;
+    blocks_.emplace_back(backend, weights, shape.block, vision_names(), concat("v.blk.", i, "."),
+                         MatmulUse::LargeBatch);
+    if (blocks_.back().quantized()) score_type_ = ScoreType::Int8;
   }
   post_ln_ = load_norm(backend, weights, "v.post_ln", shape.block.width, shape.block.norm);
 }
@@ -52,7 +53,7 @@ Mat GridVit::forward(Workspace& ws, const float* patches, int64_t rows, int64_t 
     if (cancel) cancel->check();
     block.project(x, scratch, qkv);
     backend_.attention(qkv.col_range(0, q), keys.col_range(q, q + kv), keys.col_range(q + kv, q + 2 * kv), b.heads,
-                       scale, a, precision_);
+                       scale, a, score_type_);
     block.add_attention(a, scratch, x);
     if (cancel) cancel->check();
     block.add_feed_forward(scratch, h, x);

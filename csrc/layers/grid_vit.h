@@ -37,7 +37,7 @@ class GridVit {
   Tensor row_embd_, col_embd_;          // (table_rows, width), stay in the file
   std::vector<Block> blocks_;
   LoadedNorm post_ln_;
-  Precision precision_ = Precision::Float;  // of the attention: Rounded where the blocks' products are
+  ScoreType score_type_ = ScoreType::Float;  // of the attention: Int8 where the blocks' products are
 };
 
 }  // namespace ke

@@ -19,7 +19,7 @@ LoadedNorm load_norm(Backend& backend, Weights& weights, const std::string& name
 }
 
 std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<Part>& parts, int64_t in,
-                                    bool bias, Use use, bool* quantized) {
+                                    bool bias, MatmulUse use, bool* quantized) {
   std::vector<Tensor> tensors;
   std::vector<float> biases;
   for (const Part& part : parts) {

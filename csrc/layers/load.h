@@ -36,6 +36,6 @@ std::unique_ptr<Buffer> load_floats(Backend& backend, const std::vector<float>& 
 LoadedNorm load_norm(Backend& backend, Weights& weights, const std::string& name, int64_t n, const NormShape& shape);
 // One product from several matrices, stacked by rows. quantized: set if one of them is stored in blocks.
 std::unique_ptr<Linear> load_linear(Backend& backend, Weights& weights, const std::vector<Part>& parts, int64_t in,
-                                    bool bias, Use use = Use::Any, bool* quantized = nullptr);
+                                    bool bias, MatmulUse use = MatmulUse::Any, bool* quantized = nullptr);
 
 }  // namespace ke

@@ -7,8 +7,9 @@ class Mlp final : public Projector {
  public:
   Mlp(Backend& backend, Weights& weights, const MlpShape& s) : backend_(backend), shape_(s) {
     KE_ASSERT(s.products == 1 || s.products == 2);
-    first_ = load_linear(backend, weights, {{"mm.0", s.width}}, s.feature_width, true, Use::ManyRows);
-    if (s.products == 2) second_ = load_linear(backend, weights, {{"mm.2", s.width}}, s.width, true, Use::ManyRows);
+    first_ = load_linear(backend, weights, {{"mm.0", s.width}}, s.feature_width, true, MatmulUse::LargeBatch);
+    if (s.products == 2)
+      second_ = load_linear(backend, weights, {{"mm.2", s.width}}, s.width, true, MatmulUse::LargeBatch);
   }
 
   int64_t rows(int64_t features) const override { return features; }

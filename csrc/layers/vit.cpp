@@ -17,8 +17,9 @@ Vit::Vit(Backend& backend, Weights& weights, const VitShape& shape) : backend_(b
       load_floats(backend, weights.floats("v.position_embd.weight", {shape.tokens(), d}), shape.tokens(), d);
   if (shape.pre_norm) pre_ln_ = load_norm(backend, weights, "v.pre_ln", d, shape.block.norm);
   for (int64_t i = 0; i < shape.layers; i++) {
-    blocks_.emplace_back(backend, weights, shape.block, vision_names(), concat("v.blk.", i, "."), Use::ManyRows);
-    if (blocks_.back().quantized()) precision_ = Precision::Rounded;
+    blocks_.emplace_back(backend, weights, shape.block, vision_names(), concat("v.blk.", i, "."),
+                         MatmulUse::LargeBatch);
+    if (blocks_.back().quantized()) score_type_ = ScoreType::Int8;
   }
   if (shape.post_norm) post_ln_ = load_norm(backend, weights, "v.post_ln", d, shape.block.norm);
 }
@@ -42,7 +43,7 @@ Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel)
     if (cancel) cancel->check();
     block.project(x, scratch, qkv);
     backend_.attention(qkv.col_range(0, q), qkv.col_range(q, q + kv), qkv.col_range(q + kv, q + 2 * kv), b.heads, scale,
-                       a, precision_);
+                       a, score_type_);
     block.add_attention(a, scratch, x);
     if (cancel) cancel->check();
     block.add_feed_forward(scratch, h, x);

@@ -38,7 +38,7 @@ class Vit {
   std::unique_ptr<Buffer> class_embd_;     // (width)
   std::unique_ptr<Buffer> position_embd_;  // (tokens, width)
   LoadedNorm pre_ln_, post_ln_;
-  Precision precision_ = Precision::Float;  // of the attention: Rounded where the blocks' products are
+  ScoreType score_type_ = ScoreType::Float;  // of the attention: Int8 where the blocks' products are
   std::vector<Block> blocks_;
 };
 

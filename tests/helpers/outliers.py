@@ -79,7 +79,7 @@ class EngineArithmetic(Recorder):
         rows, width = q.shape
         both = np.concatenate([k, v], axis=1).astype(np.float32)
         each = width // heads
-        out = self.ops.attention(np.ascontiguousarray(q), both, rows, len(k), heads, each, each**-0.5, rounded=True)
+        out = self.ops.attention(np.ascontiguousarray(q), both, rows, len(k), heads, each, each**-0.5, int8_scores=True)
         return np.frombuffer(out, np.float32).reshape(rows, width)
 
 

@@ -107,13 +107,13 @@ def test_embed_rows(ops, dtype, composed):
 @pytest.mark.parametrize(
     "m,n,heads,kv_heads,d", [(1, 1, 4, 1, 8), (30, 57, 6, 2, 88), (64, 65, 4, 4, 80), (7, 33, 8, 2, 96)]
 )
-@pytest.mark.parametrize("rounded", [False, True])
-def test_heads_that_share_keys_have_the_bits_of_keys_repeated(ops, m, n, heads, kv_heads, d, rounded):
+@pytest.mark.parametrize("int8_scores", [False, True])
+def test_heads_that_share_keys_have_the_bits_of_keys_repeated(ops, m, n, heads, kv_heads, d, int8_scores):
     rng = np.random.default_rng(n)
     q, kv = f32(rng.standard_normal((m, heads * d))), f32(rng.standard_normal((n, 2, kv_heads, d)))
     repeated = f32(np.repeat(kv, heads // kv_heads, axis=2))
-    got = ops.attention(q, kv, m, n, heads, d, d**-0.5, rounded, kv_heads)
-    assert got == ops.attention(q, repeated, m, n, heads, d, d**-0.5, rounded)
+    got = ops.attention(q, kv, m, n, heads, d, d**-0.5, int8_scores, kv_heads)
+    assert got == ops.attention(q, repeated, m, n, heads, d, d**-0.5, int8_scores)
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -57,9 +57,9 @@ def decode(dtype, data, rows, cols):
 
 def run(ops, parts, x, bias=None, act="none", residual=None, norm=None, pad=0):
     m, cols = x.shape
-    many_rows = parts[0][0] == I8
+    large_batch = parts[0][0] == I8
     parts = [(stored(dtype), data, rows) for dtype, data, rows in parts]
-    out = ops.linear(parts, cols, x, m, bias, act, residual, norm, pad, many_rows)
+    out = ops.linear(parts, cols, x, m, bias, act, residual, norm, pad, large_batch)
     return floats(out, m, sum(p[2] for p in parts))
 
 

@@ -104,7 +104,7 @@ def test_rounded_attention_is_that_of_rounded_queries_and_keys(ops, m, n, heads,
     q, kv = f32(rng.standard_normal((m, heads * d)) * 2), f32(rng.standard_normal((n, 2 * heads * d)))
     kv[:, : heads * d] += f32(rng.standard_normal(heads * d) * 20)
     scale = d**-0.5
-    out = floats(ops.attention(q, kv, m, n, heads, d, scale, rounded=True), m, heads * d)
+    out = floats(ops.attention(q, kv, m, n, heads, d, scale, int8_scores=True), m, heads * d)
     plain = floats(ops.attention(q, kv, m, n, heads, d, scale), m, heads * d)
     for h in range(heads):
         at, wide = slice(h * d, h * d + d), heads * d
@@ -121,14 +121,14 @@ def test_rounded_attention_does_not_depend_on_tiles_threads_or_instruction_set()
     heads, d, n, scale = 3, 64, 257, 0.125
     q, kv = f32(rng.standard_normal((n, heads * d))), f32(rng.standard_normal((n, 2 * heads * d)))
     results = [
-        floats(_core.testing.Ops(isa, 1).attention(q, kv, n, n, heads, d, scale, rounded=True), n, heads * d)
+        floats(_core.testing.Ops(isa, 1).attention(q, kv, n, n, heads, d, scale, int8_scores=True), n, heads * d)
         for isa in ISAS
     ]
     for isa, whole in zip(ISAS, results, strict=True):
         np.testing.assert_allclose(whole, results[0], rtol=0, atol=2e-6)
         for threads, first, count in [(1, 7, 1), (2, 10, 4), (5, 100, 45)]:
             rows = q[first : first + count]
-            part = _core.testing.Ops(isa, threads).attention(rows, kv, count, n, heads, d, scale, rounded=True)
+            part = _core.testing.Ops(isa, threads).attention(rows, kv, count, n, heads, d, scale, int8_scores=True)
             np.testing.assert_array_equal(floats(part, count, heads * d), whole[first : first + count])
 
 
@@ -136,10 +136,10 @@ def test_rounded_attention_of_equal_keys_and_of_nan(ops):
     rng = np.random.default_rng(6)
     q, v = f32(rng.standard_normal((5, 16))), f32(rng.standard_normal((20, 16)))
     kv = np.concatenate([np.full((20, 16), 3, np.float32), v], axis=1)
-    out = floats(ops.attention(q, kv, 5, 20, 1, 16, 1.0, rounded=True), 5, 16)
+    out = floats(ops.attention(q, kv, 5, 20, 1, 16, 1.0, int8_scores=True), 5, 16)
     np.testing.assert_allclose(out, np.repeat(v.mean(axis=0, keepdims=True), 5, axis=0), atol=1e-6)
     q[2, 3] = np.nan
-    out = floats(ops.attention(q, kv, 5, 20, 1, 16, 1.0, rounded=True), 5, 16)
+    out = floats(ops.attention(q, kv, 5, 20, 1, 16, 1.0, int8_scores=True), 5, 16)
     assert np.isnan(out[2]).all() and np.isfinite(out[[0, 1, 3, 4]]).all()
 
 

@@ -172,10 +172,11 @@ Floats activations(int64_t rows, int64_t cols) {
   return x;
 }
 
-void test_products(const std::string& isa, Runner& run, Runner& scalar, DType type, Use use) {
+void test_products(const std::string& isa, Runner& run, Runner& scalar, DType type, MatmulUse use) {
   const bool floats = dtype_info(type).block_elems == 1;
   const bool blocks_of_256 = dtype_info(type).block_elems == 256;
-  Report report(isa, concat(use == Use::ManyRows ? "linear, for many rows, " : "linear ", dtype_info(type).name));
+  Report report(
+      isa, concat(use == MatmulUse::LargeBatch ? "linear, for a large batch, " : "linear ", dtype_info(type).name));
   std::vector<Stored> matrices;
   matrices.push_back(encoded(type, 150, 256));
   matrices.push_back(encoded(type, 70, 768));
@@ -284,16 +285,16 @@ void test_attention(const std::string& isa, Runner& run, Runner& scalar) {
     const int64_t width = s.heads * s.dim;
     const Floats q = normals(s.m * width), k = normals(s.n * width), v = normals(s.n * width);
     const float scale = 1 / std::sqrt(static_cast<float>(s.dim));
-    const auto plain = [&](Runner& r, int64_t rows, Precision precision) {
+    const auto plain = [&](Runner& r, int64_t rows, ScoreType score_type) {
       auto bq = r.put(q), bk = r.put(k), bv = r.put(v), out = r.put(Floats(s.m * width));
       const Mat to(*out, rows, width);
       r.backend().attention(Mat(*bq, rows, width), Mat(*bk, s.n, width), Mat(*bv, s.n, width), s.heads, scale, to,
-                            precision);
+                            score_type);
       return r.get(to);
     };
-    for (Precision p : {Precision::Float, Precision::Rounded}) {
+    for (ScoreType p : {ScoreType::Float, ScoreType::Int8}) {
       const Floats whole = plain(run, s.m, p);
-      report.near(whole, plain(scalar, s.m, p), 2e-6, p == Precision::Float ? "plain" : "rounded");
+      report.near(whole, plain(scalar, s.m, p), 2e-6, p == ScoreType::Float ? "plain" : "int8 scores");
       report.same_bits(plain(run, 1, p), Floats(whole.begin(), whole.begin() + width), "one row against the batch");
     }
 
@@ -327,8 +328,9 @@ int main(int argc, char** argv) {
   Runner scalar("scalar");
   for (const std::string& isa : isas) {
     Runner run(isa);
-    for (DType type : kTypes) test_products(isa, run, scalar, type, Use::Any);
-    if (isa != "avx2") test_products(isa, run, scalar, DType::Q6_K, Use::ManyRows);  // it computes Q6_K as stored
+    for (DType type : kTypes) test_products(isa, run, scalar, type, MatmulUse::Any);
+    if (isa != "avx2")
+      test_products(isa, run, scalar, DType::Q6_K, MatmulUse::LargeBatch);  // it computes Q6_K as stored
     test_activations(isa, run, scalar);
     test_rows(isa, run, scalar);
     test_attention(isa, run, scalar);
