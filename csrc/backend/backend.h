@@ -54,7 +54,7 @@ class KvCache {
 };
 
 // Where one row of a batch belongs: its sequence's cache and its position in it.
-struct Slot {
+struct KvPosition {
   KvCache* cache = nullptr;
   int32_t pos = 0;
 };
@@ -130,17 +130,18 @@ class Backend {
   // y = act(gate) * up, same shapes; y may be gate or up. (SwiGLU and GeGLU: gate and up are halves of one product.)
   virtual void gate(Mat gate, Activation act, Mat up, Mat y) = 0;
   virtual void copy(Mat x, Mat y) = 0;
-  // Turns the queries or keys of `heads` heads, x (m, heads*d), in place; row r is at position slots[r].pos.
-  virtual void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) = 0;
+  // Turns the queries or keys of `heads` heads, x (m, heads*d), in place; row r is at position positions[r].pos.
+  virtual void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) = 0;
   // softmax(q k^T * scale) v per head, no mask. q (m, heads*d), k and v (n, kv_heads*d), out (m, heads*d). heads is a
   // multiple of kv_heads; head j reads keys and values of KV head j / (heads / kv_heads). d: multiples of 8 up to 256.
   virtual void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out,
                          ScoreType score_type = ScoreType::Float) = 0;
-  // Stores row r of k and v (m, width) at slots[r] of one layer.
-  virtual void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) = 0;
-  // Row r of q attends to positions 0..slots[r].pos of its own cache (causal; kv_write comes first). Heads share KV
+  // Stores row r of k and v (m, width) at positions[r] of one layer.
+  virtual void kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) = 0;
+  // Row r of q attends to positions 0..positions[r].pos of its own cache (causal; kv_write comes first). Heads share KV
   // heads as in attention().
-  virtual void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) = 0;
+  virtual void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
+                            Mat out) = 0;
 
   // ---- fused; the defaults (fused.cpp) are norm into scratch, then linear.
   // y = act(norm(x) W^T + b) + residual. scratch (m, in) may be overwritten.

@@ -231,9 +231,9 @@ class Ops {
     const std::vector<float> hx = floats(x, rows * cols, "x"), ht = floats(table, table_rows * dims, "table");
     Device dx(*backend_, hx.data(), rows, cols, 3), dt(*backend_, ht.data(), table_rows, dims);
     const std::unique_ptr<KvCache> cache = backend_->alloc_kv(1, heads, head_dim, 16, DType::F32);
-    std::vector<Slot> slots;
-    for (int pos : positions) slots.push_back({cache.get(), pos});
-    backend_->rope(dx.mat, heads, {dt.buffer.get(), dims, interleaved}, slots);
+    std::vector<KvPosition> at;
+    for (int pos : positions) at.push_back({cache.get(), pos});
+    backend_->rope(dx.mat, heads, {dt.buffer.get(), dims, interleaved}, at);
     return read(dx);
   }
 
@@ -289,12 +289,12 @@ class Ops {
       store.push_back(backend_->alloc_kv(layers, kv_heads, head_dim, 1, type));
       for (int64_t i = 0; i < n; i += batch) {
         const int64_t end = std::min(n, i + batch);
-        std::vector<Slot> slots;
-        for (int64_t p = i; p < end; ++p) slots.push_back({store.back().get(), static_cast<int32_t>(p)});
+        std::vector<KvPosition> positions;
+        for (int64_t p = i; p < end; ++p) positions.push_back({store.back().get(), static_cast<int32_t>(p)});
         backend_->reserve(*store.back(), end);
         for (int l = 0; l < layers; ++l)
           backend_->kv_write(dk.mat.row_range(c * n + i, c * n + end), dv.mat.row_range(c * n + i, c * n + end), l,
-                             slots);
+                             positions);
       }
     }
     if (copied)
@@ -303,11 +303,11 @@ class Ops {
         for (int64_t i = 0; i < n; i += batch) backend_->kv_copy(*c, *other, i, std::min(n, i + batch));
         c = std::move(other);
       }
-    std::vector<Slot> slots;
-    for (const auto& [cache, pos] : rows) slots.push_back({store.at(cache).get(), pos});
+    std::vector<KvPosition> positions;
+    for (const auto& [cache, pos] : rows) positions.push_back({store.at(cache).get(), pos});
     {
       nb::gil_scoped_release release;
-      backend_->kv_attention(dq.mat, layers - 1, heads, scale, slots, out.mat);
+      backend_->kv_attention(dq.mat, layers - 1, heads, scale, positions, out.mat);
     }
     return read(out);
   }

@@ -72,38 +72,41 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   });
 }
 
-void CpuBackend::kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) {
-  KE_ASSERT(k.rows == v.rows && k.cols == v.cols && static_cast<int64_t>(slots.size()) >= k.rows);
+void CpuBackend::kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) {
+  KE_ASSERT(k.rows == v.rows && k.cols == v.cols && static_cast<int64_t>(positions.size()) >= k.rows);
   for (int64_t r = 0; r < k.rows; ++r) {
-    const KvCache& c = *slots[r].cache;
-    KE_ASSERT(layer >= 0 && layer < c.layers && c.width == k.cols && slots[r].pos >= 0 && slots[r].pos < c.capacity);
+    const KvCache& c = *positions[r].cache;
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.width == k.cols && positions[r].pos >= 0 &&
+              positions[r].pos < c.capacity);
   }
   const int64_t grain = std::max<int64_t>(1, 4096 / k.cols);
   run_tasks(pool_, k.rows, grain, [&](int, int64_t r) {
-    const auto& cache = static_cast<const CpuKvCache&>(*slots[r].cache);
-    const int64_t d = cache.head_dim(), pos = slots[r].pos;
+    const auto& cache = static_cast<const CpuKvCache&>(*positions[r].cache);
+    const int64_t d = cache.head_dim(), pos = positions[r].pos;
     for (int64_t h = 0; h < cache.heads(); ++h)
       kernels_.store_kv(k.data + r * k.stride + h * d, v.data + r * v.stride + h * d, d, cache.capacity, cache.half(),
                         cache.keys(layer, h, pos), cache.values(layer, h, pos));
   });
 }
 
-void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) {
+void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
+                              Mat out) {
   const int64_t d = head_dim_of(q, heads);
-  KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(slots.size()) >= q.rows);
+  KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(positions.size()) >= q.rows);
   if (q.rows == 0) return;
-  const int64_t kv_heads = static_cast<const CpuKvCache&>(*slots[0].cache).heads(), group = head_group(heads, kv_heads);
+  const int64_t kv_heads = static_cast<const CpuKvCache&>(*positions[0].cache).heads(),
+                group = head_group(heads, kv_heads);
   int64_t longest = 0;
   for (int64_t r = 0; r < q.rows; ++r) {
-    const auto& c = static_cast<const CpuKvCache&>(*slots[r].cache);
-    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && slots[r].pos >= 0 &&
-              slots[r].pos < c.capacity);
-    longest = std::max<int64_t>(longest, slots[r].pos + 1);
+    const auto& c = static_cast<const CpuKvCache&>(*positions[r].cache);
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && positions[r].pos >= 0 &&
+              positions[r].pos < c.capacity);
+    longest = std::max<int64_t>(longest, positions[r].pos + 1);
   }
   // A tile is a run of rows of one cache; tiles are counted first, then listed, to fit one arena.
   const auto run_end = [&](int64_t r) {
     int64_t end = r + 1;
-    while (end < q.rows && end - r < kernels_.tile_cols && slots[end].cache == slots[r].cache) ++end;
+    while (end < q.rows && end - r < kernels_.tile_cols && positions[end].cache == positions[r].cache) ++end;
     return end;
   };
   int64_t tiles = 0;
@@ -123,12 +126,12 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
 
   run_tasks(pool_, heads * tiles, grain, [&](int worker, int64_t task) {
     const int64_t head = task / tiles, row = starts[task % tiles];
-    const auto& cache = static_cast<const CpuKvCache&>(*slots[row].cache);
+    const auto& cache = static_cast<const CpuKvCache&>(*positions[row].cache);
     AttentionTask t;
     t.q = q.data + row * q.stride + head * d;
     t.q_stride = q.stride;
     t.rows = static_cast<int>(starts[task % tiles + 1] - row);
-    for (int r = 0; r < t.rows; ++r) t.lengths[r] = slots[row + r].pos + 1;
+    for (int r = 0; r < t.rows; ++r) t.lengths[r] = positions[row + r].pos + 1;
     t.head_dim = d;
     t.scale = scale;
     t.half = cache.half();

@@ -116,15 +116,15 @@ void CpuBackend::gate(Mat gate, Activation act, Mat up, Mat y) {
   });
 }
 
-void CpuBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) {
+void CpuBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) {
   const int64_t d = x.cols / heads;
   KE_ASSERT(x.cols % heads == 0 && rope.dims % 2 == 0 && rope.dims <= d);
-  KE_ASSERT(static_cast<int64_t>(slots.size()) >= x.rows);
+  KE_ASSERT(static_cast<int64_t>(positions.size()) >= x.rows);
   for (int64_t r = 0; r < x.rows; ++r)
-    KE_ASSERT(slots[r].pos >= 0 && (slots[r].pos + 1) * rope.dims <= rope.table->count);
+    KE_ASSERT(positions[r].pos >= 0 && (positions[r].pos + 1) * rope.dims <= rope.table->count);
   run_tasks(pool_, x.rows, row_grain(x.cols), [&](int, int64_t r) {
     for (int64_t h = 0; h < heads; ++h)
-      kernels_.rope(x.data + r * x.stride + h * d, rope.table->data + slots[r].pos * rope.dims, rope.dims,
+      kernels_.rope(x.data + r * x.stride + h * d, rope.table->data + positions[r].pos * rope.dims, rope.dims,
                     rope.interleaved);
   });
 }

@@ -47,11 +47,12 @@ class CpuBackend final : public Backend {
   void scale(Mat x, float factor, Mat y) override;
   void gate(Mat gate, Activation act, Mat up, Mat y) override;
   void copy(Mat x, Mat y) override;
-  void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) override;
+  void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) override;
   void embed_rows(const Tensor& table, std::span<const int32_t> ids, float factor, Mat y) override;
   void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) override;
-  void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
-  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
+  void kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) override;
+  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
+                    Mat out) override;
 
  private:
   // norm == nullptr: plain linear; else rows of x are normalised into scratch first.

@@ -318,12 +318,12 @@ void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat
               });
 }
 
-const DevicePosition* CudaBackend::device_positions(const std::vector<Slot>& slots, int64_t rows) {
+const DevicePosition* CudaBackend::device_positions(const std::vector<KvPosition>& positions, int64_t rows) {
   std::vector<DevicePosition> needed;
   needed.reserve(static_cast<size_t>(rows));
   for (int64_t r = 0; r < rows; r++)
-    needed.push_back(
-        {static_cast<const CudaKvCache*>(slots[r].cache)->data(), slots[r].cache->capacity, slots[r].pos, 0});
+    needed.push_back({static_cast<const CudaKvCache*>(positions[r].cache)->data(), positions[r].cache->capacity,
+                      positions[r].pos, 0});
   const size_t bytes = needed.size() * sizeof(DevicePosition);
   if (uploaded_positions_.size() >= needed.size() && std::memcmp(uploaded_positions_.data(), needed.data(), bytes) == 0)
     return positions_.as<DevicePosition>();
@@ -336,55 +336,57 @@ const DevicePosition* CudaBackend::device_positions(const std::vector<Slot>& slo
   return positions_.as<DevicePosition>();
 }
 
-void CudaBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) {
+void CudaBackend::rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) {
   KE_ASSERT(x.cols % heads == 0 && rope.dims % 2 == 0 && rope.dims <= x.cols / heads);
-  KE_ASSERT(static_cast<int64_t>(slots.size()) >= x.rows);
+  KE_ASSERT(static_cast<int64_t>(positions.size()) >= x.rows);
   for (int64_t r = 0; r < x.rows; r++)
-    KE_ASSERT(slots[r].pos >= 0 && (slots[r].pos + 1) * rope.dims <= rope.table->count);
+    KE_ASSERT(positions[r].pos >= 0 && (positions[r].pos + 1) * rope.dims <= rope.table->count);
   if (x.rows == 0) return;
   const auto lock = enter();
-  const DevicePosition* on_device = device_positions(slots, x.rows);
+  const DevicePosition* on_device = device_positions(positions, x.rows);
   const RopeTable table{rope.table->data, rope.dims, rope.interleaved};
   positions_in_queue_ = true;
   queue_->add("rotary positions", key_of(matrix(x), heads, table, on_device),
               [=](cudaStream_t stream) { return launch_rope(stream, matrix(x), heads, table, on_device); });
 }
 
-void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) {
-  KE_ASSERT(k.rows == v.rows && k.cols == v.cols && static_cast<int64_t>(slots.size()) >= k.rows);
+void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) {
+  KE_ASSERT(k.rows == v.rows && k.cols == v.cols && static_cast<int64_t>(positions.size()) >= k.rows);
   for (int64_t r = 0; r < k.rows; r++) {
-    const KvCache& c = *slots[r].cache;
-    KE_ASSERT(layer >= 0 && layer < c.layers && c.width == k.cols && slots[r].pos >= 0 && slots[r].pos < c.capacity);
+    const KvCache& c = *positions[r].cache;
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.width == k.cols && positions[r].pos >= 0 &&
+              positions[r].pos < c.capacity);
   }
   if (k.rows == 0) return;
   const auto lock = enter();
-  const auto& cache = static_cast<const CudaKvCache&>(*slots[0].cache);
-  const DevicePosition* on_device = device_positions(slots, k.rows);
+  const auto& cache = static_cast<const CudaKvCache&>(*positions[0].cache);
+  const DevicePosition* on_device = device_positions(positions, k.rows);
   const CacheShape shape{cache.heads(), cache.head_dim(), 1, layer, cache.half()};
   positions_in_queue_ = true;
   queue_->add("store keys and values", key_of(matrix(k), matrix(v), on_device, shape),
               [=](cudaStream_t stream) { return launch_kv_write(stream, matrix(k), matrix(v), on_device, shape); });
 }
 
-void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) {
+void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
+                               Mat out) {
   const int64_t d = head_dim_of(q, heads);
-  KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(slots.size()) >= q.rows);
+  KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(positions.size()) >= q.rows);
   if (q.rows == 0) return;
-  const auto& first = static_cast<const CudaKvCache&>(*slots[0].cache);
+  const auto& first = static_cast<const CudaKvCache&>(*positions[0].cache);
   const int64_t kv_heads = first.heads(), group = head_group(heads, kv_heads);
   int64_t longest = 0;
   for (int64_t r = 0; r < q.rows; r++) {
-    const auto& c = static_cast<const CudaKvCache&>(*slots[r].cache);
-    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && slots[r].pos >= 0 &&
-              slots[r].pos < c.capacity && c.half() == first.half());
-    longest = std::max<int64_t>(longest, slots[r].pos + 1);
+    const auto& c = static_cast<const CudaKvCache&>(*positions[r].cache);
+    KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && positions[r].pos >= 0 &&
+              positions[r].pos < c.capacity && c.half() == first.half());
+    longest = std::max<int64_t>(longest, positions[r].pos + 1);
   }
   KE_CHECK(longest <= kMostPositions, InvalidRequest, "attention over ", longest, " positions: a CUDA device takes at ",
            "most ", kMostPositions);
   const auto lock = enter();
   // Room for scores by whole steps, so that a pass stays the same while positions are added.
   const int64_t room = std::min(kMostPositions, (longest + kScoreStep - 1) / kScoreStep * kScoreStep);
-  const DevicePosition* on_device = device_positions(slots, q.rows);
+  const DevicePosition* on_device = device_positions(positions, q.rows);
   const CacheShape shape{kv_heads, d, group, layer, first.half()};
   positions_in_queue_ = true;
   queue_->add("attention over the cache", key_of(matrix(q), on_device, shape, scale, room, matrix(out)),

@@ -65,10 +65,11 @@ class CudaBackend final : public Backend {
   void scale(Mat x, float factor, Mat y) override;
   void gate(Mat gate, Activation act, Mat up, Mat y) override;
   void copy(Mat x, Mat y) override;
-  void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<Slot>& slots) override;
+  void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) override;
   void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) override;
-  void kv_write(Mat k, Mat v, int layer, const std::vector<Slot>& slots) override;
-  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<Slot>& slots, Mat out) override;
+  void kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) override;
+  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
+                    Mat out) override;
   bool chooses() const override { return true; }
   void choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) override;
   void sync() override;
@@ -84,7 +85,7 @@ class CudaBackend final : public Backend {
   void run_linear(const CudaLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
   Codes scratch_codes(int64_t rows, int64_t blocks);
   // The positions on the device; a pass asks for the same ones layer by layer.
-  const DevicePosition* device_positions(const std::vector<Slot>& slots, int64_t rows);
+  const DevicePosition* device_positions(const std::vector<KvPosition>& positions, int64_t rows);
   void grow(DeviceMemory& memory, size_t bytes);
   void flush();
   void add_norm(const Matrix& x, const NormWeights& norm, const Matrix& y);

@@ -111,9 +111,9 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
   const int64_t n_wanted = static_cast<int64_t>(wanted.size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(b.head_dim));
   ws.begin();
-  ws.slots.clear();
-  for (const InputRow& row : rows) ws.slots.push_back(row.slot);
-  const std::vector<Slot>* slots = &ws.slots;
+  ws.kv_positions.clear();
+  for (const InputRow& row : rows) ws.kv_positions.push_back(row.position);
+  const std::vector<KvPosition>* positions = &ws.kv_positions;
   Mat x = ws.take(n, d), scratch = ws.take(n, b.scratch_width()), qkv = ws.take(n, b.qkv_width()),
       a = ws.take(n, q_width), h = ws.take(n, b.hidden_width());
   embed(ws, rows, x);
@@ -138,24 +138,24 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
       crossed++;
     }
     blocks_[i].project(x, scratch, qkv);
-    positions_.turn(qkv.col_range(0, q_width + kv_width), b.heads + b.kv_heads, *slots);
+    positions_.turn(qkv.col_range(0, q_width + kv_width), b.heads + b.kv_heads, *positions);
     const Mat keys = qkv.col_range(q_width, q_width + kv_width);
-    backend_.kv_write(keys, qkv.col_range(q_width + kv_width, b.qkv_width()), l, *slots);
+    backend_.kv_write(keys, qkv.col_range(q_width + kv_width, b.qkv_width()), l, *positions);
     Mat q = qkv.col_range(0, q_width);
     if (i + 1 == blocks_.size() && n_wanted < n) {
       // Nobody reads the last block's output of the other rows: go on with the wanted ones alone.
       if (n_wanted == 0) return {};
       Mat q2 = ws.take(n_wanted, q_width), x2 = ws.take(n_wanted, d);
-      ws.last_slots.clear();
+      ws.last_kv_positions.clear();
       for (int64_t r = 0; r < n_wanted; r++) {
         backend_.copy(q.row_range(wanted[r], wanted[r] + 1), q2.row_range(r, r + 1));
         backend_.copy(x.row_range(wanted[r], wanted[r] + 1), x2.row_range(r, r + 1));
-        ws.last_slots.push_back(ws.slots[wanted[r]]);
+        ws.last_kv_positions.push_back(ws.kv_positions[wanted[r]]);
       }
-      q = q2, x = x2, slots = &ws.last_slots;
+      q = q2, x = x2, positions = &ws.last_kv_positions;
       scratch = scratch.row_range(0, n_wanted), a = a.row_range(0, n_wanted), h = h.row_range(0, n_wanted);
     }
-    backend_.kv_attention(q, l, b.heads, scale, *slots, a);
+    backend_.kv_attention(q, l, b.heads, scale, *positions, a);
     blocks_[i].add_attention(a, scratch, x);
     if (cancel) cancel->check();
     blocks_[i].add_feed_forward(scratch, h, x);

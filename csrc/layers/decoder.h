@@ -40,7 +40,7 @@ class CrossMemory {
 struct InputRow {
   int32_t id = 0;
   const float* embedding = nullptr;         // on the host; nullptr: use device_embedding
-  Slot slot;                                // sequence and position
+  KvPosition position;                      // sequence and position
   const float* device_embedding = nullptr;  // in the backend's memory; nullptr, too: the embedding of id
   int32_t segment = 0;                      // of the decoder's segments
   const CrossMemory* memory = nullptr;      // what the row attends to, if the decoder has such layers; or nullptr

@@ -40,7 +40,7 @@ void Positions::add_to(Workspace& ws, Mat x) const {
     ws.positions.resize(static_cast<size_t>(x.rows * d));
     for (int64_t r = 0; r < x.rows; r++) {
       float* row = ws.positions.data() + r * d;
-      const float p = static_cast<float>(ws.slots[r].pos + sinusoid->offset);
+      const float p = static_cast<float>(ws.kv_positions[r].pos + sinusoid->offset);
       for (int64_t i = 0; i < half; i++) {
         const float angle = p * frequency_[i];
         row[i] = std::sin(angle);
@@ -52,16 +52,17 @@ void Positions::add_to(Workspace& ws, Mat x) const {
     backend_.add(vectors, x);
   } else if (const auto* learned = std::get_if<LearnedPositions>(&shape_)) {
     ws.ids.clear();
-    for (int64_t r = 0; r < x.rows; r++) ws.ids.push_back(static_cast<int32_t>(ws.slots[r].pos + learned->offset));
+    for (int64_t r = 0; r < x.rows; r++)
+      ws.ids.push_back(static_cast<int32_t>(ws.kv_positions[r].pos + learned->offset));
     const Mat vectors = ws.take(x.rows, x.cols);
     backend_.embed_rows(learned_, ws.ids, 1.0f, vectors);
     backend_.add(vectors, x);
   }
 }
 
-void Positions::turn(Mat qk, int64_t heads, const std::vector<Slot>& slots) const {
+void Positions::turn(Mat qk, int64_t heads, const std::vector<KvPosition>& positions) const {
   const auto* rope = std::get_if<RopePositions>(&shape_);
-  if (rope) backend_.rope(qk, heads, {table_.get(), rope->dims, rope->interleaved}, slots);
+  if (rope) backend_.rope(qk, heads, {table_.get(), rope->dims, rope->interleaved}, positions);
 }
 
 }  // namespace ke

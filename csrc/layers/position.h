@@ -35,10 +35,10 @@ class Positions {
  public:
   Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context);
 
-  // x (rows, width) += the vectors of ws.slots' positions, if there are any.
+  // x (rows, width) += the vectors of ws.kv_positions' positions, if there are any.
   void add_to(Workspace& ws, Mat x) const;
-  // Turns what lies side by side in qk (rows, heads * head_dim), row r at slots[r], where positions are rotary.
-  void turn(Mat qk, int64_t heads, const std::vector<Slot>& slots) const;
+  // Turns what lies side by side in qk (rows, heads * head_dim), row r at positions[r], where positions are rotary.
+  void turn(Mat qk, int64_t heads, const std::vector<KvPosition>& positions) const;
 
  private:
   Backend& backend_;

@@ -29,9 +29,9 @@ class Workspace {
   }
 
   // On the host; undefined at the beginning of a call.
-  std::vector<int32_t> ids;             // of all rows; negative where the row is no token
-  std::vector<float> positions;         // (rows, width)
-  std::vector<Slot> slots, last_slots;  // of all rows; of those that go through the last layer
+  std::vector<int32_t> ids;                                 // of all rows; negative where the row is no token
+  std::vector<float> positions;                             // (rows, width)
+  std::vector<KvPosition> kv_positions, last_kv_positions;  // of all rows; of those that go through the last layer
 
  private:
   Backend& backend_;

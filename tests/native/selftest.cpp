@@ -258,8 +258,8 @@ void test_rows(const std::string& isa, Runner& run, Runner& scalar) {
     const auto scaled = [](Backend& b, Mat from, Mat to, const Norm&) { b.add_scaled(from, 0.37f, to); };
     const auto scale = [](Backend& b, Mat from, Mat to, const Norm&) { b.scale(from, 0.37f, to); };
     const auto rope = [](Backend& b, Mat, Mat to, const Norm& n) {  // gamma is as good as any row of a table
-      const std::vector<Slot> slots(static_cast<size_t>(to.rows));
-      for (bool interleaved : {false, true}) b.rope(to, 1, {n.gamma, to.cols / 2 * 2, interleaved}, slots);
+      const std::vector<KvPosition> positions(static_cast<size_t>(to.rows));
+      for (bool interleaved : {false, true}) b.rope(to, 1, {n.gamma, to.cols / 2 * 2, interleaved}, positions);
     };
     const auto l2 = [](Backend& b, Mat, Mat to, const Norm&) { b.l2_normalize(to, 1e-12f); };
     const auto add = [](Backend& b, Mat from, Mat to, const Norm&) { b.add(from, to); };
@@ -302,11 +302,11 @@ void test_attention(const std::string& isa, Runner& run, Runner& scalar) {
       const auto cached = [&](Runner& r) {
         auto bq = r.put(Floats(q.begin(), q.begin() + width)), bk = r.put(k), bv = r.put(v), out = r.put(Floats(width));
         auto cache = r.backend().alloc_kv(2, s.heads, s.dim, 20, type);
-        std::vector<Slot> slots;
-        for (int64_t i = 0; i < s.n; ++i) slots.push_back({cache.get(), static_cast<int32_t>(i)});
+        std::vector<KvPosition> positions;
+        for (int64_t i = 0; i < s.n; ++i) positions.push_back({cache.get(), static_cast<int32_t>(i)});
         r.backend().reserve(*cache, s.n);
-        r.backend().kv_write(Mat(*bk, s.n, width), Mat(*bv, s.n, width), 1, slots);
-        r.backend().kv_attention(Mat(*bq, 1, width), 1, s.heads, scale, {slots.back()}, Mat(*out, 1, width));
+        r.backend().kv_write(Mat(*bk, s.n, width), Mat(*bv, s.n, width), 1, positions);
+        r.backend().kv_attention(Mat(*bq, 1, width), 1, s.heads, scale, {positions.back()}, Mat(*out, 1, width));
         return r.get(Mat(*out, 1, width));
       };
       report.near(cached(run), cached(scalar), 2e-6, type == DType::F32 ? "cache, float32" : "cache, float16");
