@@ -9,7 +9,7 @@ set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 file(GLOB KE_CUDA CONFIGURE_DEPENDS csrc/cuda/*.cpp csrc/cuda/*.cu csrc/quant/*.cpp csrc/backend/fused.cpp
-     csrc/backend/choice.cpp csrc/backend/vocabulary.cpp)
+     csrc/backend/sampling.cpp csrc/backend/logits.cpp)
 add_library(kosmos_edge_cuda SHARED ${KE_CUDA})
 target_include_directories(kosmos_edge_cuda PRIVATE csrc ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_compile_options(kosmos_edge_cuda PRIVATE

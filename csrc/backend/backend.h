@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "backend/choice.h"
+#include "backend/sampling.h"
 #include "format/tensor.h"
 
 namespace ke {
@@ -154,12 +154,12 @@ class Backend {
   // of y stays as it is. The default decodes on the host and writes.
   virtual void embed_rows(const Tensor& table, std::span<const int32_t> ids, float factor, Mat y);
 
-  // ---- the choice of a token
-  // Whether the device chooses tokens itself. Where not, the engine reads the logits and chooses from them.
-  virtual bool chooses() const { return false; }
-  // choices[r]: the token that rules[r] gives from row r of logits, as Picker picks it; as many rules and choices as
-  // rows. The default (choice.cpp) does it on the host.
-  virtual void choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices);
+  // ---- sampling
+  // Whether the device samples tokens itself. If not, the engine reads the logits and samples from them.
+  virtual bool samples_on_device() const { return false; }
+  // sampled[r]: the token that rules[r] gives from row r of logits, as TokenSampler samples it; as many rules and
+  // results as rows. The default (sampling.cpp) does it on the host.
+  virtual void sample(Mat logits, std::span<const SamplingRule> rules, std::span<Sampled> sampled);
 
   virtual void sync() {}  // returns when all work is done
 };

@@ -151,27 +151,27 @@ class Ops {
 
   // rules: (allowed, temperature, top_k, top_p, random) per row, allowed as (begin, end) pairs; composed: by the
   // default body of Backend. Per row (id, finite, logit, top, sum).
-  std::vector<std::tuple<int, bool, float, float, double>> choose(
+  std::vector<std::tuple<int, bool, float, float, double>> sample(
       nb::handle logits, int64_t rows, int64_t cols, int64_t pad,
       const std::vector<std::tuple<std::vector<std::pair<int, int>>, float, int, float, double>>& rules,
       bool composed) {
     const std::vector<float> host = floats(logits, rows * cols, "logits");
     Device d(*backend_, host.data(), rows, cols, pad);
-    std::vector<ChoiceRule> all;
+    std::vector<SamplingRule> all;
     for (const auto& [allowed, temperature, top_k, top_p, random] : rules) {
       all.push_back({{}, {temperature, top_k, top_p}, random});
       for (const auto& [begin, end] : allowed) all.back().allowed.push_back({begin, end});
     }
-    std::vector<Choice> choices(all.size());
+    std::vector<Sampled> sampled(all.size());
     {
       nb::gil_scoped_release release;
       if (composed)
-        backend_->Backend::choose(d.mat, all, choices);
+        backend_->Backend::sample(d.mat, all, sampled);
       else
-        backend_->choose(d.mat, all, choices);
+        backend_->sample(d.mat, all, sampled);
     }
     std::vector<std::tuple<int, bool, float, float, double>> out;
-    for (const Choice& c : choices) out.push_back({c.id, c.finite, c.logit, c.top, c.sum});
+    for (const Sampled& c : sampled) out.push_back({c.id, c.finite, c.logit, c.top, c.sum});
     return out;
   }
 
@@ -386,7 +386,7 @@ void bind_ops(nb::module_& m) {
            nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"),
            nb::arg("large_batch") = false)
       .def("norm_linear_rows", &Ops::norm_linear_rows)
-      .def("choose", &Ops::choose, nb::arg("logits"), nb::arg("rows"), nb::arg("cols"), nb::arg("pad"),
+      .def("sample", &Ops::sample, nb::arg("logits"), nb::arg("rows"), nb::arg("cols"), nb::arg("pad"),
            nb::arg("rules"), nb::arg("composed") = false)
       .def("alloc", &Ops::alloc)
       .def("alloc_kv", &Ops::alloc_kv)

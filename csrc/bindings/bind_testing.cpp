@@ -36,7 +36,7 @@ std::vector<int32_t> sample(std::vector<float> scores, float temperature, int32_
   std::vector<int32_t> ids;
   for (int i = 0; i < count; i++) {
     std::vector<float> copy = scores;
-    ids.push_back(sampler.pick(copy));
+    ids.push_back(sampler.sample(copy));
   }
   return ids;
 }

@@ -70,8 +70,8 @@ class CudaBackend final : public Backend {
   void kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) override;
   void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
                     Mat out) override;
-  bool chooses() const override { return true; }
-  void choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) override;
+  bool samples_on_device() const override { return true; }
+  void sample(Mat logits, std::span<const SamplingRule> rules, std::span<Sampled> sampled) override;
   void sync() override;
 
   // Starts the deferred launches. A failure is reported by the next call.
@@ -98,7 +98,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<LaunchQueue> queue_;
   bool positions_in_queue_ = false;  // a launch in the queue reads positions_
   DeviceMemory codes_, positions_, columns_, all_outputs_;
-  DeviceMemory rules_, sampled_, sorted_;           // of choose()
+  DeviceMemory rules_, sampled_, sorted_;           // of sample()
   std::vector<DevicePosition> uploaded_positions_;  // what positions_ holds
 };
 

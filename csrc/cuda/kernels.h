@@ -113,7 +113,7 @@ cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const Devi
 cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
                              float scale, const Matrix& out);
 
-// ---- sampling a token from each row of logits (backend/choice.h); a vocabulary is processed in chunks
+// ---- sampling a token from each row of logits (backend/sampling.h); a vocabulary is processed in chunks
 constexpr int kVocabChunk = 512;       // tokens
 constexpr int kMaxVocabChunks = 1536;  // of a row: launch_sample keeps some values of each in shared memory
 
@@ -121,7 +121,7 @@ constexpr int kMaxVocabChunks = 1536;  // of a row: launch_sample keeps some val
 struct IdPair {
   int32_t begin, end;
 };
-// A row's ChoiceRule; ranges from first_range on, at least one.
+// A row's SamplingRule; ranges from first_range on, at least one.
 struct RuleRow {
   double random;
   int32_t first_range, ranges;
@@ -139,7 +139,7 @@ struct Candidate {
   int32_t id;
   float weight;
 };
-// See Choice.
+// See Sampled.
 struct SampledRow {
   double sum;
   int32_t id, finite;

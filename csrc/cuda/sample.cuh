@@ -1,6 +1,6 @@
-// Samples a token from each row of logits, as csrc/backend/choice.cpp and vocabulary.cpp do on the
-// processor: the same sums in the same order, so that id and log-probability are the same bits. A row is cut into
-// chunks of kVocabChunk tokens, those that vocabulary.cpp sums one by one; a grid's x is the chunk, its y the row.
+// Samples a token from each row of logits, as csrc/backend/sampling.cpp and logits.cpp do on the processor: the same
+// sums in the same order, so that id and log-probability are the same bits. A row is cut into chunks of kVocabChunk
+// tokens, those that logits.cpp sums one by one; a grid's x is the chunk, its y the row.
 #pragma once
 #include "cuda/device.cuh"
 #include "cuda/kernels.h"
@@ -24,7 +24,7 @@ __device__ __forceinline__ int32_t id_of(uint64_t rank) {
   return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(rank));
 }
 
-// e^((score - top) * scale), as exp_block() of vocabulary.cpp.
+// e^((score - top) * scale), as exp_block() of logits.cpp.
 __device__ __forceinline__ float weight_of(float score, float top, float scale) {
   const float y = __fmul_rn(__fsub_rn(score, top), scale), x = y > -87.0f ? y : -87.0f;
   const float n = __fsub_rn(__fadd_rn(__fmul_rn(x, 1.44269504f), 12582912.0f), 12582912.0f);
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kSampleThreads) logit_stats_kernel(SampleTask 
 }
 
 // The sums of one chunk: of e^(logit - top), and where a token is drawn of the allowed ones' weights. In the order of
-// sum_of() of vocabulary.cpp: eight sums side by side, added behind what is left over.
+// sum_of() of logits.cpp: eight sums side by side, added behind what is left over.
 __global__ void __launch_bounds__(kSampleThreads) softmax_sums_kernel(SampleTask t) {
   KE_SHARED(WarpStats, parts);
   KE_SHARED(WeightPairs, weights);

@@ -1,4 +1,4 @@
-// Backend::choose on the device: rules go there, ids come back.
+// Backend::sample on the device: rules go there, ids come back.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kMinRuleBytes = size_t{64} << 10;  // bytes; memory that stays where it is keeps a pass the same
 
-RuleRow rule_row(const ChoiceRule& rule, int64_t cols, int32_t first_range) {
+RuleRow rule_row(const SamplingRule& rule, int64_t cols, int32_t first_range) {
   const Sampling& s = rule.sampling;
   RuleRow row{};
   row.random = rule.random;
@@ -27,17 +27,17 @@ RuleRow rule_row(const ChoiceRule& rule, int64_t cols, int32_t first_range) {
 
 }  // namespace
 
-void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) {
+void CudaBackend::sample(Mat logits, std::span<const SamplingRule> rules, std::span<Sampled> sampled) {
   const int64_t rows = logits.rows, cols = logits.cols, chunks = (cols + kVocabChunk - 1) / kVocabChunk;
   check_rules(rules, rows, cols);
-  KE_ASSERT(rules.size() == choices.size());
+  KE_ASSERT(rules.size() == sampled.size());
   if (rows == 0) return;
-  if (chunks > kMaxVocabChunks) return Backend::choose(logits, rules, choices);
+  if (chunks > kMaxVocabChunks) return Backend::sample(logits, rules, sampled);
 
   std::vector<RuleRow> heads;
   std::vector<IdPair> ranges;
   bool sorted = false;
-  for (const ChoiceRule& rule : rules) {
+  for (const SamplingRule& rule : rules) {
     heads.push_back(rule_row(rule, cols, static_cast<int32_t>(ranges.size())));
     for (const IdRange& r : rule.allowed) ranges.push_back({r.begin, r.end});
     sorted |= heads.back().sorted != 0;
@@ -71,14 +71,14 @@ void CudaBackend::choose(Mat logits, std::span<const ChoiceRule> rules, std::spa
   if (sorted) queue_->add("sort tokens", key, [=](cudaStream_t stream) { return launch_sort(stream, t); });
   queue_->add("sample tokens", key, [=](cudaStream_t stream) { return launch_sample(stream, t); });
   flush();
-  std::vector<SampledRow> sampled(heads.size());
-  check(
-      cudaMemcpyAsync(sampled.data(), t.sampled, sampled.size() * sizeof(SampledRow), cudaMemcpyDeviceToHost, *stream_),
-      "copy from the device");
+  std::vector<SampledRow> rows_sampled(heads.size());
+  check(cudaMemcpyAsync(rows_sampled.data(), t.sampled, rows_sampled.size() * sizeof(SampledRow),
+                        cudaMemcpyDeviceToHost, *stream_),
+        "copy from the device");
   check(cudaStreamSynchronize(*stream_), "sample tokens");
-  for (size_t r = 0; r < sampled.size(); r++) {
-    const SampledRow& c = sampled[r];
-    choices[r] = {c.id, c.finite != 0, c.logit, c.top, c.sum};
+  for (size_t r = 0; r < rows_sampled.size(); r++) {
+    const SampledRow& c = rows_sampled[r];
+    sampled[r] = {c.id, c.finite != 0, c.logit, c.top, c.sum};
   }
 }
 

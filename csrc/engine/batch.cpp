@@ -79,34 +79,34 @@ void Batch::gather() {
 }
 
 void Batch::compute(const CancelToken* cancel) {
-  const bool choose = model_.chooses() && std::none_of(takers_.begin(), takers_.end(), [](const auto& taker) {
-                        return taker.first->sequence->needs_logits();
-                      });
-  if (choose && !wanted_.empty()) {
+  const bool on_device = model_.samples_on_device() &&
+                         std::none_of(takers_.begin(), takers_.end(),
+                                      [](const auto& taker) { return taker.first->sequence->needs_logits(); });
+  if (on_device && !wanted_.empty()) {
     rules_.resize(wanted_.size());
-    choices_.resize(wanted_.size());
-    std::span<ChoiceRule> rest = rules_;
+    sampled_.resize(wanted_.size());
+    std::span<SamplingRule> rest = rules_;
     for (auto [member, count] : takers_) {
-      member->sequence->find_rules(rest.first(count));
+      member->sequence->sampling_rules(rest.first(count));
       rest = rest.subspan(count);
     }
-    model_.choose(rows_, wanted_, rules_, choices_, cancel);
+    model_.sample(rows_, wanted_, rules_, sampled_, cancel);
   } else {
     logits_.resize(wanted_.size() * static_cast<size_t>(model_.info().vocab));
     model_.forward(rows_, wanted_, logits_.data(), cancel);
   }
-  hand_out(choose);
+  hand_out(on_device);
 }
 
-void Batch::hand_out(bool chosen) {
+void Batch::hand_out(bool on_device) {
   std::span<const float> rest = logits_;
-  std::span<const Choice> choices = choices_;
+  std::span<const Sampled> sampled = sampled_;
   for (auto [member, count] : takers_) {
     try {
-      if (chosen) {
-        const std::span<const Choice> own = choices.first(count);
-        choices = choices.subspan(own.size());
-        member->sequence->take_choices(own);
+      if (on_device) {
+        const std::span<const Sampled> own = sampled.first(count);
+        sampled = sampled.subspan(own.size());
+        member->sequence->take_sampled(own);
       } else {
         const std::span<const float> own = rest.first(count * static_cast<size_t>(model_.info().vocab));
         rest = rest.subspan(own.size());

@@ -51,7 +51,7 @@ class Batch {
   std::unique_ptr<KvCache> take_cache(int64_t capacity);
   void gather();
   void compute(const CancelToken* cancel);
-  void hand_out(bool chosen);
+  void hand_out(bool on_device);
   std::vector<Finished> collect();
 
   const Model& model_;
@@ -64,9 +64,9 @@ class Batch {
   std::vector<InputRow> rows_;
   std::vector<int32_t> wanted_;
   std::vector<std::pair<Member*, size_t>> takers_;  // in the order of their rows: how many wanted rows each takes
-  std::vector<float> logits_;                       // (wanted, vocab); where the device chooses, these:
-  std::vector<ChoiceRule> rules_;                   // (wanted)
-  std::vector<Choice> choices_;                     // (wanted)
+  std::vector<float> logits_;                       // (wanted, vocab); where the device samples, these:
+  std::vector<SamplingRule> rules_;                 // (wanted)
+  std::vector<Sampled> sampled_;                    // (wanted)
 };
 
 }  // namespace ke

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "engine/generate.h"
-#include "backend/vocabulary.h"
+#include "backend/logits.h"
 
 namespace ke {
 namespace {

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "backend/choice.h"
+#include "backend/sampling.h"
 #include "models/info.h"
 
 namespace ke {

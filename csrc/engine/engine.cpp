@@ -4,7 +4,7 @@
 
 #include "backend/devices.h"
 #include "base/error.h"
-#include "backend/vocabulary.h"
+#include "backend/logits.h"
 #include "text/load_tokenizer.h"
 
 namespace ke {

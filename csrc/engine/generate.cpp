@@ -86,12 +86,12 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   Sequence sequence(model, tokenizer, prompt, params, on_token);
   const std::unique_ptr<KvCache> cache = model.new_cache(sequence.capacity());
   sequence.start(*cache);
-  const bool choose = model.chooses() && !sequence.needs_logits();
-  std::vector<ChoiceRule> rules;
-  std::vector<Choice> choices;
+  const bool on_device = model.samples_on_device() && !sequence.needs_logits();
+  std::vector<SamplingRule> rules;
+  std::vector<Sampled> sampled;
   // As large as a pass with the draft of a tag needs, so that decoding allocates nothing.
   std::vector<float> logits(
-      choose ? 0 : static_cast<size_t>(model.info().vocab) * (params.grammar && params.draft ? 2 : 1));
+      on_device ? 0 : static_cast<size_t>(model.info().vocab) * (params.grammar && params.draft ? 2 : 1));
   std::vector<InputRow> rows;
   std::vector<int32_t> wanted;
   wanted.reserve(2);
@@ -99,12 +99,12 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
     rows.clear();
     wanted.clear();
     const size_t taken = sequence.next_rows(kRowsPerPass, rows, wanted);
-    if (choose && taken > 0) {
+    if (on_device && taken > 0) {
       rules.resize(taken);
-      choices.resize(taken);
-      sequence.find_rules(rules);
-      model.choose(rows, wanted, rules, choices, cancel);
-      sequence.take_choices(choices);
+      sampled.resize(taken);
+      sequence.sampling_rules(rules);
+      model.sample(rows, wanted, rules, sampled, cancel);
+      sequence.take_sampled(sampled);
       continue;
     }
     const std::span<const int32_t> outputs = sequence.outputs();

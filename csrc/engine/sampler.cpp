@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backend/vocabulary.h"
+#include "backend/logits.h"
 #include "base/error.h"
 
 namespace ke {
@@ -13,11 +13,11 @@ constexpr const char* kNotFinite = "the model's weights gave a logit that is not
 
 double log_probability(std::span<const float> logits, int32_t id) {
   const float top = logits[argmax(logits)];
-  return Choice{id, true, logits[id], top, sum_exp(logits, top)}.log_probability();
+  return Sampled{id, true, logits[id], top, sum_exp(logits, top)}.log_probability();
 }
 
 void check_finite(std::span<const float> logits) { KE_CHECK(all_finite(logits), ModelCorrupt, kNotFinite); }
-void check_finite(const Choice& choice) { KE_CHECK(choice.finite, ModelCorrupt, kNotFinite); }
+void check_finite(const Sampled& sampled) { KE_CHECK(sampled.finite, ModelCorrupt, kNotFinite); }
 
 Rules::Rules(std::vector<int32_t> never) : never_(std::move(never)) {
   allowed_.reserve(kUsualRanges);
@@ -71,10 +71,10 @@ double Sampler::random(size_t ahead) const {
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-int32_t Sampler::pick(std::span<const float> scores) {
+int32_t Sampler::sample(std::span<const float> scores) {
   const double u = random(0);
   skip();
-  return picker_.pick(scores, sampling_, u);
+  return token_sampler_.sample(scores, sampling_, u);
 }
 
 }  // namespace ke

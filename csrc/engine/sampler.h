@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "backend/choice.h"
+#include "backend/sampling.h"
 #include "engine/constraint.h"
 
 namespace ke {
@@ -20,7 +20,7 @@ double log_probability(std::span<const float> logits, int32_t id);
 
 // ModelCorrupt unless every logit is finite.
 void check_finite(std::span<const float> logits);
-void check_finite(const Choice& choice);
+void check_finite(const Sampled& sampled);
 
 // Which tokens may come next: those that `constraint` (may be nullptr) allows, but for those of `never` and those that
 // would repeat an n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image slots and box tokens
@@ -45,17 +45,17 @@ class Sampler {
  public:
   explicit Sampler(const SamplerParams& params) : sampling_(params), state_(params.seed) {}
   // scores (vocab) after Rules::apply.
-  int32_t pick(std::span<const float> scores);
-  // What pick() does to those that follow, where there is but one token to pick, or a device picks it.
+  int32_t sample(std::span<const float> scores);
+  // What sample() does to those that follow, if there is but one token to sample, or a device samples it.
   void skip();
   const Sampling& sampling() const { return sampling_; }
-  // The random number, [0, 1), of the pick after `ahead` others.
+  // The random number, [0, 1), of the sample after `ahead` others.
   double random(size_t ahead) const;
 
  private:
   Sampling sampling_;
   uint64_t state_;
-  Picker picker_;
+  TokenSampler token_sampler_;
 };
 
 }  // namespace ke

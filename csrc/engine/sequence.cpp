@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "backend/vocabulary.h"
+#include "backend/logits.h"
 #include "base/error.h"
 #include "engine/prefix_cache.h"
 
@@ -76,7 +76,7 @@ void Sequence::draft(size_t most) {
   if (!drafts_.empty()) outputs_.clear();  // the rows of drafts need the whole vocabulary
 }
 
-void Sequence::find_rules(std::span<ChoiceRule> rules) {
+void Sequence::sampling_rules(std::span<SamplingRule> rules) {
   KE_ASSERT(rules.size() == 1 + drafts_.size());
   const size_t length = ids_.size();
   std::unique_ptr<Constraint> ahead;
@@ -113,9 +113,9 @@ void Sequence::take_logits(std::span<const float> logits) {
   take_rows([&](size_t i) { decide(logits.subspan(i * each, each)); });
 }
 
-void Sequence::take_choices(std::span<const Choice> choices) {
-  KE_ASSERT(choices.size() == 1 + drafts_.size() && !needs_logits());
-  take_rows([&](size_t i) { decide(choices[i]); });
+void Sequence::take_sampled(std::span<const Sampled> sampled) {
+  KE_ASSERT(sampled.size() == 1 + drafts_.size() && !needs_logits());
+  take_rows([&](size_t i) { decide(sampled[i]); });
 }
 
 void Sequence::begin() {
@@ -137,15 +137,15 @@ void Sequence::decide(std::span<const float> logits) {
     for (size_t i = 0; i < outputs_.size(); i++) scores_[outputs_[i]] = logits[i];
   }
   rules_.apply(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
-  const int32_t id = sampler_.pick(scores_);
+  const int32_t id = sampler_.sample(scores_);
   add_and_forced(id, scored(id) ? log_probability(logits, id) : kNoLogprob);
 }
 
-void Sequence::decide(const Choice& choice) {
-  check_finite(choice);
+void Sequence::decide(const Sampled& sampled) {
+  check_finite(sampled);
   begin();
   sampler_.skip();
-  add_and_forced(choice.id, scored(choice.id) ? choice.log_probability() : kNoLogprob);
+  add_and_forced(sampled.id, scored(sampled.id) ? sampled.log_probability() : kNoLogprob);
 }
 
 // The token, and those that follow because they alone may: their logits would change nothing; only their

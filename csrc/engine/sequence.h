@@ -42,13 +42,13 @@ class Sequence {
   // where more than one row is wanted.
   std::span<const int32_t> outputs() const { return outputs_; }
 
-  // Where the device chooses tokens: how it is to choose for each of the rows wanted last, a draft's as if the draft
-  // had come. As many rules as rows.
-  void find_rules(std::span<ChoiceRule> rules);
-  // Whether the tokens can be chosen only where all logits are.
+  // If the device samples tokens: by which rule it samples each of the last logit rows, a draft's as if the draft had
+  // come. As many rules as rows.
+  void sampling_rules(std::span<SamplingRule> rules);
+  // Whether the tokens can be sampled only where all logits are.
   bool needs_logits() const { return params_.hash_logits; }
-  // take_logits() where the device chose, one choice per wanted row.
-  void take_choices(std::span<const Choice> choices);
+  // take_logits() where the device sampled, one result per logit row.
+  void take_sampled(std::span<const Sampled> sampled);
 
   // Decides the next token, or several, from the logits (wanted rows, vocab, or where asked for outputs() alone); may
   // call on_token, whose exceptions pass through. Afterwards the sequence is done or has another row. ModelCorrupt
@@ -64,7 +64,7 @@ class Sequence {
   void take_rows(Decide decide);
   void begin();
   void decide(std::span<const float> logits);
-  void decide(const Choice& choice);
+  void decide(const Sampled& sampled);
   bool scored(int32_t id) const {
     const auto& grounding = model_.info().grounding;
     return params_.logprobs || (grounding && grounding->is_scored(id, out_.ids));

@@ -89,10 +89,10 @@ void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const st
   if (!wanted.empty()) backend_.read(y, logits);
 }
 
-void Decoder::choose(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-                     std::span<const ChoiceRule> rules, std::span<Choice> choices, const CancelToken* cancel) const {
-  KE_ASSERT(!wanted.empty() && rules.size() == wanted.size() && choices.size() == wanted.size());
-  backend_.choose(run(ws, rows, wanted, cancel, {}), rules, choices);
+void Decoder::sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+                     std::span<const SamplingRule> rules, std::span<Sampled> sampled, const CancelToken* cancel) const {
+  KE_ASSERT(!wanted.empty() && rules.size() == wanted.size() && sampled.size() == wanted.size());
+  backend_.sample(run(ws, rows, wanted, cancel, {}), rules, sampled);
 }
 
 void Decoder::project_output(Mat x, Mat scratch, std::span<const int32_t> outputs, Mat y) const {

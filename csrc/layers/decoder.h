@@ -56,9 +56,9 @@ class Decoder {
   void forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
                const CancelToken* cancel, std::span<const int32_t> outputs) const;
 
-  // The same, but the device chooses: a token for each wanted row (at least one), by the rule of the same place.
-  void choose(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-              std::span<const ChoiceRule> rules, std::span<Choice> choices, const CancelToken* cancel) const;
+  // The same, but the device samples: a token for each logit row (at least one), by the rule of the same index.
+  void sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+              std::span<const SamplingRule> rules, std::span<Sampled> sampled, const CancelToken* cancel) const;
 
   // An empty cache for one sequence. Files whose blocks' matrices are all floats are held to the reference's float32
   // keys and values; the error of a file with quantized ones is far above float16's.

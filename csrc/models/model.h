@@ -57,11 +57,11 @@ class Model {
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity) const = 0;
   // Positions [begin, end); see Backend::kv_copy.
   virtual void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const = 0;
-  // Whether the device chooses tokens itself (Backend::chooses).
-  virtual bool chooses() const = 0;
-  // See Decoder::forward and Decoder::choose.
-  virtual void choose(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-                      std::span<const ChoiceRule> rules, std::span<Choice> choices,
+  // Whether the device samples tokens itself (Backend::samples_on_device).
+  virtual bool samples_on_device() const = 0;
+  // See Decoder::forward and Decoder::sample.
+  virtual void sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+                      std::span<const SamplingRule> rules, std::span<Sampled> sampled,
                       const CancelToken* cancel) const = 0;
   virtual void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
                        const CancelToken* cancel, std::span<const int32_t> outputs = {}) const = 0;

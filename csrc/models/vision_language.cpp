@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "backend/vocabulary.h"
+#include "backend/logits.h"
 #include "models/answer_parser.h"
 
 namespace ke {
@@ -146,13 +146,13 @@ void VisionLanguageModel::copy_cache(const KvCache& from, KvCache& to, int64_t b
   backend_->kv_copy(from, to, begin, end);
 }
 
-bool VisionLanguageModel::chooses() const { return backend_->chooses(); }
+bool VisionLanguageModel::samples_on_device() const { return backend_->samples_on_device(); }
 
-void VisionLanguageModel::choose(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-                                 std::span<const ChoiceRule> rules, std::span<Choice> choices,
+void VisionLanguageModel::sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+                                 std::span<const SamplingRule> rules, std::span<Sampled> sampled,
                                  const CancelToken* cancel) const {
   auto lease = decoder_workspaces_.lease();
-  decoder_.choose(*lease, rows, wanted, rules, choices, cancel);
+  decoder_.sample(*lease, rows, wanted, rules, sampled, cancel);
 }
 
 void VisionLanguageModel::forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,

@@ -57,9 +57,10 @@ class VisionLanguageModel : public Model {
   std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const override;
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
   void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override;
-  bool chooses() const override;
-  void choose(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, std::span<const ChoiceRule> rules,
-              std::span<Choice> choices, const CancelToken* cancel) const override;
+  bool samples_on_device() const override;
+  void sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+              std::span<const SamplingRule> rules, std::span<Sampled> sampled,
+              const CancelToken* cancel) const override;
   void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
                const CancelToken* cancel, std::span<const int32_t> outputs) const override;
 

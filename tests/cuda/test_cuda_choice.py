@@ -1,4 +1,4 @@
-"""The choice of tokens on the emulated CUDA device: kernels against the definition in csrc/backend/choice.cpp, whole
+"""Sampling on the emulated CUDA device: kernels against the definition in csrc/backend/sampling.cpp, whole
 models against the processor's answers, and what is read back.
 """
 
@@ -63,7 +63,7 @@ def test_any_rule(both, cols: int) -> None:
         rows = 5
         logits = f32(rng.standard_normal((rows, cols)) * spread)
         rules = [some_rule(rng, cols) for _ in range(rows)]
-        assert cuda.choose(logits, rows, cols, 3, rules) == cpu.choose(logits, rows, cols, 3, rules), rules
+        assert cuda.sample(logits, rows, cols, 3, rules) == cpu.sample(logits, rows, cols, 3, rules), rules
 
 
 @pytest.mark.parametrize("cols", [1, 9, 600, 5000])
@@ -77,7 +77,7 @@ def test_the_best(both, cols: int) -> None:
     rules = [(a, 0.0, 0, 1.0, 0.0) for a in allowed]
     for ops in both:
         for row, ranges, (i, finite, logit, top, total) in zip(
-            logits, allowed, ops.choose(f32(logits), 8, cols, 0, rules), strict=True
+            logits, allowed, ops.sample(f32(logits), 8, cols, 0, rules), strict=True
         ):
             may = np.concatenate([np.arange(a, b) for a, b in ranges])
             assert finite
@@ -103,7 +103,7 @@ def test_a_draw(both) -> None:
         want = [int(kept[np.argmax(edges > u)]) for u in randoms]
         rules = [([(0, cols)], 0.8, top_k, top_p, float(u)) for u in randoms]
         for ops in both:
-            assert [c[0] for c in ops.choose(f32(logits), draws, cols, 0, rules)] == want
+            assert [c[0] for c in ops.sample(f32(logits), draws, cols, 0, rules)] == want
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 1e-40, 2.9e-39, 3e-39, 1e-38])
@@ -114,7 +114,7 @@ def test_the_smallest_temperatures_draw_the_best(both, temperature: float, top_k
     logits = f32(rng.standard_normal((4, cols)) * 3)
     rules = [([(0, cols)], temperature, top_k, top_p, u) for u in (1e-12, 0.3, 0.7, 0.999999)]
     for ops in both:
-        assert [c[0] for c in ops.choose(logits, 4, cols, 0, rules)] == logits.reshape(4, cols).argmax(1).tolist()
+        assert [c[0] for c in ops.sample(logits, 4, cols, 0, rules)] == logits.reshape(4, cols).argmax(1).tolist()
 
 
 @pytest.mark.parametrize("cols", [64, 2048, 40000])
@@ -125,10 +125,10 @@ def test_random_numbers_on_an_edge(both, cols: int) -> None:
     randoms = [float(np.float64(i) / cols) for i in places] + [float(np.nextafter(1.0, 0.0))]
     logits = np.ones((len(randoms), cols), np.float32)
     rules = [([(0, cols)], 1.0, 0, 1.0, u) for u in randoms]
-    want = cpu.choose(f32(logits), len(randoms), cols, 0, rules)
+    want = cpu.sample(f32(logits), len(randoms), cols, 0, rules)
     if cols < 4096:  # i / cols is exact
         assert [c[0] for c in want] == [*places, cols - 1]
-    assert cuda.choose(f32(logits), len(randoms), cols, 0, rules) == want
+    assert cuda.sample(f32(logits), len(randoms), cols, 0, rules) == want
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -142,7 +142,7 @@ def test_a_logit_that_is_no_number(both, value: float, place: int) -> None:
     whole, part = [(0, cols)], [(5, 6)]
     rules = [(whole, 0.0, 0, 1.0, 0.5), (part, 0.0, 0, 1.0, 0.5), (part, 1.0, 3, 0.9, 0.5), (whole, 1.0, 0, 0.9, 0.5)]
     for ops in both:
-        made = ops.choose(f32(logits), 4, cols, 0, rules)
+        made = ops.sample(f32(logits), 4, cols, 0, rules)
         assert [c[1] for c in made] == [True, False, False, True]
         assert made[0][0] == 5
 
@@ -151,8 +151,8 @@ def test_a_logit_that_is_no_number(both, value: float, place: int) -> None:
 def test_ranges_that_are_none(both, allowed: list[tuple[int, int]]) -> None:
     """Empty, out of order, overlapping or outside the row: refused before anything is read by them."""
     for ops in both:
-        with pytest.raises(KosmosError, match="choice"):
-            ops.choose(f32(np.zeros((1, 100))), 1, 100, 0, [(allowed, 0.0, 0, 1.0, 0.0)])
+        with pytest.raises(KosmosError, match="sampling"):
+            ops.sample(f32(np.zeros((1, 100))), 1, 100, 0, [(allowed, 0.0, 0, 1.0, 0.0)])
 
 
 def test_more_tokens_than_the_device_takes(both) -> None:
@@ -161,7 +161,7 @@ def test_more_tokens_than_the_device_takes(both) -> None:
     logits = np.zeros((1, cols), np.float32)
     logits[0, -1] = 1
     rules = [([(0, cols)], 0.0, 0, 1.0, 0.0)]
-    want, got = (ops.choose(f32(logits), 1, cols, 0, rules) for ops in both)
+    want, got = (ops.sample(f32(logits), 1, cols, 0, rules) for ops in both)
     assert got == want
     assert got[0][0] == cols - 1
 
@@ -174,10 +174,10 @@ def test_schedules_do_not_matter(device: EmulatedDevice, both) -> None:
     logits = f32(rng.standard_normal((rows, cols)))
     rules = [some_rule(rng, cols) for _ in range(rows - 2)]
     rules += [([(0, cols)], 1.0, 0, 1.0, 0.4), ([(0, cols)], 1.0, 70, 0.9, 0.4)]
-    want = cpu.choose(logits, rows, cols, 0, rules)
+    want = cpu.sample(logits, rows, cols, 0, rules)
     for seed in range(12):
         device.seed(seed)
-        assert cuda.choose(logits, rows, cols, 0, rules) == want
+        assert cuda.sample(logits, rows, cols, 0, rules) == want
 
 
 SMALL = TinyConfig(

@@ -25,7 +25,7 @@ SOURCES = [
     *sorted(CSRC.glob("cuda/*.cu")),
     RUNTIME,
     *sorted(CSRC.glob("quant/*.cpp")),
-    *(CSRC / "backend" / name for name in ("fused.cpp", "choice.cpp", "vocabulary.cpp")),
+    *(CSRC / "backend" / name for name in ("fused.cpp", "sampling.cpp", "logits.cpp")),
     *SCHEDULER,
 ]
 # tests/emulate comes before csrc: its cuda/runtime.h and cuda/device.cuh take the place of those for a card.

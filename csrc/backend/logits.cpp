@@ -1,4 +1,4 @@
-#include "backend/vocabulary.h"
+#include "backend/logits.h"
 
 #include <algorithm>
 #include <bit>

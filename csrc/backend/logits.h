@@ -1,5 +1,5 @@
-// Passes over one score per token of a vocabulary (65 k): plain C++ that compilers turn into vector code, with a fixed
-// order of additions, so that every machine finds the same bits.
+// Functions over a row of logits, one per token of a vocabulary (65 k): plain C++ that compilers turn into vector code,
+// with a fixed order of additions, so that every machine finds the same bits.
 #pragma once
 #include <cstdint>
 #include <span>

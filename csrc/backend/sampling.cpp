@@ -1,4 +1,4 @@
-#include "backend/choice.h"
+#include "backend/sampling.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "backend/backend.h"
-#include "backend/vocabulary.h"
+#include "backend/logits.h"
 #include "base/error.h"
 
 namespace ke {
@@ -22,11 +22,11 @@ float narrow_top_p(double top_p) {
   return top_p > 0 ? std::max(narrow, std::numeric_limits<float>::denorm_min()) : narrow;
 }
 
-double Choice::log_probability() const { return static_cast<double>(logit) - top - std::log(sum); }
+double Sampled::log_probability() const { return static_cast<double>(logit) - top - std::log(sum); }
 
-void check_rules(std::span<const ChoiceRule> rules, int64_t rows, int64_t cols) {
+void check_rules(std::span<const SamplingRule> rules, int64_t rows, int64_t cols) {
   KE_ASSERT(static_cast<int64_t>(rules.size()) == rows);
-  for (const ChoiceRule& rule : rules) {
+  for (const SamplingRule& rule : rules) {
     KE_ASSERT(!rule.allowed.empty());
     int64_t end = 0;
     for (const IdRange& r : rule.allowed) {
@@ -46,7 +46,7 @@ void keep_allowed(std::span<float> scores, std::span<const IdRange> allowed) {
 }
 
 // Those that may come at all and score at least `threshold`, best first, the lower id among equals.
-void Picker::list_from(std::span<const float> scores, float threshold) {
+void TokenSampler::list_from(std::span<const float> scores, float threshold) {
   order_.clear();
   for (size_t i = 0; i < scores.size(); i++)
     if (scores[i] >= threshold && scores[i] > kNever) order_.push_back(static_cast<int32_t>(i));
@@ -54,7 +54,7 @@ void Picker::list_from(std::span<const float> scores, float threshold) {
             [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
 }
 
-int32_t Picker::pick(std::span<const float> scores, const Sampling& s, double random) {
+int32_t TokenSampler::sample(std::span<const float> scores, const Sampling& s, double random) {
   const int32_t best = argmax(scores);
   if (s.temperature == 0) return best;
 
@@ -96,21 +96,21 @@ int32_t Picker::pick(std::span<const float> scores, const Sampling& s, double ra
 }
 
 // For devices that have no better way: the host does it.
-void Backend::choose(Mat logits, std::span<const ChoiceRule> rules, std::span<Choice> choices) {
+void Backend::sample(Mat logits, std::span<const SamplingRule> rules, std::span<Sampled> sampled) {
   check_rules(rules, logits.rows, logits.cols);
   std::vector<float> row(static_cast<size_t>(logits.cols));
-  Picker picker;
+  TokenSampler sampler;
   for (size_t r = 0; r < rules.size(); r++) {
     const int64_t at = static_cast<int64_t>(r);
     read(logits.row_range(at, at + 1), row.data());
-    Choice& c = choices[r] = {};
+    Sampled& c = sampled[r] = {};
     c.finite = all_finite(row);
     if (!c.finite) continue;
     c.top = row[static_cast<size_t>(argmax(row))];
     c.sum = sum_exp(row, c.top);
     std::vector<float> scores = row;
     keep_allowed(scores, rules[r].allowed);
-    c.id = picker.pick(scores, rules[r].sampling, rules[r].random);
+    c.id = sampler.sample(scores, rules[r].sampling, rules[r].random);
     c.logit = row[static_cast<size_t>(c.id)];
   }
 }

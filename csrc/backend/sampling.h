@@ -1,5 +1,5 @@
-// The choice of a token from a row of scores: by which rule, and what came of it. Picker is the definition that every
-// device's Backend::choose() follows: the same token, and the same bits of what its log-probability is made of.
+// Sampling of a token from a row of scores: by which rule, and the result. TokenSampler is the definition that every
+// device's Backend::sample() follows: the same token, and the same bits of what its log-probability is made of.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -25,13 +25,13 @@ struct Sampling {
 // top_p as the float that Sampling holds: what is above 0 stays above 0.
 float narrow_top_p(double top_p);
 
-struct ChoiceRule {
+struct SamplingRule {
   std::vector<IdRange> allowed;  // ascending, without overlap; at least one, and none empty
   Sampling sampling;
   double random = 0;  // [0, 1): where in the distribution; without meaning at temperature 0
 };
 
-struct Choice {
+struct Sampled {
   int32_t id = 0;
   bool finite = false;  // every logit of the row is; else the rest has no meaning
   float logit = 0;      // of id
@@ -42,17 +42,17 @@ struct Choice {
   double log_probability() const;
 };
 
-// What Backend::choose() asks of its rules, for rows of `cols` logits.
-void check_rules(std::span<const ChoiceRule> rules, int64_t rows, int64_t cols);
+// What Backend::sample() asks of its rules, for rows of `cols` logits.
+void check_rules(std::span<const SamplingRule> rules, int64_t rows, int64_t cols);
 
 // Sets the scores of all tokens but those of `allowed` to -infinity.
 void keep_allowed(std::span<float> scores, std::span<const IdRange> allowed);
 
-class Picker {
+class TokenSampler {
  public:
   // The token for a random number in [0, 1); scores of -infinity may not come. Order as in transformers: temperature,
   // top-k, top-p.
-  int32_t pick(std::span<const float> scores, const Sampling& sampling, double random);
+  int32_t sample(std::span<const float> scores, const Sampling& sampling, double random);
 
  private:
   void list_from(std::span<const float> scores, float threshold);
