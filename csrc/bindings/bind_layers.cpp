@@ -105,9 +105,10 @@ class TestDecoder : Loaded {
   }
 
   // Rows of ids from position `start` on, negative ones being the next of the vectors (n, width), on the host or on the
-  // device; memories: what each row looks at (-1: nothing), or empty. Float32 logits (wanted, outputs or vocab).
-  nb::bytes forward(const std::vector<int32_t>& ids, int32_t start, const std::vector<int32_t>& wanted,
-                    nb::handle vectors, bool on_device, const std::vector<int32_t>& outputs,
+  // device; memories: what each row looks at (-1: nothing), or empty. Float32 logits (logit rows, vocab_subset or
+  // vocab).
+  nb::bytes forward(const std::vector<int32_t>& ids, int32_t start, const std::vector<int32_t>& logit_rows,
+                    nb::handle vectors, bool on_device, const std::vector<int32_t>& vocab_subset,
                     const std::vector<int>& memories, const std::vector<int32_t>& segments) {
     const std::vector<float> host = vectors.is_none() ? std::vector<float>() : floats_of(vectors);
     const int64_t d = shape_.block.width, n = static_cast<int64_t>(host.size()) / d;
@@ -124,8 +125,9 @@ class TestDecoder : Loaded {
       if (!memories.empty() && memories.at(i) >= 0) row.memory = memories_.at(memories[i]).get();
       rows.push_back(row);
     }
-    std::vector<float> logits(wanted.size() * (outputs.empty() ? static_cast<size_t>(shape_.vocab) : outputs.size()));
-    decoder_.forward(workspace, rows, wanted, logits.data(), nullptr, outputs);
+    std::vector<float> logits(logit_rows.size() *
+                              (vocab_subset.empty() ? static_cast<size_t>(shape_.vocab) : vocab_subset.size()));
+    decoder_.forward(workspace, rows, logit_rows, logits.data(), nullptr, vocab_subset);
     return bytes_of(logits);
   }
 
@@ -244,9 +246,9 @@ void bind_layers(nb::module_& m) {
            nb::arg("path"), nb::arg("shape"), nb::arg("device") = "cpu", nb::arg("isa") = "", nb::arg("threads") = 1)
       .def("restart", &TestDecoder::restart)
       .def_prop_ro("cache_bytes", &TestDecoder::cache_bytes)
-      .def("forward", &TestDecoder::forward, nb::arg("ids"), nb::arg("start"), nb::arg("wanted"),
+      .def("forward", &TestDecoder::forward, nb::arg("ids"), nb::arg("start"), nb::arg("logit_rows"),
            nb::arg("vectors").none() = nb::none(), nb::arg("on_device") = false,
-           nb::arg("outputs") = std::vector<int32_t>(), nb::arg("memories") = std::vector<int>(),
+           nb::arg("vocab_subset") = std::vector<int32_t>(), nb::arg("memories") = std::vector<int>(),
            nb::arg("segments") = std::vector<int32_t>())
       .def("remember", &TestDecoder::remember);
   nb::class_<TestTower>(t, "Tower")

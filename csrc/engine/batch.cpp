@@ -60,10 +60,10 @@ std::vector<Batch::Finished> Batch::step(const CancelToken* cancel) {
 // prompt at a time: the others' tokens then ride on as many passes of prompts as possible.
 void Batch::gather() {
   rows_.clear();
-  wanted_.clear();
+  logit_rows_.clear();
   takers_.clear();
   const auto feed = [&](Member& m, size_t most) {
-    const size_t count = m.sequence->next_rows(most, rows_, wanted_);
+    const size_t count = m.sequence->next_rows(most, rows_, logit_rows_);
     if (count > 0) takers_.push_back({&m, count});
   };
   Member* prompt = nullptr;
@@ -82,18 +82,18 @@ void Batch::compute(const CancelToken* cancel) {
   const bool on_device = model_.samples_on_device() &&
                          std::none_of(takers_.begin(), takers_.end(),
                                       [](const auto& taker) { return taker.first->sequence->needs_logits(); });
-  if (on_device && !wanted_.empty()) {
-    rules_.resize(wanted_.size());
-    sampled_.resize(wanted_.size());
+  if (on_device && !logit_rows_.empty()) {
+    rules_.resize(logit_rows_.size());
+    sampled_.resize(logit_rows_.size());
     std::span<SamplingRule> rest = rules_;
     for (auto [member, count] : takers_) {
       member->sequence->sampling_rules(rest.first(count));
       rest = rest.subspan(count);
     }
-    model_.sample(rows_, wanted_, rules_, sampled_, cancel);
+    model_.sample(rows_, logit_rows_, rules_, sampled_, cancel);
   } else {
-    logits_.resize(wanted_.size() * static_cast<size_t>(model_.info().vocab));
-    model_.forward(rows_, wanted_, logits_.data(), cancel);
+    logits_.resize(logit_rows_.size() * static_cast<size_t>(model_.info().vocab));
+    model_.forward(rows_, logit_rows_, logits_.data(), cancel);
   }
   hand_out(on_device);
 }

@@ -62,11 +62,11 @@ class Batch {
   std::vector<std::unique_ptr<KvCache>> free_;    // of answers that ended, for those to come
   // Of the running pass:
   std::vector<InputRow> rows_;
-  std::vector<int32_t> wanted_;
-  std::vector<std::pair<Member*, size_t>> takers_;  // in the order of their rows: how many wanted rows each takes
-  std::vector<float> logits_;                       // (wanted, vocab); where the device samples, these:
-  std::vector<SamplingRule> rules_;                 // (wanted)
-  std::vector<Sampled> sampled_;                    // (wanted)
+  std::vector<int32_t> logit_rows_;
+  std::vector<std::pair<Member*, size_t>> takers_;  // in the order of their rows: how many logit rows each takes
+  std::vector<float> logits_;                       // (logit rows, vocab); where the device samples, these:
+  std::vector<SamplingRule> rules_;                 // (logit rows)
+  std::vector<Sampled> sampled_;                    // (logit rows)
 };
 
 }  // namespace ke

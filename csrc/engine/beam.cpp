@@ -177,13 +177,13 @@ class BeamSearch {
     spare_ = std::move(unused);
 
     std::vector<InputRow> rows;
-    std::vector<int32_t> wanted;
+    std::vector<int32_t> logit_rows;
     for (size_t i = 0; i < beams.size(); i++) {
       rows.push_back({beams[i].ids.back(), nullptr, {beams[i].cache.get(), static_cast<int32_t>(stored)}});
-      wanted.push_back(static_cast<int32_t>(i));
+      logit_rows.push_back(static_cast<int32_t>(i));
     }
     std::vector<float> logits(beams.size() * model_.info().vocab);
-    model_.forward(rows, wanted, logits.data(), cancel_);
+    model_.forward(rows, logit_rows, logits.data(), cancel_);
     check_finite(logits);
     for (size_t i = 0; i < beams.size(); i++)
       beams[i].logits.assign(logits.begin() + i * model_.info().vocab, logits.begin() + (i + 1) * model_.info().vocab);

@@ -93,13 +93,13 @@ std::vector<float> Engine::logits(const Prompt& prompt, const CancelToken* cance
   check_context(*model_, prompt.ids.size(), 0);
   const std::unique_ptr<KvCache> cache = model_->new_cache(static_cast<int64_t>(prompt.ids.size()));
   std::vector<InputRow> rows;
-  std::vector<int32_t> wanted;
+  std::vector<int32_t> logit_rows;
   for (size_t i = 0; i < prompt.ids.size(); i++) {
     rows.push_back(prompt.row(i, cache.get()));
-    wanted.push_back(static_cast<int32_t>(i));
+    logit_rows.push_back(static_cast<int32_t>(i));
   }
   std::vector<float> out(rows.size() * model_->info().vocab);
-  model_->forward(rows, wanted, out.data(), cancel);
+  model_->forward(rows, logit_rows, out.data(), cancel);
   return out;
 }
 

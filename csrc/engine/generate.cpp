@@ -47,9 +47,9 @@ std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& ca
     const size_t end = std::min(n, begin + kRowsPerPass);
     std::vector<InputRow> rows;
     for (size_t i = begin; i < end; i++) rows.push_back(prompt.row(i, &cache));
-    std::vector<int32_t> wanted;
-    if (end == n) wanted.push_back(static_cast<int32_t>(rows.size()) - 1);
-    model.forward(rows, wanted, logits.data(), cancel);
+    std::vector<int32_t> logit_rows;
+    if (end == n) logit_rows.push_back(static_cast<int32_t>(rows.size()) - 1);
+    model.forward(rows, logit_rows, logits.data(), cancel);
   }
   check_finite(logits);
   keep_prefix(model, prompt, prompt.ids, cache);
@@ -93,24 +93,24 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   std::vector<float> logits(
       on_device ? 0 : static_cast<size_t>(model.info().vocab) * (params.grammar && params.draft ? 2 : 1));
   std::vector<InputRow> rows;
-  std::vector<int32_t> wanted;
-  wanted.reserve(2);
+  std::vector<int32_t> logit_rows;
+  logit_rows.reserve(2);
   while (!sequence.done()) {
     rows.clear();
-    wanted.clear();
-    const size_t taken = sequence.next_rows(kRowsPerPass, rows, wanted);
+    logit_rows.clear();
+    const size_t taken = sequence.next_rows(kRowsPerPass, rows, logit_rows);
     if (on_device && taken > 0) {
       rules.resize(taken);
       sampled.resize(taken);
       sequence.sampling_rules(rules);
-      model.sample(rows, wanted, rules, sampled, cancel);
+      model.sample(rows, logit_rows, rules, sampled, cancel);
       sequence.take_sampled(sampled);
       continue;
     }
-    const std::span<const int32_t> outputs = sequence.outputs();
-    const size_t count = taken * (outputs.empty() ? static_cast<size_t>(model.info().vocab) : outputs.size());
+    const std::span<const int32_t> vocab_subset = sequence.vocab_subset();
+    const size_t count = taken * (vocab_subset.empty() ? static_cast<size_t>(model.info().vocab) : vocab_subset.size());
     if (logits.size() < count) logits.resize(count);
-    model.forward(rows, wanted, logits.data(), cancel, outputs);
+    model.forward(rows, logit_rows, logits.data(), cancel, vocab_subset);
     if (taken > 0) sequence.take_logits(std::span(logits).first(count));
   }
   return std::move(sequence.result());

@@ -64,7 +64,7 @@ Scoring Engine::score(const Prompt& prompt, const std::vector<std::vector<Segmen
 
   std::vector<Place> places;
   std::vector<InputRow> rows;
-  std::vector<int32_t> wanted;
+  std::vector<int32_t> logit_rows;
   std::vector<float> logits;
   for (size_t begin = 0; begin < longer.size(); begin += together) {  // each overwrites what follows the prompt
     places.clear();
@@ -74,13 +74,13 @@ Scoring Engine::score(const Prompt& prompt, const std::vector<std::vector<Segmen
     for (size_t from = 0; from < places.size(); from += kRowsTogether) {
       const auto pass = std::span(places).subspan(from, std::min(kRowsTogether, places.size() - from));
       rows.clear();
-      wanted.clear();
+      logit_rows.clear();
       for (const Place& p : pass) {
-        wanted.push_back(static_cast<int32_t>(rows.size()));
+        logit_rows.push_back(static_cast<int32_t>(rows.size()));
         rows.push_back({p.text->ids[p.token], nullptr, {p.cache, static_cast<int32_t>(n + p.token)}});
       }
       logits.resize(rows.size() * vocab);
-      model_->forward(rows, wanted, logits.data(), cancel);
+      model_->forward(rows, logit_rows, logits.data(), cancel);
       check_finite(logits);
       for (size_t r = 0; r < pass.size(); r++)
         pass[r].text->logprobs.push_back(static_cast<float>(

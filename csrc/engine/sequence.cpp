@@ -33,11 +33,11 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
   ids_.reserve(static_cast<size_t>(capacity()));
   out_.ids.reserve(static_cast<size_t>(params_.max_tokens));
   out_.logprobs.reserve(static_cast<size_t>(params_.max_tokens));
-  outputs_.reserve(16);
+  vocab_subset_.reserve(16);
   drafts_.reserve(kMostDrafts);
   ids_ = prompt_.ids;
   out_.prompt_ids = prompt_.ids;
-  find_outputs();
+  find_vocab_subset();
 }
 
 void Sequence::start(KvCache& cache) {
@@ -46,7 +46,7 @@ void Sequence::start(KvCache& cache) {
   cache_ = &cache;
 }
 
-size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted) {
+size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& logit_rows) {
   KE_ASSERT(cache_ && !done_ && most >= 1 && fed_ < static_cast<int64_t>(ids_.size()));
   if (fed_ == 0) fed_ = static_cast<int64_t>(out_.reused = restore_prefix(model_, prompt_, *cache_));
   const size_t end = std::min(ids_.size(), static_cast<size_t>(fed_) + most);
@@ -59,10 +59,10 @@ size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector
   most -= end - static_cast<size_t>(fed_);
   fed_ = static_cast<int64_t>(end);
   if (end < ids_.size()) return 0;
-  wanted.push_back(static_cast<int32_t>(rows.size()) - 1);
+  logit_rows.push_back(static_cast<int32_t>(rows.size()) - 1);
   draft(most);
   for (size_t i = 0; i < drafts_.size(); i++) {
-    wanted.push_back(static_cast<int32_t>(rows.size()));
+    logit_rows.push_back(static_cast<int32_t>(rows.size()));
     rows.push_back({drafts_[i], nullptr, {cache_, static_cast<int32_t>(end + i)}});
   }
   return 1 + drafts_.size();
@@ -73,7 +73,7 @@ void Sequence::draft(size_t most) {
   if (!constraint_ || !params_.draft) return;
   const size_t left = static_cast<size_t>(params_.max_tokens) - out_.ids.size() - 1;  // behind the next token
   constraint_->likely(drafts_, std::min({most, kMostDrafts, left}));
-  if (!drafts_.empty()) outputs_.clear();  // the rows of drafts need the whole vocabulary
+  if (!drafts_.empty()) vocab_subset_.clear();  // the rows of drafts need the whole vocabulary
 }
 
 void Sequence::sampling_rules(std::span<SamplingRule> rules) {
@@ -132,9 +132,9 @@ void Sequence::decide(std::span<const float> logits) {
   if (logits.size() == static_cast<size_t>(model_.info().vocab)) {
     scores_.assign(logits.begin(), logits.end());
   } else {
-    KE_ASSERT(logits.size() == outputs_.size());
+    KE_ASSERT(logits.size() == vocab_subset_.size());
     scores_.assign(static_cast<size_t>(model_.info().vocab), -std::numeric_limits<float>::infinity());
-    for (size_t i = 0; i < outputs_.size(); i++) scores_[outputs_[i]] = logits[i];
+    for (size_t i = 0; i < vocab_subset_.size(); i++) scores_[vocab_subset_[i]] = logits[i];
   }
   rules_.apply(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
   const int32_t id = sampler_.sample(scores_);
@@ -152,19 +152,19 @@ void Sequence::decide(const Sampled& sampled) {
 // log-probabilities need them.
 void Sequence::add_and_forced(int32_t id, double logprob) {
   add(id, static_cast<float>(logprob));
-  for (find_outputs(); !done_ && outputs_.size() == 1; find_outputs()) {
+  for (find_vocab_subset(); !done_ && vocab_subset_.size() == 1; find_vocab_subset()) {
     sampler_.skip();
-    add(outputs_[0], static_cast<float>(kNoLogprob));
+    add(vocab_subset_[0], static_cast<float>(kNoLogprob));
   }
 }
 
-void Sequence::find_outputs() {
-  outputs_.clear();  // log-probabilities need the whole vocabulary
+void Sequence::find_vocab_subset() {
+  vocab_subset_.clear();  // log-probabilities need the whole vocabulary
   const auto& grounding = model_.info().grounding;
   if (constraint_ && !params_.logprobs && !params_.hash_logits && !(grounding && grounding->in_phrase(out_.ids)))
-    constraint_->few(outputs_);
-  for (int32_t id : outputs_)
-    if (grounding && grounding->is_location(id)) return outputs_.clear();
+    constraint_->few(vocab_subset_);
+  for (int32_t id : vocab_subset_)
+    if (grounding && grounding->is_location(id)) return vocab_subset_.clear();
 }
 
 void Sequence::add(int32_t id, float logprob) {

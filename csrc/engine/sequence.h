@@ -33,14 +33,14 @@ class Sequence {
   bool in_prompt() const { return fed_ < static_cast<int64_t>(prompt_.ids.size()); }
   bool done() const { return done_; }
 
-  // Appends the next rows, at most `most` (>= 1), to a pass, and to `wanted` the indices in `rows` of those whose
+  // Appends the next rows, at most `most` (>= 1), to a pass, and to `logit_rows` the indices in `rows` of those whose
   // logits it takes. Returns how many these are: 0 while prompt rows are left after these.
-  size_t next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& wanted);
+  size_t next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& logit_rows);
 
   // The tokens whose logits alone decide the next one, ascending; empty: all of the vocabulary. Location tokens and,
   // where they are asked for, the others carry a log-probability over the whole vocabulary: then it is all. So it is
-  // where more than one row is wanted.
-  std::span<const int32_t> outputs() const { return outputs_; }
+  // where more than one row gives logits.
+  std::span<const int32_t> vocab_subset() const { return vocab_subset_; }
 
   // If the device samples tokens: by which rule it samples each of the last logit rows, a draft's as if the draft had
   // come. As many rules as rows.
@@ -50,7 +50,7 @@ class Sequence {
   // take_logits() where the device sampled, one result per logit row.
   void take_sampled(std::span<const Sampled> sampled);
 
-  // Decides the next token, or several, from the logits (wanted rows, vocab, or where asked for outputs() alone); may
+  // Decides the next token, or several, from the logits (logit rows, vocab or vocab_subset()); may
   // call on_token, whose exceptions pass through. Afterwards the sequence is done or has another row. ModelCorrupt
   // where a logit is not finite.
   void take_logits(std::span<const float> logits);
@@ -71,7 +71,7 @@ class Sequence {
   }
   void add_and_forced(int32_t id, double logprob);
   void add(int32_t id, float logprob);
-  void find_outputs();
+  void find_vocab_subset();
   void finish(FinishReason reason);
 
   const Model& model_;
@@ -86,7 +86,7 @@ class Sequence {
   KvCache* cache_ = nullptr;
   std::vector<int32_t> ids_;   // prompt and answer
   std::vector<float> scores_;  // (vocab), scratch
-  std::vector<int32_t> outputs_;
+  std::vector<int32_t> vocab_subset_;
   int64_t fed_ = 0;              // how many of ids_ were handed out as rows
   std::vector<int32_t> drafts_;  // handed out behind them
   bool done_ = false;

@@ -83,32 +83,32 @@ void Decoder::embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) con
   backend_.add(vectors, x);
 }
 
-void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-                      float* logits, const CancelToken* cancel, std::span<const int32_t> outputs) const {
-  const Mat y = run(ws, rows, wanted, cancel, outputs);
-  if (!wanted.empty()) backend_.read(y, logits);
+void Decoder::forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                      float* logits, const CancelToken* cancel, std::span<const int32_t> vocab_subset) const {
+  const Mat y = run(ws, rows, logit_rows, cancel, vocab_subset);
+  if (!logit_rows.empty()) backend_.read(y, logits);
 }
 
-void Decoder::sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+void Decoder::sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
                      std::span<const SamplingRule> rules, std::span<Sampled> sampled, const CancelToken* cancel) const {
-  KE_ASSERT(!wanted.empty() && rules.size() == wanted.size() && sampled.size() == wanted.size());
-  backend_.sample(run(ws, rows, wanted, cancel, {}), rules, sampled);
+  KE_ASSERT(!logit_rows.empty() && rules.size() == logit_rows.size() && sampled.size() == logit_rows.size());
+  backend_.sample(run(ws, rows, logit_rows, cancel, {}), rules, sampled);
 }
 
-void Decoder::project_output(Mat x, Mat scratch, std::span<const int32_t> outputs, Mat y) const {
-  if (shape_.final_norm && !outputs.empty())
-    backend_.norm_linear_rows(x, output_norm_, *output_, outputs, scratch, y);
+void Decoder::project_output(Mat x, Mat scratch, std::span<const int32_t> vocab_subset, Mat y) const {
+  if (shape_.final_norm && !vocab_subset.empty())
+    backend_.norm_linear_rows(x, output_norm_, *output_, vocab_subset, scratch, y);
   else if (shape_.final_norm)
     backend_.norm_linear(x, output_norm_, *output_, Activation::None, {}, scratch, y);
   else
     backend_.linear(*output_, x, Activation::None, {}, y);
 }
 
-Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-                 const CancelToken* cancel, std::span<const int32_t> outputs) const {
+Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                 const CancelToken* cancel, std::span<const int32_t> vocab_subset) const {
   const BlockShape& b = shape_.block;
   const int64_t d = b.width, q_width = b.q_width(), kv_width = b.kv_width(), n = static_cast<int64_t>(rows.size());
-  const int64_t n_wanted = static_cast<int64_t>(wanted.size());
+  const int64_t n_logit_rows = static_cast<int64_t>(logit_rows.size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(b.head_dim));
   ws.begin();
   ws.kv_positions.clear();
@@ -123,11 +123,11 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
     cross_q = ws.take(n, c.q_width()), cross_a = ws.take(n, c.q_width()), cross_h = ws.take(n, c.hidden_width());
     cross_y = ws.take(n, d), cross_scratch = ws.take(n, c.scratch_width());
   }
-  // Without a last norm the product of all outputs is made and its columns are picked. Taken before what only some
+  // Without a last norm the product of the whole vocabulary is made and columns are picked. Taken before what only some
   // calls need, so that every call has the same memory for it: a device recognises a pass by that.
-  const bool some = !outputs.empty() && shape_.final_norm;
+  const bool some = !vocab_subset.empty() && shape_.final_norm;
   Mat y;
-  if (n_wanted > 0) y = ws.take(n_wanted, some ? static_cast<int64_t>(outputs.size()) : shape_.vocab);
+  if (n_logit_rows > 0) y = ws.take(n_logit_rows, some ? static_cast<int64_t>(vocab_subset.size()) : shape_.vocab);
   int64_t crossed = 0;
 
   for (size_t i = 0; i < blocks_.size(); i++) {
@@ -142,30 +142,30 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
     const Mat keys = qkv.col_range(q_width, q_width + kv_width);
     backend_.kv_write(keys, qkv.col_range(q_width + kv_width, b.qkv_width()), l, *positions);
     Mat q = qkv.col_range(0, q_width);
-    if (i + 1 == blocks_.size() && n_wanted < n) {
-      // Nobody reads the last block's output of the other rows: go on with the wanted ones alone.
-      if (n_wanted == 0) return {};
-      Mat q2 = ws.take(n_wanted, q_width), x2 = ws.take(n_wanted, d);
+    if (i + 1 == blocks_.size() && n_logit_rows < n) {
+      // Nobody reads the last block's output of the other rows: go on with the logit rows alone.
+      if (n_logit_rows == 0) return {};
+      Mat q2 = ws.take(n_logit_rows, q_width), x2 = ws.take(n_logit_rows, d);
       ws.last_kv_positions.clear();
-      for (int64_t r = 0; r < n_wanted; r++) {
-        backend_.copy(q.row_range(wanted[r], wanted[r] + 1), q2.row_range(r, r + 1));
-        backend_.copy(x.row_range(wanted[r], wanted[r] + 1), x2.row_range(r, r + 1));
-        ws.last_kv_positions.push_back(ws.kv_positions[wanted[r]]);
+      for (int64_t r = 0; r < n_logit_rows; r++) {
+        backend_.copy(q.row_range(logit_rows[r], logit_rows[r] + 1), q2.row_range(r, r + 1));
+        backend_.copy(x.row_range(logit_rows[r], logit_rows[r] + 1), x2.row_range(r, r + 1));
+        ws.last_kv_positions.push_back(ws.kv_positions[logit_rows[r]]);
       }
       q = q2, x = x2, positions = &ws.last_kv_positions;
-      scratch = scratch.row_range(0, n_wanted), a = a.row_range(0, n_wanted), h = h.row_range(0, n_wanted);
+      scratch = scratch.row_range(0, n_logit_rows), a = a.row_range(0, n_logit_rows), h = h.row_range(0, n_logit_rows);
     }
     backend_.kv_attention(q, l, b.heads, scale, *positions, a);
     blocks_[i].add_attention(a, scratch, x);
     if (cancel) cancel->check();
     blocks_[i].add_feed_forward(scratch, h, x);
   }
-  if (n_wanted == 0) return {};
-  project_output(x, scratch.col_range(0, d), some ? outputs : std::span<const int32_t>{}, y);
-  if (outputs.empty() || some) return y;
-  Mat picked = ws.take(n_wanted, static_cast<int64_t>(outputs.size()));
-  for (size_t i = 0; i < outputs.size(); i++) {
-    const int64_t from = outputs[i], to = static_cast<int64_t>(i);
+  if (n_logit_rows == 0) return {};
+  project_output(x, scratch.col_range(0, d), some ? vocab_subset : std::span<const int32_t>{}, y);
+  if (vocab_subset.empty() || some) return y;
+  Mat picked = ws.take(n_logit_rows, static_cast<int64_t>(vocab_subset.size()));
+  for (size_t i = 0; i < vocab_subset.size(); i++) {
+    const int64_t from = vocab_subset[i], to = static_cast<int64_t>(i);
     backend_.copy(y.col_range(from, from + 1), picked.col_range(to, to + 1));
   }
   return picked;

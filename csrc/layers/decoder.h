@@ -51,13 +51,14 @@ class Decoder {
   Decoder(Backend& backend, Weights& weights, const DecoderShape& shape);
 
   // Computes all rows (of one or several sequences; a sequence's rows in order of position), storing their keys and
-  // values. logits: host (wanted.size(), vocab), for the rows whose indices are in `wanted` (ascending); with outputs
-  // (ascending, in 0..vocab - 1) not empty (wanted.size(), outputs.size()), the logits of these tokens alone.
-  void forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-               const CancelToken* cancel, std::span<const int32_t> outputs) const;
+  // values. logits: host (logit_rows.size(), vocab), for the rows whose indices are in `logit_rows` (ascending); with
+  // vocab_subset (ascending, in 0..vocab - 1) not empty (logit_rows.size(), vocab_subset.size()), the logits of these
+  // tokens alone.
+  void forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
+               const CancelToken* cancel, std::span<const int32_t> vocab_subset) const;
 
   // The same, but the device samples: a token for each logit row (at least one), by the rule of the same index.
-  void sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+  void sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
               std::span<const SamplingRule> rules, std::span<Sampled> sampled, const CancelToken* cancel) const;
 
   // An empty cache for one sequence. Files whose blocks' matrices are all floats are held to the reference's float32
@@ -73,10 +74,10 @@ class Decoder {
   // The cross-attention layer in front of a block. Neighbouring rows with one memory go together, so no mask is needed.
   void look(const CrossBlock& layer, int64_t index, const std::vector<InputRow>& rows, Mat scratch, Mat q, Mat a,
             Mat hidden, Mat y, Mat x) const;
-  // Logits on the device: (wanted, outputs, or where these are empty vocab).
-  Mat run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
-          const CancelToken* cancel, std::span<const int32_t> outputs) const;
-  void project_output(Mat x, Mat scratch, std::span<const int32_t> outputs, Mat y) const;
+  // Logits on the device: (logit rows, vocab_subset, or where that is empty vocab).
+  Mat run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+          const CancelToken* cancel, std::span<const int32_t> vocab_subset) const;
+  void project_output(Mat x, Mat scratch, std::span<const int32_t> vocab_subset, Mat y) const;
 
   Backend& backend_;
   DecoderShape shape_;

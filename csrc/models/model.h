@@ -60,11 +60,11 @@ class Model {
   // Whether the device samples tokens itself (Backend::samples_on_device).
   virtual bool samples_on_device() const = 0;
   // See Decoder::forward and Decoder::sample.
-  virtual void sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+  virtual void sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
                       std::span<const SamplingRule> rules, std::span<Sampled> sampled,
                       const CancelToken* cancel) const = 0;
-  virtual void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-                       const CancelToken* cancel, std::span<const int32_t> outputs = {}) const = 0;
+  virtual void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
+                       const CancelToken* cancel, std::span<const int32_t> vocab_subset = {}) const = 0;
 
  protected:
   explicit Model(ModelInfo info);

@@ -148,17 +148,18 @@ void VisionLanguageModel::copy_cache(const KvCache& from, KvCache& to, int64_t b
 
 bool VisionLanguageModel::samples_on_device() const { return backend_->samples_on_device(); }
 
-void VisionLanguageModel::sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+void VisionLanguageModel::sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
                                  std::span<const SamplingRule> rules, std::span<Sampled> sampled,
                                  const CancelToken* cancel) const {
   auto lease = decoder_workspaces_.lease();
-  decoder_.sample(*lease, rows, wanted, rules, sampled, cancel);
+  decoder_.sample(*lease, rows, logit_rows, rules, sampled, cancel);
 }
 
-void VisionLanguageModel::forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-                                  const CancelToken* cancel, std::span<const int32_t> outputs) const {
+void VisionLanguageModel::forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                                  float* logits, const CancelToken* cancel,
+                                  std::span<const int32_t> vocab_subset) const {
   auto lease = decoder_workspaces_.lease();
-  decoder_.forward(*lease, rows, wanted, logits, cancel, outputs);
+  decoder_.forward(*lease, rows, logit_rows, logits, cancel, vocab_subset);
 }
 
 }  // namespace ke

@@ -58,11 +58,11 @@ class VisionLanguageModel : public Model {
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
   void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override;
   bool samples_on_device() const override;
-  void sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted,
+  void sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
               std::span<const SamplingRule> rules, std::span<Sampled> sampled,
               const CancelToken* cancel) const override;
-  void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& wanted, float* logits,
-               const CancelToken* cancel, std::span<const int32_t> outputs) const override;
+  void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
+               const CancelToken* cancel, std::span<const int32_t> vocab_subset) const override;
 
  private:
   std::shared_ptr<GgufFile> file_;

@@ -120,14 +120,14 @@ def test_a_cache_is_float16_where_any_matrix_of_the_blocks_is_quantized(tmp_path
         assert cache_bytes(name) * 2 == whole
 
 
-@pytest.mark.parametrize("outputs", [[0], [1, 44, 89]])
-def test_some_outputs_without_a_last_norm(outputs: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("vocab_subset", [[0], [1, 44, 89]])
+def test_some_outputs_without_a_last_norm(vocab_subset: list[int], tmp_path: Path) -> None:
     """The logits of a few tokens are those of all."""
     decoder = _core.testing.Decoder(save(tmp_path / "x", decoder_tensors(OPT), "Q8_0"), OPT)
     whole = np.frombuffer(decoder.forward(IDS, 0, [2, 7]), np.float32).reshape(2, VOCAB)
     decoder.restart()
-    some = np.frombuffer(decoder.forward(IDS, 0, [2, 7], outputs=outputs), np.float32)
-    np.testing.assert_array_equal(some.reshape(2, -1), whole[:, outputs])
+    some = np.frombuffer(decoder.forward(IDS, 0, [2, 7], vocab_subset=vocab_subset), np.float32)
+    np.testing.assert_array_equal(some.reshape(2, -1), whole[:, vocab_subset])
 
 
 @pytest.mark.parametrize("dtype", ["F32", "Q4_K", "Q8_0"])

@@ -176,8 +176,8 @@ DEFECTS = [
     Defect(
         "the decoder does not ask whether it is cancelled",
         "csrc/models/vision_language.cpp",
-        "decoder_.forward(*lease, rows, wanted, logits, cancel, outputs);",
-        "decoder_.forward(*lease, rows, wanted, logits, nullptr, outputs);",
+        "decoder_.forward(*lease, rows, logit_rows, logits, cancel, vocab_subset);",
+        "decoder_.forward(*lease, rows, logit_rows, logits, nullptr, vocab_subset);",
         "test_capi_threads.py test_api_stream.py test_batch_engine.py",
     ),
     Defect(
