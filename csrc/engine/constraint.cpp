@@ -62,14 +62,14 @@ class LocationGrammar : public Constraint {
     }
   }
 
-  void few(std::vector<int32_t>& ids) const override {
+  void next_set(std::vector<int32_t>& ids) const override {
     if (state_ != State::AfterPair) return;
     ids.push_back(std::min(f_.object_end, f_.delimiter));
     ids.push_back(std::max(f_.object_end, f_.delimiter));
   }
 
   // What a model that was trained on such text all but always says (docs/batching.md has how often nano does).
-  void likely(std::vector<int32_t>& ids, size_t most) const override {
+  void draft(std::vector<int32_t>& ids, size_t most) const override {
     if (most == 0) return;
     if (state_ == State::AfterPhrase) ids.push_back(f_.object_begin);
     if (state_ == State::AfterPair) ids.push_back(f_.object_end);
@@ -111,11 +111,11 @@ class OneOf : public Constraint {
 
   void allowed(int32_t, std::vector<IdRange>& ranges) const override {
     std::vector<int32_t> ids;
-    few(ids);
+    next_set(ids);
     for (int32_t id : ids) ranges.push_back(one(id));
   }
 
-  void few(std::vector<int32_t>& ids) const override {
+  void next_set(std::vector<int32_t>& ids) const override {
     for (const auto& c : *choices_)
       if (continues(c)) ids.push_back(next_of(c));
     std::sort(ids.begin(), ids.end());
@@ -123,7 +123,7 @@ class OneOf : public Constraint {
   }
 
   // The rest of the only choice that is left, but for the token that makes it whole.
-  void likely(std::vector<int32_t>& ids, size_t most) const override {
+  void draft(std::vector<int32_t>& ids, size_t most) const override {
     const std::vector<int32_t>* only = nullptr;
     for (const auto& c : *choices_) {
       if (!continues(c)) continue;

@@ -16,10 +16,10 @@ class Constraint {
   // Adds the tokens of a vocabulary that may come next, ascending, at least one.
   virtual void allowed(int32_t vocab, std::vector<IdRange>& ranges) const = 0;
   // Adds the tokens that may come next, ascending, where these are few; none: they are many.
-  virtual void few(std::vector<int32_t>&) const {}
+  virtual void next_set(std::vector<int32_t>&) const {}
   // Adds at most `most` tokens that are likely to come next, one behind the other: likely enough that it pays to
   // compute what follows them before it is known that they come.
-  virtual void likely(std::vector<int32_t>&, size_t) const {}
+  virtual void draft(std::vector<int32_t>&, size_t) const {}
   virtual void accept(int32_t id) = 0;             // the next token of prompt or answer
   virtual bool complete() const { return false; }  // the answer is whole: nothing may follow
 };

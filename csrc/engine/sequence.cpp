@@ -72,7 +72,7 @@ void Sequence::draft(size_t most) {
   drafts_.clear();
   if (!constraint_ || !params_.draft) return;
   const size_t left = static_cast<size_t>(params_.max_tokens) - out_.ids.size() - 1;  // behind the next token
-  constraint_->likely(drafts_, std::min({most, kMostDrafts, left}));
+  constraint_->draft(drafts_, std::min({most, kMostDrafts, left}));
   if (!drafts_.empty()) vocab_subset_.clear();  // the rows of drafts need the whole vocabulary
 }
 
@@ -162,7 +162,7 @@ void Sequence::find_vocab_subset() {
   vocab_subset_.clear();  // log-probabilities need the whole vocabulary
   const auto& grounding = model_.info().grounding;
   if (constraint_ && !params_.logprobs && !params_.hash_logits && !(grounding && grounding->in_phrase(out_.ids)))
-    constraint_->few(vocab_subset_);
+    constraint_->next_set(vocab_subset_);
   for (int32_t id : vocab_subset_)
     if (grounding && grounding->is_location(id)) return vocab_subset_.clear();
 }
