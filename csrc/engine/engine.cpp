@@ -9,7 +9,7 @@
 
 namespace ke {
 
-constexpr size_t kOpeningBytes = 32u << 20;  // 160 positions of KOSMOS-2, 64 of a LLaMA of 7 billion weights
+constexpr size_t kSharedPrefixBytes = 32u << 20;  // 160 positions of KOSMOS-2, 64 of a LLaMA of 7 billion weights
 
 std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions& options) {
   std::shared_ptr<Engine> engine;
@@ -39,8 +39,8 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
   engine->tokenizer_ = make_tokenizer(*engine->file_);
   engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
   if (options.prefix_bytes > 0)
-    engine->opening_ = std::make_shared<PrefixCache>(std::make_shared<PrefixBudget>(kOpeningBytes),
-                                                     PrefixCache::Keeps::BeforePictures);
+    engine->shared_prefix_ = std::make_shared<PrefixCache>(std::make_shared<PrefixBudget>(kSharedPrefixBytes),
+                                                           PrefixCache::Scope::BeforeImages);
   engine->file_->watch_release({});
   return engine;
 }
@@ -75,8 +75,8 @@ std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const Ima
   auto e = std::make_shared<ImageEmbedding>();
   e->features = std::move(features);
   e->width = model_->info().width;
-  e->opening = opening_;
-  if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Keeps::All);
+  e->shared_prefix = shared_prefix_;
+  if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Scope::All);
   return e;
 }
 

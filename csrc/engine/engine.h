@@ -75,7 +75,7 @@ class Engine {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<PrefixBudget> prefixes_;
   std::string fallback_;
-  std::shared_ptr<PrefixCache> opening_;  // <s><image>, the same for every picture; filled by the first
+  std::shared_ptr<PrefixCache> shared_prefix_;  // <s><image>, the same for every picture; filled by the first
 };
 
 }  // namespace ke

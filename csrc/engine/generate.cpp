@@ -52,7 +52,7 @@ std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& ca
     model.forward(rows, logit_rows, logits.data(), cancel);
   }
   check_finite(logits);
-  keep_prefix(model, prompt, prompt.ids, cache);
+  save_prefix(model, prompt, prompt.ids, cache);
   return logits;
 }
 

@@ -8,18 +8,18 @@ namespace ke {
 
 // ---- budget
 
-PrefixBudget::Places::iterator PrefixBudget::join(PrefixCache* cache) {
+PrefixBudget::Order::iterator PrefixBudget::add(PrefixCache* cache) {
   std::lock_guard lock(mutex_);
   caches_.push_front(cache);
   return caches_.begin();
 }
 
-void PrefixBudget::leave(Places::iterator place) {
+void PrefixBudget::remove(Order::iterator place) {
   std::lock_guard lock(mutex_);
   caches_.erase(place);
 }
 
-void PrefixBudget::used(Places::iterator place) {
+void PrefixBudget::touch(Order::iterator place) {
   std::lock_guard lock(mutex_);
   caches_.splice(caches_.begin(), caches_, place);
   size_t total = 0;
@@ -34,14 +34,14 @@ void PrefixBudget::used(Places::iterator place) {
 
 // ---- cache
 
-PrefixCache::PrefixCache(std::shared_ptr<PrefixBudget> budget, Keeps keeps)
-    : budget_(std::move(budget)), keeps_(keeps) {
-  place_ = budget_->join(this);  // last: from now on other threads may look at it
+PrefixCache::PrefixCache(std::shared_ptr<PrefixBudget> budget, Scope scope)
+    : budget_(std::move(budget)), scope_(scope) {
+  place_ = budget_->add(this);  // last: from now on other threads may look at it
 }
 
-PrefixCache::~PrefixCache() { budget_->leave(place_); }
+PrefixCache::~PrefixCache() { budget_->remove(place_); }
 
-size_t PrefixCache::common(const Prompt& prompt, std::span<const int32_t> sequence) const {
+size_t PrefixCache::shared_positions(const Prompt& prompt, std::span<const int32_t> sequence) const {
   size_t n = std::mismatch(ids_.begin(), ids_.end(), sequence.begin(), sequence.end()).first - ids_.begin();
   for (size_t i = 0; i < std::max(pictures_.size(), prompt.pictures.size()); i++) {
     const Picture here = i < pictures_.size() ? pictures_[i] : Picture{n, 0};
@@ -58,19 +58,19 @@ size_t PrefixCache::common(const Prompt& prompt, std::span<const int32_t> sequen
 size_t PrefixCache::restore(const Model& model, const Prompt& prompt, KvCache& cache) const {
   std::shared_lock lock(mutex_);
   if (!kv_) return 0;
-  const size_t n = std::min(common(prompt, prompt.ids), prompt.ids.size() - 1);
+  const size_t n = std::min(shared_positions(prompt, prompt.ids), prompt.ids.size() - 1);
   if (n > 0) model.copy_cache(*kv_, cache, 0, static_cast<int64_t>(n));
   return n;
 }
 
-void PrefixCache::keep(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence,
+void PrefixCache::save(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence,
                        const KvCache& cache) {
   const size_t affordable = budget_->bytes() / (cache.bytes() / static_cast<size_t>(cache.capacity));
-  const size_t allowed = keeps_ == Keeps::All ? sequence.size() : prompt.pictures.at(0).first;
+  const size_t allowed = scope_ == Scope::All ? sequence.size() : prompt.pictures.at(0).first;
   const size_t n = std::min(allowed, affordable);
   {
     std::unique_lock lock(mutex_);
-    const size_t begin = std::min(common(prompt, sequence), n);
+    const size_t begin = std::min(shared_positions(prompt, sequence), n);
     if (begin < n) {
       ids_.resize(begin);  // should memory be refused below, what is left is whole
       std::erase_if(pictures_, [&](const Picture& p) { return p.first >= begin; });
@@ -89,7 +89,7 @@ void PrefixCache::keep(const Model& model, const Prompt& prompt, std::span<const
       pictures_ = std::move(pictures);
     }
   }
-  budget_->used(place_);
+  budget_->touch(place_);
 }
 
 void PrefixCache::clear() {
@@ -115,15 +115,15 @@ size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache) 
   if (prompt.pictures.empty()) return 0;
   const ImageEmbedding& first = *prompt.pictures[0].image;
   size_t n = first.prefix ? first.prefix->restore(model, prompt, cache) : 0;
-  if (n == 0 && first.opening) n = first.opening->restore(model, prompt, cache);
+  if (n == 0 && first.shared_prefix) n = first.shared_prefix->restore(model, prompt, cache);
   return n;
 }
 
-void keep_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache) {
+void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache) {
   if (prompt.pictures.empty()) return;
   const ImageEmbedding& first = *prompt.pictures[0].image;
-  for (PrefixCache* kept : {first.prefix.get(), first.opening.get()})
-    if (kept) kept->keep(model, prompt, sequence, cache);
+  for (PrefixCache* kept : {first.prefix.get(), first.shared_prefix.get()})
+    if (kept) kept->save(model, prompt, sequence, cache);
 }
 
 }  // namespace ke

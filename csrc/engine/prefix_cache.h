@@ -23,21 +23,21 @@ class PrefixBudget {
 
  private:
   friend class PrefixCache;
-  using Places = std::list<PrefixCache*>;
-  Places::iterator join(PrefixCache* cache);
-  void leave(Places::iterator place);
-  void used(Places::iterator place);  // empties others where the sum has become too much
+  using Order = std::list<PrefixCache*>;
+  Order::iterator add(PrefixCache* cache);
+  void remove(Order::iterator place);
+  void touch(Order::iterator place);  // empties others where the sum has become too much
 
   const size_t bytes_;
   std::mutex mutex_;  // taken before any cache's own
-  Places caches_;     // used last first
+  Order caches_;      // used last first
 };
 
 // One sequence from its first position on: the last prompt, perhaps with its answer. Any number of threads may use it.
 class PrefixCache {
  public:
-  enum class Keeps { All, BeforePictures };  // BeforePictures: only what stands before the first picture's rows
-  PrefixCache(std::shared_ptr<PrefixBudget> budget, Keeps keeps);
+  enum class Scope { All, BeforeImages };  // BeforeImages: only what stands before the first picture's rows
+  PrefixCache(std::shared_ptr<PrefixBudget> budget, Scope scope);
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
@@ -46,9 +46,9 @@ class PrefixCache {
   // (its logits are wanted), and returns how many.
   size_t restore(const Model& model, const Prompt& prompt, KvCache& cache) const;
 
-  // Keeps the positions of `sequence` (the prompt's ids, perhaps with those of an answer), all of which `cache` holds;
+  // Saves the positions of `sequence` (the prompt's ids, perhaps with those of an answer), all of which `cache` holds;
   // as many as the budget allows. Only complete passes are offered, so a call that failed leaves nothing behind.
-  void keep(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
+  void save(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
 
   void clear();
   size_t positions() const;
@@ -61,11 +61,11 @@ class PrefixCache {
     bool operator==(const Picture&) const = default;
   };
   // How many positions of the sequence, which begins with the prompt, are kept.
-  size_t common(const Prompt& prompt, std::span<const int32_t> sequence) const;
+  size_t shared_positions(const Prompt& prompt, std::span<const int32_t> sequence) const;
 
   const std::shared_ptr<PrefixBudget> budget_;
-  const Keeps keeps_;
-  PrefixBudget::Places::iterator place_;
+  const Scope scope_;
+  PrefixBudget::Order::iterator place_;
   mutable std::shared_mutex mutex_;  // shared while positions are copied out
   std::unique_ptr<KvCache> kv_;
   std::vector<int32_t> ids_;  // of the positions kept
@@ -74,6 +74,6 @@ class PrefixCache {
 
 // The same with the caches of the prompt's first picture; a prompt without pictures computes and keeps nothing.
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache);
-void keep_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
+void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
 
 }  // namespace ke

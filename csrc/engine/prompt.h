@@ -21,8 +21,8 @@ struct ImageEmbedding {
   int64_t width = 0;  // of a row
   double encode_ms = 0;
   // For prompts whose first picture this is; either may be nullptr, then nothing is kept.
-  std::shared_ptr<PrefixCache> prefix;   // its own
-  std::shared_ptr<PrefixCache> opening;  // what stands before the picture, shared by all of an engine
+  std::shared_ptr<PrefixCache> prefix;         // its own
+  std::shared_ptr<PrefixCache> shared_prefix;  // what stands before the picture, shared by all of an engine
 };
 
 struct Segment {

@@ -120,7 +120,7 @@ void Sequence::take_sampled(std::span<const Sampled> sampled) {
 
 void Sequence::begin() {
   if (!out_.ids.empty()) return;
-  keep_prefix(model_, prompt_, prompt_.ids, *cache_);
+  save_prefix(model_, prompt_, prompt_.ids, *cache_);
   out_.prefill_ms = ms_since(started_);
   decoding_ = Clock::now();
 }
@@ -186,7 +186,7 @@ void Sequence::add(int32_t id, float logprob) {
 
 void Sequence::finish(FinishReason reason) {
   out_.reason = reason;
-  keep_prefix(model_, prompt_, std::span(ids_).first(static_cast<size_t>(fed_)), *cache_);
+  save_prefix(model_, prompt_, std::span(ids_).first(static_cast<size_t>(fed_)), *cache_);
   out_.decode_ms = ms_since(decoding_);
   done_ = true;
 }
