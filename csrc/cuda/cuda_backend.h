@@ -24,7 +24,7 @@ class Stream {
 
 class CudaBackend;
 
-// The backend for as long as it lives: what lies in its memory may live longer (keys and values kept with a picture).
+// The backend for as long as it lives: what lies in its memory may live longer (keys and values kept with an image).
 class BackendHandle {
  public:
   explicit BackendHandle(CudaBackend* backend) : backend_(backend) {}

@@ -15,7 +15,7 @@ namespace ke {
 struct LoadOptions {
   BackendOptions backend;
   LoadMode mode = LoadMode::Mmap;
-  // For keys and values kept with encoded pictures, see prefix_cache.h; 0: none.
+  // For keys and values kept with encoded images, see prefix_cache.h; 0: none.
   size_t prefix_bytes = limits::kDefaultPrefixMegabytes << 20;
   // How many bytes of weights are loaded, on the loading thread, after each tensor; may throw to end the load.
   std::function<void(uint64_t done, uint64_t total)> on_progress;
@@ -44,7 +44,7 @@ class Engine {
   const std::string& fallback() const { return fallback_; }
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
 
-  // keep: what prompts that begin with the picture have in common is computed once and stays with it.
+  // keep: what prompts that begin with the image have in common is computed once and stays with it.
   std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, const CancelToken* cancel,
                                                      bool keep = false) const;
   // The two halves of it: what the host does, which can be done ahead, and what the device does.
@@ -57,7 +57,7 @@ class Engine {
   Prompt prompt(const std::vector<Segment>& segments) const;
   Generation generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
-  // How likely each continuation is after the prompt: every continuation is a sequence of segments without pictures.
+  // How likely each continuation is after the prompt: every continuation is a sequence of segments without images.
   Scoring score(const Prompt& prompt, const std::vector<std::vector<Segment>>& continuations,
                 const CancelToken* cancel) const;
   // (positions, vocab) for every position of the prompt.
@@ -75,7 +75,7 @@ class Engine {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<PrefixBudget> prefixes_;
   std::string fallback_;
-  std::shared_ptr<PrefixCache> shared_prefix_;  // <s><image>, the same for every picture; filled by the first
+  std::shared_ptr<PrefixCache> shared_prefix_;  // <s><image>, the same for every image; filled by the first
 };
 
 }  // namespace ke

@@ -43,13 +43,13 @@ PrefixCache::~PrefixCache() { budget_->remove(place_); }
 
 size_t PrefixCache::shared_positions(const Prompt& prompt, std::span<const int32_t> sequence) const {
   size_t n = std::mismatch(ids_.begin(), ids_.end(), sequence.begin(), sequence.end()).first - ids_.begin();
-  for (size_t i = 0; i < std::max(pictures_.size(), prompt.pictures.size()); i++) {
-    const Picture here = i < pictures_.size() ? pictures_[i] : Picture{n, 0};
-    const Picture there = i < prompt.pictures.size()
-                              ? Picture{prompt.pictures[i].first, prompt.pictures[i].image->serial}
-                              : Picture{n, 0};
+  for (size_t i = 0; i < std::max(images_.size(), prompt.images.size()); i++) {
+    const PlacedImage here = i < images_.size() ? images_[i] : PlacedImage{n, 0};
+    const PlacedImage there = i < prompt.images.size()
+                                  ? PlacedImage{prompt.images[i].first, prompt.images[i].image->serial}
+                                  : PlacedImage{n, 0};
     if (std::min(here.first, there.first) >= n) break;
-    // One has a picture where the other has another, or tokens that are spelt like a picture's places.
+    // One has an image where the other has another, or tokens that are spelt like an image's places.
     if (here != there) return std::min(here.first, there.first);
   }
   return n;
@@ -66,18 +66,18 @@ size_t PrefixCache::restore(const Model& model, const Prompt& prompt, KvCache& c
 void PrefixCache::save(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence,
                        const KvCache& cache) {
   const size_t affordable = budget_->bytes() / (cache.bytes() / static_cast<size_t>(cache.capacity));
-  const size_t allowed = scope_ == Scope::All ? sequence.size() : prompt.pictures.at(0).first;
+  const size_t allowed = scope_ == Scope::All ? sequence.size() : prompt.images.at(0).first;
   const size_t n = std::min(allowed, affordable);
   {
     std::unique_lock lock(mutex_);
     const size_t begin = std::min(shared_positions(prompt, sequence), n);
     if (begin < n) {
       ids_.resize(begin);  // should memory be refused below, what is left is whole
-      std::erase_if(pictures_, [&](const Picture& p) { return p.first >= begin; });
+      std::erase_if(images_, [&](const PlacedImage& p) { return p.first >= begin; });
       std::vector<int32_t> ids(sequence.begin(), sequence.begin() + n);
-      std::vector<Picture> pictures;
-      for (const Prompt::Picture& p : prompt.pictures)
-        if (p.first < n) pictures.push_back({p.first, p.image->serial});
+      std::vector<PlacedImage> images;
+      for (const Prompt::PlacedImage& p : prompt.images)
+        if (p.first < n) images.push_back({p.first, p.image->serial});
       try {
         if (!kv_) kv_ = model.new_cache(static_cast<int64_t>(n));
         model.copy_cache(cache, *kv_, static_cast<int64_t>(begin), static_cast<int64_t>(n));
@@ -86,7 +86,7 @@ void PrefixCache::save(const Model& model, const Prompt& prompt, std::span<const
         return;  // the answer does not need it
       }
       ids_ = std::move(ids);
-      pictures_ = std::move(pictures);
+      images_ = std::move(images);
     }
   }
   budget_->touch(place_);
@@ -96,7 +96,7 @@ void PrefixCache::clear() {
   std::unique_lock lock(mutex_);
   kv_.reset();
   ids_.clear();
-  pictures_.clear();
+  images_.clear();
 }
 
 size_t PrefixCache::positions() const {
@@ -112,16 +112,16 @@ size_t PrefixCache::bytes() const {
 // ---- by prompt
 
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache) {
-  if (prompt.pictures.empty()) return 0;
-  const ImageEmbedding& first = *prompt.pictures[0].image;
+  if (prompt.images.empty()) return 0;
+  const ImageEmbedding& first = *prompt.images[0].image;
   size_t n = first.prefix ? first.prefix->restore(model, prompt, cache) : 0;
   if (n == 0 && first.shared_prefix) n = first.shared_prefix->restore(model, prompt, cache);
   return n;
 }
 
 void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache) {
-  if (prompt.pictures.empty()) return;
-  const ImageEmbedding& first = *prompt.pictures[0].image;
+  if (prompt.images.empty()) return;
+  const ImageEmbedding& first = *prompt.images[0].image;
   for (PrefixCache* kept : {first.prefix.get(), first.shared_prefix.get()})
     if (kept) kept->save(model, prompt, sequence, cache);
 }

@@ -1,5 +1,5 @@
-// Keys and values of earlier prompts, kept with the encoded picture that they begin with, so that the next prompt that
-// begins alike computes only what is new. A position's keys and values depend on the tokens and pictures up to it and
+// Keys and values of earlier prompts, kept with the encoded image that they begin with, so that the next prompt that
+// begins alike computes only what is new. A position's keys and values depend on the tokens and images up to it and
 // on nothing else, bit for bit, so reading them back gives the answer that computing them again would give.
 #pragma once
 #include <list>
@@ -36,7 +36,7 @@ class PrefixBudget {
 // One sequence from its first position on: the last prompt, perhaps with its answer. Any number of threads may use it.
 class PrefixCache {
  public:
-  enum class Scope { All, BeforeImages };  // BeforeImages: only what stands before the first picture's rows
+  enum class Scope { All, BeforeImages };  // BeforeImages: only what stands before the first image's rows
   PrefixCache(std::shared_ptr<PrefixBudget> budget, Scope scope);
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
@@ -55,10 +55,10 @@ class PrefixCache {
   size_t bytes() const;  // of memory
 
  private:
-  struct Picture {
+  struct PlacedImage {
     size_t first;     // as in Prompt
     uint64_t serial;  // of the embedding
-    bool operator==(const Picture&) const = default;
+    bool operator==(const PlacedImage&) const = default;
   };
   // How many positions of the sequence, which begins with the prompt, are kept.
   size_t shared_positions(const Prompt& prompt, std::span<const int32_t> sequence) const;
@@ -69,10 +69,10 @@ class PrefixCache {
   mutable std::shared_mutex mutex_;  // shared while positions are copied out
   std::unique_ptr<KvCache> kv_;
   std::vector<int32_t> ids_;  // of the positions kept
-  std::vector<Picture> pictures_;
+  std::vector<PlacedImage> images_;
 };
 
-// The same with the caches of the prompt's first picture; a prompt without pictures computes and keeps nothing.
+// The same with the caches of the prompt's first image; a prompt without images computes and keeps nothing.
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache);
 void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
 

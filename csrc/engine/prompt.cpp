@@ -66,7 +66,7 @@ class Builder {
     KE_CHECK(e->features->model == model_.serial(), InvalidRequest,
              "the encoded picture was encoded by another model than the one of this prompt");
     for (int32_t id : info.image.before) token(id);
-    prompt_.pictures.push_back({prompt_.ids.size(), e});
+    prompt_.images.push_back({prompt_.ids.size(), e});
     for (int64_t j = 0; j < e->features->rows; j++) token(info.image.row_id(j));
     for (int32_t id : info.image.after) token(id);
   }
@@ -97,12 +97,12 @@ class Builder {
 
 InputRow Prompt::row(size_t position, KvCache* cache) const {
   InputRow out{ids[position], nullptr, {cache, static_cast<int32_t>(position)}};
-  const auto behind = std::upper_bound(pictures.begin(), pictures.end(), position,
-                                       [](size_t at, const Picture& p) { return at < p.first; });
-  if (behind == pictures.begin()) return out;
-  const Picture& picture = *std::prev(behind);
-  const ImageFeatures& features = *picture.image->features;
-  const auto index = static_cast<int64_t>(position - picture.first);
+  const auto behind = std::upper_bound(images.begin(), images.end(), position,
+                                       [](size_t at, const PlacedImage& p) { return at < p.first; });
+  if (behind == images.begin()) return out;
+  const PlacedImage& placed = *std::prev(behind);
+  const ImageFeatures& features = *placed.image->features;
+  const auto index = static_cast<int64_t>(position - placed.first);
   if (index < features.rows) features.place(index, out);
   return out;
 }

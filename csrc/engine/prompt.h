@@ -1,4 +1,4 @@
-// A prompt is a sequence of segments: texts, pictures and boxes in any order and number.
+// A prompt is a sequence of segments: texts, images and boxes in any order and number.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,23 +13,23 @@ namespace ke {
 
 class PrefixCache;
 
-// An encoded picture; may be used in any number of prompts of the model that made it.
+// An encoded image; may be used in any number of prompts of the model that made it.
 struct ImageEmbedding {
   ImageEmbedding();
   const uint64_t serial;  // no two of a process have the same, also one after the other
   std::shared_ptr<const ImageFeatures> features;
   int64_t width = 0;  // of a row
   double encode_ms = 0;
-  // For prompts whose first picture this is; either may be nullptr, then nothing is kept.
+  // For prompts whose first image this is; either may be nullptr, then nothing is kept.
   std::shared_ptr<PrefixCache> prefix;         // its own
-  std::shared_ptr<PrefixCache> shared_prefix;  // what stands before the picture, shared by all of an engine
+  std::shared_ptr<PrefixCache> shared_prefix;  // what stands before the image, shared by all of an engine
 };
 
 struct Segment {
   enum class Kind {
     Text,   // plain characters, also where they spell a tag; BPE tokenizers join texts and tags that touch
     Tags,   // text whose tag strings are tags
-    Image,  // the picture's rows with the ids around them (ImageLayout)
+    Image,  // the image's rows with the ids around them (ImageLayout)
     Boxes,  // <object> upper-left lower-right ... </object>, several joined by the delimiter (Grounding)
     Ids,    // token ids as they are
   };
@@ -41,17 +41,17 @@ struct Segment {
 };
 
 struct Prompt {
-  struct Picture {
+  struct PlacedImage {
     size_t first;                                 // position of its first row; the others follow
     std::shared_ptr<const ImageEmbedding> image;  // keeps the rows alive
   };
-  std::vector<int32_t> ids;       // ModelInfo::begin first
-  std::vector<Picture> pictures;  // in order of position
+  std::vector<int32_t> ids;         // ModelInfo::begin first
+  std::vector<PlacedImage> images;  // in order of position
   // The position as the decoder takes it; the prompt must live until it is computed.
   InputRow row(size_t position, KvCache* cache) const;
 };
 
-// InvalidRequest when there is no segment, a cell or id is out of range, a picture was encoded by another
+// InvalidRequest when there is no segment, a cell or id is out of range, an image was encoded by another
 // model, or there are boxes and the model has no location tokens.
 Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments);
 

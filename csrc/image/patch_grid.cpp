@@ -1,4 +1,4 @@
-// A picture of any shape as patches of a grid that keeps its aspect.
+// An image of any shape as patches of a grid that keeps its aspect.
 #include <algorithm>
 #include <cmath>
 
@@ -82,7 +82,7 @@ std::vector<float> to_patch_grid(const ImageView& image, int64_t patch, const Pa
   const Whitening whitening = measure(image, cancel);
   const Taps across = make_taps(image.width, width), down = make_taps(image.height, height);
   std::vector<float> out(static_cast<size_t>(height * width * kChannels)), sums(static_cast<size_t>(line));
-  // The weights of an output pixel sum to 1, so whitening the sums is whitening the picture before it is resized.
+  // The weights of an output pixel sum to 1, so whitening the sums is whitening the image before it is resized.
   const auto factor = static_cast<float>(1.0 / whitening.deviation);
   const auto offset = static_cast<float>(-whitening.mean / whitening.deviation);
   for (int64_t y = 0; y < height; ++y) {

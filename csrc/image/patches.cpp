@@ -1,4 +1,4 @@
-// From the resized picture to the rows that the patch embedding multiplies.
+// From the resized image to the rows that the patch embedding multiplies.
 #include <cmath>
 
 #include "base/error.h"

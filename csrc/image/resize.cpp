@@ -26,15 +26,15 @@ double bicubic(double x) {
   return 0.0;
 }
 
-// One direction of a picture that is resized from `in` to `out` pixels. Of the result only some pixels are wanted; of
-// the picture only some are stored, and the others have one colour.
+// One direction of an image that is resized from `in` to `out` pixels. Of the result only some pixels are wanted; of
+// the image only some are stored, and the others have one colour.
 struct Axis {
   int64_t in = 0, out = 0;
   int64_t begin = 0, count = 0;          // wanted
-  int64_t first_stored = 0, stored = 0;  // of the picture
+  int64_t first_stored = 0, stored = 0;  // of the image
 
   static Axis whole(int64_t in, int64_t out) { return {in, out, 0, out, 0, in}; }
-  bool keeps() const { return in == out && count == out && stored == in; }  // the result is the picture
+  bool keeps() const { return in == out && count == out && stored == in; }  // the result is the image
 };
 
 using Colour = std::array<uint8_t, 3>;
@@ -119,7 +119,7 @@ void resize_rows(const uint8_t* in, int64_t rows, int64_t in_width, const Taps& 
   }
 }
 
-// in: the rows from first_row on of a picture `width` pixels wide -> out: taps.size() x width pixels
+// in: the rows from first_row on of an image `width` pixels wide -> out: taps.size() x width pixels
 void resize_columns(const uint8_t* in, int64_t first_row, const Taps& taps, int64_t width, const Colour& colour,
                     uint8_t* out, const CancelToken* cancel) {
   const int64_t row_bytes = width * kChannels;

@@ -1,4 +1,4 @@
-// A vision encoder for pictures of any shape (Pix2Struct's kind): patches of a grid, whose rows and columns have
+// A vision encoder for images of any shape (Pix2Struct's kind): patches of a grid, whose rows and columns have
 // embeddings, padded to a fixed number. Blocks are v.blk.N.*, see block.h.
 #pragma once
 #include <vector>
@@ -13,7 +13,7 @@ namespace ke {
 struct GridVitShape {
   BlockShape block;
   int64_t layers = 0, patch_values = 0;
-  int64_t max_patches = 0;  // to which a picture's patches are padded
+  int64_t max_patches = 0;  // to which an image's patches are padded
   int64_t table_rows = 0;   // of the tables of rows and columns: numbers 1.. are the grid's, 0 is the padding's
 };
 

@@ -15,7 +15,7 @@ struct ResamplerShape {
   bool weighted = false;  // the last feature may stand for several, see Resampler::forward_weighted
 };
 
-// Keys and values are [dense(features); latent queries]. What does not depend on the picture is computed once, at load:
+// Keys and values are [dense(features); latent queries]. What does not depend on the image is computed once, at load:
 // the projected queries, the latents' own keys and values, and the product of `dense` with the key and value matrices.
 class Resampler final : public Projector {
  public:

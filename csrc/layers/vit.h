@@ -12,7 +12,7 @@ namespace ke {
 
 struct VitShape {
   BlockShape block;
-  int64_t patches = 0, patch_values = 0;  // per picture; 3 * patch^2
+  int64_t patches = 0, patch_values = 0;  // per image; 3 * patch^2
   int64_t layers = 0;        // blocks that run: fewer than in training if an inner layer gives the features
   bool class_token = true;   // v.class_embd is before the patches
   bool patch_bias = false;   // v.patch_embd.bias

@@ -1,4 +1,4 @@
-// What the engine asks of a model: pictures to image tokens, rows of positions to logits. Const after construction;
+// What the engine asks of a model: images to image tokens, rows of positions to logits. Const after construction;
 // everything that changes (caches, activations) is passed in or leased per call.
 #pragma once
 #include <memory>
@@ -17,7 +17,7 @@ namespace ke {
 
 class Model;
 
-// A picture in the form in which its model's encoder takes it. Opaque: only the model that made it looks inside.
+// An image in the form in which its model's encoder takes it. Opaque: only the model that made it looks inside.
 class PreparedImage {
  public:
   explicit PreparedImage(const Model& model);
@@ -25,7 +25,7 @@ class PreparedImage {
   const uint64_t model;  // Model::serial of the one that made it
 };
 
-// What a model made of a picture: rows that stand in the decoder's sequence. Opaque, too.
+// What a model made of an image: rows that stand in the decoder's sequence. Opaque, too.
 class ImageFeatures {
  public:
   ImageFeatures(const Model& model, int64_t rows);
@@ -47,9 +47,9 @@ class Model {
   const ModelInfo& info() const { return info_; }
   uint64_t serial() const { return serial_; }  // no two models of a process have the same, also one after the other
 
-  // What happens to a picture on the host before the encoder. Needs no device and little memory: can be done ahead.
+  // What happens to an image on the host before the encoder. Needs no device and little memory: can be done ahead.
   virtual std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const = 0;
-  // InvalidRequest where another model prepared the picture.
+  // InvalidRequest where another model prepared the image.
   virtual std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const = 0;
   // Of ImageFeatures::save, perhaps in another process that loaded the same file. InvalidRequest where these are not as
   // many values as features have, or not finite.

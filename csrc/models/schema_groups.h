@@ -16,7 +16,7 @@ Schema general_rows(const std::string& architecture, GeneralConfig& g);
 // Checksums, where there are some, are one for each tensor.
 void check_checksums(const GgufFile& file, const std::string& architecture);
 
-// ---- clip.*: a ViT whose pictures are squashed to a square
+// ---- clip.*: a ViT whose images are squashed to a square
 
 struct VisionConfig {
   int64_t image_size = 0, patch_size = 0;  // pixels

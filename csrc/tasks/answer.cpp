@@ -116,7 +116,7 @@ int32_t AnswerReader::check_choices(const std::vector<int32_t>& kept, const std:
   return static_cast<int32_t>(longest);
 }
 
-// The position behind the last picture; 0 where there is none.
+// The position behind the last image; 0 where there is none.
 static size_t behind_last_image(const ImageLayout& image, int64_t most_rows, const std::vector<int32_t>& prompt) {
   if (!image.after.empty()) {
     const auto last = std::find_end(prompt.begin(), prompt.end(), image.after.begin(), image.after.end());

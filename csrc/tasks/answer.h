@@ -19,7 +19,7 @@
 namespace ke {
 
 struct AnswerBox {
-  Box box;  // fractions of the picture
+  Box box;  // fractions of the image
   std::pair<int32_t, int32_t> cells;
   double score;  // exp(mean ln p) of its two location tokens, at most 1; NaN where one of them is not of the answer
 };
@@ -67,7 +67,7 @@ class AnswerReader {
   const AnswerParser& parser_;
 };
 
-// The prompt's ids that the text begins with. keep_prompt: all that follow the last picture. Else those of an entity
+// The prompt's ids that the text begins with. keep_prompt: all that follow the last image. Else those of an entity
 // that the prompt left unfinished: <phrase> a hat</phrase> at its end, perhaps with the beginning of its boxes; none
 // where the model has no location tokens, and where the answer is one of given choices (`exact`).
 std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt,

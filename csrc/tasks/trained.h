@@ -16,7 +16,7 @@ const std::vector<std::pair<std::string_view, std::string_view>>& request_kinds(
 std::string untrained_note(std::string_view name, std::string_view trained_tasks,
                            const std::vector<std::string_view>& kinds);
 
-// Which kind of request these words are, behind a picture or alone; "" for words of the caller's own.
+// Which kind of request these words are, behind an image or alone; "" for words of the caller's own.
 std::string_view kind_of_words(const PromptFormats& formats, std::string_view words, bool picture);
 
 }  // namespace ke
