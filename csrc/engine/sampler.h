@@ -23,8 +23,8 @@ void check_finite(std::span<const float> logits);
 void check_finite(const Sampled& sampled);
 
 // Which tokens may come next: those that `constraint` (may be nullptr) allows, but for those of `never` and those that
-// would repeat an n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image slots and box tokens
-// count). Where only these are left, they stay.
+// would repeat an n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image placeholders and box
+// tokens count). Where only these are left, they stay.
 class Rules {
  public:
   explicit Rules(std::vector<int32_t> never);

@@ -24,18 +24,18 @@ DecoderShape magneto(const DecoderConfig& d) {
 
 Schema kosmos_rows(const std::string& architecture, KosmosConfig& c) {
   return general_rows(architecture, c.general) + decoder_rows(architecture, c.decoder) +
-         slot_rows(architecture, c.slots) + generation_rows(architecture, c.generation) +
+         placeholder_rows(architecture, c.placeholders) + generation_rows(architecture, c.generation) +
          prompt_rows(architecture, c.prompts) + vision_rows(architecture, c.vision) +
          unigram_rows(architecture, c.tokenizer);
 }
 
 ModelInfo kosmos_info(const GgufFile& file, const std::string& architecture, const KosmosConfig& c,
                       const VocabularyCheck& vocabulary) {
-  check_slots(file, architecture, c.slots, c.decoder);
+  check_placeholders(file, architecture, c.placeholders, c.decoder);
   ModelInfo info = vision_language_info(file, architecture, c);
   vocabulary.check_special_tokens(c.tokenizer);
-  info.image_tokens = c.slots.count;
-  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.slots.first, 1};
+  info.image_tokens = c.placeholders.count;
+  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.placeholders.first, 1};
   return info;
 }
 
@@ -44,7 +44,8 @@ VisionLanguageParts kosmos_parts(const KosmosConfig& c) {
   p.image = image_input(c.vision);
   p.vision = clip_tower(c.vision);
   p.vision.unit_length = true;  // unlike CLIP
-  const ResamplerShape resampler = {c.vision.tokens(), c.vision.width, c.slots.count, c.decoder.width, c.decoder.heads};
+  const ResamplerShape resampler = {c.vision.tokens(), c.vision.width, c.placeholders.count, c.decoder.width,
+                                    c.decoder.heads};
   p.load_projector = [resampler](Backend& backend, Weights& weights) {
     return std::make_unique<Resampler>(backend, weights, resampler);
   };

@@ -8,7 +8,7 @@
 namespace ke {
 
 struct KosmosConfig : VisionLanguageConfig {
-  ImageSlots slots;  // image tokens
+  ImagePlaceholders placeholders;  // image tokens
 };
 
 // The schema of a model without location tokens; one that has them adds its own rows.

@@ -129,7 +129,7 @@ void check_generation(const GgufFile& file, const std::string& architecture, con
              "; expected at most ", architecture, ".context_length, ", d.context);
 }
 
-Schema slot_rows(const std::string& architecture, ImageSlots& s) {
+Schema placeholder_rows(const std::string& architecture, ImagePlaceholders& s) {
   return {
       named("latents",
             whole(architecture + ".image_token_count", 1, 4096, &s.count, "fits the context and the vocabulary")),
@@ -137,7 +137,8 @@ Schema slot_rows(const std::string& architecture, ImageSlots& s) {
   };
 }
 
-void check_slots(const GgufFile& file, const std::string& architecture, const ImageSlots& s, const DecoderConfig& d) {
+void check_placeholders(const GgufFile& file, const std::string& architecture, const ImagePlaceholders& s,
+                        const DecoderConfig& d) {
   check_file(file, s.count + 4 <= d.context, architecture, ".context_length is ", d.context,
              "; expected room for a picture's ", s.count, " tokens and 4 more");
   check_file(file, s.first + s.count <= d.vocab, architecture, ".first_slot_token_id is ", s.first,

@@ -59,13 +59,14 @@ void check_generation(const GgufFile& file, const std::string& architecture, con
 
 // ---- <architecture>.image_token_count, .first_slot_token_id: a fixed number of rows per image, with ids in a row
 
-struct ImageSlots {
+struct ImagePlaceholders {
   int64_t count = 0;
-  int32_t first = 0;  // slot j has id first + j
+  int32_t first = 0;  // placeholder j has id first + j
 };
-Schema slot_rows(const std::string& architecture, ImageSlots& s);
-// The slots are in the vocabulary, and an image fits the context.
-void check_slots(const GgufFile& file, const std::string& architecture, const ImageSlots& s, const DecoderConfig& d);
+Schema placeholder_rows(const std::string& architecture, ImagePlaceholders& s);
+// The placeholders are in the vocabulary, and an image fits the context.
+void check_placeholders(const GgufFile& file, const std::string& architecture, const ImagePlaceholders& s,
+                        const DecoderConfig& d);
 
 // ---- <architecture>.prompt.*
 
