@@ -78,26 +78,26 @@ void bind_rank(nb::module_& m) {
 }  // namespace
 
 void bind_answer(nb::module_& m) {
-  nb::class_<AnswerReply>(m, "AnswerReply", "A whole answer.")
-      .def_prop_ro("text", [](const AnswerReply& r) { return r.answer.text; })
+  nb::class_<AnswerResult>(m, "AnswerResult", "A whole answer.")
+      .def_prop_ro("text", [](const AnswerResult& r) { return r.answer.text; })
       .def_prop_ro(
           "entities",
-          [](const AnswerReply& r) {
+          [](const AnswerResult& r) {
             std::vector<AnswerEntityTuple> out;
             for (const AnswerEntity& e : r.answer.entities) out.push_back(entity_tuple(e));
             return out;
           },
           "[(phrase, start, end, score, phrase score, found score, [(x1, y1, x2, y2)], [(cell, cell)], [score])];\n"
           "scores are None where unknown.")
-      .def_ro("generation", &AnswerReply::generation)
-      .def_prop_ro("finish_reason", [](const AnswerReply& r) { return reason_name(r.reason); })
-      .def_ro("notes", &AnswerReply::notes);
+      .def_ro("generation", &AnswerResult::generation)
+      .def_prop_ro("finish_reason", [](const AnswerResult& r) { return reason_name(r.reason); })
+      .def_ro("notes", &AnswerResult::notes);
 
   nb::class_<BoundRun>(m, "AnswerRun", "One answer from its request to its reply; for one thread at a time.")
       .def(nb::new_(&new_run), nb::arg("engine"), nb::arg("segments"), nb::arg("params"), nb::arg("stop"),
            nb::arg("keep_prompt"), nb::arg("one_object"), nb::arg("min_score"), nb::arg("notes"),
            nb::arg("on_event").none() = nb::none(), nb::arg("poll").none() = nb::none(),
-           "on_event: called with str for text and a tuple for an entity, as AnswerReply.entities has them. poll: "
+           "on_event: called with str for text and a tuple for an entity, as AnswerResult.entities has them. poll: "
            "called\n"
            "without arguments at every token. Neither may refer to this object. Raises InvalidRequest.")
       .def(

@@ -77,9 +77,9 @@ class Batcher {
     KE_ASSERT(at != open_.end());
     deliver(at->id, [&] {
       if (f.error) std::rethrow_exception(f.error);
-      AnswerReply reply = at->run.finish(std::move(f.generation));
+      AnswerResult result = at->run.finish(std::move(f.generation));
       const double ms = std::chrono::duration<double, std::milli>(Clock::now() - at->start).count();
-      return result_handle(std::move(reply), model_, at->prepared.frame, ms);
+      return result_handle(std::move(result), model_, at->prepared.frame, ms);
     });
     open_.erase(at);
   }

@@ -121,19 +121,19 @@ AnswerWatcher watcher_of(const kosmos_options& o, const Frame& frame) {
   return out;
 }
 
-void* result_handle(AnswerReply reply, const ModelObject& model, const Frame& frame, double ms) {
-  model.log(KOSMOS_LOG_DEBUG, "answered with ", reply.generation.ids.size(), " tokens after ",
-            reply.generation.prompt_ids.size(), " in ", ms, " ms");
-  return insert_handle(Kind::Result, make_result(std::move(reply), model, frame, ms));
+void* result_handle(AnswerResult result, const ModelObject& model, const Frame& frame, double ms) {
+  model.log(KOSMOS_LOG_DEBUG, "answered with ", result.generation.ids.size(), " tokens after ",
+            result.generation.prompt_ids.size(), " in ", ms, " ms");
+  return insert_handle(Kind::Result, make_result(std::move(result), model, frame, ms));
 }
 
 void* answer(const ModelObject& model, const Prepared& p) {
   const auto start = std::chrono::steady_clock::now();
   const CallCancel cancel(p.options.cancel, p.options.on_abort, p.options.user);
   cancel.token.check();
-  AnswerReply reply = run_answer(*model.engine, p.request, watcher_of(p.options, p.frame), &cancel.token);
+  AnswerResult result = run_answer(*model.engine, p.request, watcher_of(p.options, p.frame), &cancel.token);
   const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  return result_handle(std::move(reply), model, p.frame, ms);
+  return result_handle(std::move(result), model, p.frame, ms);
 }
 
 }  // namespace ke::capi

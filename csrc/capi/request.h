@@ -18,7 +18,7 @@ Prepared prepare(const ModelObject& model, const kosmos_request& request);
 AnswerWatcher watcher_of(const kosmos_options& o, const Frame& frame);
 
 // The handle of a finished answer; ms: all it took.
-void* result_handle(AnswerReply reply, const ModelObject& model, const Frame& frame, double ms);
+void* result_handle(AnswerResult result, const ModelObject& model, const Frame& frame, double ms);
 
 // Computes one answer; its result handle.
 void* answer(const ModelObject& model, const Prepared& prepared);

@@ -77,16 +77,16 @@ static int32_t finish_of(FinishReason reason) {
   return KOSMOS_FINISH_END;
 }
 
-std::shared_ptr<ResultObject> make_result(AnswerReply reply, const ModelObject& model, const Frame& frame,
+std::shared_ptr<ResultObject> make_result(AnswerResult result, const ModelObject& model, const Frame& frame,
                                           double total_ms) {
   auto r = std::make_shared<ResultObject>();
-  r->text = std::move(reply.answer.text);
+  r->text = std::move(result.answer.text);
   r->device = model.device;
   r->model = model.name;
-  for (const AnswerEntity& e : reply.answer.entities) r->entities.emplace_back(e, frame.width, frame.height);
-  r->token_ids = std::move(reply.generation.ids);
-  r->logprobs = std::move(reply.generation.logprobs);
-  r->notes = std::move(reply.notes);
+  for (const AnswerEntity& e : result.answer.entities) r->entities.emplace_back(e, frame.width, frame.height);
+  r->token_ids = std::move(result.generation.ids);
+  r->logprobs = std::move(result.generation.logprobs);
+  r->notes = std::move(result.notes);
   for (const std::string& note : r->notes) r->note_texts.push_back(note.c_str());
 
   kosmos_result_info& info = r->info;
@@ -96,17 +96,17 @@ std::shared_ptr<ResultObject> make_result(AnswerReply reply, const ModelObject& 
   info.token_ids = r->token_ids.data();
   info.logprobs = r->logprobs.data();
   info.token_count = r->token_ids.size();
-  info.prompt_token_count = reply.generation.prompt_ids.size();
-  info.reused_token_count = reply.generation.reused;
-  info.finish = finish_of(reply.reason);
+  info.prompt_token_count = result.generation.prompt_ids.size();
+  info.reused_token_count = result.generation.reused;
+  info.finish = finish_of(result.reason);
   info.width = frame.width;
   info.height = frame.height;
   if (frame.seen_box) {
     info.has_box = 1;
     info.box = *frame.seen_box;
   }
-  info.prefill_ms = reply.generation.prefill_ms;
-  info.decode_ms = reply.generation.decode_ms;
+  info.prefill_ms = result.generation.prefill_ms;
+  info.decode_ms = result.generation.decode_ms;
   info.total_ms = total_ms;
   info.device = r->device.c_str();
   info.model = r->model.c_str();

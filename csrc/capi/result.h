@@ -13,7 +13,7 @@ struct Frame {
   std::optional<kosmos_box> seen_box;
 };
 
-std::shared_ptr<ResultObject> make_result(AnswerReply reply, const ModelObject& model, const Frame& frame,
+std::shared_ptr<ResultObject> make_result(AnswerResult result, const ModelObject& model, const Frame& frame,
                                           double total_ms);
 
 }  // namespace ke::capi

@@ -81,16 +81,16 @@ void AnswerRun::hand_out(std::vector<AnswerEvent> events) {
   }
 }
 
-void AnswerRun::leave_out_unsure(AnswerReply& reply) const {
-  std::erase_if(reply.answer.entities, [&](const AnswerEntity& e) {
+void AnswerRun::leave_out_unsure(AnswerResult& result) const {
+  std::erase_if(result.answer.entities, [&](const AnswerEntity& e) {
     if (e.reaches(request_.min_score)) return false;
-    reply.notes.push_back(left_out(e, request_.min_score));
+    result.notes.push_back(left_out(e, request_.min_score));
     return true;
   });
 }
 
-AnswerReply AnswerRun::finish(Generation generation) {
-  AnswerReply out;
+AnswerResult AnswerRun::finish(Generation generation) {
+  AnswerResult out;
   out.generation = std::move(generation);
   Generation& g = out.generation;
   out.answer = reader_.read(kept_, g.ids, g.logprobs, request_.stop);
@@ -112,7 +112,7 @@ AnswerReply AnswerRun::finish(Generation generation) {
   return out;
 }
 
-AnswerReply run_answer(const Engine& engine, AnswerRequest request, AnswerWatcher watcher, const CancelToken* cancel) {
+AnswerResult run_answer(const Engine& engine, AnswerRequest request, AnswerWatcher watcher, const CancelToken* cancel) {
   AnswerRun run(engine, std::move(request), std::move(watcher));
   return run.finish(engine.generate(run.prompt(), run.params(), run.on_token(), cancel));
 }

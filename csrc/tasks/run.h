@@ -20,10 +20,10 @@ struct AnswerRequest {
   // its first token says how likely it was that boxes follow (AnswerEntity::found_score).
   bool one_object = false;
   double min_score = 0;            // entities of less sureness are left out, with a note
-  std::vector<std::string> notes;  // what should be known about the request, for AnswerReply::notes
+  std::vector<std::string> notes;  // what should be known about the request, for AnswerResult::notes
 };
 
-struct AnswerReply {
+struct AnswerResult {
   Generation generation;
   Answer answer;
   FinishReason reason = FinishReason::Length;
@@ -36,7 +36,7 @@ struct AnswerWatcher {
   std::function<bool(const AnswerEvent&)> on_event;
 };
 
-// One answer from its request to its reply, whoever computes the tokens. Not copied or moved: on_token() refers to it.
+// One answer from its request to its result, whoever computes the tokens. Not copied or moved: on_token() refers to it.
 class AnswerRun {
  public:
   // The engine must outlive it. InvalidRequest.
@@ -49,13 +49,13 @@ class AnswerRun {
   // To be called with every token; empty where nobody looks at single tokens.
   OnToken on_token();
   // Reads the whole answer and hands out what the watcher has not got yet.
-  AnswerReply finish(Generation generation);
+  AnswerResult finish(Generation generation);
 
  private:
   bool take(int32_t id, float logprob);
   bool is_asked_for(int32_t id, std::span<const int32_t> before) const;
   void hand_out(std::vector<AnswerEvent> events);
-  void leave_out_unsure(AnswerReply& reply) const;
+  void leave_out_unsure(AnswerResult& result) const;
 
   const ModelInfo& info_;
   const AnswerRequest request_;
@@ -73,6 +73,6 @@ class AnswerRun {
 };
 
 // InvalidRequest, ModelCorrupt, ContextTooLong, Cancelled.
-AnswerReply run_answer(const Engine& engine, AnswerRequest request, AnswerWatcher watcher, const CancelToken* cancel);
+AnswerResult run_answer(const Engine& engine, AnswerRequest request, AnswerWatcher watcher, const CancelToken* cancel);
 
 }  // namespace ke

@@ -68,7 +68,7 @@ class Answering:
         """The Result of an answer computed in a batch; emits the last events."""
         return self._result(self.native.finish(generation))
 
-    def _result(self, reply: _core.AnswerReply) -> Result:
+    def _result(self, reply: _core.AnswerResult) -> Result:
         generation = reply.generation
         result = Result(
             text=reply.text,
