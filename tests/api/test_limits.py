@@ -30,25 +30,28 @@ def test_every_limit_is_written_once():
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("field", "words"),
     [
-        f"1..{LIMITS.MAX_THREADS} that compute",
-        f"1..{LIMITS.MAX_BEAMS}; 0: 1",
-        f"(greedy, the default)..{LIMITS.MAX_TEMPERATURE:g}; below 1e-45",
-        f"-{LIMITS.MAX_LENGTH_PENALTY:g}..{LIMITS.MAX_LENGTH_PENALTY:g}, needs num_beams",
-        f"up to {LIMITS.MAX_STOPS} texts that end the answer",
-        f"up to {LIMITS.MAX_CHOICES} texts; the answer is exactly",
-        f"any sequence of 1..{LIMITS.MAX_SEGMENTS} images",
-        f"up to {LIMITS.MAX_EXAMPLES} that go before the request",
-        f"1..{LIMITS.MAX_BOXES} */",
-        f"1..{LIMITS.MAX_BATCH} answers at a time; 0: {LIMITS.DEFAULT_BATCH},",
-        f"Ranks 1..{LIMITS.MAX_TEXTS} texts",
-        f"1..{LIMITS.MAX_IMAGE_SIDE} each",
-        f"at most {LIMITS.DEFAULT_PREFIX_CACHE_MB} MiB per model",
+        ("int32_t threads;", f"1..{LIMITS.MAX_THREADS}"),
+        ("int32_t num_beams;", f"1..{LIMITS.MAX_BEAMS}"),
+        ("double temperature;", f"..{LIMITS.MAX_TEMPERATURE:g}"),
+        ("double length_penalty;", f"-{LIMITS.MAX_LENGTH_PENALTY:g}..{LIMITS.MAX_LENGTH_PENALTY:g}"),
+        ("*stop;", f"up to {LIMITS.MAX_STOPS}"),
+        ("*choices;", f"up to {LIMITS.MAX_CHOICES}"),
+        ("*examples;", f"up to {LIMITS.MAX_EXAMPLES}"),
+        ("size_t box_count;", f"1..{LIMITS.MAX_BOXES}"),
+        ("int32_t batch_size;", f"1..{LIMITS.MAX_BATCH}"),
+        ("int32_t batch_size;", f"0: {LIMITS.DEFAULT_BATCH}"),
+        ("int32_t width, height;", f"1..{LIMITS.MAX_IMAGE_SIDE}"),
+        ("int32_t keep;", f"{LIMITS.DEFAULT_PREFIX_CACHE_MB} MiB"),
+        ("", f"1..{LIMITS.MAX_SEGMENTS} images"),
+        ("", f"1..{LIMITS.MAX_TEXTS} texts"),
     ],
 )
-def test_the_header_states_the_limits(words):
-    assert words in HEADER, words
+def test_the_header_states_the_limits(field, words):
+    """In the comment of the field, or of a function."""
+    comments = re.findall(re.escape(field) + r"\s*/\*(.*?)\*/", HEADER, re.S)
+    assert any(re.search(re.escape(words) + r"(?![\d.])", comment) for comment in comments), comments
 
 
 def test_docstrings_state_the_limits():
