@@ -23,25 +23,44 @@ class Cost:
     weight_bytes: int  # of the decoder and its output matrix: what one token reads
     cache_values_bytes: int  # bytes of a number in the key-value cache
     quantized: bool
+    query_width: int | None = None  # of all heads together; None: the decoder's width
+    key_width: int | None = None  # the same of keys, which heads may share
+    gated: bool = False  # a third matrix in the feed-forward part
 
     @classmethod
     def of(cls, path: str) -> Cost:
         """Of a GGUF file."""
         tensors = _core.GgufFile(path).tensors()
-        read = sum(size for name, *_, size in tensors if name.startswith(("blk.", "output_norm", "token_embd")))
+        shapes = {name: shape for name, _, shape, *_ in tensors}
+        # Logits need one matrix: the embedding, where it is the output matrix, too.
+        output = "output.weight" if "output.weight" in shapes else "token_embd.weight"
+        read = sum(size for name, *_, size in tensors if name.startswith(("blk.", "output_norm")) or name == output)
         up = next(dtype for name, dtype, *_ in tensors if name == "blk.0.ffn_up.weight")
         quantized = up not in FLOAT_TYPES
-        return cls(_core.model_info(path), read, 2 if quantized else 4, quantized)
+        return cls(
+            _core.model_info(path),
+            read,
+            2 if quantized else 4,
+            quantized,
+            shapes["blk.0.attn_q.weight"][0],
+            shapes["blk.0.attn_k.weight"][0],
+            "blk.0.ffn_gate.weight" in shapes,
+        )
 
     def encode_macs(self) -> float:
-        """Tower and resampler for one picture."""
+        """Tower, as far as it runs, and resampler or projector for one picture."""
         vision, text = self.config["vision"], self.config["decoder"]
         width, ff, patch = vision["width"], vision["ff_width"], vision["patch_size"]
         patches = (vision["image_size"] // patch) ** 2
         rows = patches + 1
         layer = rows * (4 * width * width + 2 * width * ff) + 2 * rows * rows * width
-        tower = patches * 3 * patch * patch * width + vision["layers"] * layer
-        d, latents = text["width"], self.config["latents"]
+        blocks = vision["layers"] + 1 + vision.get("feature_layer", -1)
+        tower = patches * 3 * patch * patch * width + blocks * layer
+        d = text["width"]
+        if "latents" not in self.config:
+            products = width * d + (0 if self.config["projector"] == "linear" else d * d)
+            return float(tower + patches * products)
+        latents = self.config["latents"]
         resampler = 2 * rows * width * d + 2 * latents * (rows + latents) * d + latents * d * d
         return float(tower + resampler)
 
@@ -49,10 +68,12 @@ class Cost:
         """All layers for `tokens` positions and the logits of the last one."""
         text = self.config["decoder"]
         d, ff = text["width"], text["ff_width"]
-        layer = tokens * (4 * d * d + 2 * d * ff) + tokens * (tokens + 1) * d
+        q, k = self.query_width or d, self.key_width or d
+        layer = tokens * (2 * d * q + 2 * d * k + (3 if self.gated else 2) * d * ff) + tokens * (tokens + 1) * q
         return float(text["layers"] * layer + d * text["vocab"])
 
     def decode_bytes(self, positions: float) -> float:
         """Weights, and the cache of so many positions."""
         text = self.config["decoder"]
-        return float(self.weight_bytes + 2 * text["layers"] * text["width"] * self.cache_values_bytes * positions)
+        width = self.key_width or text["width"]
+        return float(self.weight_bytes + 2 * text["layers"] * width * self.cache_values_bytes * positions)

@@ -77,7 +77,7 @@ class Work:
     """What is timed, on one engine.
 
     image: a picture file to use instead of synthetic ones. words: how many ordinary tokens stand in the prompt behind
-    the picture; None: the words of the model's own grounded caption.
+    the picture; None: the words of the model's own caption, grounded where it has boxes.
 
     Every token is computed in full: without the grammar of boxes, whose forced tokens cost next to nothing and would
     make decoding look faster than it is. Only `folder`, which is the public verb, has it.
@@ -91,13 +91,14 @@ class Work:
         self.model, self.engine, self.tokens = Model(engine), engine, tokens
         self._numbers = itertools.count(1)
         self._given = None if image is None else open_image(image)
-        self._segments: list[tuple[str, Any]] = []
+        self._segments: list[tuple[str, Any] | None] = []  # None: the picture
+        info = self.model.model_info
+        self.grounded = info["grounding"] is not None
         if words is None:
-            info = self.model.model_info
-            plan = tasks.plan_caption(info, None, "short", info["grounding"] is not None, False, ())
-            self._segments = [s for s in plan.segments if isinstance(s, tuple)]
+            plan = tasks.plan_caption(info, None, "short", self.grounded, False, ())
+            self._segments = [s if isinstance(s, tuple) else None for s in plan.segments]
         else:
-            self._segments = [("ids", _ordinary_tokens(engine.tokenizer, words))]
+            self._segments = [None, ("ids", _ordinary_tokens(engine.tokenizer, words))]
 
     def photo(self) -> bytes:
         """The next picture as a JPEG file (or the given one's pixels with a mark that makes it a new picture)."""
@@ -141,7 +142,7 @@ class Work:
     def folder(self, batch: int, images: int) -> Sample:
         """Files to captions through Model.batch, `batch` at a time (one at a time before there is such an option)."""
         photos = [self.photo() for _ in range(images)]
-        options: dict[str, Any] = {"max_tokens": self.tokens, "ground": True}
+        options: dict[str, Any] = {"max_tokens": self.tokens, "ground": self.grounded}
         if can_batch():
             options[BATCH_OPTION] = batch
         start = time.perf_counter()
@@ -153,13 +154,16 @@ class Work:
         side = int(self.model.model_info["vision"]["image_size"])
         picture = synthetic_photo(0, (side, side))
         embedding = self.engine.encode_image(picture.tobytes(), *picture.size)
-        return self.engine.logits([("image", embedding), *self._segments])[0]
+        return self.engine.logits(self._prompt(embedding))[0]
+
+    def _prompt(self, embedding: _core.ImageEmbedding) -> list[tuple[str, Any]]:
+        return [("image", embedding) if s is None else s for s in self._segments]
 
     def _generate(self, embedding: _core.ImageEmbedding) -> _core.Generation:
         params = _core.GenerateParams()
         params.max_tokens, params.grammar = self.tokens, False
         params.no_repeat_ngram_size = int(self.model.model_info["no_repeat_ngram_size"])
-        return self.engine.generate([("image", embedding), *self._segments], params)
+        return self.engine.generate(self._prompt(embedding), params)
 
     def _picture(self, size: tuple[int, int]) -> Any:
         from PIL import Image

@@ -17,6 +17,7 @@ from PIL import Image
 
 import kosmos_edge
 from kosmos_edge import Cancelled, _core, cli
+from kosmos_edge.bench.workload import Work
 from kosmos_edge.errors import InvalidRequest
 from models.description import BOX, CASES, PHRASE, QUESTION, TEXTS, Case, Described, arguments_of, options_of
 
@@ -257,6 +258,32 @@ def test_the_command_line_answers_alike(
     assert cli.run(["score", str(photo), *TEXTS, *common]) == 0
     said = [row["text"] for row in json.loads(capsys.readouterr().out)["ranking"]]
     assert said == [row.text for row in model.score(photo, TEXTS).ranking]
+
+
+def test_bench_measures_it(
+    of: Described, path: Path, model: kosmos_edge.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every phase; a prompt with the picture at its place; products and bytes as counted from the tensors."""
+    words = ["bench", "-m", str(path), "-t", "1", "--rounds", "1", "--tokens", "2", "--batches", "2", "-f", "json"]
+    assert cli.run([*words, "--phases", "encode,prefill,decode,caption,folder,hash"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    phases, weights = report["phases"], of.tiny.weights
+    assert phases["folder"]["2"]["images_per_s"]["median"] > 0
+    tokens, boxes = int(phases["prefill"]["tokens"]), "ground" in of.tasks
+    assert tokens == model.caption(picture(0), ground=boxes, max_tokens=1).timings.prompt_tokens
+    if not boxes:
+        engine = model._open.engine
+        rgb = picture(0)
+        asked = Work(engine)._prompt(engine.encode_image(rgb.tobytes(), rgb.shape[1], rgb.shape[0]))
+        assert engine.prompt_ids(asked) == of.prompt("caption", engine.tokenizer, [rgb]).ids
+    layers = sum(w.size for name, w in weights.items() if name.startswith("blk.") and w.ndim == 2)
+    query, key = (len(weights[f"blk.0.attn_{x}.weight"]) for x in "qk")
+    decoder, output = model.model_info["decoder"], weights.get("output.weight", weights["token_embd.weight"])
+    attention = decoder["layers"] * tokens * (tokens + 1) * query
+    assert phases["prefill"]["macs"] == tokens * layers + attention + output.size
+    read = sum(w.nbytes for name, w in weights.items() if name.startswith(("blk.", "output_norm"))) + output.nbytes
+    cache = 2 * decoder["layers"] * key * 4 * (tokens + 1)
+    assert phases["decode"]["bytes_per_token"] == read + cache
 
 
 # ---- what a model has no task for
