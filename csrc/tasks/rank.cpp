@@ -57,6 +57,9 @@ ScoreTemplate split_template(std::string_view text) {
   const size_t at = text.find(kPlace);
   KE_CHECK(at != std::string_view::npos && text.find(kPlace, at + 1) == std::string_view::npos, InvalidRequest,
            "template: expected exactly one {text}, got '", text, "'");
+  const size_t image = text.find(kImagePlace);
+  KE_CHECK(image == text.rfind(kImagePlace) && (image == std::string_view::npos || image < at), InvalidRequest,
+           "template: expected at most one {image}, before {text}, got '", text, "'");
   return {std::string(text.substr(0, at)), std::string(text.substr(at + kPlace.size()))};
 }
 

@@ -18,7 +18,7 @@ struct ScoreTemplate {
   std::string after;   // scored with the text
 };
 
-// Of a template with one {text}; InvalidRequest unless there is exactly one.
+// Of a template with one {text}, and at most one {image} before it; else InvalidRequest.
 ScoreTemplate split_template(std::string_view text);
 // The caption's words, then the text.
 ScoreTemplate default_template(const PromptFormats& formats);

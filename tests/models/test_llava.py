@@ -165,6 +165,13 @@ def test_the_prompts_of_the_verbs(model: kosmos_edge.Model) -> None:
         model.score(None, ["a cat"], template="{image} is {text}")
 
 
+@pytest.mark.parametrize("template", ["{text} is {image}", "{image}{image} is {text}", "{image} is {text} in {image}"])
+def test_the_image_of_a_score_stands_once_before_the_text(model: kosmos_edge.Model, template: str) -> None:
+    """Behind it, or a second time, it would be the characters "{image}"."""
+    with pytest.raises(InvalidRequest, match=r"at most one \{image\}, before \{text\}"):
+        model.score(make_picture(1, 60, 60), ["a cat"], template=template)
+
+
 @pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
