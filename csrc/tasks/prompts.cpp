@@ -25,12 +25,20 @@ Segment image_segment(ImageHandle image) {
 
 namespace {
 
-// Bytes of the tag <...> that begins at text[at]: no blank and no '<' inside, not empty; 0 when there is none.
+constexpr std::string_view kPlaces[] = {kImagePlace, "{question}", "{phrase}", "{boxes}", "{answer}"};
+
+bool is_place(std::string_view rest) {
+  return std::any_of(std::begin(kPlaces), std::end(kPlaces), [&](auto place) { return rest.starts_with(place); });
+}
+
+// Bytes of the tag <...> that begins at text[at]: no blank, no '<' and no place of a format inside, not empty; 0 when
+// there is none.
 size_t tag_length(std::string_view text, size_t at) {
   for (size_t i = at + 1, length = 0; i < text.size(); i += length) {
     if (text[i] == '>') return i > at + 1 ? i + 1 - at : 0;
     length = utf8::character_length(text, i);
-    if (length == 0 || text[i] == '<' || utf8::is_blank(utf8::code_point(text, i, length))) return 0;
+    if (length == 0 || text[i] == '<' || is_place(text.substr(i)) || utf8::is_blank(utf8::code_point(text, i, length)))
+      return 0;
   }
   return 0;
 }

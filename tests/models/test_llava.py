@@ -172,6 +172,11 @@ def test_the_image_of_a_score_stands_once_before_the_text(model: kosmos_edge.Mod
         model.score(make_picture(1, 60, 60), ["a cat"], template=template)
 
 
+def test_a_place_in_angle_brackets_is_a_place(model: kosmos_edge.Model) -> None:
+    plan = _core.plan_verb(model.model_info, "ask", "why", [], False, False, False, "<a><{image}><{question}> it")
+    assert plan[0][1:] == [("tags", "<a>"), ("text", "<"), ("image", 0), ("text", "><why> it")]
+
+
 @pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
