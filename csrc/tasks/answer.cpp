@@ -147,6 +147,16 @@ std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>&
   return from(begin);
 }
 
+std::vector<int32_t> kept_ids(const ModelInfo& info, const Prompt& prompt, bool keep_prompt, bool exact) {
+  if (!keep_prompt) return kept_ids(info, prompt.ids, false, exact);
+  size_t begin = 0;
+  if (!prompt.images.empty()) {
+    const Prompt::PlacedImage& last = prompt.images.back();
+    begin = last.first + static_cast<size_t>(last.image->features->rows) + info.image.after.size();
+  }
+  return {prompt.ids.begin() + static_cast<ptrdiff_t>(begin), prompt.ids.end()};
+}
+
 AnswerStream::AnswerStream(const AnswerReader& reader, const std::vector<int32_t>& kept,
                            const std::vector<std::string>& stop)
     : stop_(stop),

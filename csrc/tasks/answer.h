@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/prompt.h"
 #include "models/answer_parser.h"
 #include "models/model.h"
 #include "text/answer_text.h"
@@ -72,6 +73,8 @@ class AnswerReader {
 // where the model has no location tokens, and where the answer is one of given choices (`exact`).
 std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>& prompt, bool keep_prompt,
                               bool exact = false);
+// The same of a prompt that knows where its images stand: a placeholder in raw text is none of them.
+std::vector<int32_t> kept_ids(const ModelInfo& info, const Prompt& prompt, bool keep_prompt, bool exact);
 
 using AnswerEvent = std::variant<std::string, AnswerEntity>;  // a stretch of text, or an entity that got its boxes
 

@@ -39,7 +39,7 @@ AnswerRun::AnswerRun(const Engine& engine, AnswerRequest request, AnswerWatcher 
       tokenizer_(engine.tokenizer()),
       reader_(*tokenizer_, *info_.answers),
       prompt_(engine.prompt(request_.segments)),
-      kept_(kept_ids(info_, prompt_.ids, request_.keep_prompt, !params_.choices.empty())),
+      kept_(kept_ids(info_, prompt_, request_.keep_prompt, !params_.choices.empty())),
       stream_(reader_, kept_, request_.stop),
       found_score_(kUnknown) {
   KE_CHECK(!request_.one_object || info_.grounding, InvalidRequest, kNoGrounding);

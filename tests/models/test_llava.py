@@ -177,6 +177,13 @@ def test_a_place_in_angle_brackets_is_a_place(model: kosmos_edge.Model) -> None:
     assert plan[0][1:] == [("tags", "<a>"), ("text", "<"), ("image", 0), ("text", "><why> it")]
 
 
+def test_a_placeholder_in_raw_text_is_no_image(model: kosmos_edge.Model) -> None:
+    """All words behind the picture belong to the text, or all words where there is none."""
+    for before in ([make_picture(1, 60, 60)], []):
+        result = model.generate([*before, "a cat <image> in"], raw=True, lead_in=True, max_tokens=2)
+        assert result.text.startswith("a cat <image> in"), result.text
+
+
 @pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
