@@ -24,7 +24,9 @@ def read_card(given: dict[str, Any], defaults: Mapping[str, Any], prompts: Mappi
         parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
         known = {"trained_tasks": list(trained.KINDS), "prompt": list(prompts)}.get(key)
         unknown = [part for part in value if part not in known] if same and known is not None else []
-        if not same or unknown or not all(isinstance(part, str) for part in parts):
+        if unknown:
+            raise ModelCorrupt(f"kosmos_edge.json: {key!r} has {brief(unknown[0])}; expected some of {known}")
+        if not same or not all(isinstance(part, str) for part in parts):
             raise ModelCorrupt(
                 f"kosmos_edge.json: {key!r} is {brief(value)}; "
                 f"expected the form of {defaults.get(key)!r}, keys {list(defaults)}"

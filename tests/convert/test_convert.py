@@ -485,8 +485,8 @@ def test_settings_that_the_engine_cannot_run(state, tmp_path, changes, match):
         ("preprocessor_config.json", {"do_normalize": False}, "do_normalize"),
         ("kosmos_edge.json", {"nmae": "x"}, "nmae"),
         ("kosmos_edge.json", {"tags": "x"}, "tags"),
-        ("kosmos_edge.json", {"prompt": {"sing": "x"}}, "prompt"),
-        ("kosmos_edge.json", {"trained_tasks": ["sing"]}, "trained_tasks"),
+        ("kosmos_edge.json", {"prompt": {"sing": "x"}}, r"'prompt' has 'sing'; expected some of \['caption', "),
+        ("kosmos_edge.json", {"trained_tasks": ["sing"]}, "'trained_tasks' has 'sing'; expected some"),
         ("kosmos_edge.json", {"trained_tasks": [["ask"]]}, "trained_tasks"),
     ],
 )
