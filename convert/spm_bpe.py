@@ -21,7 +21,7 @@ from .bpe_files import (
     unused_rows,
 )
 from .gguf import Entry
-from .sources.files import MAX_TOKENIZER_BYTES, brief, parse_json
+from .sources.files import MAX_TOKENIZER_BYTES, brief, is_json, parse_json
 from .sources.tokenizer_files import TokenizerFiles
 from .tokenizer import BPE, BYTE, NORMAL, UNKNOWN, UNUSED, SentencePiece, read_sentencepiece_model
 
@@ -97,7 +97,7 @@ def read_spm_bpe(files: TokenizerFiles, *, llama_class: bool = False) -> SpmBpe:
     file = files.first("tokenizer.json", "tokenizer.model")
     data = file.read_all(MAX_TOKENIZER_BYTES)
     settings = read_settings(files)
-    if data[:1] == b"{":
+    if is_json(data, file.path):
         return from_json(read_bpe_json(parse_json(data, file.path), file.path), settings, file.path, llama_class)
     return from_sentencepiece(read_sentencepiece_model(data, file.path), settings, file.path)
 

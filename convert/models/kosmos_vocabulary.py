@@ -15,7 +15,7 @@ from kosmos_edge import _core
 from kosmos_edge.errors import ModelCorrupt
 
 from ..gguf import Entry
-from ..sources.files import MAX_TOKENIZER_BYTES
+from ..sources.files import MAX_TOKENIZER_BYTES, is_json
 from ..sources.tokenizer_files import TokenizerFiles
 from ..tokenizer import (
     CONTROL,
@@ -72,7 +72,7 @@ def read_vocabulary(files: TokenizerFiles, tags: Sequence[str], boxes: bool) -> 
     """Reads tokenizer.json or sentencepiece.bpe.model (+ dict.txt). boxes: whether location tokens end it."""
     file = files.first("tokenizer.json", "sentencepiece.bpe.model")
     data = file.read_all(MAX_TOKENIZER_BYTES)
-    if data[:1] == b"{":
+    if is_json(data, file.path):
         return read_tokenizer_json(data, file.path, tags, boxes)
     listed = files.optional("dict.txt")
     symbols = None if listed is None else listed.read_all(MAX_TOKENIZER_BYTES)

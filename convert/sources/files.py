@@ -166,6 +166,11 @@ def brief(value: object) -> str:
     return repr(value[:80] if isinstance(value, (str, bytes)) else value)[:120]
 
 
+def is_json(data: bytes, where: Path) -> bool:
+    """Whether a tokenizer's file is meant to be JSON: by its name, or by what it begins with."""
+    return where.suffix == ".json" or data[:1] == b"{"
+
+
 def parse_json(data: bytes, where: Path) -> dict[str, Any]:
     """A JSON object without duplicate keys, NaN or infinities; everything else is ModelCorrupt."""
 

@@ -258,6 +258,13 @@ def test_bad_tokenizer_json_is_refused(trained: SpmBpe, tmp_path: Path, case: st
         read(write_json(tmp_path, tokenizer=written))
 
 
+@pytest.mark.parametrize("written, message", [("[]", "expected a JSON object"), (" {", "not valid JSON")])
+def test_json_that_is_no_object_is_not_called_sentencepiece(tmp_path: Path, written: str, message: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(written)
+    with pytest.raises(ModelCorrupt, match=message):
+        read(tmp_path)
+
+
 def _field(number: int, value: bytes) -> bytes:
     assert len(value) < 128
     return bytes([number << 3 | 2, len(value)]) + value
