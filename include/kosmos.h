@@ -480,7 +480,8 @@ typedef struct kosmos_ranking kosmos_ranking;
 enum { KOSMOS_NORMALIZE_SUM = 0, KOSMOS_NORMALIZE_MEAN = 1 };
 typedef struct kosmos_score_options {
   size_t struct_size;
-  const char *template_text; /* words around exactly one "{text}"; NULL: the caption prompt, "An image of {text}" */
+  const char *template_text; /* words around exactly one "{text}"; the image is at "{image}" before it, or else before
+                              * all words. NULL: the model's caption prompt, of KOSMOS-2 "An image of {text}" */
   int32_t normalize;         /* KOSMOS_NORMALIZE_*: sum of ln p, or mean per token, for texts of different lengths */
   int32_t reserved;
   kosmos_cancel *cancel; /* NULL: none */

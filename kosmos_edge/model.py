@@ -475,9 +475,10 @@ class Model:
     ) -> Ranking:
         """Ranks texts by their likelihood given the image (None: without an image).
 
-        template: words around {text}; the words before it are given, the text and the words after it are scored. None:
-        the model's caption prompt, "An image of {text}". normalize: "sum" of ln p, or the "mean" per token, for texts
-        of different lengths.
+        template: words around {text}; the words before it are given, the text and the words after it are scored. The
+        image stands at {image} before {text}, or where there is none before all words. None: the model's caption
+        prompt, of KOSMOS-2 "An image of {text}". normalize: "sum" of ln p, or the "mean" per token, for texts of
+        different lengths.
         """
         plan = tasks.plan_score(self._info, texts, template, normalize)
         return running.run(partial(self._open.score, self.name, image, plan), check_cancel(cancel))

@@ -51,7 +51,7 @@ SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_
 @option("--question", metavar="TEXT", help="ask: the question.")
 @option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: allowed answer; use it at least twice.")
 @option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank. Can be repeated.")
-@option("--template", metavar="TEXT", help='score: words around {text}. Default: "An image of {text}".')
+@option("--template", metavar="TEXT", help="score: words around {text}. Default: the model's caption prompt.")
 @option("--normalize", type=click.Choice(["sum", "mean"]), help="score: rank by the sum of ln p (default) or its mean.")
 @option("--lead-in", is_flag=True, default=None, help="Begin the text with the prompt's words.")
 @batch_size_option

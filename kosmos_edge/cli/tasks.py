@@ -158,7 +158,7 @@ def ask(
 @click.command()
 @picture
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@option("--template", metavar="TEXT", help='Words around {text}. Default: "An image of {text}".')
+@option("--template", metavar="TEXT", help="Words around {text}. Default: the model's caption prompt.")
 @option(
     "--normalize",
     type=click.Choice(["sum", "mean"]),
