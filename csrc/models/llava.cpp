@@ -40,6 +40,8 @@ struct Llava {
     const VocabularyCheck vocabulary(file, kName, c.decoder.vocab);
     vocabulary.check_special_tokens(c.tokenizer);
     vocabulary.check_placeholder(concat(kName, ".image.token_id"), c.image_token);
+    check_file(file, c.image_token != c.tokenizer.eos, kName, ".image.token_id is ", c.image_token,
+               ", the end of an answer, which a placeholder never is; expected another token");
     info.image = {{}, {}, c.image_token, 0};
     info.never = vocabulary.unused();
     info.never.push_back(c.image_token);

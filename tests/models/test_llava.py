@@ -12,7 +12,7 @@ from helpers.tiny import make_picture, write_tiny
 
 import kosmos_edge
 from kosmos_edge import _core
-from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.errors import InvalidRequest, ModelCorrupt
 from models.description import described
 from models.llava import BEGIN, CAPTION, EOS, LlavaReference, turn
 
@@ -120,6 +120,13 @@ def test_what_is_no_word_is_never_generated(kind: str, tmp_path: Path) -> None:
     assert result.token_ids == [best] and result.logprobs[0] < np.log(0.5)  # another was likelier
     assert token not in model.caption(picture, max_tokens=20, num_beams=3).token_ids
     assert [r.token_ids for r in model.batch([picture], max_tokens=1, batch_size=2)] == [[best]]
+
+
+def test_the_placeholder_is_not_the_end(tmp_path: Path) -> None:
+    """No answer would ever end: the placeholder is never generated."""
+    path, _ = write(tmp_path / "x.gguf", image__token_id=("u32", EOS))
+    with pytest.raises(ModelCorrupt, match=rf"image.token_id is {EOS}, the end of an answer"):
+        kosmos_edge.load(path)
 
 
 def test_what_looks_like_a_tag_is_text(model: kosmos_edge.Model) -> None:
