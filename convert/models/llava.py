@@ -450,7 +450,7 @@ def metadata(
         *generation_entries(
             checkpoint,
             arch,
-            max_new_tokens=min(_MAX_NEW_TOKENS, c.context),
+            max_new_tokens=min(_MAX_NEW_TOKENS, c.context // 2),  # leaves room for the prompt
             no_repeat_ngram_size=0,
             ids={"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos},
         ),

@@ -20,12 +20,14 @@ from helpers.llava_checkpoint import (
     write_json,
     write_own,
 )
+from PIL import Image
 
+import kosmos_edge
 from kosmos_edge import _core
 from kosmos_edge.convert import convert, requantize, verify
 from kosmos_edge.convert.models import MODELS, find_model
 from kosmos_edge.convert.models.llava import _large
-from kosmos_edge.errors import KosmosError, ModelCorrupt, ModelNotFound
+from kosmos_edge.errors import ContextTooLong, KosmosError, ModelCorrupt, ModelNotFound
 
 ROWS = 640  # of the embedding, for 602 tokens
 
@@ -91,6 +93,14 @@ def test_the_file_holds_every_value_that_is_used(checkpoint: Path, state: State,
     assert verify(path) == []
 
 
+def test_a_short_context_has_room_for_an_answer_of_the_default_length(checkpoint: Path, tmp_path: Path) -> None:
+    path = convert(checkpoint, tmp_path / "a.gguf", type="f32").output
+    model = kosmos_edge.load(path, threads=1)
+    model.generate([Image.new("RGB", (9, 9)), "what is this?"])
+    with pytest.raises(ContextTooLong, match="the model has 256"):
+        model.generate([Image.new("RGB", (9, 9)), "what is this?"], max_tokens=256)
+
+
 def test_the_keys_are_what_the_engine_reads(checkpoint: Path, vocabulary: SpmBpe, tmp_path: Path) -> None:
     metadata, _ = contents(convert(checkpoint, tmp_path / "a.gguf", type="f32").output)
     own = {key.removeprefix("llava."): value for key, value in metadata.items() if key.startswith("llava.")}
@@ -98,7 +108,7 @@ def test_the_keys_are_what_the_engine_reads(checkpoint: Path, vocabulary: SpmBpe
         "context_length": 256, "embedding_length": 64, "block_count": 2, "feed_forward_length": 96,
         "attention.head_count": 4, "attention.head_count_kv": 2, "attention.key_length": 16,
         "rope.freq_base": 10000.0, "vision.feature_layer": -2, "image.aspect": "crop", "image.token_id": 600,
-        "projector": "mlp2x_gelu", "generation.max_new_tokens": 256, "generation.no_repeat_ngram_size": 0,
+        "projector": "mlp2x_gelu", "generation.max_new_tokens": 128, "generation.no_repeat_ngram_size": 0,
         "prompt.question": "USER: {image}\n{question} ASSISTANT:",
     }  # fmt: skip
     assert {key: own[key] for key in expected} == expected
