@@ -102,6 +102,7 @@ def read_pixels(settings: dict[str, Any]) -> tuple[list[float], list[float]]:
         numbers = (
             isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) and abs(v) < 1e6 for v in value)
         )
-        expect(settings, key, "a list of three numbers", numbers and (key == "image_mean" or min(value) > 0))
+        wanted = "a list of three numbers" + (" above 0" if key == "image_std" else "")
+        expect(settings, key, wanted, numbers and (key == "image_mean" or min(value) > 0))
         values.append([float(v) for v in value])
     return values[0], values[1]

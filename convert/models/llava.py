@@ -485,6 +485,6 @@ def _read_aspect(settings: dict[str, Any], c: Config) -> str:
     expect(settings, "size", {"shortest_edge": size}, settings.get("size", size) in (size, {"shortest_edge": size}))
     padded = settings.get("do_pad", False)
     expect(settings, "do_pad", "true or false", isinstance(padded, bool))
-    cropped = settings.get("do_center_crop", True) is True and settings.get("crop_size", size) in (size, square)
-    expect(settings, "crop_size" if settings.get("do_center_crop", True) is True else "do_center_crop", square, cropped)
+    expect(settings, "do_center_crop", True, settings.get("do_center_crop", True) is True)
+    expect(settings, "crop_size", square, settings.get("crop_size", size) in (size, square))
     return c.aspect or ("pad" if padded else "crop")

@@ -393,12 +393,12 @@ def test_the_authors_settings_that_cannot_be_run(
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"do_center_crop": False}, "do_center_crop is False"),
+        ({"do_center_crop": False}, "do_center_crop is False; only True"),
         ({"size": {"height": 28, "width": 28}}, "size is dict of 2; only {'shortest_edge': 28}"),
         ({"crop_size": {"height": 56, "width": 56}}, "crop_size is dict of 2"),
         ({"do_pad": 1}, "do_pad is 1"),
         ({"resample": 2}, "resample is 2"),
-        ({"image_std": [1, 0, 1]}, "image_std is list of 3"),
+        ({"image_std": [1, 0, 1]}, "image_std is list of 3; only a list of three numbers above 0"),
     ],
 )
 def test_pictures_that_are_prepared_otherwise(
