@@ -86,5 +86,6 @@ void bind_quality(nb::module_& m);
 void bind_testing(nb::module_& m);
 void bind_layers(nb::module_& m);
 void bind_testing_text(nb::module_& m);
+void bind_testing_cross(nb::module_& m);
 
 }  // namespace ke

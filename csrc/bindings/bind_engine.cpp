@@ -162,7 +162,8 @@ void bind_engine(nb::module_& m) {
   nb::class_<PreparedImage>(m, "PreparedImage", "A picture as the encoder of the model that prepared it takes it.");
 
   nb::class_<ImageEmbedding>(m, "ImageEmbedding", "An encoded picture: (image tokens, width) float32.")
-      .def_prop_ro("shape", [](const ImageEmbedding& e) { return std::pair(e.features->rows, e.width); })
+      .def_prop_ro("shape",
+                   [](const ImageEmbedding& e) { return std::pair(e.features->shape()[0], e.features->shape()[1]); })
       .def_ro("encode_ms", &ImageEmbedding::encode_ms)
       .def_prop_ro("kept_positions", [](const ImageEmbedding& e) { return e.prefix ? e.prefix->positions() : 0; })
       .def_prop_ro("kept_bytes", [](const ImageEmbedding& e) { return e.prefix ? e.prefix->bytes() : 0; })

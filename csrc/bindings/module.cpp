@@ -25,4 +25,5 @@ NB_MODULE(_core, m) {
   ke::bind_testing(m);
   ke::bind_layers(m);
   ke::bind_testing_text(m);
+  ke::bind_testing_cross(m);
 }

@@ -179,7 +179,7 @@ class BeamSearch {
     std::vector<InputRow> rows;
     std::vector<int32_t> logit_rows;
     for (size_t i = 0; i < beams.size(); i++) {
-      rows.push_back({beams[i].ids.back(), nullptr, {beams[i].cache.get(), static_cast<int32_t>(stored)}});
+      rows.push_back(prompt_.row_behind(beams[i].ids.back(), static_cast<size_t>(stored), beams[i].cache.get()));
       logit_rows.push_back(static_cast<int32_t>(i));
     }
     std::vector<float> logits(beams.size() * model_.info().vocab);

@@ -35,7 +35,8 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
     });
   }
   engine->backend_ = make_backend(options.backend);
-  engine->model_ = load_model(engine->file_, engine->backend_);
+  engine->model_ = options.load_model ? options.load_model(engine->file_, engine->backend_)
+                                      : load_model(engine->file_, engine->backend_);
   engine->tokenizer_ = make_tokenizer(*engine->file_);
   engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
   if (options.prefix_bytes > 0)
@@ -74,7 +75,6 @@ std::shared_ptr<const ImageEmbedding> Engine::restore_image(std::vector<float> v
 std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const ImageFeatures> features, bool keep) const {
   auto e = std::make_shared<ImageEmbedding>();
   e->features = std::move(features);
-  e->width = model_->info().width;
   e->shared_prefix = shared_prefix_;
   if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Scope::All);
   return e;

@@ -104,6 +104,13 @@ InputRow Prompt::row(size_t position, KvCache* cache) const {
   const ImageFeatures& features = *placed.image->features;
   const auto index = static_cast<int64_t>(position - placed.first);
   if (index < features.rows) features.place(index, out);
+  out.memory = features.memory();
+  return out;
+}
+
+InputRow Prompt::row_behind(int32_t id, size_t position, KvCache* cache) const {
+  InputRow out{id, nullptr, {cache, static_cast<int32_t>(position)}};
+  if (!images.empty()) out.memory = images.back().image->features->memory();
   return out;
 }
 

@@ -18,7 +18,6 @@ struct ImageEmbedding {
   ImageEmbedding();
   const uint64_t serial;  // no two of a process have the same, also one after the other
   std::shared_ptr<const ImageFeatures> features;
-  int64_t width = 0;  // of a row
   double encode_ms = 0;
   // For prompts whose first image this is; either may be nullptr, then nothing is kept.
   std::shared_ptr<PrefixCache> prefix;         // its own
@@ -42,13 +41,16 @@ struct Segment {
 
 struct Prompt {
   struct PlacedImage {
-    size_t first;                                 // position of its first row; the others follow
-    std::shared_ptr<const ImageEmbedding> image;  // keeps the rows alive
+    size_t first;                                 // position of its first row; the others follow, if it has any
+    std::shared_ptr<const ImageEmbedding> image;  // keeps the rows and the memory alive
   };
   std::vector<int32_t> ids;         // ModelInfo::begin first
   std::vector<PlacedImage> images;  // in order of position
-  // The position as the decoder takes it; the prompt must live until it is computed.
+  // The position as the decoder takes it; the prompt must live until it is computed. It looks at the last image whose
+  // `first` is not behind it: none, before the first image.
   InputRow row(size_t position, KvCache* cache) const;
+  // The same of a token of an answer, at a position behind the prompt: it looks at the prompt's last image.
+  InputRow row_behind(int32_t id, size_t position, KvCache* cache) const;
 };
 
 // InvalidRequest when there is no segment, a cell or id is out of range, an image was encoded by another

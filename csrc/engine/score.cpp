@@ -77,7 +77,7 @@ Scoring Engine::score(const Prompt& prompt, const std::vector<std::vector<Segmen
       logit_rows.clear();
       for (const Place& p : pass) {
         logit_rows.push_back(static_cast<int32_t>(rows.size()));
-        rows.push_back({p.text->ids[p.token], nullptr, {p.cache, static_cast<int32_t>(n + p.token)}});
+        rows.push_back(prompt.row_behind(p.text->ids[p.token], static_cast<size_t>(n) + p.token, p.cache));
       }
       logits.resize(rows.size() * vocab);
       model_->forward(rows, logit_rows, logits.data(), cancel);

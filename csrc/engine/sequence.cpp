@@ -54,7 +54,7 @@ size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector
     if (i < prompt_.ids.size())
       rows.push_back(prompt_.row(i, cache_));
     else
-      rows.push_back({ids_[i], nullptr, {cache_, static_cast<int32_t>(i)}});
+      rows.push_back(prompt_.row_behind(ids_[i], i, cache_));
   }
   most -= end - static_cast<size_t>(fed_);
   fed_ = static_cast<int64_t>(end);
@@ -63,7 +63,7 @@ size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector
   draft(most);
   for (size_t i = 0; i < drafts_.size(); i++) {
     logit_rows.push_back(static_cast<int32_t>(rows.size()));
-    rows.push_back({drafts_[i], nullptr, {cache_, static_cast<int32_t>(end + i)}});
+    rows.push_back(prompt_.row_behind(drafts_[i], end + i, cache_));
   }
   return 1 + drafts_.size();
 }

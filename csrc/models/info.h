@@ -24,7 +24,9 @@ struct PromptFormats {
   bool chat = false;
 };
 
-// How an image stands in a prompt: ids before it, one id for each of its rows, ids after it.
+// How an image stands in a prompt: ids before it, one id for each of its rows, ids after it. Where rows look at images
+// (ImageFeatures::memory), the ids before still look at the image in front; all behind them look at this one. The
+// single <image> token of a Flamingo, which looks at its own image, is thus an id after an image without rows.
 struct ImageLayout {
   std::vector<int32_t> before, after;
   int32_t row = 0;       // id of the first row: a placeholder, which the n-gram rule sees and the decoder does not
@@ -68,7 +70,7 @@ struct ModelInfo {
   int64_t context = 0;                                   // positions of prompt and answer together
   int64_t vocab = 0;                                     // token ids
   int64_t width = 0;                                     // of a row of the decoder
-  int64_t image_tokens = 0;                              // rows of one image, at most
+  int64_t image_tokens = 0;                              // rows of one image in the sequence, at most
   int64_t max_new_tokens = 0, no_repeat_ngram_size = 0;  // defaults of generation; 0: no n-gram rule
   std::vector<int32_t> begin;                            // ids that every prompt begins with
   int32_t eos = 0;

@@ -1,6 +1,7 @@
 // What the engine asks of a model: images to image tokens, rows of positions to logits. Const after construction;
 // everything that changes (caches, activations) is passed in or leased per call.
 #pragma once
+#include <array>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,17 +26,21 @@ class PreparedImage {
   const uint64_t model;  // Model::serial of the one that made it
 };
 
-// What a model made of an image: rows that stand in the decoder's sequence. Opaque, too.
+// What a model made of an image: rows that stand in the decoder's sequence, cross memory that rows look at, or both.
+// Opaque, too. Must live until the rows that it was given to are computed.
 class ImageFeatures {
  public:
   ImageFeatures(const Model& model, int64_t rows);
   virtual ~ImageFeatures() = default;
   const uint64_t model;  // as PreparedImage's
-  const int64_t rows;
-  // Makes `input` the position of this row; these features must live until it is computed.
+  const int64_t rows;    // in the sequence; may be 0 where there is a memory
+  // Makes `input` the position of this row.
   virtual void place(int64_t row, InputRow& input) const = 0;
-  // What Model::restore makes the same features of.
+  // What the positions from this image to the next one look at; nullptr: nothing.
+  virtual const CrossMemory* memory() const { return nullptr; }
+  // What Model::restore makes the same features of: (shape()[0], shape()[1]).
   virtual std::vector<float> save() const = 0;
+  virtual std::array<int64_t, 2> shape() const = 0;
 };
 
 class Model {

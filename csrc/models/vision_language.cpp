@@ -14,50 +14,45 @@ struct SquareImage : PreparedImage {
   std::vector<uint8_t> rgb;
 };
 
-// Rows in the device's memory, which lives as long as they do.
-class ImageRows : public ImageFeatures {
+}  // namespace
+
+// The projector's rows in the device's memory, and what cross layers made of them; both live as long as this does.
+class VisionLanguageModel::Features : public ImageFeatures {
  public:
-  // values (rows, width) are copied: from the device, and its work is done when this returns.
-  ImageRows(const Model& model, std::shared_ptr<Backend> backend, Mat values)
-      : ImageRows(model, backend, values.rows, values.cols) {
-    backend_->copy(values, matrix());
-    backend_->sync();
-  }
-  ImageRows(const Model& model, std::shared_ptr<Backend> backend, int64_t rows, const std::vector<float>& values)
-      : ImageRows(model, backend, rows, static_cast<int64_t>(values.size()) / rows) {
-    backend_->write(values.data(), matrix());
-    backend_->sync();
-  }
+  // Of the model's shape, still to be filled.
+  explicit Features(const VisionLanguageModel& model)
+      : ImageFeatures(model, model.rows_in_sequence_ ? model.image_shape_[0] : 0),
+        backend_(model.backend_),
+        shape_(model.image_shape_),
+        buffer_(backend_->alloc(shape_[0] * shape_[1])) {}
+
+  Mat matrix() const { return Mat(*buffer_, shape_[0], shape_[1]); }
+  void remember(std::unique_ptr<const CrossMemory> memory) { memory_ = std::move(memory); }
+
   void place(int64_t row, InputRow& input) const override {
     input.device_embedding = matrix().row_range(row, row + 1).data;
   }
+  const CrossMemory* memory() const override { return memory_.get(); }
   std::vector<float> save() const override {
-    std::vector<float> values(static_cast<size_t>(rows * width_));
+    std::vector<float> values(static_cast<size_t>(shape_[0] * shape_[1]));
     backend_->read(matrix(), values.data());
     return values;
   }
+  std::array<int64_t, 2> shape() const override { return shape_; }
 
  private:
-  ImageRows(const Model& model, std::shared_ptr<Backend> backend, int64_t count, int64_t width)
-      : ImageFeatures(model, count),
-        backend_(std::move(backend)),
-        width_(width),
-        buffer_(backend_->alloc(count * width)) {}
-  Mat matrix() const { return Mat(*buffer_, rows, width_); }
-
-  const std::shared_ptr<Backend> backend_;  // outlives the buffer
-  const int64_t width_;
-  const std::unique_ptr<Buffer> buffer_;  // (rows, width)
+  const std::shared_ptr<Backend> backend_;  // outlives the buffers
+  const std::array<int64_t, 2> shape_;
+  const std::unique_ptr<Buffer> buffer_;
+  std::unique_ptr<const CrossMemory> memory_;
 };
-
-}  // namespace
 
 ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c) {
   check_checksums(file, architecture);
   check_decoder(file, architecture, c.decoder);
   check_vision(file, c.vision);
-  check_file(file, c.vision.projection == c.decoder.width, "clip.vision.projection_dim is ", c.vision.projection,
-             "; expected ", architecture, ".embedding_length, ", c.decoder.width);
+  check_file(file, !c.rows_in_sequence || c.vision.projection == c.decoder.width, "clip.vision.projection_dim is ",
+             c.vision.projection, "; expected ", architecture, ".embedding_length, ", c.decoder.width);
   check_generation(file, architecture, c.generation, c.decoder);
 
   ModelInfo info;
@@ -102,11 +97,16 @@ VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::sh
       weights_(file_),
       vit_(*backend_, weights_, parts.vision),
       projector_(parts.load_projector(*backend_, weights_)),
-      image_rows_(projector_->rows(parts.vision.features())),
+      image_shape_{projector_->rows(parts.vision.features()),
+                   parts.rows_in_sequence ? parts.decoder.block.width : parts.decoder.cross.memory_width},
+      rows_in_sequence_(parts.rows_in_sequence),
+      has_memory_(parts.decoder.cross.every > 0),
       decoder_(*backend_, weights_, parts.decoder),
       vision_workspaces_(*backend_),
       decoder_workspaces_(*backend_) {
-  KE_ASSERT(image_rows_ <= this->info().image_tokens);
+  KE_ASSERT(!has_memory_ || image_shape_[1] == parts.decoder.cross.memory_width);
+  KE_ASSERT(rows_in_sequence_ ? image_shape_[0] <= this->info().image_tokens
+                              : has_memory_ && this->info().image_tokens == 0 && !this->info().image.after.empty());
   weights_.finish();
 }
 
@@ -128,16 +128,26 @@ std::unique_ptr<const ImageFeatures> VisionLanguageModel::encode(const PreparedI
   auto lease = vision_workspaces_.lease();
   const Mat features = vit_.forward(*lease, patches.data(), cancel);
   if (cancel) cancel->check();
-  const Mat tokens = projector_->forward(*lease, features);
-  return std::make_unique<ImageRows>(*this, backend_, tokens);
+  auto made = std::make_unique<Features>(*this);
+  backend_->copy(projector_->forward(*lease, features), made->matrix());
+  return finish(std::move(made));
+}
+
+// Makes the memory of filled features; the device's work is done when this returns.
+std::unique_ptr<const ImageFeatures> VisionLanguageModel::finish(std::unique_ptr<Features> features) const {
+  if (has_memory_) features->remember(decoder_.new_memory(features->matrix()));
+  backend_->sync();
+  return features;
 }
 
 std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<float> values) const {
-  const int64_t rows = image_rows_, width = info().width;
+  const auto [rows, width] = image_shape_;
   KE_CHECK(values.size() == static_cast<size_t>(rows * width), InvalidRequest, "an encoded picture has ", rows, " x ",
            width, " values, got ", values.size());
   KE_CHECK(all_finite(values), InvalidRequest, "an encoded picture has a value that is not finite");
-  return std::make_unique<ImageRows>(*this, backend_, rows, values);
+  auto made = std::make_unique<Features>(*this);
+  backend_->write(values.data(), made->matrix());
+  return finish(std::move(made));
 }
 
 std::unique_ptr<KvCache> VisionLanguageModel::new_cache(int64_t capacity) const { return decoder_.new_cache(capacity); }

@@ -1,5 +1,6 @@
-// A model of an image encoder, a projector and a decoder, whose image rows stand in the decoder's sequence. What
-// differs from one such model to the next is its schema, its ModelInfo and its parts.
+// A model of an image encoder, a projector and a decoder. What the projector makes of an image stands in the decoder's
+// sequence as rows, or the decoder's cross layers look at it, or both. What differs from one such model to the next is
+// its schema, its ModelInfo and its parts.
 #pragma once
 #include <functional>
 #include <memory>
@@ -29,7 +30,8 @@ struct VisionLanguageParts {
   ImageInput image;
   VitShape vision;
   std::function<std::unique_ptr<Projector>(Backend&, Weights&)> load_projector;  // of vision's features
-  DecoderShape decoder;
+  DecoderShape decoder;          // with cross layers: the projector's rows are their memory, too
+  bool rows_in_sequence = true;  // else images are memory alone, and the layout has an id after them
 };
 
 // The numbers and texts of such a model's file that every one of them has.
@@ -40,6 +42,7 @@ struct VisionLanguageConfig {
   TokenizerConfig tokenizer;
   GenerationConfig generation;
   PromptFormats prompts;
+  bool rows_in_sequence = true;  // else vision.projection may differ from the decoder's width
 };
 
 // Checks each part of it and what must hold between them, and says it. Left to the model: how an image stands in a
@@ -65,13 +68,18 @@ class VisionLanguageModel : public Model {
                const CancelToken* cancel, std::span<const int32_t> vocab_subset) const override;
 
  private:
+  class Features;
+  std::unique_ptr<const ImageFeatures> finish(std::unique_ptr<Features> features) const;
+
   std::shared_ptr<GgufFile> file_;
   std::shared_ptr<Backend> backend_;
   ImageInput image_;
   Weights weights_;
   Vit vit_;
   std::unique_ptr<Projector> projector_;
-  int64_t image_rows_;  // of every image
+  std::array<int64_t, 2> image_shape_;  // what the projector makes of every image
+  bool rows_in_sequence_;
+  bool has_memory_;  // the decoder looks at it
   Decoder decoder_;
   mutable WorkspacePool vision_workspaces_, decoder_workspaces_;
 };

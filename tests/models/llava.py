@@ -238,6 +238,10 @@ class LlavaReference(Reference):
         empty = np.zeros((0, self.kv_heads * (self.width // self.heads)), self.dtype)
         return State([empty] * self.layers, [empty] * self.layers)
 
+    def before_block(self, i: int, x: np.ndarray, first: int) -> np.ndarray:
+        """What block i of the decoder takes, of the rows x from position `first` on."""
+        return x
+
     def forward(self, state: State, ids: list[int], vectors: dict[int, np.ndarray]) -> tuple[np.ndarray, State]:
         w, first, group = self.weights, state.length, self.heads // self.kv_heads
         x = np.stack([vectors.get(first + i, w["token_embd.weight"][token]) for i, token in enumerate(ids)])
@@ -249,6 +253,7 @@ class LlavaReference(Reference):
 
         for i in range(self.layers):
             b = f"blk.{i}."
+            x = self.before_block(i, x, first)
             h = rms(x, w[b + "attn_norm.weight"], self.eps)
             q = rotate(h @ w[b + "attn_q.weight"].T, self.heads, first, self.base)
             k = rotate(h @ w[b + "attn_k.weight"].T, self.kv_heads, first, self.base)
