@@ -53,8 +53,8 @@ def load(
     the package. Nothing is downloaded. device: "auto", "cpu", ...; a device requested by name is never replaced by
     another. threads: 1..1024; None: all that this process may use. mode: "mmap" maps the file, "copy" reads it into
     memory, for files that may change. offline: do not use the network.
-    prefix_cache_mb: 0..1048576 MB for keys and values that the encoded images of Model.encode keep (see EncodedImage);
-    the least recently used image is dropped first. 0: nothing is kept.
+    prefix_cache_mb: 0..1048576 MB for keys and values that the encoded images of Model.encode keep (see EncodedImage),
+    and those of the last prompt without images; the least recently used are dropped first. 0: nothing is kept.
     isolation: "process" runs the model in a worker process. If it crashes, this process survives: calls in flight raise
     WorkerDied, and the next call starts a new worker (docs/isolation.md). cancel: as in GenerationOptions.
     Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest, Cancelled,

@@ -39,9 +39,11 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
                                       : load_model(engine->file_, engine->backend_);
   engine->tokenizer_ = make_tokenizer(*engine->file_);
   engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
-  if (options.prefix_bytes > 0)
+  if (options.prefix_bytes > 0) {
     engine->shared_prefix_ = std::make_shared<PrefixCache>(std::make_shared<PrefixBudget>(kSharedPrefixBytes),
                                                            PrefixCache::Scope::BeforeImages);
+    engine->text_prefix_ = std::make_unique<PrefixCache>(engine->prefixes_, PrefixCache::Scope::All);
+  }
   engine->file_->watch_release({});
   return engine;
 }
@@ -81,7 +83,9 @@ std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const Ima
 }
 
 Prompt Engine::prompt(const std::vector<Segment>& segments) const {
-  return build_prompt(*model_, *tokenizer_, segments);
+  Prompt prompt = build_prompt(*model_, *tokenizer_, segments);
+  if (prompt.images.empty()) prompt.text_prefix = text_prefix_.get();
+  return prompt;
 }
 
 Generation Engine::generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,

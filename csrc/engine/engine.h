@@ -15,7 +15,7 @@ namespace ke {
 struct LoadOptions {
   BackendOptions backend;
   LoadMode mode = LoadMode::Mmap;
-  // For keys and values kept with encoded images, see prefix_cache.h; 0: none.
+  // For keys and values kept with encoded images and of the last prompt without images, see prefix_cache.h; 0: none.
   size_t prefix_bytes = limits::kDefaultPrefixMegabytes << 20;
   // How the file becomes a model; empty: as the architecture that it names (models/registry.cpp).
   std::function<std::unique_ptr<Model>(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>)> load_model;
@@ -78,6 +78,7 @@ class Engine {
   std::shared_ptr<PrefixBudget> prefixes_;
   std::string fallback_;
   std::shared_ptr<PrefixCache> shared_prefix_;  // <s><image>, the same for every image; filled by the first
+  std::unique_ptr<PrefixCache> text_prefix_;    // of prompts without images: a system prompt, a chat; or nullptr
 };
 
 }  // namespace ke

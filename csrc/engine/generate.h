@@ -55,7 +55,7 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
 // Bounds the memory of activations; results do not depend on it.
 constexpr size_t kRowsPerPass = 256;
 
-// The rows of a prompt that its first image's prefix cache does not have, in passes of bounded size; logits of the
+// The rows of a prompt that its prefix cache does not have, in passes of bounded size; logits of the
 // last row, (vocab). reused (may be nullptr) becomes the number of those that it has.
 std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& cache, const CancelToken* cancel,
                            size_t* reused);

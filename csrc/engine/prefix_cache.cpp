@@ -112,7 +112,7 @@ size_t PrefixCache::bytes() const {
 // ---- by prompt
 
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache) {
-  if (prompt.images.empty()) return 0;
+  if (prompt.images.empty()) return prompt.text_prefix ? prompt.text_prefix->restore(model, prompt, cache) : 0;
   const ImageEmbedding& first = *prompt.images[0].image;
   size_t n = first.prefix ? first.prefix->restore(model, prompt, cache) : 0;
   if (n == 0 && first.shared_prefix) n = first.shared_prefix->restore(model, prompt, cache);
@@ -120,7 +120,10 @@ size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache) 
 }
 
 void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache) {
-  if (prompt.images.empty()) return;
+  if (prompt.images.empty()) {
+    if (prompt.text_prefix) prompt.text_prefix->save(model, prompt, sequence, cache);
+    return;
+  }
   const ImageEmbedding& first = *prompt.images[0].image;
   for (PrefixCache* kept : {first.prefix.get(), first.shared_prefix.get()})
     if (kept) kept->save(model, prompt, sequence, cache);

@@ -1,6 +1,7 @@
-// Keys and values of earlier prompts, kept with the encoded image that they begin with, so that the next prompt that
-// begins alike computes only what is new. A position's keys and values depend on the tokens and images up to it and
-// on nothing else, bit for bit, so reading them back gives the answer that computing them again would give.
+// Keys and values of earlier prompts, kept with the encoded image that they begin with, or with the engine where they
+// have no image, so that the next prompt that begins alike computes only what is new. A position's keys and values
+// depend on the tokens and images up to it and on nothing else, bit for bit, so reading them back gives the answer that
+// computing them again would give.
 #pragma once
 #include <list>
 #include <memory>
@@ -72,7 +73,7 @@ class PrefixCache {
   std::vector<PlacedImage> images_;
 };
 
-// The same with the caches of the prompt's first image; a prompt without images computes and keeps nothing.
+// The same with the caches of the prompt's first image, or with the one of prompts without images.
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache);
 void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
 

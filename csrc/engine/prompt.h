@@ -46,6 +46,8 @@ struct Prompt {
   };
   std::vector<int32_t> ids;         // ModelInfo::begin first
   std::vector<PlacedImage> images;  // in order of position
+  // Without images: its engine's, which must outlive the prompt; or nullptr, then nothing is kept.
+  PrefixCache* text_prefix = nullptr;
   // The position as the decoder takes it; the prompt must live until it is computed. It looks at the last image whose
   // `first` is not behind it: none, before the first image.
   InputRow row(size_t position, KvCache* cache) const;

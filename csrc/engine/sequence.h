@@ -24,7 +24,7 @@ class Sequence {
   // How many positions its cache must hold.
   int64_t capacity() const { return static_cast<int64_t>(prompt_.ids.size()) + params_.max_tokens; }
   // The cache to store keys and values in. Must be called once, before the first rows; when these are asked for, the
-  // positions that the prompt's first image has already (prefix_cache.h) are put there, and the rows begin behind.
+  // positions that are kept already (prefix_cache.h) are put there, and the rows begin behind.
   void start(KvCache& cache);
 
   const Prompt& prompt() const { return prompt_; }

@@ -109,6 +109,7 @@ def test_polls_are_dense(engine: _core.Engine) -> None:
     prompt = [("ids", [5] * 300)]
     passes = 2  # of at most 256 rows; the first has no logits to give and leaves the last layer early
     assert polls(lambda c: engine.generate(prompt, params(max_tokens=1), None, c)) == passes * 2 * layers - 1
+    prompt = [("ids", [6] * 300)]  # another one: nothing but <s> is reused
     more = polls(lambda c: engine.generate(prompt, params(max_tokens=5, logprobs=True), None, c))
     answer = engine.generate(prompt, params(max_tokens=5, logprobs=True))
     assert more == (passes + len(answer.token_ids) - 1) * 2 * layers - 1

@@ -258,6 +258,82 @@ def test_what_stands_before_a_picture_is_computed_once_for_all_pictures() -> Non
     assert sharing.generate([("text", "An image of")], params).reused == 0
 
 
+@pytest.mark.parametrize("kind", ["float", "quantized"])
+def test_prompts_without_images_compute_only_what_is_new(kind: str) -> None:
+    """A system prompt and what is asked after it, a chat, beams, scores and batches: the bits of an engine that keeps
+    nothing. Prompts with an image have no part in it."""
+    file = str(tiny_file() if kind == "float" else NANO)
+    keeping, plain = _core.Engine(file, threads=2), _core.Engine(file, threads=2, prefix_bytes=0)
+    params, beams = _core.GenerateParams(), _core.GenerateParams()
+    params.max_tokens, params.logprobs, params.hash_logits = 5, True, True
+    beams.max_tokens, beams.logprobs, beams.num_beams = 4, True, 3
+    system = "You look at pictures and say what is on them. "
+    kept: list[int] = []
+
+    def ask(segments: list[tuple[str, object]], how: _core.GenerateParams = params) -> _core.Generation:
+        nonlocal kept
+        got, want = (engine.generate(segments, how) for engine in (keeping, plain))
+        assert got.token_ids == want.token_ids and np.array_equal(got.logprobs, want.logprobs)
+        assert got.logits_hash == want.logits_hash and want.reused == 0
+        assert got.reused == min(common(kept, got.prompt_ids), len(got.prompt_ids) - 1)
+        kept = got.prompt_ids + (got.token_ids[:-1] if how.num_beams == 1 else [])
+        return got
+
+    for question in QUESTIONS:
+        answer = ask([("text", system + question)])
+    opening = common(answer.prompt_ids, keeping.prompt_ids([("text", system + QUESTIONS[0])]))
+    assert answer.reused == opening > 8
+    turn: list[tuple[str, object]] = [("text", system + QUESTIONS[-1]), ("ids", answer.token_ids), ("text", "Why?")]
+    assert ask(turn).reused == len(answer.prompt_ids) + len(answer.token_ids) - 1
+    assert ask([("text", system + "a dog")], beams).reused >= opening
+    texts = [[("text", "a dog")], [("text", "two cats on a mat")]]
+    got, want = (engine.score([("text", system)], texts) for engine in (keeping, plain))
+    assert [c.logprobs for c in got.continuations] == [c.logprobs for c in want.continuations]
+    assert got.reused > 8 and want.reused == 0
+
+    batch = _core.Batch(keeping, 2)
+    for question in QUESTIONS[:2]:
+        batch.add([("text", system + question)], params)
+    while batch.open:
+        for finished in batch.step():
+            got = finished.result()
+            want = plain.generate([("text", system + QUESTIONS[finished.key])], params)
+            assert got.token_ids == want.token_ids and got.logits_hash == want.logits_hash
+            assert got.reused >= opening
+    pictured = [("image", keeping.encode_image(picture(), 100, 80)), ("text", "An image of")]
+    assert keeping.generate(pictured, params).reused <= OPENING
+
+
+def test_a_prompt_without_images_shares_the_memory_of_encoded_images() -> None:
+    params = _core.GenerateParams()
+    params.max_tokens = 1
+    words, about = [("text", "It is a dog on a mat. " * 2)], ("text", "An image of")
+
+    def use(engine: _core.Engine, image: _core.ImageEmbedding) -> int:
+        return engine.generate([("image", image), about], params).reused
+
+    large = _core.Engine(str(tiny_file()), threads=1)
+    image = large.encode_image(picture(), 100, 80, keep=True)
+    use(large, image)
+    each, every = image.kept_bytes, large.generate(words, params)
+    assert large.generate(words, params).reused == len(every.prompt_ids) - 1
+    assert use(large, image) == image.kept_positions - 1  # there is room for both
+
+    small = _core.Engine(str(tiny_file()), threads=1, prefix_bytes=each)
+    image = small.encode_image(picture(), 100, 80, keep=True)
+    use(small, image)
+    assert image.kept_bytes == each
+    assert small.generate(words, params).reused == 0
+    assert image.kept_bytes == 0  # it was used longest ago
+    assert small.generate(words, params).reused == len(every.prompt_ids) - 1
+    use(small, image)
+    assert image.kept_bytes == each and small.generate(words, params).reused == 0
+
+    tight = _core.Engine(str(tiny_file()), threads=1, prefix_bytes=each // 4)
+    assert tight.generate(words, params).reused == 0
+    assert 0 < tight.generate(words, params).reused < len(every.prompt_ids) - 1
+
+
 def test_a_batch_profits_within_itself() -> None:
     model = model_of("quantized")
     shots = [(model.encode(picture(1)), "a dog")]
