@@ -216,7 +216,7 @@ def test_decoder(name: str, seed: int, tmp_path: Path) -> None:
     for i in range(25, 40):
         one = np.frombuffer(decoder.forward([ids[i]], i, [0]), np.float32)
         np.testing.assert_array_equal(one, whole[i])
-    some = np.frombuffer(decoder.forward([ids[39]], 39, [0], outputs=[0, 7, 100]), np.float32)
+    some = np.frombuffer(decoder.forward([ids[39]], 39, [0], vocab_subset=[0, 7, 100]), np.float32)
     np.testing.assert_array_equal(some, whole[39, [0, 7, 100]])
 
 
