@@ -3,6 +3,7 @@
 On a CPU two processes of one thread each are faster than one of two threads. A team of one does nothing here.
 """
 
+import atexit
 import os
 import socket
 import subprocess
@@ -22,6 +23,7 @@ class Team:
         self.slots, self.turn = None, 0
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("gloo")
+            atexit.register(dist.destroy_process_group)  # its threads must be gone before the interpreter is
 
     def numbered(self, step):
         """The number of this process's batch of a step"""
