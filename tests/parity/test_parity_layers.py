@@ -15,7 +15,7 @@ from kosmos_edge import _core
 pytestmark = pytest.mark.usefixtures("transformers_here")
 
 TOLERANCE = 1e-4  # largest difference over largest magnitude, per row
-SEEDS = [0, 1, 2]
+SEEDS = [0, 1]
 VOCAB, CONTEXT = 101, 64
 
 
