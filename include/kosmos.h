@@ -411,7 +411,8 @@ typedef struct kosmos_result_info {
   const float *logprobs;    /* per token: ln p over the whole vocabulary before any rule; NaN if not requested */
   size_t token_count;
   size_t prompt_token_count; /* with the image's */
-  size_t reused_token_count; /* of the prompt: not computed again, see kosmos_encode_options.keep */
+  size_t reused_token_count; /* of the prompt: not computed again, see kosmos_encode_options.keep;
+                              * without images what it shares with the last such prompt */
   int32_t finish;            /* KOSMOS_FINISH_* */
   int32_t width, height;     /* of the image that boxes refer to; 0 without an image */
   int32_t has_box;           /* 1: box is set (describe) */
@@ -516,7 +517,8 @@ typedef struct kosmos_ranking_info {
   size_t struct_size;
   size_t count;              /* of texts */
   size_t token_count;        /* of all texts, what stands behind them in the template included */
-  size_t reused_token_count; /* of the prompt: not computed again, see kosmos_encode_options.keep */
+  size_t reused_token_count; /* of the prompt: not computed again, see kosmos_encode_options.keep;
+                              * without images what it shares with the last such prompt */
   int32_t width, height;     /* of the image; 0 where there is none */
   double total_ms;
   const char *device;

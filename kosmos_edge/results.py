@@ -131,7 +131,7 @@ class Timings:
     total_ms: float = 0.0
     prompt_tokens: int = 0
     tokens: int = 0  # of the answer
-    reused_tokens: int = 0  # of the prompt: computed by an earlier call and kept with an encoded image
+    reused_tokens: int = 0  # of the prompt: computed by an earlier call and kept (docs/reuse.md)
 
     def to_dict(self) -> dict[str, float | int]:
         """JSON-ready; milliseconds with three decimals."""

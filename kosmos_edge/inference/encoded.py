@@ -28,7 +28,7 @@ class EncodedImage:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(image tokens, decoder width)."""
+        """(rows, width) of tobytes(): image tokens and decoder width, or what text looks at by cross-attention."""
         return self.embedding.shape
 
     @property
