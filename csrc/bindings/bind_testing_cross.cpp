@@ -4,7 +4,7 @@
 
 #include "bindings/bind_engine.h"
 #include "models/shapes.h"
-#include "models/vision_language.h"
+#include "models/square_encoder.h"
 
 namespace ke {
 namespace {
@@ -42,7 +42,7 @@ struct Flamingo {
   }
 
   static VisionLanguageParts parts(const Config& c) {
-    VisionLanguageParts p;
+    SquareParts p;
     p.image = image_input(c.vision);
     p.vision = clip_patches(c.vision, -1);
     MlpShape projector;
@@ -50,10 +50,9 @@ struct Flamingo {
     p.load_projector = [projector](Backend& backend, Weights& weights) {
       return load_mlp(backend, weights, projector);
     };
-    p.decoder = rotary_decoder(c.decoder);
-    p.decoder.cross = {/*every=*/2, /*first=*/0, c.vision.projection, /*head_norms=*/false, p.decoder.block};
-    p.rows_in_sequence = Rows;
-    return p;
+    DecoderShape decoder = rotary_decoder(c.decoder);
+    decoder.cross = {/*every=*/2, /*first=*/0, c.vision.projection, /*head_norms=*/false, decoder.block};
+    return square_parts(p, decoder, Rows);
   }
 };
 

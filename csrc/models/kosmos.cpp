@@ -6,7 +6,6 @@
 #include "models/shapes.h"
 
 namespace ke {
-namespace {
 
 // Magneto with sinusoids, tied embedding and output (transformers modeling_kosmos2.py Kosmos2TextTransformer; KOSMOS-2
 // paper, section 3.1). Image rows are scaled like token embeddings.
@@ -19,8 +18,6 @@ DecoderShape magneto(const DecoderConfig& d) {
   s.position = SinusoidPositions{.offset = 2};
   return s;
 }
-
-}  // namespace
 
 Schema kosmos_rows(const std::string& architecture, KosmosConfig& c) {
   return general_rows(architecture, c.general) + decoder_rows(architecture, c.decoder) +
@@ -40,7 +37,7 @@ ModelInfo kosmos_info(const GgufFile& file, const std::string& architecture, con
 }
 
 VisionLanguageParts kosmos_parts(const KosmosConfig& c) {
-  VisionLanguageParts p;
+  SquareParts p;
   p.image = image_input(c.vision);
   p.vision = clip_tower(c.vision);
   p.vision.unit_length = true;  // unlike CLIP
@@ -49,8 +46,7 @@ VisionLanguageParts kosmos_parts(const KosmosConfig& c) {
   p.load_projector = [resampler](Backend& backend, Weights& weights) {
     return std::make_unique<Resampler>(backend, weights, resampler);
   };
-  p.decoder = magneto(c.decoder);
-  return p;
+  return square_parts(p, magneto(c.decoder));
 }
 
 }  // namespace ke

@@ -3,7 +3,7 @@
 #pragma once
 #include <string>
 
-#include "models/vision_language.h"
+#include "models/square_encoder.h"
 
 namespace ke {
 
@@ -17,5 +17,7 @@ Schema kosmos_rows(const std::string& architecture, KosmosConfig& c);
 ModelInfo kosmos_info(const GgufFile& file, const std::string& architecture, const KosmosConfig& c,
                       const VocabularyCheck& vocabulary);
 VisionLanguageParts kosmos_parts(const KosmosConfig& c);
+// Their decoder: Magneto, with both sub-norms.
+DecoderShape magneto(const DecoderConfig& d);
 
 }  // namespace ke

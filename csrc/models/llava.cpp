@@ -1,7 +1,7 @@
 // LLaVA (v1, v1.5, TinyLLaVA): patches of CLIP's last but one layer -> linear or MLP projector -> LLaMA. The only file
 // that knows this model.
 #include "models/shapes.h"
-#include "models/vision_language.h"
+#include "models/square_encoder.h"
 
 namespace ke {
 namespace {
@@ -51,7 +51,7 @@ struct Llava {
   }
 
   static VisionLanguageParts parts(const Config& c) {
-    VisionLanguageParts p;
+    SquareParts p;
     p.image = image_of(c);
     p.vision = clip_patches(c.vision, c.feature_layer);
     MlpShape projector;
@@ -60,8 +60,7 @@ struct Llava {
     p.load_projector = [projector](Backend& backend, Weights& weights) {
       return load_mlp(backend, weights, projector);
     };
-    p.decoder = rotary_decoder(c.decoder);
-    return p;
+    return square_parts(p, rotary_decoder(c.decoder));
   }
 
  private:

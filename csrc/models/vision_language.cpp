@@ -1,22 +1,11 @@
 #include "models/vision_language.h"
 
-#include <algorithm>
-
 #include "backend/logits.h"
 #include "models/answer_parser.h"
 
 namespace ke {
-namespace {
 
-// An image of the encoder's size.
-struct SquareImage : PreparedImage {
-  using PreparedImage::PreparedImage;
-  std::vector<uint8_t> rgb;
-};
-
-}  // namespace
-
-// The projector's rows in the device's memory, and what cross layers made of them; both live as long as this does.
+// The encoder's rows in the device's memory, and what cross layers made of them; both live as long as this does.
 class VisionLanguageModel::Features : public ImageFeatures {
  public:
   // Of the model's shape, still to be filled.
@@ -47,12 +36,9 @@ class VisionLanguageModel::Features : public ImageFeatures {
   std::unique_ptr<const CrossMemory> memory_;
 };
 
-ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c) {
+ModelInfo language_info(const GgufFile& file, const std::string& architecture, const LanguageConfig& c) {
   check_checksums(file, architecture);
   check_decoder(file, architecture, c.decoder);
-  check_vision(file, c.vision);
-  check_file(file, !c.rows_in_sequence || c.vision.projection == c.decoder.width, "clip.vision.projection_dim is ",
-             c.vision.projection, "; expected ", architecture, ".embedding_length, ", c.decoder.width);
   check_generation(file, architecture, c.generation, c.decoder);
 
   ModelInfo info;
@@ -60,7 +46,6 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
   info.name = c.general.name;
   info.notice = c.general.notice;
   info.trained_tasks = c.general.trained_tasks;
-  info.preprocessing = preprocessing_of(image_input(c.vision));
   info.context = c.decoder.context;
   info.vocab = c.decoder.vocab;
   info.width = c.decoder.width;
@@ -73,31 +58,14 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
   return info;
 }
 
-ImageInput image_input(const VisionConfig& v, Fit fit) { return {v.image_size, v.patch_size, v.mean, v.std, fit}; }
-
-std::string preprocessing_of(const ImageInput& image) {
-  const std::string size = concat(image.image_size, " x ", image.image_size);
-  switch (image.fit) {
-    case Fit::Pad:
-      return concat("padded to a square, then resized to ", size);
-    case Fit::Crop:
-      return concat("shorter side resized to ", image.image_size, ", then the middle ", size, " cut out");
-    case Fit::Squash:
-      break;
-  }
-  return concat("resized to ", size, ", aspect not kept");
-}
-
 VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend,
                                          ModelInfo info, const VisionLanguageParts& parts)
     : Model(std::move(info)),
       file_(std::move(file)),
       backend_(std::move(backend)),
-      image_(parts.image),
       weights_(file_),
-      vit_(*backend_, weights_, parts.vision),
-      projector_(parts.load_projector(*backend_, weights_)),
-      image_shape_{projector_->rows(parts.vision.features()),
+      encoder_(parts.load_encoder(*backend_, weights_)),
+      image_shape_{encoder_->rows(),
                    parts.rows_in_sequence ? parts.decoder.block.width : parts.decoder.cross.memory_width},
       rows_in_sequence_(parts.rows_in_sequence),
       has_memory_(parts.decoder.cross.every > 0),
@@ -112,24 +80,15 @@ VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::sh
 
 std::unique_ptr<const PreparedImage> VisionLanguageModel::prepare(const ImageView& image,
                                                                   const CancelToken* cancel) const {
-  auto square = std::make_unique<SquareImage>(*this);
-  std::array<uint8_t, 3> colour{};
-  for (size_t c = 0; c < colour.size(); c++)
-    colour[c] = static_cast<uint8_t>(std::clamp(double{image_.mean[c]} * 255, 0.0, 255.0));
-  square->rgb = fit_square(image, image_.image_size, image_.fit, colour, cancel);
-  return square;
+  return encoder_->prepare(*this, image, cancel);
 }
 
 std::unique_ptr<const ImageFeatures> VisionLanguageModel::encode(const PreparedImage& image,
                                                                  const CancelToken* cancel) const {
   KE_CHECK(image.model == serial(), InvalidRequest, "the picture was prepared by another model");
-  const std::vector<uint8_t>& rgb = static_cast<const SquareImage&>(image).rgb;
-  const std::vector<float> patches = to_patches(rgb, image_.image_size, image_.patch_size, image_.mean, image_.std);
   auto lease = vision_workspaces_.lease();
-  const Mat features = vit_.forward(*lease, patches.data(), cancel);
-  if (cancel) cancel->check();
   auto made = std::make_unique<Features>(*this);
-  backend_->copy(projector_->forward(*lease, features), made->matrix());
+  backend_->copy(encoder_->encode(*lease, image, cancel), made->matrix());
   return finish(std::move(made));
 }
 

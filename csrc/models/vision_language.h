@@ -1,4 +1,4 @@
-// A model of an image encoder, a projector and a decoder. What the projector makes of an image stands in the decoder's
+// A model of an image encoder and a decoder. What the encoder makes of an image stands in the decoder's
 // sequence as rows, or the decoder's cross layers look at it, or both. What differs from one such model to the next is
 // its schema, its ModelInfo and its parts.
 #pragma once
@@ -7,9 +7,8 @@
 #include <string>
 #include <utility>
 
-#include "layers/projector.h"
-#include "layers/vit.h"
 #include "models/architecture.h"
+#include "models/image_encoder.h"
 #include "models/model.h"
 #include "models/schema_groups.h"
 #include "models/tokenizer_rows.h"
@@ -17,37 +16,24 @@
 
 namespace ke {
 
-// What an image becomes on the host: a square of image_size x image_size pixels, in patches.
-struct ImageInput {
-  int64_t image_size = 0, patch_size = 0;
-  std::array<float, 3> mean{}, std{};  // of pixels / 255
-  Fit fit = Fit::Squash;               // padding has the mean's colour, rounded down
-};
-ImageInput image_input(const VisionConfig& v, Fit fit = Fit::Squash);
-std::string preprocessing_of(const ImageInput& image);  // for people
-
 struct VisionLanguageParts {
-  ImageInput image;
-  VitShape vision;
-  std::function<std::unique_ptr<Projector>(Backend&, Weights&)> load_projector;  // of vision's features
-  DecoderShape decoder;          // with cross layers: the projector's rows are their memory, too
+  std::function<std::unique_ptr<ImageEncoder>(Backend&, Weights&)> load_encoder;
+  DecoderShape decoder;          // with cross layers: the encoder's rows are their memory, too
   bool rows_in_sequence = true;  // else images are memory alone, and the layout has an id after them
 };
 
 // The numbers and texts of such a model's file that every one of them has.
-struct VisionLanguageConfig {
+struct LanguageConfig {
   GeneralConfig general;
-  VisionConfig vision;
   DecoderConfig decoder;
   TokenizerConfig tokenizer;
   GenerationConfig generation;
   PromptFormats prompts;
-  bool rows_in_sequence = true;  // else vision.projection may differ from the decoder's width
 };
 
-// Checks each part of it and what must hold between them, and says it. Left to the model: how an image stands in a
+// Checks each part of it and what must hold between them, and says it. Left to the model: images, how one stands in a
 // prompt, grounding, the checks of its vocabulary. Answers are plain text.
-ModelInfo vision_language_info(const GgufFile& file, const std::string& architecture, const VisionLanguageConfig& c);
+ModelInfo language_info(const GgufFile& file, const std::string& architecture, const LanguageConfig& c);
 
 class VisionLanguageModel : public Model {
  public:
@@ -73,11 +59,9 @@ class VisionLanguageModel : public Model {
 
   std::shared_ptr<GgufFile> file_;
   std::shared_ptr<Backend> backend_;
-  ImageInput image_;
   Weights weights_;
-  Vit vit_;
-  std::unique_ptr<Projector> projector_;
-  std::array<int64_t, 2> image_shape_;  // what the projector makes of every image
+  std::unique_ptr<ImageEncoder> encoder_;
+  std::array<int64_t, 2> image_shape_;  // what the encoder makes of every image
   bool rows_in_sequence_;
   bool has_memory_;  // the decoder looks at it
   Decoder decoder_;
