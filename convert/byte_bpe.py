@@ -25,14 +25,16 @@ from .tokenizer import UNUSED
 
 _CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# How a text is cut -> (tokenizer.ggml.pre, whether a stretch that is a piece needs no merges), as the engine has it.
+_CL100K = rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|" + _REST
+# (how a text is cut, whether a stretch that is a piece needs no merges) -> tokenizer.ggml.pre, as the engine has it.
 _CUTS = {
-    _CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": ("gpt-2", False),
-    rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|" + _REST: ("llama-bpe", True),
-    rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|" + _REST: ("qwen2", False),
+    (_CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", False): "gpt-2",
+    (_CL100K, True): "llama-bpe",
+    (_CL100K, False): "dbrx",
+    (rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|" + _REST, False): "qwen2",
 }
-_GPT2 = next(iter(_CUTS))
-_KINDS = {"gpt-2": "gpt2", "llama-bpe": "cl100k", "qwen2": "qwen2"}  # tokenizer.ggml.pre -> _core's name
+_GPT2 = next(iter(_CUTS))[0]
+_KINDS = {"gpt-2": "gpt2", "llama-bpe": "cl100k", "dbrx": "cl100k", "qwen2": "qwen2"}  # -> _core's name
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,7 @@ def read_byte_bpe(files: TokenizerFiles) -> ByteBpe:
         raise ModelCorrupt(f"{listed.path} is not UTF-8") from None
     merges = read_merges([line for line in lines if line and not line.startswith("#version")], listed.path)
     settings = read_settings(files)
-    return make_byte_bpe(
-        read_ids(root, file.path), merges, settings.added_tokens(), _CUTS[_GPT2][0], settings, file.path
-    )
+    return make_byte_bpe(read_ids(root, file.path), merges, settings.added_tokens(), "gpt-2", settings, file.path)
 
 
 def make_byte_bpe(
@@ -143,16 +143,22 @@ def _read_cut(root: dict[str, Any], whole_pieces: bool, where: Path) -> str:
         split = parts[0]
         form = split.get("pattern")
         pattern = form.get("Regex") if isinstance(form, dict) else None
-        usual = split.get("type") == "Split" and split.get("behavior") == "Isolated" and not split.get("invert")
+        # The pattern fits every text as a whole, so that what it fits may be kept apart, or the rest be removed.
+        way = (split.get("behavior"), bool(split.get("invert")))
+        usual = split.get("type") == "Split" and way in (("Isolated", False), ("Removed", True))
         if not usual or level.get("use_regex", True) is not False:
             raise ModelCorrupt(f"{where}: pre_tokenizer is {_kind(split)} and ByteLevel in a form that is not known")
     elif level.get("use_regex", True) is not True:
         raise ModelCorrupt(f"{where}: pre_tokenizer ByteLevel does not cut words (use_regex false), nor does another")
-    pre, whole = _CUTS.get(pattern, ("", False)) if isinstance(pattern, str) else ("", False)
-    if not pre:
+    pre, other = (
+        _CUTS.get((pattern, whole)) if isinstance(pattern, str) else None for whole in (whole_pieces, not whole_pieces)
+    )
+    if pre is None and other is None:
         raise ModelCorrupt(f"{where}: pre_tokenizer cuts by {brief(pattern)}; expected one of {', '.join(_KINDS)}")
-    if whole_pieces != whole:
-        raise ModelCorrupt(f"{where}: ignore_merges is {whole_pieces}; {pre} is supported with {whole} alone")
+    if pre is None:
+        raise ModelCorrupt(
+            f"{where}: ignore_merges is {whole_pieces}; {other} is supported with {not whole_pieces} alone"
+        )
     return pre
 
 

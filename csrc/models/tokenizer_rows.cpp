@@ -79,9 +79,9 @@ Schema byte_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
   const std::string size = architecture + ".vocab_size of them";
   return {
       fixed_text("tokenizer.ggml.model", "gpt2"),  // llama.cpp's name of byte-level BPE
-      one_text_of("tokenizer.ggml.pre", {"gpt-2", "llama-bpe", "qwen2"}, nullptr),
+      one_text_of("tokenizer.ggml.pre", {"gpt-2", "llama-bpe", "dbrx", "qwen2"}, nullptr),
       tokens_row(size),
-      types_row(size, byte_piece),
+      types_row(size, unused_piece),  // bytes are plain pieces
       list("tokenizer.ggml.merges", MetaType::String, 3, 2049,
            "two pieces with a blank between them; first goes first"),
       optional(bos_row(t)),
@@ -100,7 +100,7 @@ VocabularyCheck::VocabularyCheck(const GgufFile& file, const std::string& archit
       pieces_(file.strings("tokenizer.ggml.tokens")),
       types_(file.ints("tokenizer.ggml.token_type")) {
   const bool scored = kind_ != "gpt2";
-  const int32_t last_type = kind_ == "t5" ? unused_piece : byte_piece;
+  const int32_t last_type = kind_ == "llama" ? byte_piece : unused_piece;
   const std::vector<float> scores = scored ? file.floats("tokenizer.ggml.scores") : std::vector<float>();
   const uint64_t count = static_cast<uint64_t>(vocab);
   check_count(file, "tokenizer.ggml.tokens", pieces_.size(), count, vocab_key_);

@@ -80,7 +80,7 @@ std::vector<Merge> find_merges(const PieceTable& table, const std::vector<std::s
              " bytes, at most ", 2 * kMaxPieceBytes + 1, " are allowed");
     const size_t blank = text.find(' ');
     KE_CHECK(blank != std::string::npos && text.find(' ', blank + 1) == std::string::npos, ModelCorrupt,
-             "merges: merge ", i, " is not two pieces with one blank between");
+             "merges: merge ", i, " is '", text, "'; expected two pieces with one blank between");
     const std::string_view left = std::string_view(text).substr(0, blank);
     const std::string_view right = std::string_view(text).substr(blank + 1);
     const Merge merge{normal(left), normal(right), static_cast<int32_t>(i), normal(concat(left, right))};

@@ -59,11 +59,13 @@ std::shared_ptr<const Tokenizer> make_byte_bpe(const GgufFile& file) {
   if (pre == "llama-bpe") {
     v.pretokenizer = Pretokenizer::Cl100k;
     v.whole_pieces = true;
+  } else if (pre == "dbrx") {  // llama.cpp's name of cl100k_base whose merges always run
+    v.pretokenizer = Pretokenizer::Cl100k;
   } else if (pre == "qwen2") {
     v.pretokenizer = Pretokenizer::Qwen2;
   } else {
     KE_CHECK(pre == "gpt-2", ModelCorrupt, "tokenizer.ggml.pre is \"", pre,
-             "\", expected \"gpt-2\", \"llama-bpe\" or \"qwen2\"");
+             "\", expected \"gpt-2\", \"llama-bpe\", \"dbrx\" or \"qwen2\"");
   }
   KE_CHECK(!flag(file, "tokenizer.ggml.add_space_prefix", false), ModelCorrupt,
            "tokenizer.ggml.add_space_prefix is true, byte-level BPE supports only false");

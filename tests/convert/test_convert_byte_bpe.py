@@ -21,7 +21,7 @@ tokenizers = pytest.importorskip("tokenizers", reason="the reference is the toke
 from helpers.byte_bpe_vocabularies import ADDED, Trained  # noqa: E402 (it needs tokenizers)
 
 CONFIG = {"eos_token": "</s>", "bos_token": {"content": "</s>"}}
-PRE = {"gpt-2": ("gpt2", False), "llama-bpe": ("cl100k", True), "qwen2": ("qwen2", False)}
+PRE = {"gpt-2": ("gpt2", False), "llama-bpe": ("cl100k", True), "dbrx": ("cl100k", False), "qwen2": ("qwen2", False)}
 
 
 @pytest.fixture(scope="module", params=PRE)
@@ -143,7 +143,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "an unknown pattern": (
         _cut({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated"}, LEVEL),
-        "cuts by 'x'; expected one of gpt-2, llama-bpe, qwen2",
+        "cuts by 'x'; expected one of gpt-2, llama-bpe, dbrx, qwen2",
     ),
     "three steps": (_cut(LEVEL, LEVEL, LEVEL), "expected ByteLevel, or Split and ByteLevel"),
     "whole pieces": (lambda r: r["model"].update(ignore_merges=True), "gpt-2 is supported with False alone"),

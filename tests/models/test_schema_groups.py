@@ -87,7 +87,11 @@ def test_bpe_vocabularies(group: str, tmp_path: Path) -> None:
     assert read(tmp_path, group) == {"bos": 1 if spm else -1, "eos": 2, "pad": -1, "unk": 0 if spm else -1}
     assert read(tmp_path, group, padding_token_id=("u32", 7))["pad"] == 7
     byte_type = [*TYPES[:5], 6, *TYPES[6:]]
-    read(tmp_path, group, token_type=("[i32]", byte_type))  # the tokenizer wants all 256 of them, the group none
+    if spm:
+        read(tmp_path, group, token_type=("[i32]", byte_type))  # the tokenizer wants all 256 of them, the group none
+    else:  # its bytes are plain pieces
+        with pytest.raises(ModelCorrupt, match=r"token 5 has type 6; expected 1\.\.5"):
+            read(tmp_path, group, token_type=("[i32]", byte_type))
     needed = [
         "tokens",
         "token_type",
@@ -101,7 +105,7 @@ def test_bpe_vocabularies(group: str, tmp_path: Path) -> None:
     for kind in {"t5", "llama", "gpt2"} - {GROUPS[group]["tokenizer.ggml.model"][1]}:
         with pytest.raises(ModelCorrupt, match=r"tokenizer\.ggml\.model is"):
             read(tmp_path, group, model=("str", kind))
-    with pytest.raises(ModelCorrupt, match=r"has type 7; expected 1..6"):
+    with pytest.raises(ModelCorrupt, match=rf"has type 7; expected 1..{6 if spm else 5}"):
         read(tmp_path, group, token_type=("[i32]", [*TYPES[:5], 7, *TYPES[6:]]))
     with pytest.raises(ModelCorrupt, match="eos_token_id is 3, a token of type 1; expected type 3"):
         read(tmp_path, group, eos_token_id=("u32", 3))
@@ -120,9 +124,9 @@ def test_scores_and_splits(tmp_path: Path) -> None:
         read(tmp_path, "spm_bpe", scores=("[f32]", [0.0, 0.0, 0.0, math.inf, 0.0, 0.0, 0.0, 0.0]))
     with pytest.raises(ModelCorrupt, match=r"tokenizer.ggml.scores has 7 elements"):
         read(tmp_path, "spm_bpe", scores=("[f32]", [0.0] * 7))
-    for pre in ("gpt-2", "llama-bpe", "qwen2"):
+    for pre in ("gpt-2", "llama-bpe", "dbrx", "qwen2"):
         read(tmp_path, "byte_bpe", pre=("str", pre))
-    with pytest.raises(ModelCorrupt, match='pre is "tekken"; expected "gpt-2" or "llama-bpe" or "qwen2"'):
+    with pytest.raises(ModelCorrupt, match='pre is "tekken"; expected "gpt-2" or "llama-bpe" or "dbrx" or "qwen2"'):
         read(tmp_path, "byte_bpe", pre=("str", "tekken"))
     with pytest.raises(ModelCorrupt, match="add_space_prefix is true; only false"):
         read(tmp_path, "byte_bpe", add_space_prefix=("bool", True))

@@ -93,7 +93,7 @@ def test_gpt2_is_byte_level_bpe(tmp_path: Path) -> None:
         "Ã",
         "©",
     ]
-    for pre in ("llama-bpe", "qwen2"):
+    for pre in ("llama-bpe", "dbrx", "qwen2"):
         assert _core.Tokenizer.load(write(tmp_path / "a.gguf", **byte_keys(pre=pre))).encode("th th") == [
             BYTE_LEVEL.index("th"),
             BYTE_LEVEL.index("Ġth"),
