@@ -65,8 +65,11 @@ class Builder {
     const ModelInfo& info = model_.info();
     KE_CHECK(e->features->model == model_.serial(), InvalidRequest,
              "the encoded picture was encoded by another model than the one of this prompt");
+    const size_t begin = prompt_.ids.size(), first = begin + info.image.before.size();
+    const size_t end = first + static_cast<size_t>(e->features->rows) + info.image.after.size();
     for (int32_t id : info.image.before) token(id);
-    prompt_.images.push_back({prompt_.ids.size(), e});
+    prompt_.images.push_back({begin, end, first, e});
+    prompt_.image_segment = info.image.segment;
     for (int64_t j = 0; j < e->features->rows; j++) token(info.image.row_id(j));
     for (int32_t id : info.image.after) token(id);
   }
@@ -97,14 +100,19 @@ class Builder {
 
 InputRow Prompt::row(size_t position, KvCache* cache) const {
   InputRow out{ids[position], nullptr, {cache, static_cast<int32_t>(position)}};
-  const auto behind = std::upper_bound(images.begin(), images.end(), position,
-                                       [](size_t at, const PlacedImage& p) { return at < p.first; });
-  if (behind == images.begin()) return out;
-  const PlacedImage& placed = *std::prev(behind);
-  const ImageFeatures& features = *placed.image->features;
-  const auto index = static_cast<int64_t>(position - placed.first);
-  if (index < features.rows) features.place(index, out);
-  out.memory = features.memory();
+  const auto last = [&](size_t PlacedImage::*bound) -> const PlacedImage* {
+    const auto behind = std::upper_bound(images.begin(), images.end(), position,
+                                         [&](size_t at, const PlacedImage& p) { return at < p.*bound; });
+    return behind == images.begin() ? nullptr : &*std::prev(behind);
+  };
+  if (const PlacedImage* placed = last(&PlacedImage::begin))
+    if (position < placed->end) out.segment = image_segment;
+  if (const PlacedImage* placed = last(&PlacedImage::first)) {
+    const ImageFeatures& features = *placed->image->features;
+    const auto index = static_cast<int64_t>(position - placed->first);
+    if (index < features.rows) features.place(index, out);
+    out.memory = features.memory();
+  }
   return out;
 }
 

@@ -41,11 +41,13 @@ struct Segment {
 
 struct Prompt {
   struct PlacedImage {
+    size_t begin, end;                            // positions of all of its ids
     size_t first;                                 // position of its first row; the others follow, if it has any
     std::shared_ptr<const ImageEmbedding> image;  // keeps the rows and the memory alive
   };
   std::vector<int32_t> ids;         // ModelInfo::begin first
   std::vector<PlacedImage> images;  // in order of position
+  int32_t image_segment = 0;        // ImageLayout::segment
   // Without images: its engine's, which must outlive the prompt; or nullptr, then nothing is kept.
   PrefixCache* text_prefix = nullptr;
   // The position as the decoder takes it; the prompt must live until it is computed. It looks at the last image whose

@@ -31,6 +31,7 @@ struct ImageLayout {
   std::vector<int32_t> before, after;
   int32_t row = 0;       // id of the first row: a placeholder, which the n-gram rule sees and the decoder does not
   int32_t row_step = 0;  // how much the ids of the following rows grow; 0: all rows have the same
+  int32_t segment = 0;   // the decoder's segment of all of these, where it has segments; everything else has segment 0
   int32_t row_id(int64_t index) const { return row + static_cast<int32_t>(index) * row_step; }
 };
 
