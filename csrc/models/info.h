@@ -61,6 +61,8 @@ struct Fact {
 
 // Why what needs location tokens is refused.
 constexpr const char* kNoGrounding = "this model has no location tokens";
+// Why a verb without words of the model's and of the caller's is refused.
+constexpr const char* kNoPrompt = "this model has no prompt for it";
 
 struct ModelInfo {
   std::string architecture;
@@ -84,7 +86,10 @@ struct ModelInfo {
 
   // The tasks that it can do: "caption", "ask", ...
   std::vector<std::string> tasks() const {
-    std::vector<std::string> out = {"caption", "ask", "generate", "score"};
+    std::vector<std::string> out;
+    if (!prompts.caption.empty()) out.push_back("caption");
+    if (!prompts.question.empty()) out.push_back("ask");
+    out.insert(out.end(), {"generate", "score"});
     if (grounding) out.insert(out.end(), {"ground", "locate", "describe"});
     return out;
   }

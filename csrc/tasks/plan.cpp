@@ -159,6 +159,8 @@ Verb verb_named(std::string_view name) {
 Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
   check_request(model, traits_of(r.verb), r);
   const std::string& format = format_of(model, r);
+  const bool own_words = r.verb == Verb::Ground && r.text;
+  KE_CHECK(!format.empty() || own_words, InvalidRequest, traits_of(r.verb).name, ": ", kNoPrompt);
   Plan plan;
   plan.one_object = r.verb == Verb::Locate;
   plan.grammar = model.grounding && !r.choices;

@@ -63,7 +63,10 @@ ScoreTemplate split_template(std::string_view text) {
   return {std::string(text.substr(0, at)), std::string(text.substr(at + kPlace.size()))};
 }
 
-ScoreTemplate default_template(const PromptFormats& formats) { return {formats.system + formats.caption + " ", ""}; }
+ScoreTemplate default_template(const PromptFormats& formats) {
+  if (formats.caption.empty()) return {formats.system, ""};  // right behind the image
+  return {formats.system + formats.caption + " ", ""};
+}
 
 Ranking rank_texts(const Engine& engine, const RankRequest& request, const CancelToken* cancel) {
   const size_t count = request.texts.size();

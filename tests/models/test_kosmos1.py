@@ -3,6 +3,7 @@
 What it computes, and its answers through every interface: tests/models/.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,17 @@ def test_the_c_library_refuses_boxes(path: Path) -> None:
             make("caption", handle, picture, capi.byref(capi.Options(**{field: 1})))
     lib().kosmos_image_free(picture)
     lib().kosmos_model_free(handle)
+
+
+def test_without_words_of_its_own_a_verb_needs_the_callers(tmp_path: Path) -> None:
+    file = tmp_path / "wordless.gguf"
+    metadata = TINY.metadata | {"kosmos1.prompt.caption": ("str", "")}
+    write_tiny(file, tiny=dataclasses.replace(TINY, metadata=metadata))
+    model = kosmos_edge.load(file, threads=1)
+    assert model.model_info["tasks"] == ["ask", "generate", "score"]
+    with pytest.raises(InvalidRequest, match="caption: this model has no prompt for it"):
+        model.caption(image(1))
+    assert model.caption(image(1), length="long", max_tokens=2).token_ids
+    assert model.caption(image(1), template="A picture of", max_tokens=2).token_ids
+    beside = model.score(image(1), ["a cat"])  # right behind the image
+    assert beside.ranking[0].logprobs == model.score(image(1), ["a cat"], template="{image}{text}").ranking[0].logprobs
