@@ -50,8 +50,10 @@ def params(grammar: bool = True) -> _core.GenerateParams:
 
 def prompt(engine: _core.Engine, number: int) -> list[Any]:
     """The picture, encoded, and the caption's words."""
-    plan = tasks.plan_caption(engine.info, None, "short", grounds(engine), False, ())
-    words = [segment for segment in plan.segments if isinstance(segment, tuple)]
+    words: list[Any] = []  # none: the model goes on from the picture
+    if "caption" in engine.info["tasks"]:
+        plan = tasks.plan_caption(engine.info, None, "short", grounds(engine), False, ())
+        words = [segment for segment in plan.segments if isinstance(segment, tuple)]
     return [("image", engine.encode_image(*Pictures().rgb(number))), *words]
 
 

@@ -7,6 +7,7 @@ same model are set against the same work; the resampler is counted with its fold
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,14 @@ class Cost:
         """Tower, as far as it runs, and resampler or projector for one picture."""
         vision, text = self.config["vision"], self.config["decoder"]
         width, ff, patch = vision["width"], vision["ff_width"], vision["patch_size"]
-        patches = (vision["image_size"] // patch) ** 2
-        rows = patches + 1
-        layer = rows * (4 * width * width + 2 * width * ff) + 2 * rows * rows * width
+        products = 2
+        if "max_patches" in vision:  # a square picture that is not resized; gated; one row stands for the padding
+            patches = math.isqrt(vision["max_patches"]) ** 2
+            rows, products = patches + (patches < vision["max_patches"]), 3
+        else:
+            patches = (vision["image_size"] // patch) ** 2
+            rows = patches + 1
+        layer = rows * (4 * width * width + products * width * ff) + 2 * rows * rows * width
         blocks = vision["layers"] + 1 + vision.get("feature_layer", -1)
         tower = patches * 3 * patch * patch * width + blocks * layer
         d = text["width"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import inspect
 import io
 import itertools
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from kosmos_edge.results import Result
 PHOTO_SIZE = (640, 480)
 PLAIN_TEXT = 1  # the tokenizer's type of an ordinary piece
 MAX_TRIES = 64
+QUESTION = "what is this?"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Work:
     """What is timed, on one engine.
 
     image: a picture file to use instead of synthetic ones. words: how many ordinary tokens stand in the prompt behind
-    the picture; None: the words of the model's own caption, grounded where it has boxes.
+    the picture; None: the words of the model's own caption, grounded where it has boxes, or of a question to a model
+    without captions.
 
     Every token is computed in full: without the grammar of boxes, whose forced tokens cost next to nothing and would
     make decoding look faster than it is. Only `folder`, which is the public verb, has it.
@@ -94,8 +97,15 @@ class Work:
         self._segments: list[tuple[str, Any] | None] = []  # None: the picture
         info = self.model.model_info
         self.grounded = info["grounding"] is not None
+        self._task: dict[str, Any] = {"task": "caption", "ground": self.grounded}
+        if "caption" not in info["tasks"]:
+            self._task = {"task": "ask", "question": QUESTION}
         if words is None:
-            plan = tasks.plan_caption(info, None, "short", self.grounded, False, ())
+            plan = (
+                tasks.plan_caption(info, None, "short", self.grounded, False, ())
+                if self._task["task"] == "caption"
+                else tasks.plan_ask(info, None, QUESTION, False, None, False, ())
+            )
             self._segments = [s if isinstance(s, tuple) else None for s in plan.segments]
         else:
             self._segments = [None, ("ids", _ordinary_tokens(engine.tokenizer, words))]
@@ -106,7 +116,7 @@ class Work:
 
     def encode(self) -> tuple[Sample, _core.ImageEmbedding]:
         """Pixels to image tokens. Synthetic pictures have the size that the encoder wants."""
-        side = int(self.model.model_info["vision"]["image_size"])
+        side = best_side(self.model.model_info["vision"])
         picture = self._picture((side, side))
         rgb = picture.tobytes()
         start = time.perf_counter()
@@ -142,16 +152,16 @@ class Work:
     def folder(self, batch: int, images: int) -> Sample:
         """Files to captions through Model.batch, `batch` at a time (one at a time before there is such an option)."""
         photos = [self.photo() for _ in range(images)]
-        options: dict[str, Any] = {"max_tokens": self.tokens, "ground": self.grounded}
+        options: dict[str, Any] = {"max_tokens": self.tokens, **self._task}
         if can_batch():
             options[BATCH_OPTION] = batch
         start = time.perf_counter()
-        results = cast(list[Result], list(self.model.batch(photos, task="caption", on_error="raise", **options)))
+        results = cast(list[Result], list(self.model.batch(photos, on_error="raise", **options)))
         return Sample(time.perf_counter() - start, sum(len(r.token_ids) for r in results), images)
 
     def logits(self) -> bytes:
         """float32 logits of a fixed prompt with a fixed picture: equal bytes mean equal arithmetic."""
-        side = int(self.model.model_info["vision"]["image_size"])
+        side = best_side(self.model.model_info["vision"])
         picture = synthetic_photo(0, (side, side))
         embedding = self.engine.encode_image(picture.tobytes(), *picture.size)
         return self.engine.logits(self._prompt(embedding))[0]
@@ -174,6 +184,13 @@ class Work:
         picture = Image.frombytes("RGB", (self._given.width, self._given.height), bytes(self._given.rgb))
         picture.putpixel((0, 0), (number & 255, number >> 8 & 255, number >> 16 & 255))
         return picture
+
+
+def best_side(vision: Mapping[str, Any]) -> int:
+    """Pixels of a square picture's side that an encoder of these numbers (model_info) does not resize."""
+    if "max_patches" in vision:
+        return math.isqrt(int(vision["max_patches"])) * int(vision["patch_size"])
+    return int(vision["image_size"])
 
 
 BATCH_OPTION = "batch_size"
