@@ -20,6 +20,7 @@ import models
 from kosmos_edge import _core
 
 # ("image", n): the n-th picture of the case. ("text", words). ("tags", words with tag strings that are tags).
+# ("ids", tokens).
 Segments = list[tuple[str, Any]]
 
 BOX = (0.1, 0.1, 0.9, 0.9)  # of describe, in fractions of the picture
@@ -47,6 +48,7 @@ CASES = {
         Case("long caption", "caption", {"length": "long"}),
         Case("caption by beams", "caption", beams=3, max_tokens=8),
         Case("ask", "ask", {"question": QUESTION}),
+        Case("ask by beams", "ask", {"question": QUESTION}, beams=3, max_tokens=8),
         Case("ask after an example", "ask", {"question": QUESTION}, pictures=2),  # the first picture is the example's
         Case("generate", "generate"),
         Case("generate from two pictures", "generate", pictures=2),
@@ -103,6 +105,8 @@ class Described(abc.ABC):
     # Per key of the schema: the values within the row's own bounds that no other key contradicts, so that the small
     # model must load and answer with them. By hand: a key without an entry fails.
     accepted: ClassVar[dict[str, set[Any]]]
+    # What a plain piece of the vocabulary may be made of these: two that are much longer or odder than words are.
+    piece_texts: ClassVar[set[str]] = {"x" * 1024, "\x1b[0m"}
 
     @abc.abstractmethod
     def make(self, seed: int) -> Tiny:
@@ -134,8 +138,15 @@ class Described(abc.ABC):
 
     @property
     def cases(self) -> list[Case]:
-        """Those whose task the model has."""
-        return [case for case in CASES.values() if case.task in self.tasks]
+        """Those whose task the model has; beams once."""
+        found = [case for case in CASES.values() if case.task in self.tasks]
+        searched = [case.task for case in found if case.beams > 1]
+        return [case for case in found if case.beams == 1 or case.task == searched[0]]
+
+    @property
+    def plain(self) -> Case:
+        """The simplest verb about one picture: a caption where the model writes captions."""
+        return next(case for case in self.cases if case.task != "generate")
 
     @functools.cached_property
     def ngram(self) -> int:
@@ -144,7 +155,7 @@ class Described(abc.ABC):
 
     def prompt(self, name: str, tokenizer: _core.Tokenizer, pictures: list[np.ndarray]) -> Any:
         """The definition's prompt of a case with these pictures; the engine's tokenizer, which has tests of its own."""
-        encode = {"text": tokenizer.encode, "tags": tokenizer.encode_with_tags}
+        encode = {"text": tokenizer.encode, "tags": tokenizer.encode_with_tags, "ids": list}
         return self.definition.prompt(
             [
                 self.definition.encode_image(pictures[value]) if kind == "image" else encode[kind](value)

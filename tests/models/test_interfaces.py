@@ -1,6 +1,7 @@
 """Every model through every interface: batches, streams, the C library, the worker process, the command line; what it
 has no task for is refused alike everywhere; calls can be cancelled at every poll and equal ones give equal bits."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_size_t
@@ -22,7 +23,8 @@ from kosmos_edge.errors import InvalidRequest
 from models.description import BOX, CASES, PHRASE, QUESTION, TEXTS, Case, Described, arguments_of, options_of
 
 VERBS = sorted({case.task for case in CASES.values()} - {"generate"})  # of one picture
-REFUSED = "this model has no location tokens"
+REFUSED = {"caption": "this model has no prompt for it", "ask": "this model has no prompt for it"}
+NO_BOXES = "this model has no location tokens"
 
 
 def picture(seed: int) -> np.ndarray:
@@ -33,6 +35,11 @@ def ask(model: kosmos_edge.Model, case: Case, seed: int = 0, **options: Any) -> 
     """The case's verb about pictures of that seed."""
     positional, named = arguments_of(case, [picture(seed + n) for n in range(case.pictures)])
     return getattr(model, case.task)(*positional, **named, **(options_of(case) | options))
+
+
+def verb_of(case: Case, model: kosmos_edge.Model) -> Callable[..., Any]:
+    """The case's verb with its arguments, but for the picture and options of decoding."""
+    return functools.partial(getattr(model, case.task), **arguments_of(case, [None])[1])
 
 
 def essence(result: kosmos_edge.Result) -> dict[str, Any]:
@@ -174,8 +181,8 @@ def test_the_worker_process_answers_alike(of: Described, model: kosmos_edge.Mode
     assert ranked(worker.score(picture(1), TEXTS)) == ranked(model.score(picture(1), TEXTS))
     encoded = worker.encode(picture(2))
     assert encoded.tobytes() == model.encode(picture(2)).tobytes()
-    *_, done = worker.caption(encoded, max_tokens=6, stream=True)
-    assert done.result.token_ids == model.caption(picture(2), max_tokens=6).token_ids
+    *_, done = verb_of(of.plain, worker)(encoded, max_tokens=6, stream=True)
+    assert done.result.token_ids == verb_of(of.plain, model)(picture(2), max_tokens=6).token_ids
 
 
 # ---- the C library
@@ -270,12 +277,13 @@ def test_bench_measures_it(
     phases, weights = report["phases"], of.tiny.weights
     assert phases["folder"]["2"]["images_per_s"]["median"] > 0
     tokens, boxes = int(phases["prefill"]["tokens"]), "ground" in of.tasks
-    assert tokens == model.caption(picture(0), ground=boxes, max_tokens=1).timings.prompt_tokens
+    ground = {"ground": True} if boxes else {}
+    assert tokens == verb_of(of.plain, model)(picture(0), **ground, max_tokens=1).timings.prompt_tokens
     if not boxes:
         engine = model._open.engine
         rgb = picture(0)
         asked = Work(engine)._prompt(engine.encode_image(rgb.tobytes(), rgb.shape[1], rgb.shape[0]))
-        assert engine.prompt_ids(asked) == of.prompt("caption", engine.tokenizer, [rgb]).ids
+        assert engine.prompt_ids(asked) == of.prompt(of.plain.name, engine.tokenizer, [rgb]).ids
     layers = sum(w.size for name, w in weights.items() if name.startswith("blk.") and w.ndim == 2)
     query, key = (len(weights[f"blk.0.attn_{x}.weight"]) for x in "qk")
     decoder, output = model.model_info["decoder"], weights.get("output.weight", weights["token_embd.weight"])
@@ -299,15 +307,15 @@ def test_what_it_has_no_task_for_is_refused_by_every_interface(
     photo: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    verb, named = lacking, CASES[lacking].arguments
+    verb, named, why = lacking, CASES[lacking].arguments, REFUSED.get(lacking, NO_BOXES)
     for asked in (model, worker):
-        with pytest.raises(InvalidRequest, match=REFUSED):
+        with pytest.raises(InvalidRequest, match=why):
             getattr(asked, verb)(picture(1), **named)
-        with pytest.raises(InvalidRequest, match=REFUSED):
+        with pytest.raises(InvalidRequest, match=why):
             list(asked.batch([picture(1)], verb, **named))
     image = capi.encode(handle, picture(1))
-    with pytest.raises(CError, match=REFUSED):
+    with pytest.raises(CError, match=why):
         make(verb, handle, image, *c_arguments(verb), None)
     lib().kosmos_image_free(image)
     assert cli.run([*words_of(verb, photo), "-m", str(path), "-t", "1"]) == 2
-    assert REFUSED in capsys.readouterr().err
+    assert why in capsys.readouterr().err
