@@ -3,8 +3,8 @@
 The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the output matrix is Q6_K, be it the embedding
 (tied) or one of its own, beside which the embedding is stored like the blocks. Attention values and ffn_down are Q6_K
 in the first and last eighth of the layers and in every third between, in cross-attention, too. Vision and projector
-stay at 6 and 8 bits: boxes suffer first there. Norms, biases, gates, class and position embeddings and latent queries
-are always F32.
+stay at 6 and 8 bits: boxes suffer first there. Norms, biases, gates, class, position and segment embeddings and latent
+queries are always F32.
 """
 
 import math
@@ -62,7 +62,15 @@ _ROWS = {
 RECIPES = {name: _ROWS[name] for name in STORAGE_TYPES}
 DEFAULT = STORAGE_TYPES[0]
 OUTPUT = "output.weight"  # of a model whose output matrix is not its embedding
-_ALWAYS_F32 = {"position_embd.weight", "v.class_embd", "v.position_embd.weight", "mm.latent_query"}
+_ALWAYS_F32 = {
+    "position_embd.weight",
+    "segment_embd.weight",
+    "v.class_embd",
+    "v.position_embd.weight",
+    "v.row_embd.weight",
+    "v.col_embd.weight",
+    "mm.latent_query",
+}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -32,7 +32,7 @@ ModelInfo kosmos_info(const GgufFile& file, const std::string& architecture, con
   ModelInfo info = vision_language_info(file, architecture, c);
   vocabulary.check_special_tokens(c.tokenizer);
   info.image_tokens = c.placeholders.count;
-  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.placeholders.first, 1};
+  info.image = {{vocabulary.tag("<image>")}, {vocabulary.tag("</image>")}, c.placeholders.first, c.placeholders.step};
   return info;
 }
 

@@ -5,6 +5,7 @@
 #define KE_ARCHITECTURES(ROW) \
   ROW(kosmos2)                \
   ROW(kosmos1)                \
+  ROW(kosmos2_5)              \
   ROW(llava)
 
 namespace ke {

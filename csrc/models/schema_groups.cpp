@@ -3,14 +3,11 @@
 #include "format/utf8.h"
 
 namespace ke {
-namespace {
 
 void check_heads(const GgufFile& file, const char* part, int64_t width, int64_t heads) {
   check_file(file, width % heads == 0 && width / heads % 8 == 0 && width / heads <= 256, "the ", part, " has ", heads,
              " heads in a width of ", width, "; expected heads of 8, 16, 24, ... or 256 values");
 }
-
-}  // namespace
 
 // Lower bounds keep later sizes positive; upper bounds keep every product of two within 64 bits and every table within
 // what a machine of today holds.
@@ -141,8 +138,9 @@ void check_placeholders(const GgufFile& file, const std::string& architecture, c
                         const DecoderConfig& d) {
   check_file(file, s.count + 4 <= d.context, architecture, ".context_length is ", d.context,
              "; expected room for a picture's ", s.count, " tokens and 4 more");
-  check_file(file, s.first + s.count <= d.vocab, architecture, ".first_slot_token_id is ", s.first,
-             "; expected room for ", s.count, " slots within the vocabulary of ", d.vocab);
+  const int64_t ids = s.step > 0 ? s.count : 1;
+  check_file(file, s.first + ids <= d.vocab, architecture, ".first_slot_token_id is ", s.first, "; expected room for ",
+             ids, ids > 1 ? " slots" : " slot", " within the vocabulary of ", d.vocab);
 }
 
 Schema prompt_rows(const std::string& architecture, PromptFormats& p) {

@@ -16,6 +16,9 @@ Schema general_rows(const std::string& architecture, GeneralConfig& g);
 // Checksums, where there are some, are one for each tensor.
 void check_checksums(const GgufFile& file, const std::string& architecture);
 
+// Heads divide the width of a part ("decoder") into widths that attention supports.
+void check_heads(const GgufFile& file, const char* part, int64_t width, int64_t heads);
+
 // ---- clip.*: a ViT whose images are squashed to a square
 
 struct VisionConfig {
@@ -57,11 +60,13 @@ Schema generation_rows(const std::string& architecture, GenerationConfig& g);
 void check_generation(const GgufFile& file, const std::string& architecture, const GenerationConfig& g,
                       const DecoderConfig& d);
 
-// ---- <architecture>.image_token_count, .first_slot_token_id: a fixed number of rows per image, with ids in a row
+// ---- <architecture>.image_token_count, .first_slot_token_id: a fixed number of rows per image, with ids in a row or
+// with one id
 
 struct ImagePlaceholders {
   int64_t count = 0;
-  int32_t first = 0;  // placeholder j has id first + j
+  int32_t first = 0;
+  int32_t step = 1;  // placeholder j has id first + j * step
 };
 Schema placeholder_rows(const std::string& architecture, ImagePlaceholders& s);
 // The placeholders are in the vocabulary, and an image fits the context.

@@ -44,6 +44,8 @@ def test_projectors_and_learned_positions():
     assert choose_type(Q4, "mm.2.bias", (4096,), 32) == "F32"
     assert choose_type(Q4, "position_embd.weight", (2050, 2560), 32) == "F32"
     assert choose_type(Q4, "v.patch_embd.bias", (1152,), 32) == "F32"
+    for name in ("v.row_embd.weight", "v.col_embd.weight", "segment_embd.weight"):
+        assert choose_type(Q4, name, (4096, 1536), 32) == "F32"
 
 
 @pytest.mark.parametrize(
