@@ -34,7 +34,19 @@ if TYPE_CHECKING:
     from kosmos_edge.images import Picture, open_image
     from kosmos_edge.model import EncodedImage, EventStream, Model, load
     from kosmos_edge.options import GenerationOptions
-    from kosmos_edge.results import Box, Done, Entity, EntityEvent, Event, Ranking, Result, Score, TextDelta, Timings
+    from kosmos_edge.results import (
+        Box,
+        Done,
+        Entity,
+        EntityEvent,
+        Event,
+        Line,
+        Ranking,
+        Result,
+        Score,
+        TextDelta,
+        Timings,
+    )
 
     __version__: str
 
@@ -59,6 +71,7 @@ _HOME = {
     "Entity": "results",
     "EntityEvent": "results",
     "Event": "results",
+    "Line": "results",
     "Ranking": "results",
     "Result": "results",
     "Score": "results",
@@ -84,6 +97,7 @@ __all__ = [
     "InvalidRequest",
     "KosmosError",
     "KosmosIOError",
+    "Line",
     "Model",
     "ModelCorrupt",
     "ModelNotFound",

@@ -35,7 +35,8 @@ def check_corners(name: str, values: object) -> Corners:
 class Box:
     """A rectangle of an image, in fractions and in pixels; x1, y1 is the upper left corner.
 
-    The model names a box by two cells of a 32 x 32 grid, so a corner is exact to about 1/32 of a side.
+    Grounding models name a box by two cells of a 32 x 32 grid, so a corner is exact to about 1/32 of a side. The box of
+    a line that was read has no cells.
     """
 
     normalized: Corners  # fractions of the upright image's width and height, 0..1
@@ -121,6 +122,20 @@ class Entity:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A line of text that was read in the image."""
+
+    text: str
+    box: Box
+    score: float | None = None  # exp(mean ln p) of the line's tokens, 0..1, uncalibrated; None: unknown
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: text, box (pixels of the upright original; None without an image's size), score."""
+        pixels = self.box.pixels
+        return {"text": self.text, "box": None if pixels is None else list(pixels), "score": self.score}
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Milliseconds of each part, and tokens. total_ms is wall time of the whole call."""
 
@@ -157,6 +172,7 @@ class Result:
     notes: list[str] = field(default_factory=list)  # what was decided about the image or the request
     source: str | None = None  # the image's path, if it has one
     box: Box | None = None  # describe: the box as the model sees it, snapped to its grid
+    lines: list[Line] | None = None  # read: the lines in reading order; None for other tasks and for Markdown
     error: KosmosError | None = None  # batch: why this image has no answer
     hf: tuple[str, list[HfEntity]] = field(default=("", []), repr=False)  # the result of to_hf()
 
@@ -197,6 +213,8 @@ class Result:
         }
         if self.box is not None:
             out["box"] = self.box.to_dict()
+        if self.lines is not None:
+            out["lines"] = [line.to_dict() for line in self.lines]
         return out | error_fields(self.error)
 
     def to_json(self, indent: int | None = None) -> str:

@@ -17,7 +17,7 @@ from kosmos_edge.images import Picture
 from kosmos_edge.inference.prompts import BoxSegment, PictureSegment
 from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.options import Options
-from kosmos_edge.results import Box, Done, Entity, EntityEvent, Ranking, Result, Score, TextDelta, Timings
+from kosmos_edge.results import Box, Done, Entity, EntityEvent, Line, Ranking, Result, Score, TextDelta, Timings
 
 HEAD = struct.Struct("<II")  # bytes of JSON, number of byte strings; then the length of each as LENGTH, then all
 LENGTH = struct.Struct("<Q")
@@ -33,6 +33,7 @@ CLASSES: dict[str, type[Any]] = {
         Done,
         Entity,
         EntityEvent,
+        Line,
         Options,
         Picture,
         PictureSegment,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kosmos_edge.draw import distinct_colour, draw_boxes, save_drawing
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosIOError
-from kosmos_edge.results import Box, Entity, Ranking, Result, Score, Timings, error_fields
+from kosmos_edge.results import Box, Entity, Line, Ranking, Result, Score, Timings, error_fields
 
 
 def box(x1: float, y1: float, x2: float, y2: float, size: tuple[int, int] = (640, 320), score: float = 0.5) -> Box:
@@ -103,6 +103,19 @@ def test_to_dict_is_json_and_complete() -> None:
     assert "box" not in record
     result.box = box(0, 0, 1, 1)
     assert result.to_dict()["box"]["normalized"] == [0, 0, 1, 1]
+
+
+def test_lines_are_written_where_there_are_any() -> None:
+    result = snowman()
+    assert result.lines is None and "lines" not in result.to_dict()
+    result.lines = []  # read, and found none
+    assert result.to_dict()["lines"] == []
+    sized = Box.from_pixels(8, 16, 320, 40, width=640, height=320)
+    result.lines = [Line("Total 9.50 €", sized, 0.75), Line("no size", Box((0, 0, 1, 1)))]
+    assert json.loads(result.to_json())["lines"] == [
+        {"text": "Total 9.50 €", "box": [8, 16, 320, 40], "score": 0.75},
+        {"text": "no size", "box": None, "score": None},
+    ]
 
 
 def test_to_json_leaves_unicode_readable() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kosmos_edge import Box, Entity, KosmosIOError, OutOfMemory, Result, Timings, errors
+from kosmos_edge import Box, Entity, KosmosIOError, Line, OutOfMemory, Result, Timings, errors
 from kosmos_edge.isolation import wire
 
 
@@ -49,6 +49,7 @@ def through(message: Any) -> Any:
         [b"", b"\0" * 100_000, b"x"],
         Entity("a dog", (0, 5), (Box((0.0, 0.1, 1.0, 1.0), None, (1, 2), 0.25),), None),
         Result("x", token_ids=[1, 2], logprobs=[-0.5, -math.inf], timings=Timings(tokens=3), notes=["n"], box=None),
+        Result("x", lines=[Line("x", Box((0.0, 0.1, 1.0, 1.0), (0.0, 1.0, 9.0, 9.0)), 0.5)]),
     ],
 )
 def test_what_goes_in_comes_out(value: Any) -> None:
