@@ -190,8 +190,8 @@ typedef struct kosmos_model_info {
   uint64_t file_bytes;
   const char *architecture;  /* general.architecture of the file */
   const char *preprocessing; /* what is done to an image before the encoder, human-readable */
-  const char *const *tasks;  /* task_count names of what the model can do: "caption", "ask", "generate", "score", and,
-                              * unless location_bins is 0, "ground", "locate", "describe" */
+  const char *const *tasks;  /* task_count names of what the model can do: "generate", "score", and, where it was made
+                              * for them, "caption", "ask", "read", "ground", "locate", "describe" */
   size_t task_count;
   /* The formats of the verbs' prompts; tag strings in them are tags. "" if the model has none. */
   const char *prompt_caption;
@@ -200,6 +200,8 @@ typedef struct kosmos_model_info {
   const char *prompt_locate;    /* with "{phrase}" */
   const char *prompt_describe;  /* with "{boxes}" */
   const char *prompt_grounding; /* before the others if boxes are requested */
+  const char *prompt_read;      /* a page's text lines */
+  const char *prompt_markdown;  /* a page as Markdown */
 } kosmos_model_info;
 
 /* Properties of the model; strings are valid until the model is freed. INVALID_REQUEST. */
@@ -257,8 +259,9 @@ typedef struct kosmos_result kosmos_result;
 typedef struct kosmos_box {
   double x1, y1, x2, y2;     /* fractions of the image's width and height, 0..1 */
   double px1, py1, px2, py2; /* pixels of the image; all 0 if the prompt had no image */
-  double score;              /* exp(mean ln p) of its two location tokens, 0..1; NaN if the caller gave the box */
-  int32_t cells[2];          /* of the upper left and the lower right corner: row * location_bins + column */
+  double score;              /* exp(mean ln p) of its location tokens, 0..1; NaN if the caller gave the box */
+  int32_t cells[2];          /* of the upper left and the lower right corner: row * location_bins + column; -1, -1 for
+                              * lines of a page, which are not made of cells */
   int32_t valid;             /* 1: x1 < x2 and y1 < y2, which the grammar guarantees; 0 is possible without it */
   int32_t reserved;
 } kosmos_box;
@@ -273,6 +276,8 @@ typedef struct kosmos_entity {
   size_t box_count;    /* at least 1 */
   double phrase_score; /* exp(sum ln p) of its phrase's tokens, 0..1; NaN without a phrase and if the caller gave it */
   double found_score;  /* locate: how likely it was that boxes follow the phrase at all, 0..1; NaN elsewhere */
+  double phrase_mean;  /* exp(mean ln p) of its phrase's tokens, 0..1: how sure its words, or a line's text, are; NaN as
+                        * phrase_score */
 } kosmos_entity;
 
 enum { KOSMOS_EVENT_TOKEN = 1, KOSMOS_EVENT_TEXT = 2, KOSMOS_EVENT_ENTITY = 3 };
@@ -345,6 +350,8 @@ typedef struct kosmos_options {
   const char *template_text; /* caption, locate, describe, ask: the prompt of this call and its examples instead of the
                               * model's (kosmos_model_info.prompt_*). locate: with "{phrase}" in it, describe: "{boxes}",
                               * ask: "{question}", each once. Tag strings in it are tags. NULL: the model's */
+  int32_t markdown;           /* KOSMOS_ON: read: the page as Markdown; default OFF; others: leave it 0 */
+  int32_t reserved;           /* 0 */
 } kosmos_options;
 
 /* The functions below answer about an image; options may be NULL. Errors of each: INVALID_REQUEST, MODEL_CORRUPT,
@@ -371,6 +378,12 @@ KOSMOS_API kosmos_status kosmos_describe(const kosmos_model *model, const kosmos
 KOSMOS_API kosmos_status kosmos_ask(const kosmos_model *model, const kosmos_image *image, const char *question,
                                     const kosmos_options *options, kosmos_result **result,
                                     kosmos_error **error) KOSMOS_NOEXCEPT;
+
+/* The text lines of a page in reading order: each is an entity, whose phrase is the line and which has one box; the
+ * answer's text is the lines, joined by newlines. With options.markdown the page as Markdown, usually without boxes. */
+KOSMOS_API kosmos_status kosmos_read(const kosmos_model *model, const kosmos_image *image,
+                                     const kosmos_options *options, kosmos_result **result,
+                                     kosmos_error **error) KOSMOS_NOEXCEPT;
 
 enum {
   KOSMOS_SEGMENT_TEXT = 1,     /* text: plain characters, even if they spell a tag */
@@ -434,9 +447,9 @@ KOSMOS_API void kosmos_result_free(kosmos_result *result) KOSMOS_NOEXCEPT;
 
 /* -------------------------------------------------------------------------------------------------------- batches */
 
-enum { KOSMOS_TASK_CAPTION = 1, KOSMOS_TASK_GROUND = 2, KOSMOS_TASK_LOCATE = 3, KOSMOS_TASK_DESCRIBE = 4, KOSMOS_TASK_ASK = 5 };
+enum { KOSMOS_TASK_CAPTION = 1, KOSMOS_TASK_GROUND = 2, KOSMOS_TASK_LOCATE = 3, KOSMOS_TASK_DESCRIBE = 4, KOSMOS_TASK_ASK = 5, KOSMOS_TASK_READ = 6 };
 
-/* A call of kosmos_caption, _ground, _locate, _describe or _ask as part of a batch. */
+/* A call of kosmos_caption, _ground, _locate, _describe, _ask or _read as part of a batch. */
 typedef struct kosmos_request {
   size_t struct_size;
   int32_t task; /* KOSMOS_TASK_* */

@@ -284,12 +284,13 @@ def plan_verb(
     examples: Sequence[tuple[str, str]],
     ground: bool,
     detailed: bool,
+    markdown: bool,
     choices: bool,
     template: str | None,
-) -> tuple[list[tuple[str, Any]], bool, bool, list[str]]: ...
+) -> tuple[list[tuple[str, Any]], bool, bool, bool, list[str]]: ...
 def plan_sequence(
     info: Mapping[str, Any], segments: Sequence[tuple[str, Any]]
-) -> tuple[list[tuple[str, Any]], bool, bool, list[str]]: ...
+) -> tuple[list[tuple[str, Any]], bool, bool, bool, list[str]]: ...
 def check_together(
     *,
     num_beams: int,
@@ -322,8 +323,9 @@ class AnswerResult:
             float | None,
             float | None,
             float | None,
+            float | None,
             list[tuple[float, float, float, float]],
-            list[tuple[int, int]],
+            list[tuple[int, int] | None],
             list[float | None],
         ]
     ]: ...
@@ -343,6 +345,7 @@ class AnswerRun:
         stop: Sequence[str],
         keep_prompt: bool,
         one_object: bool,
+        markdown: bool,
         min_score: float,
         notes: Sequence[str],
         on_event: Callable[
@@ -355,8 +358,9 @@ class AnswerRun:
                     float | None,
                     float | None,
                     float | None,
+                    float | None,
                     Sequence[tuple[float, float, float, float]],
-                    Sequence[tuple[int, int]],
+                    Sequence[tuple[int, int] | None],
                     Sequence[float | None],
                 ]
             ],

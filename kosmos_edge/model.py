@@ -419,6 +419,30 @@ class Model:
         return self._run(plan, stream, options)
 
     @overload
+    def read(
+        self,
+        image: AnyImage,
+        *,
+        markdown: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[GenerationOptions],
+    ) -> Result: ...
+    @overload
+    def read(
+        self, image: AnyImage, *, markdown: bool = False, stream: Literal[True], **options: Unpack[GenerationOptions]
+    ) -> EventStream: ...
+    def read(
+        self, image: AnyImage, *, markdown: bool = False, stream: bool = False, **options: Unpack[GenerationOptions]
+    ) -> Result | EventStream:
+        """Reads the text of a page, receipt or sign: Result.lines, in reading order, with a box each.
+
+        Result.text is the lines, joined by newlines; with markdown=True the page as Markdown, and lines is None.
+        finish_reason "length": the page is longer than max_tokens. While it streams, a line's EntityEvent follows its
+        text.
+        """
+        return self._run(tasks.plan_read(self._info, image, markdown, options.pop("template", None)), stream, options)
+
+    @overload
     def generate(
         self,
         segments: Sequence[Any],
@@ -494,7 +518,7 @@ class Model:
     def batch(
         self,
         images: Iterable[AnyImage],
-        task: Literal["caption", "ground", "locate", "describe", "ask", "score"] = "caption",
+        task: Literal["caption", "ground", "locate", "describe", "ask", "read", "score"] = "caption",
         *,
         on_error: Literal["yield", "raise"] = "yield",
         batch_size: int = DEFAULT_BATCH,

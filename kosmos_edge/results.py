@@ -99,6 +99,8 @@ class Entity:
     phrase_score: float | None = None
     # locate, whose phrase the caller gave: the probability that boxes follow it at all, 0..1; otherwise None.
     found_score: float | None = None
+    # exp(mean ln p) of the phrase's tokens, 0..1: how sure its words are, or a line's text; None as phrase_score.
+    phrase_mean: float | None = None
 
     @property
     def sureness(self) -> float | None:
@@ -110,12 +112,13 @@ class Entity:
         return self.sureness is None or self.sureness >= min_score
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: phrase, span, score, phrase_score, found_score, boxes."""
+        """JSON-ready: phrase, span, score, phrase_score, phrase_mean, found_score, boxes."""
         return {
             "phrase": self.phrase,
             "span": list(self.span),
             "score": self.score,
             "phrase_score": self.phrase_score,
+            "phrase_mean": self.phrase_mean,
             "found_score": self.found_score,
             "boxes": [box.to_dict() for box in self.boxes],
         }

@@ -21,7 +21,8 @@ from .clip import expect, weight_and_bias
 NAME, ARCHITECTURE = "KOSMOS-2.5", "kosmos2_5"
 IGNORED = (".position_ids", "embed_positions.weights")
 TIED = {"text_model.lm_head.weight": "text_model.model.embed_tokens.weight"}
-PROMPTS = {"question": ""}  # none; kosmos_edge.json of a chat model gives it
+# A chat model has a question as well (kosmos_edge.json).
+PROMPTS = {"read": "<ocr>", "markdown": "<md>", "question": ""}
 CARD = {
     "name": "Kosmos-2.5",
     "basename": "Kosmos-2.5",

@@ -33,7 +33,7 @@ std::function<bool(int32_t, float)> to_poll(nb::object callable) {
 
 std::shared_ptr<BoundRun> new_run(std::shared_ptr<Engine> engine, const SegmentList& segments,
                                   const GenerateParams& params, std::vector<std::string> stop, bool keep_prompt,
-                                  bool one_object, double min_score, std::vector<std::string> notes,
+                                  bool one_object, bool markdown, double min_score, std::vector<std::string> notes,
                                   EventCallback on_event, PollCallback poll) {
   AnswerRequest request;
   request.segments = to_segments(segments);
@@ -41,6 +41,7 @@ std::shared_ptr<BoundRun> new_run(std::shared_ptr<Engine> engine, const SegmentL
   request.stop = std::move(stop);
   request.keep_prompt = keep_prompt;
   request.one_object = one_object;
+  request.markdown = markdown;
   request.min_score = min_score;
   request.notes = std::move(notes);
   AnswerWatcher watcher{to_poll(std::move(poll)), to_on_event(std::move(on_event))};
@@ -87,7 +88,8 @@ void bind_answer(nb::module_& m) {
             for (const AnswerEntity& e : r.answer.entities) out.push_back(entity_tuple(e));
             return out;
           },
-          "[(phrase, start, end, score, phrase score, found score, [(x1, y1, x2, y2)], [(cell, cell)], [score])];\n"
+          "[(phrase, start, end, score, phrase score, phrase mean, found score, [(x1, y1, x2, y2)], [(cell, cell) or "
+          "None], [score])];\n"
           "scores are None where unknown.")
       .def_ro("generation", &AnswerResult::generation)
       .def_prop_ro("finish_reason", [](const AnswerResult& r) { return reason_name(r.reason); })
@@ -95,7 +97,7 @@ void bind_answer(nb::module_& m) {
 
   nb::class_<BoundRun>(m, "AnswerRun", "One answer from its request to its reply; for one thread at a time.")
       .def(nb::new_(&new_run), nb::arg("engine"), nb::arg("segments"), nb::arg("params"), nb::arg("stop"),
-           nb::arg("keep_prompt"), nb::arg("one_object"), nb::arg("min_score"), nb::arg("notes"),
+           nb::arg("keep_prompt"), nb::arg("one_object"), nb::arg("markdown"), nb::arg("min_score"), nb::arg("notes"),
            nb::arg("on_event").none() = nb::none(), nb::arg("poll").none() = nb::none(),
            "on_event: called with str for text and a tuple for an entity, as AnswerResult.entities has them. poll: "
            "called\n"

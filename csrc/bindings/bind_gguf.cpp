@@ -122,6 +122,7 @@ static nb::dict image_dict(const ImageLayout& layout) {
   out["row"] = layout.row;
   out["row_step"] = layout.row_step;
   out["after"] = layout.after;
+  out["segment"] = layout.segment;
   return out;
 }
 
@@ -141,7 +142,8 @@ AnyDict info_dict(const ModelInfo& info) {
   const std::pair<const char*, const std::string&> formats[] = {
       {"caption", info.prompts.caption},   {"caption_detailed", info.prompts.caption_detailed},
       {"question", info.prompts.question}, {"locate", info.prompts.locate},
-      {"describe", info.prompts.describe}, {"grounding", info.prompts.grounding}};
+      {"describe", info.prompts.describe}, {"grounding", info.prompts.grounding},
+      {"read", info.prompts.read},         {"markdown", info.prompts.markdown}};
   for (const auto& [name, format] : formats) prompts[name] = format;
   if (info.prompts.chat) prompts["system"] = info.prompts.system;
   out["prompts"] = prompts;

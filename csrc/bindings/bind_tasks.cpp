@@ -16,8 +16,8 @@ namespace {
 using Kind = PlanSegment::Kind;
 using InfoMapping = nb::typed<nb::mapping, nb::str, nb::any>;
 using SegmentTuple = nb::typed<nb::tuple, nb::str, nb::any>;
-// segments, one object, grammar, notes
-using PlanTuple = std::tuple<nb::typed<nb::list, SegmentTuple>, bool, bool, std::vector<std::string>>;
+// segments, one object, Markdown, grammar, notes
+using PlanTuple = std::tuple<nb::typed<nb::list, SegmentTuple>, bool, bool, bool, std::vector<std::string>>;
 
 std::string text_at(nb::handle dict, const char* key) { return nb::cast<std::string>(dict[key]); }
 
@@ -28,7 +28,8 @@ ModelInfo info_of(const InfoMapping& given) {
   out.trained_tasks = text_at(given, "trained_tasks");
   const nb::dict prompts = nb::cast<nb::dict>(given["prompts"]);
   out.prompts = {text_at(prompts, "caption"), text_at(prompts, "caption_detailed"), text_at(prompts, "question"),
-                 text_at(prompts, "locate"),  text_at(prompts, "describe"),         text_at(prompts, "grounding")};
+                 text_at(prompts, "locate"),  text_at(prompts, "describe"),         text_at(prompts, "grounding"),
+                 text_at(prompts, "read"),    text_at(prompts, "markdown")};
   out.prompts.chat = prompts.contains("system");
   if (out.prompts.chat) {
     out.prompts.system = text_at(prompts, "system");
@@ -66,16 +67,17 @@ PlanSegment to_plan_segment(nb::handle item) {
 PlanTuple plan_tuple(Plan plan) {
   nb::list segments;
   for (const PlanSegment& s : plan.segments) segments.append(segment_tuple(s));
-  return {segments, plan.one_object, plan.grammar, std::move(plan.notes)};
+  return {segments, plan.one_object, plan.markdown, plan.grammar, std::move(plan.notes)};
 }
 
 PlanTuple bound_plan(const InfoMapping& info, std::string_view verb, std::optional<std::string> text,
                      const std::vector<std::pair<std::string, std::string>>& examples, bool ground, bool detailed,
-                     bool choices, std::optional<std::string> format) {
+                     bool markdown, bool choices, std::optional<std::string> format) {
   VerbRequest request;
   request.verb = verb_named(verb);
   request.ground = ground;
   request.detailed = detailed;
+  request.markdown = markdown;
   request.choices = choices;
   request.text = std::move(text);
   for (const auto& [question, answer] : examples) request.examples.push_back({question, answer});
@@ -107,8 +109,9 @@ void bound_together(int32_t num_beams, double temperature, bool top_k, bool top_
 void bind_tasks(nb::module_& m) {
   m.def(
       "plan_verb", &bound_plan, nb::arg("info"), nb::arg("verb"), nb::arg("text").none(), nb::arg("examples"),
-      nb::arg("ground"), nb::arg("detailed"), nb::arg("choices"), nb::arg("template").none(),
-      "(segments, one object, grammar by default, notes) of a verb; info: the model's model_info. A segment is\n"
+      nb::arg("ground"), nb::arg("detailed"), nb::arg("markdown"), nb::arg("choices"), nb::arg("template").none(),
+      "(segments, one object, Markdown, grammar by default, notes) of a verb; info: the model's model_info. A segment "
+      "is\n"
       "('text', text), ('tags', text), ('image', place) or ('boxes', place): an example's number, then the request's\n"
       "own. Raises InvalidRequest.");
   m.def("plan_sequence", &bound_sequence, nb::arg("info"), nb::arg("segments"),

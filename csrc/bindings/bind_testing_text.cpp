@@ -1,6 +1,7 @@
 // kosmos_edge._core.testing: answers as they grow, and what reading one costs.
 #include <functional>
 #include <memory>
+#include <tuple>
 
 #include "bindings/answer_values.h"
 #include "text/grounded_reader.h"
@@ -11,13 +12,24 @@ namespace {
 
 nb::tuple grounded_tuple(const Grounded& grounded) {
   nb::list entities;
-  for (const Entity& e : grounded.entities)
-    entities.append(nb::make_tuple(e.phrase, e.start, e.end, e.cells, e.tokens, e.phrase_tokens));
+  for (const Entity& e : grounded.entities) {
+    std::vector<std::pair<int32_t, int32_t>> tokens;
+    for (const std::vector<int32_t>& pair : e.tokens) tokens.emplace_back(pair.at(0), pair.at(1));
+    entities.append(nb::make_tuple(e.phrase, e.start, e.end, e.cells, tokens, e.phrase_tokens));
+  }
   return nb::make_tuple(grounded.text, entities);
 }
 
 std::shared_ptr<const AnswerParser> parser_of(int64_t bins) {
   return bins > 0 ? grounded_answers(bins) : plain_answers();
+}
+
+// The answers of a page of 16 x 16 patches of one pixel, so that coordinates are pixels of an image of 16 x 16.
+constexpr int64_t kPage = 16;
+AnswerReader page_reader(const Tokenizer& tokenizer, bool markdown, bool image) {
+  static const std::shared_ptr<const AnswerParser> parser = page_answers(1, kPage * kPage);
+  const int64_t side = image ? kPage : 0;
+  return {tokenizer, *parser, {side, side, markdown}};
 }
 
 // A tokenizer that counts how often a piece is decoded.
@@ -111,6 +123,23 @@ void bind_testing_text(nb::module_& m) {
                             const std::vector<int32_t>& kept, const std::vector<int32_t>& answer,
                             const std::vector<float>& logprobs, const std::vector<std::string>& stop) {
     return event_list(stream.finish(AnswerReader(tokenizer, *parser_of(bins)).read(kept, answer, logprobs, stop)));
+  });
+  // (text, entities, notes) of a page's answer, and its stream: (events while it grows, events at its end).
+  t.def("read_page", [](const Tokenizer& tokenizer, const std::vector<int32_t>& answer,
+                        const std::vector<float>& logprobs, bool markdown, bool image) {
+    const Answer read = page_reader(tokenizer, markdown, image).read({}, answer, logprobs);
+    return std::tuple_cat(answer_tuple(read), std::make_tuple(read.notes));
+  });
+  t.def("stream_page", [](const Tokenizer& tokenizer, const std::vector<int32_t>& answer, bool markdown) {
+    const AnswerReader reader = page_reader(tokenizer, markdown, true);
+    AnswerStream stream(reader, {}, {});
+    std::vector<std::vector<AnswerEventValue>> growing;
+    const std::vector<float> logprobs(answer.size(), -1.0f);
+    for (const int32_t id : answer) {
+      (void)stream.push(id, -1.0f);
+      growing.push_back(event_list(stream.events()));
+    }
+    return std::make_pair(growing, event_list(stream.finish(reader.read({}, answer, logprobs))));
   });
   t.def("stream_cost", &stream_cost, nb::arg("tokenizer"), nb::arg("bins"), nb::arg("ids"), nb::arg("stop"));
 }

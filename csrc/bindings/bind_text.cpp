@@ -24,7 +24,9 @@ static std::vector<EntityTuple> entity_list(const std::vector<Entity>& entities)
   for (const Entity& e : entities) {
     std::vector<BoxTuple> boxes;
     for (const Box& box : e.boxes) boxes.push_back(box_tuple(box));
-    out.emplace_back(e.phrase, e.start, e.end, std::move(boxes), e.cells, e.tokens);
+    PairList tokens;
+    for (const std::vector<int32_t>& pair : e.tokens) tokens.emplace_back(pair.at(0), pair.at(1));
+    out.emplace_back(e.phrase, e.start, e.end, std::move(boxes), e.cells, std::move(tokens));
   }
   return out;
 }

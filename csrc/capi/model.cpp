@@ -61,6 +61,8 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   info.prompt_locate = prompts.locate.c_str();
   info.prompt_describe = prompts.describe.c_str();
   info.prompt_grounding = prompts.grounding.c_str();
+  info.prompt_read = prompts.read.c_str();
+  info.prompt_markdown = prompts.markdown.c_str();
   model->on_log = o.on_log;
   model->user = o.user;
   model->log(KOSMOS_LOG_INFO, "loaded ", path, ": ", model->name, " on ", model->description);

@@ -57,7 +57,7 @@ struct ImageObject {
 struct EntityObject {
   std::string phrase;
   size_t start = 0, end = 0;
-  double score = 0, phrase_score = 0, found_score = 0;
+  double score = 0, phrase_score = 0, phrase_mean = 0, found_score = 0;
   std::vector<kosmos_box> boxes;
 
   EntityObject(const AnswerEntity& e, int32_t width, int32_t height);

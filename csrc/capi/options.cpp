@@ -88,6 +88,8 @@ AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, c
            "ground: this function does not take it, leave it 0");
   KE_CHECK((traits && traits->takes_detailed) || o.detailed == 0, InvalidRequest,
            "detailed: only caption takes it, leave it 0");
+  KE_CHECK((traits && traits->takes_markdown) || o.markdown == 0, InvalidRequest,
+           "markdown: only read takes it, leave it 0");
   KE_CHECK((traits && traits->takes_examples) || o.example_count == 0, InvalidRequest,
            "examples: only caption, describe and ask take them");
   KE_CHECK((traits && traits->takes_template) || o.template_text == nullptr, InvalidRequest,

@@ -10,9 +10,10 @@ namespace ke::capi {
 namespace {
 
 Verb verb_of(int32_t task) {
-  constexpr Verb kVerbs[] = {Verb::Caption, Verb::Ground, Verb::Locate, Verb::Describe, Verb::Ask};  // KOSMOS_TASK_*
-  KE_CHECK(task >= KOSMOS_TASK_CAPTION && task <= KOSMOS_TASK_ASK, InvalidRequest, "task: expected KOSMOS_TASK_*, got ",
-           task);
+  constexpr Verb kVerbs[] = {Verb::Caption,  Verb::Ground, Verb::Locate,
+                             Verb::Describe, Verb::Ask,    Verb::Read};  // KOSMOS_TASK_*
+  KE_CHECK(task >= KOSMOS_TASK_CAPTION && task <= KOSMOS_TASK_READ, InvalidRequest,
+           "task: expected KOSMOS_TASK_*, got ", task);
   return kVerbs[task - KOSMOS_TASK_CAPTION];
 }
 
@@ -64,6 +65,7 @@ Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   asked.verb = traits.verb;
   asked.ground = switched("ground", o.ground, traits.ground);
   asked.detailed = switched("detailed", o.detailed, false);
+  asked.markdown = switched("markdown", o.markdown, false);
   asked.choices = !out.request.params.choices.empty();
   if (request.text || traits.needs_text) asked.text = given_text(std::string(traits.text).c_str(), request.text);
   if (o.template_text) asked.format = given_text("template_text", o.template_text);
@@ -78,6 +80,7 @@ Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   Plan plan = plan_verb(model.about(), asked);
   out.request.segments = filled(std::move(plan.segments), places.images, places.boxes);
   out.request.one_object = plan.one_object;
+  out.request.markdown = plan.markdown;
   out.request.notes = std::move(plan.notes);
   out.frame.width = image->width;
   out.frame.height = image->height;

@@ -42,6 +42,7 @@ EntityObject::EntityObject(const AnswerEntity& e, int32_t width, int32_t height)
       end(e.end_byte),
       score(e.score),
       phrase_score(e.phrase_score),
+      phrase_mean(e.phrase_mean),
       found_score(e.found_score) {
   for (const AnswerBox& b : e.boxes) boxes.push_back(box_of(b.box, b.cells, b.score, width, height));
 }
@@ -58,6 +59,7 @@ kosmos_entity EntityObject::view() const {
   out.box_count = boxes.size();
   out.phrase_score = phrase_score;
   out.found_score = found_score;
+  out.phrase_mean = phrase_mean;
   return out;
 }
 

@@ -117,6 +117,11 @@ kosmos_status kosmos_ask(const kosmos_model* model, const kosmos_image* image, c
   return answer_request(model, r, result, error);
 }
 
+kosmos_status kosmos_read(const kosmos_model* model, const kosmos_image* image, const kosmos_options* options,
+                          kosmos_result** result, kosmos_error** error) noexcept {
+  return answer_request(model, request_of(KOSMOS_TASK_READ, image, options), result, error);
+}
+
 kosmos_status kosmos_generate(const kosmos_model* model, const kosmos_segment* segments, size_t segment_count,
                               const kosmos_options* options, kosmos_result** result, kosmos_error** error) noexcept {
   return guarded_new(result, error, "result", [&] {

@@ -140,8 +140,7 @@ class BeamSearch {
     h.ids = beam.ids;
     h.ids.push_back(c.id);
     h.logprobs = beam.logprobs;
-    const auto& grounding = model_.info().grounding;
-    const bool scored = params_.logprobs || (grounding && grounding->is_scored(c.id, beam.ids));
+    const bool scored = params_.logprobs || model_.info().is_scored(c.id, beam.ids);
     h.logprobs.push_back(scored ? static_cast<float>(log_probability(beam.logits, c.id))
                                 : std::numeric_limits<float>::quiet_NaN());
     h.score = c.score;

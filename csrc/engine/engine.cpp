@@ -66,6 +66,8 @@ std::shared_ptr<const ImageEmbedding> Engine::encode_prepared(const PreparedImag
 std::shared_ptr<const ImageEmbedding> Engine::encode(const PreparedImage& image, const CancelToken* cancel, bool keep,
                                                      std::chrono::steady_clock::time_point start) const {
   const std::shared_ptr<ImageEmbedding> e = make_embedding(model_->encode(image, cancel), keep);
+  e->width = image.width;
+  e->height = image.height;
   e->encode_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return e;
 }

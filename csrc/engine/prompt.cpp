@@ -100,7 +100,7 @@ class Builder {
 
 InputRow Prompt::row(size_t position, KvCache* cache) const {
   InputRow out{ids[position], nullptr, {cache, static_cast<int32_t>(position)}};
-  const auto last = [&](size_t PlacedImage::*bound) -> const PlacedImage* {
+  const auto last = [&](size_t PlacedImage::* bound) -> const PlacedImage* {
     const auto behind = std::upper_bound(images.begin(), images.end(), position,
                                          [&](size_t at, const PlacedImage& p) { return at < p.*bound; });
     return behind == images.begin() ? nullptr : &*std::prev(behind);

@@ -19,6 +19,7 @@ struct ImageEmbedding {
   const uint64_t serial;  // no two of a process have the same, also one after the other
   std::shared_ptr<const ImageFeatures> features;
   double encode_ms = 0;
+  int64_t width = 0, height = 0;  // of the image; 0 where features alone were restored
   // For prompts whose first image this is; either may be nullptr, then nothing is kept.
   std::shared_ptr<PrefixCache> prefix;         // its own
   std::shared_ptr<PrefixCache> shared_prefix;  // what stands before the image, shared by all of an engine

@@ -65,10 +65,7 @@ class Sequence {
   void begin();
   void decide(std::span<const float> logits);
   void decide(const Sampled& sampled);
-  bool scored(int32_t id) const {
-    const auto& grounding = model_.info().grounding;
-    return params_.logprobs || (grounding && grounding->is_scored(id, out_.ids));
-  }
+  bool scored(int32_t id) const { return params_.logprobs || model_.info().is_scored(id, out_.ids); }
   void add_and_forced(int32_t id, double logprob);
   void add(int32_t id, float logprob);
   void find_vocab_subset();

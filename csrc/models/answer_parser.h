@@ -8,12 +8,18 @@
 
 namespace ke {
 
+// What an answer is about, as far as reading it depends on that.
+struct AnswerContext {
+  int64_t width = 0, height = 0;  // of the upright image that its boxes refer to; 0: there is none
+  bool markdown = false;          // Markdown was asked for
+};
+
 class AnswerParser {
  public:
   virtual ~AnswerParser() = default;
   // Reads one answer as its ids arrive; the tokenizer must outlive it. A phrase is empty where the model wrote a box
   // without one.
-  virtual std::unique_ptr<AnswerText> open(const Tokenizer& tokenizer) const = 0;
+  virtual std::unique_ptr<AnswerText> open(const Tokenizer& tokenizer, const AnswerContext& context = {}) const = 0;
 };
 
 // All that the model writes is text, tags included; there are no entities.
@@ -21,5 +27,8 @@ std::shared_ptr<const AnswerParser> plain_answers();
 // parse_grounded: <phrase>, <object> and location tokens of a grid of bins x bins become entities, and every <...>
 // vanishes from the text.
 std::shared_ptr<const AnswerParser> grounded_answers(int64_t bins);
+// PageReader: lines of a page with boxes, or Markdown. Coordinates are pixels of the image as the patch grid has it
+// (image/image.h: patch_grid_size).
+std::shared_ptr<const AnswerParser> page_answers(int64_t patch, int64_t max_patches);
 
 }  // namespace ke

@@ -19,7 +19,8 @@ class AnswerParser;
 // model has no location tokens.
 struct PromptFormats {
   std::string caption, caption_detailed, question, locate, describe, grounding;
-  std::string system{};  // plain text that stands once, before the first turn
+  std::string read{}, markdown{};  // a page's text lines with boxes; the page as Markdown
+  std::string system{};            // plain text that stands once, before the first turn
   // Prompts are turns of a chat: the answers of examples follow a blank and end as the model's own answers do.
   bool chat = false;
 };
@@ -79,16 +80,23 @@ struct ModelInfo {
   int32_t eos = 0;
   std::vector<int32_t> never;  // ids that no answer holds: placeholders, unused ones
   ImageLayout image;
-  std::optional<Grounding> grounding;  // none: the model cannot write boxes
+  std::optional<Grounding> grounding;  // none: the model cannot write boxes of location tokens
+  bool page_lines = false;             // answers are pages (page_answers), whose scores need every token's probability
   std::shared_ptr<const AnswerParser> answers;
   PromptFormats prompts;
   std::vector<Fact> facts;
+
+  // Whether an entity's scores are made of the log-probability of this id behind these.
+  bool is_scored(int32_t id, std::span<const int32_t> answer) const {
+    return page_lines || (grounding && grounding->is_scored(id, answer));
+  }
 
   // The tasks that it can do: "caption", "ask", ...
   std::vector<std::string> tasks() const {
     std::vector<std::string> out;
     if (!prompts.caption.empty()) out.push_back("caption");
     if (!prompts.question.empty()) out.push_back("ask");
+    if (!prompts.read.empty()) out.push_back("read");
     out.insert(out.end(), {"generate", "score"});
     if (grounding) out.insert(out.end(), {"ground", "locate", "describe"});
     return out;

@@ -5,6 +5,7 @@
 #include "format/utf8.h"
 #include "layers/grid_vit.h"
 #include "layers/resampler.h"
+#include "models/answer_parser.h"
 #include "models/kosmos.h"
 #include "models/vision_language.h"
 
@@ -41,7 +42,7 @@ class PageEncoder : public ImageEncoder {
 
   std::unique_ptr<const PreparedImage> prepare(const Model& model, const ImageView& image,
                                                const CancelToken* cancel) const override {
-    auto page = std::make_unique<PageImage>(model);
+    auto page = std::make_unique<PageImage>(model, image);
     page->grid = patch_grid_size(image.width, image.height, patch_, max_patches_);
     // A side of all patches has a number that the published tables lack.
     KE_CHECK(std::max(page->grid.rows, page->grid.cols) < max_patches_, InvalidRequest, "a picture of ", image.width,
@@ -88,6 +89,8 @@ struct Kosmos2_5 {
         named("vision.eps", real("clip.vision.attention.layer_norm_epsilon", 1e-12, 0.1, &v.eps)),
     };
     const Schema prompts = {
+        text(concat(kName, ".prompt.read"), &c.prompts.read),
+        optional(text(concat(kName, ".prompt.markdown"), &c.prompts.markdown)),
         optional(text(concat(kName, ".prompt.question"), &c.prompts.question, "holds {question}")),
     };
     Schema vocabulary = byte_bpe_rows(kName, c.tokenizer);
@@ -125,6 +128,9 @@ struct Kosmos2_5 {
                   /*segment=*/1};
     info.prompts.chat = !c.prompts.question.empty();
     info.never = vocabulary.unused();
+    info.answers = page_answers(v.patch_size, v.max_patches);
+    info.page_lines = true;
+    check_file(file, !c.prompts.read.empty(), kName, ".prompt.read is empty; expected what asks for a page's lines");
     info.preprocessing = concat("whitened, resized to at most ", v.max_patches, " patches of ", v.patch_size, " x ",
                                 v.patch_size, ", aspect kept");
     return info;

@@ -8,7 +8,8 @@ static std::atomic<uint64_t> models_made{0};
 
 Model::Model(ModelInfo info) : info_(std::move(info)), serial_(++models_made) {}
 
-PreparedImage::PreparedImage(const Model& m) : model(m.serial()) {}
+PreparedImage::PreparedImage(const Model& m, const ImageView& image)
+    : model(m.serial()), width(image.width), height(image.height) {}
 
 ImageFeatures::ImageFeatures(const Model& m, int64_t n) : model(m.serial()), rows(n) {}
 

@@ -21,9 +21,10 @@ class Model;
 // An image in the form in which its model's encoder takes it. Opaque: only the model that made it looks inside.
 class PreparedImage {
  public:
-  explicit PreparedImage(const Model& model);
+  PreparedImage(const Model& model, const ImageView& image);
   virtual ~PreparedImage() = default;
-  const uint64_t model;  // Model::serial of the one that made it
+  const uint64_t model;         // Model::serial of the one that made it
+  const int64_t width, height;  // of the image
 };
 
 // What a model made of an image: rows that stand in the decoder's sequence, cross memory that rows look at, or both.

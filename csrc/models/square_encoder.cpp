@@ -22,7 +22,7 @@ class SquareEncoder : public ImageEncoder {
 
   std::unique_ptr<const PreparedImage> prepare(const Model& model, const ImageView& image,
                                                const CancelToken* cancel) const override {
-    auto square = std::make_unique<SquareImage>(model);
+    auto square = std::make_unique<SquareImage>(model, image);
     std::array<uint8_t, 3> colour{};
     for (size_t c = 0; c < colour.size(); c++)
       colour[c] = static_cast<uint8_t>(std::clamp(double{image_.mean[c]} * 255, 0.0, 255.0));

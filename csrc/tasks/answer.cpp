@@ -44,16 +44,18 @@ AnswerEntity scored(Entity e, const AnswerText& text, size_t kept, std::span<con
     return i >= kept && i - kept < logprobs.size() ? double{logprobs[i - kept]} : kUnknown;
   };
   const bool nameless = e.phrase_tokens.first == e.phrase_tokens.second;
-  AnswerEntity out{nameless ? "" : std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown, kUnknown};
+  AnswerEntity out{nameless ? "" : std::move(e.phrase), e.start, e.end, 0, 0, {}, kUnknown, kUnknown, kUnknown};
   std::vector<double> all, words;
   for (size_t i = 0; i < e.boxes.size(); i++) {
-    const double pair[2] = {known(e.tokens[i].first), known(e.tokens[i].second)};
-    all.insert(all.end(), pair, pair + 2);
-    out.boxes.push_back({e.boxes[i], e.cells[i], mean_probability(pair)});
+    std::vector<double> corners;
+    for (const int32_t index : e.tokens[i]) corners.push_back(known(index));
+    all.insert(all.end(), corners.begin(), corners.end());
+    out.boxes.push_back({e.boxes[i], e.cells[i], mean_probability(corners)});
   }
   out.score = mean_probability(all);
   for (int32_t i = e.phrase_tokens.first; i < e.phrase_tokens.second; i++) words.push_back(known(i));
   out.phrase_score = probability(sum_of(words));
+  out.phrase_mean = mean_probability(words);
   out.begin_byte = text.byte_of(out.start);
   out.end_byte = std::max(out.begin_byte, text.byte_of(out.end));
   return out;
@@ -78,7 +80,7 @@ Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<in
   const int64_t prompt = push_kept(*text, *this, kept);
   for (const int32_t id : answer) text->push(id);
   text->finish();
-  Answer out{std::string(text->text()), {}};
+  Answer out{std::string(text->text()), {}, text->notes()};
   for (size_t i = 0; i < text->entity_count(); i++)
     out.entities.push_back(scored(text->entity(i), *text, kept.size(), logprobs));
   size_t cut = std::string::npos;

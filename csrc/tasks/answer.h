@@ -20,9 +20,9 @@
 namespace ke {
 
 struct AnswerBox {
-  Box box;  // fractions of the image
-  std::pair<int32_t, int32_t> cells;
-  double score;  // exp(mean ln p) of its two location tokens, at most 1; NaN where one of them is not of the answer
+  Box box;                            // fractions of the image
+  std::pair<int32_t, int32_t> cells;  // kNoCells where it is not made of them
+  double score;  // exp(mean ln p) of its location tokens, at most 1; NaN where one of them is not of the answer
 };
 
 struct AnswerEntity {
@@ -31,7 +31,8 @@ struct AnswerEntity {
   size_t begin_byte, end_byte;  // the same in bytes, inside the text and in order
   std::vector<AnswerBox> boxes;
   double score;         // of all its location tokens
-  double phrase_score;  // exp(sum ln p) of the tokens inside <phrase>; NaN where not all of them are of the answer
+  double phrase_score;  // exp(sum ln p) of the phrase's tokens; NaN where not all of them are of the answer
+  double phrase_mean;   // exp(mean ln p) of them; NaN likewise
   double found_score = std::numeric_limits<double>::quiet_NaN();  // p that boxes follow the caller's phrase; else NaN
 
   // What min_score looks at; NaN: unknown.
@@ -43,12 +44,14 @@ struct AnswerEntity {
 struct Answer {
   std::string text;
   std::vector<AnswerEntity> entities;
+  std::vector<std::string> notes;  // what should be known about it
 };
 
 // What is needed to read answers of one model; a view, both must outlive it.
 class AnswerReader {
  public:
-  AnswerReader(const Tokenizer& tokenizer, const AnswerParser& parser) : tokenizer_(tokenizer), parser_(parser) {}
+  AnswerReader(const Tokenizer& tokenizer, const AnswerParser& parser, const AnswerContext& context = {})
+      : tokenizer_(tokenizer), parser_(parser), context_(context) {}
 
   // Text and entities of the answer's ids behind those prompt ids that the text is to begin with. logprobs: ln p of the
   // answer's tokens, NaN where unknown. stop: the text ends before the first of these that follows the prompt's words.
@@ -61,11 +64,12 @@ class AnswerReader {
   int32_t check_choices(const std::vector<int32_t>& kept, const std::vector<std::string>& choices,
                         const std::vector<std::string>& stop, int32_t max_tokens) const;
   // To read an answer as it grows.
-  std::unique_ptr<AnswerText> open() const { return parser_.open(tokenizer_); }
+  std::unique_ptr<AnswerText> open() const { return parser_.open(tokenizer_, context_); }
 
  private:
   const Tokenizer& tokenizer_;
   const AnswerParser& parser_;
+  const AnswerContext context_;
 };
 
 // The prompt's ids that the text begins with. keep_prompt: all that follow the last image. Else those of an entity

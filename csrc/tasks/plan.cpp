@@ -45,6 +45,7 @@ constexpr std::array kVerbs = {
                .takes_choices = true,
                .takes_examples = true,
                .takes_template = true},
+    VerbTraits{.verb = Verb::Read, .name = "read", .takes_markdown = true, .takes_lead_in = false},
 };
 
 void need_grounding(const ModelInfo& model, std::string_view what) {
@@ -63,6 +64,8 @@ const std::string& format_of(const ModelInfo& model, const VerbRequest& r) {
       return model.prompts.describe;
     case Verb::Ask:
       return model.prompts.question;
+    case Verb::Read:
+      return r.markdown ? model.prompts.markdown : model.prompts.read;
   }
   KE_ASSERT(false);
 }
@@ -89,6 +92,8 @@ void check_request(const ModelInfo& model, const VerbTraits& traits, const VerbR
   if (r.verb == Verb::Locate || r.verb == Verb::Describe) need_grounding(model, traits.name);
   if (r.ground || r.verb == Verb::Ground) need_grounding(model, "ground");
   KE_CHECK(!r.ground || traits.takes_ground, InvalidRequest, "ground: ", traits.name, " does not take it");
+  KE_CHECK(!r.detailed || traits.takes_detailed, InvalidRequest, "detailed: ", traits.name, " does not take it");
+  KE_CHECK(!r.markdown || traits.takes_markdown, InvalidRequest, "markdown: ", traits.name, " does not take it");
   KE_CHECK(!r.choices || traits.takes_choices, InvalidRequest, "choices: ", traits.name, " does not take them");
   KE_CHECK(!r.choices || !r.ground, InvalidRequest,
            "choices and ground contradict each other: an answer from a list has no boxes");
@@ -131,6 +136,9 @@ std::vector<std::string_view> kinds_of(const ModelInfo& model, const VerbRequest
     case Verb::Ask:
       kinds.push_back(r.ground ? "ask_boxes" : "ask");
       break;
+    case Verb::Read:
+      kinds.push_back(r.markdown ? "read_markdown" : "read");
+      break;
   }
   if (r.format && r.verb != Verb::Caption) kinds.push_back("prompt");
   if (!r.examples.empty()) kinds.push_back("examples");
@@ -153,16 +161,18 @@ const VerbTraits& traits_of(Verb verb) { return kVerbs[static_cast<size_t>(verb)
 Verb verb_named(std::string_view name) {
   for (const VerbTraits& t : kVerbs)
     if (t.name == name) return t.verb;
-  fail(ErrorCode::InvalidRequest, "'", name, "' is none of caption, ground, locate, describe, ask");
+  fail(ErrorCode::InvalidRequest, "'", name, "' is none of caption, ground, locate, describe, ask, read");
 }
 
 Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
   check_request(model, traits_of(r.verb), r);
   const std::string& format = format_of(model, r);
   const bool own_words = r.verb == Verb::Ground && r.text;
-  KE_CHECK(!format.empty() || own_words, InvalidRequest, traits_of(r.verb).name, ": ", kNoPrompt);
+  KE_CHECK(!format.empty() || own_words, InvalidRequest, traits_of(r.verb).name, r.markdown ? " as Markdown: " : ": ",
+           kNoPrompt);
   Plan plan;
   plan.one_object = r.verb == Verb::Locate;
+  plan.markdown = r.markdown;
   plan.grammar = model.grounding && !r.choices;
   std::vector<PlanSegment>& out = plan.segments;
   if (!model.prompts.system.empty()) append_text(model.prompts.system, out);

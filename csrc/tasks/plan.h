@@ -13,7 +13,7 @@
 
 namespace ke {
 
-enum class Verb { Caption, Ground, Locate, Describe, Ask };
+enum class Verb { Caption, Ground, Locate, Describe, Ask, Read };
 
 // What a verb takes besides the image.
 struct VerbTraits {
@@ -26,6 +26,7 @@ struct VerbTraits {
   bool takes_ground = false;  // the option
   bool ground = false;        // its default
   bool takes_detailed = false;
+  bool takes_markdown = false;
   bool takes_choices = false;
   bool takes_examples = false;
   bool takes_template = false;
@@ -46,6 +47,7 @@ struct VerbRequest {
   Verb verb = Verb::Caption;
   bool ground = false;                  // caption, ask, describe: boxes are asked for
   bool detailed = false;                // caption: at length
+  bool markdown = false;                // read: the page as Markdown
   bool choices = false;                 // the answer is one of a list
   std::optional<std::string> text;      // as VerbTraits says
   std::vector<Example> examples;        // at most limits::kMaxExamples
@@ -64,6 +66,7 @@ struct PlanSegment {
 struct Plan {
   std::vector<PlanSegment> segments;
   bool one_object = false;         // AnswerRequest::one_object
+  bool markdown = false;           // AnswerRequest::markdown
   bool grammar = false;            // the default of the option
   std::vector<std::string> notes;  // for AnswerRequest::notes
 };

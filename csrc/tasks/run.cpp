@@ -21,6 +21,12 @@ std::vector<std::string> notes_about(const Tokenizer& tokenizer, const AnswerReq
   return tag_notes(tokenizer, texts, request.stop);
 }
 
+AnswerContext context_of(const Prompt& prompt, bool markdown) {
+  if (prompt.images.empty()) return {0, 0, markdown};
+  const ImageEmbedding& last = *prompt.images.back().image;
+  return {last.width, last.height, markdown};
+}
+
 std::string left_out(const AnswerEntity& e, double min_score) {
   std::ostringstream out;
   out.imbue(std::locale::classic());
@@ -37,8 +43,8 @@ AnswerRun::AnswerRun(const Engine& engine, AnswerRequest request, AnswerWatcher 
       watcher_(std::move(watcher)),
       params_(request_.params),
       tokenizer_(engine.tokenizer()),
-      reader_(*tokenizer_, *info_.answers),
       prompt_(engine.prompt(request_.segments)),
+      reader_(*tokenizer_, *info_.answers, context_of(prompt_, request_.markdown)),
       kept_(kept_ids(info_, prompt_, request_.keep_prompt, !params_.choices.empty())),
       stream_(reader_, kept_, request_.stop),
       found_score_(kUnknown) {
@@ -95,7 +101,11 @@ AnswerResult AnswerRun::finish(Generation generation) {
   Generation& g = out.generation;
   out.answer = reader_.read(kept_, g.ids, g.logprobs, request_.stop);
   out.notes = notes_about(*tokenizer_, request_);
-  out.notes.insert(out.notes.end(), request_.notes.begin(), request_.notes.end());
+  const auto add = [&](const std::vector<std::string>& notes) {
+    out.notes.insert(out.notes.end(), notes.begin(), notes.end());
+  };
+  add(request_.notes);
+  add(out.answer.notes);
   if (request_.one_object && out.answer.entities.empty()) {
     out.answer.text = reader_.read(kept_, {}, {}).text;  // the token that showed that no box begins says nothing more
     out.notes.push_back("the model gave no box for the phrase");

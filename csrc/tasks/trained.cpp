@@ -34,6 +34,8 @@ const std::vector<std::pair<std::string_view, std::string_view>>& request_kinds(
       {"describe_plain", "saying what is in a box without giving boxes"},
       {"ask", "questions"},
       {"ask_boxes", "questions answered with boxes"},
+      {"read", "reading text lines"},
+      {"read_markdown", "pages as Markdown"},
       {"examples", "examples that go before the request (few-shot)"},
       {"generate", "free sequences of pictures, texts and boxes"},
   };

@@ -2,7 +2,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "text/grounding.h"
 
@@ -24,7 +26,8 @@ class AnswerText {
   virtual size_t byte_of(int64_t code_point) const = 0;
 
   virtual size_t entity_count() const = 0;
-  virtual Entity entity(size_t i) const = 0;  // with its position in the current text()
+  virtual Entity entity(size_t i) const = 0;                     // with its position in the current text()
+  virtual std::vector<std::string> notes() const { return {}; }  // what should be known about a finished answer
 };
 
 }  // namespace ke

@@ -29,7 +29,7 @@ void GroundedReader::append(std::string_view text) {
   for (size_t i = entities_.size(); i < tags_.entities().size(); ++i) {
     const FoundEntity& found = tags_.entities()[i];
     Entity& entity = entities_.emplace_back(found.entity);
-    for (const auto& [first, second] : found.locations) entity.tokens.emplace_back(token_at(first), token_at(second));
+    for (const auto& [first, second] : found.locations) entity.tokens.push_back({token_at(first), token_at(second)});
     if (found.has_phrase)
       entity.phrase_tokens = {first_token_at(found.phrase_begin), token_at(found.phrase_end - 1) + 1};
   }

@@ -26,13 +26,15 @@ std::pair<int32_t, int32_t> box_to_cells(const Box& box, int64_t bins);
 // InvalidRequest for a cell outside 0..bins*bins-1.
 Box cells_to_box(int32_t upper_left, int32_t lower_right, int64_t bins);
 
+constexpr std::pair<int32_t, int32_t> kNoCells = {-1, -1};  // of a box that is not made of cells
+
 struct Entity {
   std::string phrase;
   int64_t start = 0, end = 0;  // code points in Grounded::text; as transformers gives them
   std::vector<Box> boxes;      // 0..1
   std::vector<std::pair<int32_t, int32_t>> cells;
-  std::vector<std::pair<int32_t, int32_t>> tokens;  // per box: indices into ids of its two location tokens
-  std::pair<int32_t, int32_t> phrase_tokens;        // [first, last) indices into ids; empty without a phrase
+  std::vector<std::vector<int32_t>> tokens;   // per box: indices into ids of its location tokens
+  std::pair<int32_t, int32_t> phrase_tokens;  // [first, last) indices into ids; empty without a phrase
 };
 
 struct Grounded {

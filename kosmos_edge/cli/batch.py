@@ -29,6 +29,7 @@ TASK_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "locate": (("phrase",), ()),
     "describe": (("box",), ("normalized", "ground", "lead_in")),
     "ask": (("question",), ("ground", "choices", "lead_in")),
+    "read": ((), ("markdown",)),
     "score": (("texts",), ("template", "normalize")),
 }
 SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_in": "--lead-in"}
@@ -50,6 +51,7 @@ SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_
 @option("--normalized", is_flag=True, default=None, help="describe: give the box in fractions of the image, 0..1.")
 @option("--question", metavar="TEXT", help="ask: the question.")
 @option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: allowed answer; use it at least twice.")
+@option("--markdown", is_flag=True, default=None, help="read: the page as Markdown instead of lines.")
 @option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank. Can be repeated.")
 @option("--template", metavar="TEXT", help="score: words around {text}. Default: the model's caption prompt.")
 @option("--normalize", type=click.Choice(["sum", "mean"]), help="score: rank by the sum of ln p (default) or its mean.")

@@ -17,7 +17,7 @@ class Reader:
     engine: _core.Engine
     size: tuple[int, int] | None  # width and height in pixels of the image that boxes refer to
 
-    def box(self, normalized: Corners, cells: tuple[int, int], score: float | None = None) -> Box:
+    def box(self, normalized: Corners, cells: tuple[int, int] | None, score: float | None = None) -> Box:
         """A box in fractions and in pixels."""
         if self.size is None:
             return Box(normalized, None, cells, score)
@@ -35,9 +35,9 @@ class Reader:
 
     def entity(self, found: tuple[Any, ...]) -> Entity:
         """The Entity of a native one."""
-        phrase, start, end, score, phrase_score, found_score, boxes, cells, scores = found
+        phrase, start, end, score, phrase_score, phrase_mean, found_score, boxes, cells, scores = found
         out = tuple(self.box(*values) for values in zip(boxes, cells, scores, strict=True))
-        return Entity(phrase, (start, end), out, score, phrase_score, found_score)
+        return Entity(phrase, (start, end), out, score, phrase_score, found_score, phrase_mean)
 
     def read_hf(self, ids: Sequence[int]) -> tuple[str, list[HfEntity]]:
         """transformers' tuple for a whole sequence: blanks cleaned up, the caption after the last image."""

@@ -13,7 +13,7 @@ from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.running import is_cancelled
 from kosmos_edge.inference.tasks import Plan
 from kosmos_edge.options import Options
-from kosmos_edge.results import Box, EntityEvent, OnEvent, Result, TextDelta, Timings
+from kosmos_edge.results import Box, Entity, EntityEvent, Line, OnEvent, Result, TextDelta, Timings
 
 
 @dataclass(slots=True)
@@ -54,6 +54,7 @@ class Answering:
             options.stop,
             plan.keep_prompt,
             plan.one_object,
+            plan.markdown,
             options.min_score,
             plan.notes,
             None if emit is None else partial(_emit, reader, emit),
@@ -70,15 +71,17 @@ class Answering:
 
     def _result(self, reply: _core.AnswerResult) -> Result:
         generation = reply.generation
+        entities = [self._reader.entity(found) for found in reply.entities]
         result = Result(
             text=reply.text,
-            entities=[self._reader.entity(found) for found in reply.entities],
+            entities=entities,
             token_ids=list(generation.token_ids),
             logprobs=list(generation.logprobs) if self._options.logprobs else None,
             finish_reason=reply.finish_reason,
             device=self._engine.device,
             model=self._name,
             box=self._prompt.box if self._plan.task == "describe" else None,
+            lines=_lines(entities) if self._plan.task == "read" and not self._plan.markdown else None,
             hf=self._reader.read_hf([*generation.prompt_ids, *generation.token_ids]),
             timings=Timings(
                 self._prompt.decode_image_ms,
@@ -96,6 +99,10 @@ class Answering:
             result.notes, result.source = list(self._prompt.last.notes), self._prompt.last.source
         result.notes += reply.notes
         return result
+
+
+def _lines(entities: list[Entity]) -> list[Line]:
+    return [Line(entity.phrase, entity.boxes[0], entity.phrase_mean) for entity in entities]
 
 
 def _emit(reader: Reader, emit: OnEvent, found: str | tuple[Any, ...]) -> None:

@@ -18,7 +18,7 @@ from kosmos_edge.results import Ranking, Result
 
 # A pipe among many paths is a failed image: waiting for its writer would delay all later images.
 WITHOUT_PIPES = Opening(pipes=False)
-TASKS = ("caption", "ground", "locate", "describe", "ask", "score")
+TASKS = ("caption", "ground", "locate", "describe", "ask", "read", "score")
 DEFAULT_BATCH = _core.limits.DEFAULT_BATCH
 
 

@@ -25,6 +25,7 @@ class Plan:
     grammar: bool = True  # the default of this verb
     keep_prompt: bool = False  # Result.text begins with the prompt's words
     one_object: bool = False  # the answer ends when the first list of boxes closes, or if none begins
+    markdown: bool = False  # read: Markdown was asked for
     choices: Sequence[str] | None = None
     notes: list[str] = field(default_factory=list)  # for Result.notes
 
@@ -78,6 +79,7 @@ class _Call:
         text: str | None = None,
         ground: object = False,
         detailed: bool = False,
+        markdown: object = False,
         choices: Sequence[str] | None = None,
         template: object = None,
         lead_in: object = False,
@@ -85,14 +87,16 @@ class _Call:
         """The native plan with images and boxes at their places."""
         form = None if template is None else check_text("template", template)
         grounds, chosen = check_bool("ground", ground), choices is not None
-        found = _core.plan_verb(info, verb, text, self.examples, grounds, detailed, chosen, form)
-        segments, one_object, grammar, notes = found
+        pages = check_bool("markdown", markdown)
+        found = _core.plan_verb(info, verb, text, self.examples, grounds, detailed, pages, chosen, form)
+        segments, one_object, pages, grammar, notes = found
         return Plan(
             verb,
             _placed(segments, self.pictures, self.boxes),
             grammar=grammar,
             keep_prompt=check_bool("lead_in", lead_in),
             one_object=one_object,
+            markdown=pages,
             choices=choices,
             notes=notes,
         )
@@ -182,6 +186,11 @@ def plan_ask(
     return call.plan(info, "ask", text=words, ground=ground, choices=choices, template=template, lead_in=lead_in)
 
 
+def plan_read(info: Mapping[str, Any], image: Any, markdown: object, template: object = None) -> Plan:
+    """read: the model's prompt for a page's lines, or for the page as Markdown."""
+    return _Call([image]).plan(info, "read", markdown=markdown, template=template)
+
+
 def plan_generate(
     info: Mapping[str, Any],
     segments: object,
@@ -214,7 +223,7 @@ def plan_generate(
             raise InvalidRequest(f"{name}: expected a picture, a text, a box or a list of boxes, got {segment!r}")
         else:
             out.append(PictureSegment(segment))
-    _, _, grammar, notes = _core.plan_sequence(info, [_bare(segment) for segment in out])
+    _, _, _, grammar, notes = _core.plan_sequence(info, [_bare(segment) for segment in out])
     return Plan(
         "generate", out, grammar=grammar, keep_prompt=check_bool("lead_in", lead_in), choices=choices, notes=notes
     )
@@ -252,6 +261,7 @@ PLANS: dict[str, Callable[..., Plan]] = {
     "locate": plan_locate,
     "describe": plan_describe,
     "ask": plan_ask,
+    "read": plan_read,
 }  # by verb; the parameters behind info (the model's model_info) are those of the verb
 
 

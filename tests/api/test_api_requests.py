@@ -23,6 +23,8 @@ INFO = {
         "locate": "<phrase> {phrase}</phrase>",
         "describe": "<phrase> It</phrase>{boxes} is",
         "grounding": "<grounding>",
+        "read": "",
+        "markdown": "",
     },
     "grounding": {"location_bins": 32},
     "name": "Kosmos-2",

@@ -80,7 +80,7 @@ def test_versions_agree():
 
 
 def test_every_function_of_the_header_is_there():
-    assert len(FUNCTIONS) == len(set(FUNCTIONS)) == 30
+    assert len(FUNCTIONS) == len(set(FUNCTIONS)) == 31
     for name in FUNCTIONS:
         assert getattr(lib(), name)
 
@@ -111,6 +111,7 @@ def calls_with(model, image, result, ranking, cancel):
         "locate": (model, image, b"a dog", o, byref(c_void_p())),
         "describe": (model, image, region, o, byref(c_void_p())),
         "ask": (model, image, b"What?", o, byref(c_void_p())),
+        "read": (model, image, o, byref(c_void_p())),
         "generate": (model, segments, c_size_t(1), o, byref(c_void_p())),
         "score": (model, image, texts("a"), c_size_t(1), None, byref(c_void_p())),
         "result_get": (result, byref(capi.ResultInfo())),

@@ -46,6 +46,7 @@ def test_reads_every_number(tmp_path):
     }  # fmt: skip
     tag = TINY.vocabulary.id
     prompts = {key.removeprefix("kosmos2.prompt."): TINY.metadata[key][1] for key in TINY.metadata if ".prompt." in key}
+    prompts |= {"read": "", "markdown": ""}
     assert config == {
         "architecture": "kosmos2", "name": "tiny", "notice": "", "trained_tasks": "", "context": 512,
         "vocabulary": len(TINY.vocabulary.pieces), "image_tokens": 64,
@@ -53,7 +54,7 @@ def test_reads_every_number(tmp_path):
         "preprocessing": "resized to 56 x 56, aspect not kept",
         "latents": 64, "location_bins": 32, "max_new_tokens": 128, "no_repeat_ngram_size": 3,
         "bos": 0, "eos": 2, "pad": 1, "unk": 3, "prompts": prompts,
-        "image": {"before": [tag("<image>")], "row": 4, "row_step": 1, "after": [tag("</image>")]},
+        "image": {"before": [tag("<image>")], "row": 4, "row_step": 1, "after": [tag("</image>")], "segment": 0},
         "grounding": {
             "location_bins": 32, "phrase_begin": tag("<phrase>"), "phrase_end": tag("</phrase>"),
             "object_begin": tag("<object>"), "object_end": tag("</object>"),

@@ -65,7 +65,16 @@ class ModelInfo(Sized):
         ("task_count", c_size_t),
         *(
             (f"prompt_{name}", c_char_p)
-            for name in ("caption", "caption_detailed", "question", "locate", "describe", "grounding")
+            for name in (
+                "caption",
+                "caption_detailed",
+                "question",
+                "locate",
+                "describe",
+                "grounding",
+                "read",
+                "markdown",
+            )
         ),
     )
 
@@ -111,6 +120,7 @@ class Entity(Sized):
         ("box_count", c_size_t),
         ("phrase_score", c_double),
         ("found_score", c_double),
+        ("phrase_mean", c_double),
     )
 
 
@@ -161,6 +171,8 @@ class Options(Sized):
         ("example_count", c_size_t),
         ("min_score", c_double),
         ("template_text", c_char_p),
+        ("markdown", c_int32),
+        ("reserved", c_int32),
     )
 
 
@@ -396,7 +408,9 @@ def read(result: c_void_p) -> dict:
             ((b.x1, b.y1, b.x2, b.y2), (b.px1, b.py1, b.px2, b.py2), tuple(b.cells), b.score, bool(b.valid))
             for b in entity.boxes[: entity.box_count]
         ]
-        entities.append((phrase, span, (entity.score, entity.phrase_score, entity.found_score), boxes))
+        entities.append(
+            (phrase, span, (entity.score, entity.phrase_score, entity.found_score, entity.phrase_mean), boxes)
+        )
     out = {
         "text": text.decode(),
         "entities": entities,

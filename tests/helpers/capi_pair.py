@@ -51,10 +51,13 @@ def same(c: dict, result) -> None:
         assert phrase == entity.phrase and len(boxes) == len(entity.boxes)
         if 0 <= entity.span[0] <= entity.span[1] <= len(result.text):
             assert span == entity.span
-        expected = [math.nan if v is None else v for v in (entity.score, entity.phrase_score, entity.found_score)]
+        expected = [
+            math.nan if v is None else v
+            for v in (entity.score, entity.phrase_score, entity.found_score, entity.phrase_mean)
+        ]
         assert list(scores) == pytest.approx(expected, nan_ok=True)
         for (fractions, pixels, cells, score, valid), box in zip(boxes, entity.boxes, strict=True):
-            assert (fractions, cells, valid) == (box.normalized, box.cells, box.valid)
+            assert (fractions, cells, valid) == (box.normalized, box.cells or (-1, -1), box.valid)
             assert pixels == pytest.approx(box.pixels or (0,) * 4)
             assert score == pytest.approx(math.nan if box.score is None else box.score, nan_ok=True)
     total, parts = c["ms"][2], c["ms"][:2]
