@@ -52,6 +52,8 @@ CASES = {
         Case("ask after an example", "ask", {"question": QUESTION}, pictures=2),  # the first picture is the example's
         Case("generate", "generate"),
         Case("generate from two pictures", "generate", pictures=2),
+        Case("read", "read"),
+        Case("read as Markdown", "read", {"markdown": True}),
         Case("ground", "ground"),
         Case("locate", "locate", {"phrase": PHRASE}, max_tokens=1),  # it is over where no box begins
         Case("describe", "describe", {"box": BOX, "normalized": True}),

@@ -23,6 +23,7 @@ from helpers.tiny import GgufContent, StoredTensor, Tiny, TinyConfig, TinyVocabu
 from PIL import Image
 
 from models.description import (
+    ANY_TEXT,
     Described,
     Segments,
     accepted_decoder,
@@ -95,6 +96,8 @@ def metadata_of(numbers: dict[str, int], vision: dict[str, int], v: PageVocabula
         f"{A}.first_slot_token_id": ("u32", 0),
         f"{A}.generation.max_new_tokens": ("u32", max_new),
         f"{A}.generation.no_repeat_ngram_size": ("u32", 0),
+        f"{A}.prompt.read": ("str", "<ocr>"),
+        f"{A}.prompt.markdown": ("str", "<md>"),
         f"{A}.prompt.question": ("str", f"<md>{CHAT}"),
         "clip.has_vision_encoder": ("bool", True),
         "clip.projector_type": ("str", A),
@@ -221,14 +224,16 @@ def turn(image: int, question: str, answer: str = "") -> Segments:
 
 
 class Kosmos2_5(Described):
-    """No captions and no location tokens; answers because it has a prompt of questions."""
+    """No captions and no location tokens; it reads, and answers because it has a prompt of questions."""
 
     architecture = A
-    tasks: ClassVar = ["ask", "generate", "score"]
+    tasks: ClassVar = ["ask", "read", "generate", "score"]
     prompts: ClassVar = {
         "ask": turn(0, "what is this?"),
         "ask by beams": turn(0, "what is this?"),
         "ask after an example": [*turn(0, "what color is it?", " red"), ("ids", [EOS]), *turn(1, "what is this?")],
+        "read": [("image", 0), ("tags", "<ocr>")],
+        "read as Markdown": [("image", 0), ("tags", "<md>")],
         "generate": [("image", 0), ("text", "It is")],
         "generate from two pictures": [("image", 0), ("text", "a cat."), ("image", 1), ("text", "It is")],
         "score": [("image", 0)],
@@ -238,6 +243,8 @@ class Kosmos2_5(Described):
         **accepted_decoder(A),
         **accepted_slots(A),
         f"{A}.vision.max_patches": set(),
+        f"{A}.prompt.read": {"x" * 4096},
+        f"{A}.prompt.markdown": ANY_TEXT,
         f"{A}.prompt.question": set(),
         "clip.has_vision_encoder": {1},
         "clip.projector_type": set(),

@@ -23,7 +23,7 @@ from kosmos_edge.errors import InvalidRequest
 from models.description import BOX, CASES, PHRASE, QUESTION, TEXTS, Case, Described, arguments_of, options_of
 
 VERBS = sorted({case.task for case in CASES.values()} - {"generate"})  # of one picture
-REFUSED = {"caption": "this model has no prompt for it", "ask": "this model has no prompt for it"}
+REFUSED = dict.fromkeys(("caption", "ask", "read"), "this model has no prompt for it")
 NO_BOXES = "this model has no location tokens"
 
 
@@ -193,7 +193,7 @@ def c_arguments(verb: str) -> list[Any]:
     if verb == "describe":
         return [byref(capi.Region(**dict(zip(("x1", "y1", "x2", "y2"), BOX, strict=True)), unit=1))]
     words = {"ask": QUESTION, "locate": PHRASE}.get(verb)
-    return [] if verb == "caption" else [words and words.encode()]
+    return [] if verb in ("caption", "read") else [words and words.encode()]
 
 
 def test_the_c_library_says_what_the_model_is(of: Described, model: kosmos_edge.Model, handle: capi.c_void_p) -> None:
@@ -212,7 +212,7 @@ def test_the_c_library_answers_alike(of: Described, model: kosmos_edge.Model, ha
             continue
         options = byref(
             capi.Options(max_tokens=case.max_tokens, num_beams=case.beams, detailed=int("length" in case.arguments),
-                         grammar=-1, logprobs=1)
+                         markdown=int("markdown" in case.arguments), grammar=-1, logprobs=1)
         )  # fmt: skip
         if case.task == "generate":
             segments = (capi.Segment * 2)(capi.Segment(kind=3, image=image), capi.Segment(kind=1, text=b"It is"))
