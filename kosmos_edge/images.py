@@ -26,6 +26,7 @@ other users of Pillow in the process may see the raised value meanwhile.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
 import threading
@@ -53,6 +54,7 @@ MAX_PIXELS = _core.limits.MAX_IMAGE_PIXELS
 REFUSED_FORMATS = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC", "XBM", "XPM"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _EXIF_ORIENTATION = 0x0112
+_SUBFILE_TYPE = 254  # TIFF's NewSubfileType
 _TURN = {  # EXIF orientation -> the transpose that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -227,6 +229,38 @@ def _is_picture(name: str) -> bool:
         return False
 
 
+# ---- pages
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a file says about its images before they are decoded."""
+
+    pages: tuple[int, ...]  # frames that are pages, for Opening.frame; one, unless it is a TIFF file of several pages
+    dpi: tuple[float, float] | None  # as stored, across and down; None: not stated
+
+
+def image_facts(file: BinaryIO, name: str) -> ImageFacts:
+    """Reads the header of an image file, of a TIFF file those of all pages. Raises ImageDecodeError, KosmosIOError."""
+    with _identify(file, name) as image:
+        try:
+            pages = [0]
+            if image.format == "TIFF":
+                tiff = cast(Any, image)
+                frames = range(int(tiff.n_frames))
+                # a smaller copy of another page (a thumbnail, a pyramid) says so in bit 0 of NewSubfileType
+                pages = [n for n in frames if (tiff.seek(n), not tiff.tag_v2.get(_SUBFILE_TYPE, 0) & 1)[1]] or [0]
+                tiff.seek(0)
+            dpi = image.info.get("dpi")
+            across, down = (float(value) for value in dpi) if dpi else (0.0, 0.0)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged directory can make the plugin raise anything
+            raise ImageDecodeError(f"{name}: damaged ({_reason(error)})") from error
+    stated = all(math.isfinite(value) and value > 1 for value in (across, down))  # 1: a unit that says nothing
+    return ImageFacts(tuple(pages), (across, down) if stated else None)
+
+
 # ---- Pillow's limit of pixels
 
 
@@ -269,7 +303,8 @@ def _within_limit(opening: Opening, decode: Callable[[], _Decoded]) -> _Decoded:
         return decode()
 
 
-def _check_pixels(size: tuple[int, int], name: str, opening: Opening, *, of_file: bool) -> None:
+def check_size(size: tuple[int, int], name: str, opening: Opening, *, of_file: bool) -> None:
+    """ImageDecodeError if an image of this size is refused; of_file: PIL.Image.MAX_IMAGE_PIXELS counts, too."""
     width, height = size
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise ImageDecodeError(
@@ -297,14 +332,14 @@ def _too_large(size: tuple[int, int] | None = None) -> str:
 def _decode_file(file: BinaryIO, name: str, opening: Opening) -> _Decoded:
     def decode() -> _Decoded:
         with _identify(file, name) as image:
-            _check_pixels(image.size, name, opening, of_file=True)
+            check_size(image.size, name, opening, of_file=True)
             return _decode_pil(image, name, opening)
 
     return _within_limit(opening, decode)
 
 
 def _identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """As Image.open, but without its check of MAX_IMAGE_PIXELS, which _check_pixels replaces."""
+    """As Image.open, but without its check of MAX_IMAGE_PIXELS, which check_size replaces."""
     try:
         file.seek(0)
         head = file.read(64)
@@ -335,7 +370,7 @@ def _identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None)
 def _decode_shared(image: Image.Image, name: str, opening: Opening) -> _Decoded:
     """Decodes a caller's image, which other threads may use at the same time; keeps its current frame."""
     with exclusive([object_key(image)]), exclusive(file_keys(files_of(image))):
-        _check_pixels(image.size, name, opening, of_file=False)
+        check_size(image.size, name, opening, of_file=False)
         before = None if opening.frame is None else _current_frame(image)
         if before is not None and before != opening.frame and _goes_one_way(image):
             return _within_limit(opening, lambda: _decode_copy(image, name, opening))
@@ -453,7 +488,7 @@ def _decode_buffer(source: object, opening: Opening) -> _Decoded:
     if opening.frame is not None:
         raise InvalidRequest(f"frame: an array has only one frame, got frame={opening.frame}")
     height, width = view.shape[0], view.shape[1]
-    _check_pixels((width, height), "the given array", opening, of_file=False)
+    check_size((width, height), "the given array", opening, of_file=False)
     return view.tobytes(), (width, height), 1, []
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -17,6 +15,7 @@ from click.core import ParameterSource
 
 from kosmos_edge.cli.streams import check_stdout
 from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.json_text import to_json as to_json
 from kosmos_edge.results import Box, Entity, Ranking, Result
 from kosmos_edge.targets import Part, Target, find_target, open_in_place, part_path, refuse_inputs, write_all, writing
 
@@ -25,8 +24,6 @@ CSV_SCORE_COLUMNS = ("path", "text", "score", "share", "width", "height", "devic
 SUFFIX_FORMATS = {".txt": "text", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 PART_SUFFIX = ".part"  # for an unfinished file, whose finished answers are kept
 Answer = Result | Ranking
-# A list of plain values that indentation spread over lines; JSON strings contain no line breaks.
-_NUMBERS = re.compile(r"\[\n\s+([^][{}\"]*?)\n\s*\]")
 
 
 def entity_line(entity: Entity, box: Box) -> str:
@@ -49,21 +46,12 @@ def text_lines(answer: Answer, *, text: bool = True, boxes: bool = True) -> list
     return lines
 
 
-def to_json(record: Any, indent: int | None = None) -> str:
-    """JSON with readable Unicode; file names that are not Unicode are written with escapes."""
-    text = json.dumps(record, ensure_ascii=False, indent=indent, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(record, ensure_ascii=True, indent=indent, allow_nan=False)
-    return _NUMBERS.sub(lambda match: "[" + " ".join(match[1].split()) + "]", text) if indent else text
-
-
 class Output:
     """Where the answers go: stdout, or as a subclass defines. Every answer is written in one piece."""
 
     def __init__(self) -> None:
         self.answers = 0  # written so far
+        self.noun = "answer"  # what they are, for messages
         self.complete = True  # the command sets False if it stops before the last image
 
     def write(self, text: str) -> None:
@@ -75,12 +63,23 @@ class Output:
         """Writes what follows the last answer."""
         self._put(text)
 
+    def write_bytes(self, data: bytes, answers: int) -> None:
+        """Writes so many answers at once, in a form that is not text."""
+        self._put_bytes(data)
+        self.answers += answers
+
     def isatty(self) -> bool:
         """Whether the output is a terminal."""
         return sys.stdout.isatty()
 
     def _put(self, text: str) -> None:
         sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def _put_bytes(self, data: bytes) -> None:
+        sys.stdout.flush()
+        with writing("stdout"):
+            sys.stdout.buffer.write(data)
         sys.stdout.flush()
 
 
@@ -95,8 +94,11 @@ class _InPlace(Output):
         return os.isatty(self._descriptor)
 
     def _put(self, text: str) -> None:
+        self._put_bytes(_encoded(text))
+
+    def _put_bytes(self, data: bytes) -> None:
         with writing(self._target.name):
-            write_all(self._descriptor, _encoded(text))
+            write_all(self._descriptor, data)
 
 
 class _PartOutput(Output):
@@ -117,7 +119,9 @@ class _PartOutput(Output):
             self._size = 0
 
     def _put(self, text: str) -> None:
-        data = _encoded(text)
+        self._put_bytes(_encoded(text))
+
+    def _put_bytes(self, data: bytes) -> None:
         with writing(self._part.target.name):
             self.begin()
             assert self._size is not None
@@ -131,7 +135,7 @@ class _PartOutput(Output):
     def left(self) -> str | None:
         """The message about a run that ended early; removes an empty file."""
         if self.answers:
-            noun = "1 finished answer is" if self.answers == 1 else f"{self.answers} finished answers are"
+            noun = f"1 finished {self.noun} is" if self.answers == 1 else f"{self.answers} finished {self.noun}s are"
             return f"{noun} in {self._part.path}"
         if self._size is not None or self._part.size == 0:
             self._part.remove()
@@ -186,12 +190,12 @@ class Writer:
         return buffer.getvalue()
 
 
-def choose_format(form: str, output: str | None) -> str:
+def choose_format(form: str, output: str | None, suffixes: Mapping[str, str] = SUFFIX_FORMATS) -> str:
     """The format given on the command line or in the environment, else that of the output's suffix."""
     source = click.get_current_context().get_parameter_source("form")
     if output is None or source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
         return form
-    return SUFFIX_FORMATS.get(os.path.splitext(output)[1].lower(), form)
+    return suffixes.get(os.path.splitext(output)[1].lower(), form)
 
 
 @contextlib.contextmanager

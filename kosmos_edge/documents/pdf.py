@@ -1,0 +1,98 @@
+"""Pages of a PDF, rendered by PDFium (pip install 'kosmos-edge[pdf]')."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+from kosmos_edge.documents.page import PageImage
+from kosmos_edge.errors import ImageDecodeError, KosmosError
+from kosmos_edge.files import open_file
+from kosmos_edge.images import Opening, Picture, check_size
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_PASSWORD_NEEDED = 4  # FPDF_ERR_PASSWORD
+
+
+class PdfPages:
+    """A PDF file. For one thread: PDFium is not safe for several, whatever they open."""
+
+    paged = True
+
+    def __init__(self, source: str | bytes, name: str, dpi: int, opening: Opening) -> None:
+        """source: the path, or the file's bytes. Raises ImageDecodeError, KosmosIOError."""
+        self.name, self.original = name, source
+        self._dpi, self._opening = dpi, opening
+        pdfium = _pdfium(name)
+        if isinstance(source, str):
+            open_file(source, pipes=False).close()  # the system's reason, which PDFium does not tell
+        try:
+            self._pdf: Any = pdfium.PdfDocument(source)
+            self._pdf.init_forms()  # so that filled-in fields are rendered
+            self.count = len(self._pdf)
+        except pdfium.PdfiumError as error:
+            if getattr(error, "err_code", None) == _PASSWORD_NEEDED:
+                raise ImageDecodeError(
+                    f"{name}: the PDF is encrypted and needs a password; decrypt it first (qpdf --decrypt)"
+                ) from error
+            raise ImageDecodeError(f"{name}: not a PDF that can be opened ({error})") from error
+        if self.count == 0:
+            self.close()
+            raise ImageDecodeError(f"{name}: the PDF has no pages")
+
+    def page(self, number: int) -> PageImage:
+        """See Document.page."""
+        name = f"{self.name}: page {number}"
+        page: Any = None
+        try:
+            page = self._pdf[number - 1]
+            scale = self._dpi / 72  # a point is 1/72 inch
+            width, height = (math.ceil(side * scale) for side in page.get_size())
+            check_size((width, height), f"{name} at {self._dpi} dpi", self._opening, of_file=True)
+            bitmap = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=True)
+            image = bitmap.to_pil().convert("RGB")
+            picture = Picture(image.tobytes(), image.width, image.height, self.name)
+            bitmap.close()
+        except (KosmosError, MemoryError):
+            raise
+        except Exception as error:  # damaged pages: PdfiumError, or whatever ctypes makes of the values
+            raise ImageDecodeError(f"{name}: cannot be rendered ({error})") from error
+        finally:
+            if page is not None:
+                page.close()
+        return PageImage(number, picture, (self._dpi, self._dpi))
+
+    def has_text(self, number: int) -> bool:
+        """Whether the page has text other than blanks already."""
+        page = self._pdf[number - 1]
+        try:
+            text = page.get_textpage()
+            try:
+                return bool(text.get_text_bounded().strip())
+            finally:
+                text.close()
+        finally:
+            page.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._pdf.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _pdfium(name: str) -> ModuleType:
+    try:
+        import pypdfium2
+    except ImportError:
+        raise ImageDecodeError(
+            f"{name}: PDF needs a library that is not installed: pip install 'kosmos-edge[pdf]'"
+        ) from None
+    module: ModuleType = pypdfium2
+    return module
