@@ -20,8 +20,11 @@ SUFFIX = ".boxes.png"
 _ROOM = 255 - len(SUFFIX) - len(".kosmos-edge.part") - len("-000000")  # bytes: with what may be added to the name
 
 
-def drawing_names(pictures: Sequence[str]) -> list[str]:
-    """One file name per picture, in their order; the same path given twice has one name. Linear in their number."""
+def drawing_names(pictures: Sequence[str], suffix: str = SUFFIX) -> list[str]:
+    """One file name per picture, in their order; the same path given twice has one name. Linear in their number.
+
+    suffix: of all names, at most as long as that of drawings.
+    """
     parts = {picture: _parts(picture) for picture in pictures}
     names: dict[str, str] = {}
     depth, left = 0, list(parts)
@@ -44,7 +47,7 @@ def drawing_names(pictures: Sequence[str]) -> list[str]:
             name = f"{base}-{numbers[base] + 1}"
         taken.add(_key(name))
         names[picture] = name
-    return [names[picture] + SUFFIX for picture in pictures]
+    return [names[picture] + suffix for picture in pictures]
 
 
 def _parts(picture: str) -> list[str]:

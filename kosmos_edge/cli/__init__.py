@@ -28,6 +28,7 @@ COMMANDS = {
     "describe": ("tasks", "Describe what is in a box."),
     "ask": ("tasks", "Answer a question about an image."),
     "score": ("tasks", "Rank texts by their likelihood given an image."),
+    "read": ("read", "Read the text of images, TIFF files and PDFs; write hOCR, ALTO, searchable PDFs."),
     "batch": ("batch", "Run one of these tasks on folders of images."),
     "generate": ("generate", "Continue images, texts and boxes in any order."),
     "models": ("models", "List, pull, remove and verify models; print their paths."),
@@ -102,6 +103,7 @@ def cli() -> None:
     kosmos-edge ground photo.jpg --draw boxes.png
     kosmos-edge locate photo.jpg "a red hat"
     kosmos-edge ask photo.jpg "How many people?"
+    kosmos-edge read page.png
     """
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "json", "jsonl", "csv")
+DOCUMENT_FORMATS = ("txt", "json", "markdown", "hocr", "alto", "tsv", "pdf")  # of read
 
 
 class Corners(ParamType):
@@ -95,8 +96,11 @@ model_options = options(
     message_options,
 )
 
+max_tokens_option = option(
+    "-n", "--max-tokens", type=int, metavar="N", help="Maximum length of the answer. Default: the model's."
+)
 generation_options = options(
-    option("-n", "--max-tokens", type=int, metavar="N", help="Maximum length of the answer. Default: the model's."),
+    max_tokens_option,
     option("--temperature", "--temp", "temperature", type=float, help="Sampling temperature. Default: 0, greedy."),
     option("--top-k", type=int, help="Sample among the K most likely tokens. Needs a temperature."),
     option("--top-p", type=float, help="Sample within this probability mass. Needs a temperature."),
@@ -120,7 +124,16 @@ def output_options_with(form: str) -> Callable[[F], F]:
     """Options for the results; `form` is the default format."""
     choice = click.Choice(FORMATS)
     return options(
-        option("-f", "--format", "form", type=choice, default=form, show_default=True, help="Output format."),
+        option(
+            "-f",
+            "--format",
+            "form",
+            type=choice,
+            elsewhere=click.Choice(DOCUMENT_FORMATS),
+            default=form,
+            show_default=True,
+            help="Output format.",
+        ),
         option(
             "-o",
             "--output",
@@ -140,7 +153,7 @@ report_format_option = option(
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
-    elsewhere=click.Choice(FORMATS),
+    elsewhere=click.Choice((*FORMATS, *DOCUMENT_FORMATS)),
     default="text",
     show_default=True,
     help="Output format.",
@@ -154,9 +167,11 @@ batch_size_option = option(
     help="Images per batch; does not change the answers.",
 )
 
-opening_options = options(
-    option("--exif/--no-exif", default=True, show_default=True, help="Rotate images by their EXIF orientation."),
-    option("--frame", type=int, metavar="N", help="Frame or page of the image file. Default: 0, the first."),
+_recursive_option = option("-r", "--recursive", is_flag=True, help="Search subfolders, too, but follow no links.")
+_exif_option = option(
+    "--exif/--no-exif", default=True, show_default=True, help="Rotate images by their EXIF orientation."
+)
+_damage_options = options(
     option(
         "--max-pixels",
         type=click.IntRange(1, _core.limits.MAX_IMAGE_PIXELS),
@@ -165,11 +180,15 @@ opening_options = options(
     ),
     option("--allow-truncated", is_flag=True, help="Use the available part of truncated files."),
 )
-picture_options = options(
-    option("-r", "--recursive", is_flag=True, help="Search subfolders, too, but follow no links."),
-    opening_options,
-    option("--fail-fast", is_flag=True, help="Stop at the first image that fails."),
+_fail_fast_option = option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
+opening_options = options(
+    _exif_option,
+    option("--frame", type=int, metavar="N", help="Frame or page of the image file. Default: 0, the first."),
+    _damage_options,
 )
+picture_options = options(_recursive_option, opening_options, _fail_fast_option)
+# Of files that may have pages, which have an option of their own instead of --frame.
+document_options = options(_recursive_option, _exif_option, _damage_options, _fail_fast_option)
 
 GENERATION_NAMES = (
     "max_tokens",
@@ -247,7 +266,8 @@ def take_opening(values: dict[str, Any]) -> Opening:
     """Moves the options for opening images out of `values`."""
     from kosmos_edge.images import Opening
 
-    return Opening(**{name: values.pop(name) for name in ("exif", "frame", "max_pixels", "allow_truncated")})
+    names = ("exif", "frame", "max_pixels", "allow_truncated")
+    return Opening(**{name: values.pop(name) for name in names if name in values})
 
 
 @dataclass(slots=True)

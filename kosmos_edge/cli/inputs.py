@@ -61,12 +61,15 @@ def _irregular(path: str) -> str | None:
         return None
 
 
-def expand_inputs(arguments: Iterable[str], recursive: bool) -> tuple[list[Input], bool]:
+def expand_inputs(
+    arguments: Iterable[str], recursive: bool, more: frozenset[str] = frozenset()
+) -> tuple[list[Input], bool]:
     """The images in order, and whether the arguments could name several (which decides the output's form).
 
     A folder gives its images sorted by name; a glob its matches (the shell of Windows does not expand globs);
     @list.txt one path per line; - the bytes of stdin. Links to folders are not followed, so there are no loops. An
-    argument that names nothing is a failed input; UsageError if it is the only argument.
+    argument that names nothing is a failed input; UsageError if it is the only argument. more: suffixes of other files
+    that are taken from folders.
     """
     given = list(arguments)
     several = len(given) != 1
@@ -77,7 +80,7 @@ def expand_inputs(arguments: Iterable[str], recursive: bool) -> tuple[list[Input
                 raise click.UsageError("stdin (-) can be read only once")
             inputs.append(Input("-", None))
             continue
-        found = _expand(argument, recursive)
+        found = _expand(argument, recursive, more)
         if found is None:
             inputs.append(Input(argument, argument))
             continue
@@ -101,7 +104,7 @@ def _refused(path: str, error: OSError) -> Input:
     return _failed(path, KosmosIOError(error.errno or errno.EIO, error.strerror or str(error), path))
 
 
-def _expand(argument: str, recursive: bool) -> list[Input] | str | None:
+def _expand(argument: str, recursive: bool, more: frozenset[str]) -> list[Input] | str | None:
     """The images of a list, folder or glob, or why there are none; None if the argument is the image itself."""
     from kosmos_edge import files
 
@@ -109,7 +112,8 @@ def _expand(argument: str, recursive: bool) -> list[Input] | str | None:
         return _read_list(argument[1:])
     if os.path.isdir(argument):
         hint = "" if recursive else "; -r searches its subfolders"
-        return list(_pictures_in(argument, recursive)) or f"no images in this folder{hint}"
+        kinds = " or ".join(["images", *sorted(more)])
+        return list(_pictures_in(argument, recursive, more)) or f"no {kinds} in this folder{hint}"
     if not glob.has_magic(argument) or os.path.lexists(argument) or files.url_problem(argument):
         return None
     return list(_matches(argument)) or "matches no file"
@@ -143,10 +147,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _pictures_in(folder: str, recursive: bool) -> Iterator[Input]:
+def _pictures_in(folder: str, recursive: bool, more: frozenset[str]) -> Iterator[Input]:
     from kosmos_edge.images import picture_suffixes
 
-    suffixes = picture_suffixes()
+    suffixes = picture_suffixes() | more
     waiting = [folder]
     while waiting:
         root = waiting.pop()

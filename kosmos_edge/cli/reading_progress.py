@@ -1,0 +1,50 @@
+"""How far a document has been read, in one line on a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+from kosmos_edge.results import EntityEvent, Event, TextDelta
+
+_SECONDS = 0.1  # between two changes of the line
+
+
+class ReadingProgress:
+    """The line on stderr: page, lines and characters of the page so far, tokens of the finished pages."""
+
+    def __init__(self, name: str, pages: int) -> None:
+        self._name, self._pages = name, pages
+        self._page, self._lines, self._characters, self._tokens = 1, 0, 0, 0
+        self._shown, self._changed = False, 0.0
+
+    def event(self, event: Event) -> None:
+        """Counts what the model has written."""
+        if isinstance(event, TextDelta):
+            self._characters += len(event.text)
+        elif isinstance(event, EntityEvent):
+            self._lines += 1
+        if time.monotonic() - self._changed >= _SECONDS:
+            self._show()
+
+    def page_done(self, tokens: int) -> None:
+        """A page was read with so many tokens."""
+        self._page, self._lines, self._characters = self._page + 1, 0, 0
+        self._tokens += tokens
+
+    def clear(self) -> None:
+        """Removes the line, so that a message can be written."""
+        if self._shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+            self._shown = False
+
+    def _show(self) -> None:
+        page = f"page {self._page}/{self._pages}, " if self._pages > 1 else ""
+        before = f"; {self._tokens} tokens on the pages before" if self._tokens else ""
+        text = f"{self._name}: {page}{self._lines} lines, {self._characters} characters{before}"
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write("\r\033[K" + text[-width:])
+        sys.stderr.flush()
+        self._shown, self._changed = True, time.monotonic()
