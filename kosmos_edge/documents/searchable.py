@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _DEEPEST = 100  # nodes above a page; damaged files have circles
 _LARGEST = 14400  # units: of a page's side, by the specification
 _FONT = "/KosmosEdgeText"
+_TESSERACTS_FONT = "/f-0-0"  # in a page that is text alone: OCRmyPDF's --pdf-renderer sandwich looks for this name
 _NEEDED = ("pikepdf", "fontTools.fontBuilder", "bidi")
 
 
@@ -49,14 +50,16 @@ def check_libraries() -> None:
 class SearchablePdf:
     """A copy of a PDF, or a new one with a page for each image, with the text that was read."""
 
-    def __init__(self, document: Document) -> None:
-        """Raises ImageDecodeError for a damaged PDF, InvalidRequest for an encrypted or a signed one."""
+    def __init__(self, document: Document | None = None) -> None:
+        """document: None for pages without images. Raises ImageDecodeError for a damaged PDF, InvalidRequest for an
+        encrypted or a signed one."""
         check_libraries()
         import pikepdf
 
         self.pages = 0  # with text
         self._document = document
         self._font = GlyphlessFont()
+        self._font_name = _TESSERACTS_FONT if document is None else _FONT
         self._copy = isinstance(document, PdfPages)
         if isinstance(document, PdfPages):
             self._pdf = _open(document)
@@ -75,6 +78,11 @@ class SearchablePdf:
             self._add_font(target)
         else:
             self._append(page, image)
+        self.pages += 1
+
+    def add_text(self, page: ReadPage) -> None:
+        """Appends a page that is nothing but the text, as large as the page that was read."""
+        self._append(page, None)
         self.pages += 1
 
     def save(self) -> bytes:
@@ -99,11 +107,9 @@ class SearchablePdf:
             natural = sum(units(character) for character in text) * UNIT / 1000 * height
             stretch = 100 * (right - left) * across / natural if natural else 100
             x, y = left * across, size[1] - bottom * up - DESCENT / 1000 * height
-            seen = get_display(text)
-            code = self._font.encode(seen if isinstance(seen, str) else text).hex()
-            out.append(
-                f"{_FONT} {_numbers(height)} Tf {_numbers(stretch)} Tz 1 0 0 1 {_numbers(x, y)} Tm <{code}> Tj\n"
-            )
+            code = self._font.encode(str(get_display(text))).hex()
+            place = f"{_numbers(height)} Tf {_numbers(stretch)} Tz 1 0 0 1 {_numbers(x, y)} Tm"
+            out.append(f"{self._font_name} {place} <{code}> Tj\n")
         out.append("ET Q\n")
         return "".join(out).encode("ascii")
 
@@ -113,27 +119,30 @@ class SearchablePdf:
 
         resources = Dictionary(page.resources)
         fonts = Dictionary(resources.get("/Font", Dictionary()))
-        fonts[Name(_FONT)] = self._font_object
+        fonts[Name(self._font_name)] = self._font_object
         resources.Font = fonts
         page.obj.Resources = resources
 
     # ---- images
 
-    def _append(self, page: ReadPage, image: PageImage) -> None:
+    def _append(self, page: ReadPage, image: PageImage | None) -> None:
         from pikepdf import Dictionary, Name
 
         across, down = page.dpi or (DEFAULT_DPI, DEFAULT_DPI)
-        width, height = image.picture.width * 72 / across, image.picture.height * 72 / down
+        width, height = page.size[0] * 72 / across, page.size[1] * 72 / down
         unit = max(1, math.ceil(max(width, height) / _LARGEST))  # of 1/72 inch
         width, height = width / unit, height / unit
         target = self._pdf.add_blank_page(page_size=(width, height))
         if unit > 1:
             target.obj.UserUnit = unit
-        target.obj.Resources = Dictionary(XObject=Dictionary(Page=self._image(image)), Font=Dictionary())
-        picture = f"q {_numbers(width, 0, 0, height, 0, 0)} cm /Page Do Q\n".encode("ascii")
+        target.obj.Resources = Dictionary(Font=Dictionary())
+        picture = b""
+        if image is not None:
+            target.obj.Resources.XObject = Dictionary(Page=self._image(image))
+            picture = f"q {_numbers(width, 0, 0, height, 0, 0)} cm /Page Do Q\n".encode("ascii")
         text = self._text(page, (1, 0, 0, 1, 0, 0), (width, height))
         target.obj.Contents = self._pdf.make_stream(picture + text)
-        target.obj.Resources.Font[Name(_FONT)] = self._font_object
+        target.obj.Resources.Font[Name(self._font_name)] = self._font_object
 
     def _image(self, image: PageImage) -> pikepdf.Object:
         """The page's image: the JPEG file as it is if it is shown as it is, otherwise without loss."""
@@ -225,7 +234,7 @@ def _left_open(page: pikepdf.Page) -> int:
     return depth
 
 
-def _plain_jpeg(document: Document) -> tuple[bytes, str] | None:
+def _plain_jpeg(document: Document | None) -> tuple[bytes, str] | None:
     """The document's file and mode if it is a JPEG file whose pixels need no conversion."""
     if not isinstance(document, ImageFile):
         return None

@@ -49,6 +49,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "images": {"_native", "errors", "files", "sharing"},
     "draw": {"errors", "images", "results", "targets"},
     "documents": {"_native", "errors", "files", "images", "json_text", "results"},
+    "integrations": {"documents", "errors", "model"},
     "storage": set(),
     "hub": {"_native", "errors", "storage", "targets"},
     "inference": {"_native", "errors", "images", "options", "results"},
