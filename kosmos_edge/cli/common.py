@@ -293,7 +293,7 @@ class Messages:
                 if note not in self._said:
                     self._said.add(note)
                     self.say(note)
-            elif note.startswith(("the model gave no box", "the file ends early")):
+            elif note.startswith(("the model gave no box", "the file ends early")) or " no usable box" in note:
                 self.say(f"{name}: {note}")
             else:
                 self.detail(f"{name}: {note}")

@@ -201,6 +201,7 @@ class _Job:
         shown = sys.stderr.isatty() and not out.isatty() and not (messages.quiet or messages.verbose)
         self._progress = ReadingProgress(document.name, len(numbers)) if shown else None
         self._live = out.isatty() and run.form in ("txt", "markdown")
+        self._waiting = ""  # text of a line that has not closed
 
     def write_text(self) -> int:
         """Writes the pages as they are read; how many failed."""
@@ -222,7 +223,7 @@ class _Job:
                     return failed
                 continue
             if self._live:
-                self._out.write("" if run.form == "txt" else "\n")
+                self._out.write("\n" if page.text else "")
             else:
                 self._out.write(("" if begun else writer.begin()) + writer.page(page))
             begun = True
@@ -309,10 +310,12 @@ class _Job:
         )
 
     def _show(self, event: Event) -> None:
-        """Prints to the terminal what has just been read: a line when it closes, Markdown as it comes."""
-        from kosmos_edge.results import EntityEvent, TextDelta
+        """Prints to the terminal what has just been read: lines when one closes, Markdown as it comes."""
+        from kosmos_edge.results import TextDelta
 
-        if self._run.form == "txt" and isinstance(event, EntityEvent):
-            self._out.end(f"{event.entity.phrase}\n")
-        elif self._run.form == "markdown" and isinstance(event, TextDelta):
-            self._out.end(event.text)
+        if isinstance(event, TextDelta):
+            self._waiting += event.text
+            if self._run.form == "txt":
+                return
+        self._out.end(self._waiting)
+        self._waiting = ""

@@ -35,6 +35,12 @@ class ReadPage:
         return [line for line in self.result.lines if line.text.strip()]
 
     @property
+    def text(self) -> str:
+        """The text with a line break at its end, "" without any. Lines without a usable box are in it, too."""
+        text = self.result.text.rstrip("\n")
+        return f"{text}\n" if text else ""
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels. InvalidRequest if the result is not about an image."""
         if self.result.width is None or self.result.height is None:

@@ -10,18 +10,17 @@ from kosmos_edge.json_text import to_json
 
 
 class PlainWriter(PageWriter):
-    """The lines of each page; a form feed before every page but the first, as pdftotext writes it."""
+    """The text of each page; a form feed before every page but the first, as pdftotext writes it."""
 
     def _page(self, page: ReadPage) -> str:
-        return ("\f" if self.written else "") + "".join(f"{line.text}\n" for line in page.lines)
+        return ("\f" if self.written else "") + page.text
 
 
 class MarkdownWriter(PageWriter):
     """The Markdown of each page; a blank line between pages."""
 
     def _page(self, page: ReadPage) -> str:
-        text = page.result.text.rstrip("\n")
-        return ("\n" if self.written else "") + (f"{text}\n" if text else "")
+        return ("\n" if self.written else "") + page.text
 
 
 class JsonWriter(PageWriter):

@@ -15,7 +15,7 @@ from kosmos_edge.results import Done, OnEvent
 class Reader(Protocol):
     """A model that reads; see Model.read."""
 
-    def read(self, image: Any, markdown: bool = False, **options: Any) -> Any:
+    def read(self, image: Any, *, markdown: bool = False, **options: Any) -> Any:
         """The Result, or with stream=True an iterator of events."""
         ...
 
@@ -25,9 +25,9 @@ def read_page(
 ) -> ReadPage:
     """Reads one page. on_event: receives what has been read so far. options: those of Model.read."""
     if on_event is None:
-        return ReadPage(image.number, model.read(image.picture, markdown, **options), image.dpi)
+        return ReadPage(image.number, model.read(image.picture, markdown=markdown, **options), image.dpi)
     result: Any = None
-    with closing(model.read(image.picture, markdown, stream=True, **options)) as events:
+    with closing(model.read(image.picture, markdown=markdown, stream=True, **options)) as events:
         for event in events:
             on_event(event)
             if isinstance(event, Done):

@@ -83,7 +83,7 @@ class KosmosOcrEngine(OcrEngine):  # type: ignore[misc]
     def generate_ocr(input_file: Path, options: Any, page_number: int = 0) -> tuple[OcrElement, str]:
         """The lines of a page as OCRmyPDF's tree, and its text."""
         page = _read(input_file, options)
-        return _tree(page, page_number), _text(page)
+        return _tree(page, page_number), page.text
 
     @staticmethod
     def generate_hocr(input_file: Path, output_hocr: Path, output_text: Path, options: Any) -> None:
@@ -92,7 +92,7 @@ class KosmosOcrEngine(OcrEngine):  # type: ignore[misc]
         about = About(input_file.name, False, 1, page.result.model, KosmosOcrEngine.version())
         writer = HocrWriter(about, words=True)
         output_hocr.write_text(writer.begin() + writer.page(page) + writer.end(), encoding="utf-8")
-        output_text.write_text(_text(page), encoding="utf-8")
+        output_text.write_text(page.text, encoding="utf-8")
 
     @staticmethod
     def generate_pdf(input_file: Path, output_pdf: Path, output_text: Path, options: Any) -> None:
@@ -101,7 +101,7 @@ class KosmosOcrEngine(OcrEngine):  # type: ignore[misc]
         pdf = SearchablePdf()
         pdf.add_text(page)
         output_pdf.write_bytes(pdf.save())
-        output_text.write_text(_text(page), encoding="utf-8")
+        output_text.write_text(page.text, encoding="utf-8")
 
 
 # ---- hooks
@@ -186,10 +186,6 @@ def _model(options: Any) -> Any:
     if key not in _loaded:
         _loaded[key] = load(model, device=key[1], threads=threads)
     return _loaded[key]
-
-
-def _text(page: ReadPage) -> str:
-    return "".join(f"{line.text}\n" for line in page.lines)
 
 
 def _tree(page: ReadPage, number: int) -> OcrElement:

@@ -352,6 +352,12 @@ def test_a_page_that_was_cut_off_is_said(run: Runner, book: Path) -> None:
     assert run(book, "-n", 5, "-q").err == ""
 
 
+def test_lines_without_a_box_are_said(run: Runner, book: Path) -> None:
+    run.model.notes = ["2 lines have no usable box: they are in the text, but not among the lines", "something else"]
+    done = run(book, "--pages", "2")
+    assert done.err == f"kosmos-edge: {book}: page 2: {run.model.notes[0]}\n"
+
+
 def test_verbose(run: Runner, book: Path) -> None:
     done = run(book, "-v", "--pages", "2")
     assert f"kosmos-edge: {book}: page 2: 2 lines, 0 ms" in done.err and "7 tokens" in done.err
@@ -366,7 +372,8 @@ def test_lines_are_shown_as_they_close(
     monkeypatch.setattr(Output, "_put", lambda self, text: (shown.append(text), put(self, text))[1])
     done = run(book, "--dpi", 72, "--pages", "1-2")
     assert done.out == "page 1\n144 x 72\n\npage 2\n144 x 72\n" and done.err == ""
-    assert [text for text in shown if text] == ["page 1\n", "144 x 72\n", "\n", "page 2\n", "144 x 72\n"]
+    lines = ["page 1", "\n144 x 72", "\n", "\n", "page 2", "\n144 x 72", "\n"]
+    assert [text for text in shown if text] == lines
     run.model.calls.clear()
     done = run(book, "--dpi", 72, "--pages", "1-2", "-f", "markdown")
     assert done.out == "# Page 1\n\n*144*\n\n# Page 2\n\n*144*\n"

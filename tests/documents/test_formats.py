@@ -48,6 +48,12 @@ def test_plain_text() -> None:
     )
 
 
+def test_lines_without_a_box_are_in_the_text() -> None:
+    page = make_page()
+    page.result.text += "\nno box"
+    assert write("txt", [page]).endswith("\nno box\n") and "no box" in write("json", [page])
+
+
 def test_markdown() -> None:
     pages = [ReadPage(1, Result("# A\n\ntext\n")), ReadPage(2, Result("")), ReadPage(3, Result("b"))]
     assert write("markdown", pages) == "# A\n\ntext\n\n\nb\n"

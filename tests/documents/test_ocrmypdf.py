@@ -23,8 +23,8 @@ TEXTS = [text for text, _, _ in LINES]
 class Scaled(Reading):
     """Finds LINES on every page, however large OCRmyPDF makes it."""
 
-    def read(self, image: Any, markdown: bool = False, **options: Any) -> Any:
-        super().read(image, markdown, **options)
+    def read(self, image: Any, *, markdown: bool = False, **options: Any) -> Any:
+        super().read(image, markdown=markdown, **options)
         scale = image.width / 850
         lines = [(text, tuple(v * scale for v in box), score) for text, box, score in LINES]
         limited = "max_tokens" in options

@@ -50,10 +50,11 @@ class Reading:
     def __init__(self, tokens: int = 7) -> None:
         self.calls: list[tuple[int, int, bool, dict[str, Any]]] = []  # width, height, markdown, options
         self.most = tokens  # a lower max_tokens is reached
+        self.notes: list[str] = []
         self.error: BaseException | None = None  # raised at the call number fails_at
         self.fails_at = 0
 
-    def read(self, image: Any, markdown: bool = False, *, stream: bool = False, **options: Any) -> Any:
+    def read(self, image: Any, *, markdown: bool = False, stream: bool = False, **options: Any) -> Any:
         """See Model.read."""
         self.calls.append((image.width, image.height, markdown, options))
         if self.error is not None and len(self.calls) == self.fails_at:
@@ -71,6 +72,7 @@ class Reading:
             finish_reason="length" if limit < self.most else "stop",
             timings=Timings(tokens=min(limit, self.most)),
             source=image.name,
+            notes=list(self.notes),
         )
         if markdown:
             result = Result(f"# Page {number}\n\n*{image.width}*", model="tiny", width=image.width, height=image.height)
