@@ -584,7 +584,7 @@ def _why_not_a_picture(head: bytes) -> str:
     if start.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "PostScript is not decoded here (it needs an external program); convert it to PNG first"
     if start.startswith(b"%PDF"):
-        return "a PDF document, not an image; render its pages to PNG first"
+        return "a PDF document, not an image; only the command read takes PDFs, so render its pages to PNG first"
     if start[:5].lower() in (b"<svg ", b"<?xml"):
         return "an SVG or XML text, not an image of pixels; render it to PNG first"
     return "not an image, or in a format that is not supported"
