@@ -29,7 +29,7 @@ from kosmos_edge.errors import InvalidRequest, KosmosError
 if TYPE_CHECKING:
     from kosmos_edge.cli.inputs import Input
     from kosmos_edge.cli.output import Output
-    from kosmos_edge.documents import Document, PageImage, PageRanges, Reader, ReadPage
+    from kosmos_edge.documents import Document, PageRanges, Reader, ReadPage
     from kosmos_edge.documents.searchable import SearchablePdf
     from kosmos_edge.images import Opening
     from kosmos_edge.results import Event
@@ -241,10 +241,7 @@ class _Job:
             for number in self._numbers:
                 if self._keeps_its_text(number):
                     continue
-                image: list[PageImage] = []
-                page = self._read(number, image)
-                if page is not None:
-                    pdf.add(page, image[0])
+                if self._read(number, pdf) is not None:
                     continue
                 failed += 1
                 if self._run.fail_fast:
@@ -271,8 +268,8 @@ class _Job:
     def _name(self, number: int) -> str:
         return f"{self._document.name}: page {number}" if self._document.paged else self._document.name
 
-    def _read(self, number: int, keep: list[PageImage] | None = None) -> ReadPage | None:
-        """The page, or None if it failed, which is said on stderr. keep: receives the page as an image."""
+    def _read(self, number: int, pdf: SearchablePdf | None = None) -> ReadPage | None:
+        """The page, which is added to the PDF if there is one; None if it failed, which is said on stderr."""
         from kosmos_edge.documents import FORMATS, read_page
 
         run, name = self._run, self._name(number)
@@ -280,12 +277,12 @@ class _Job:
         markdown = FORMATS[run.form].markdown
         try:
             image = self._document.page(number)
-            if keep is not None:
-                keep.append(image)
             try:
                 page = read_page(run.model, image, markdown=markdown, on_event=watcher, **run.generation)
             except InvalidRequest as error:  # the model, or an option
                 raise _Fatal(error) from error
+            if pdf is not None:
+                pdf.add(page, image)
         except KosmosError as error:
             run.messages.error(name, plain_error(error))
             return None

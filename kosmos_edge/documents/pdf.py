@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
 from kosmos_edge.documents.page import PageImage
@@ -26,6 +28,7 @@ class PdfPages:
         self.name, self.original = name, source
         self._dpi, self._opening = dpi, opening
         pdfium = _pdfium(name)
+        self._error: type[Exception] = pdfium.PdfiumError
         if isinstance(source, str):
             open_file(source, pipes=False).close()  # the system's reason, which PDFium does not tell
         try:
@@ -65,16 +68,11 @@ class PdfPages:
         return PageImage(number, picture, (self._dpi, self._dpi))
 
     def has_text(self, number: int) -> bool:
-        """Whether the page has text other than blanks already."""
-        page = self._pdf[number - 1]
-        try:
-            text = page.get_textpage()
-            try:
-                return bool(text.get_text_bounded().strip())
-            finally:
-                text.close()
-        finally:
-            page.close()
+        """Whether the page has text other than blanks already; not if it is damaged, which page() tells."""
+        suppressed = contextlib.suppress(self._error)
+        with suppressed, closing(self._pdf[number - 1]) as page, closing(page.get_textpage()) as text:
+            return bool(text.get_text_bounded().strip())
+        return False
 
     def close(self) -> None:
         """Closes the file."""

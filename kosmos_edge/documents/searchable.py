@@ -60,7 +60,6 @@ class SearchablePdf:
         self._document = document
         self._font = GlyphlessFont()
         self._font_name = _TESSERACTS_FONT if document is None else _FONT
-        self._copy = isinstance(document, PdfPages)
         if isinstance(document, PdfPages):
             self._pdf = _open(document)
         else:
@@ -68,17 +67,28 @@ class SearchablePdf:
         self._font_object = self._pdf.make_indirect(pikepdf.Dictionary())
 
     def add(self, page: ReadPage, image: PageImage) -> None:
-        """Puts the text of a page over it; the image's page is appended if the document is no PDF."""
-        if self._copy:
-            target = self._pdf.pages[page.number - 1]
-            matrix, size = _upright(target)
-            closing = b"Q\n" * (1 + _left_open(target))
-            target.contents_add(b"q\n", prepend=True)
-            target.contents_add(closing + self._text(page, matrix, size))
-            self._add_font(target)
+        """Puts the text of a page over it; the image's page is appended if the document is no PDF.
+
+        Raises ImageDecodeError for a damaged page of a PDF.
+        """
+        if isinstance(self._document, PdfPages):
+            try:
+                self._cover(page)
+            except MemoryError:
+                raise
+            except Exception as error:  # damaged objects can be of any type
+                raise ImageDecodeError(f"{self._document.name}: page {page.number}: damaged ({error})") from error
         else:
             self._append(page, image)
         self.pages += 1
+
+    def _cover(self, page: ReadPage) -> None:
+        target = self._pdf.pages[page.number - 1]
+        matrix, size = _upright(target)
+        text = b"Q\n" * (1 + _left_open(target)) + self._text(page, matrix, size)
+        self._add_font(target)
+        target.contents_add(b"q\n", prepend=True)
+        target.contents_add(text)
 
     def add_text(self, page: ReadPage) -> None:
         """Appends a page that is nothing but the text, as large as the page that was read."""
@@ -86,10 +96,16 @@ class SearchablePdf:
         self.pages += 1
 
     def save(self) -> bytes:
-        """The PDF with the pages so far."""
+        """The PDF with the pages so far. Raises ImageDecodeError if a damaged original cannot be written again."""
+        import pikepdf
+
         self._font.embed(self._pdf, self._font_object)
         out = BytesIO()
-        self._pdf.save(out, deterministic_id=True)
+        try:
+            self._pdf.save(out, deterministic_id=True)
+        except pikepdf.PdfError as error:
+            name = "the PDF" if self._document is None else self._document.name
+            raise ImageDecodeError(f"{name}: damaged, and cannot be written again ({error})") from error
         return out.getvalue()
 
     # ---- text

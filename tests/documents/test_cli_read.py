@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pikepdf
 import pypdfium2
 import pytest
 from helpers.documents import Reading, make_pdf, save_png, save_tiff
@@ -309,6 +310,19 @@ def test_no_page_was_read(run: Runner, book: Path) -> None:
     run.model.error, run.model.fails_at = OutOfMemory("not enough memory"), 1
     done = run(book, "--pages", "1", "-f", "hocr", "-o", "x.hocr")
     assert done.code == 1 and not Path("x.hocr").exists() and not Path("x.hocr.part").exists()
+
+
+@pytest.mark.parametrize("form", ["txt", "pdf"])
+def test_a_page_that_cannot_be_rendered(run: Runner, tmp_path: Path, form: str) -> None:
+    out = io.BytesIO()
+    with pikepdf.open(io.BytesIO(make_pdf(["", ""]))) as pdf:
+        pdf.pages[0].obj.MediaBox = pikepdf.Array([0, 0, 14400, 14400])
+        pdf.save(out)
+    (tmp_path / "a.pdf").write_bytes(out.getvalue())
+    done = run("a.pdf", "-f", form, "-o", "out", "--dpi", 400)
+    assert done.code == 1 and done.err.startswith("a.pdf: page 1 at 400 dpi: 80000 x 80000 pixels")
+    data = Path("out").read_bytes()
+    assert (words_in(data)[1] if form == "pdf" else data.decode()) in ("page 1|800 x 400", "page 1\n800 x 400\n")
 
 
 # ---- ended early

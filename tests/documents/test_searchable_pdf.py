@@ -272,6 +272,27 @@ def test_missing_libraries_are_named(missing: str, monkeypatch: pytest.MonkeyPat
         check_libraries()
 
 
+@pytest.mark.parametrize(
+    ("part", "refused"), [("CropBox", True), ("Rotate", True), ("Resources", False), ("Contents", False)]
+)
+def test_a_damaged_page_of_a_pdf(part: str, refused: bool) -> None:
+    def damage(pdf: pikepdf.Pdf) -> None:
+        wrong = {"Contents": pdf.make_stream(b"q (never closed \x00\xff << /a"), "Resources": pikepdf.Array([1, 2])}
+        pdf.pages[0].obj["/" + part] = wrong.get(part, pikepdf.Name.Wrong)
+
+    data = change(make_pdf(["", ""]), damage)
+    with open_document(data, name="d.pdf", dpi=72) as document:
+        pdf, image = SearchablePdf(document), document.page(2)
+        result = make_result(144, 72, [("read", (10, 20, 90, 30), 0.5)])
+        if refused:
+            with pytest.raises(ImageDecodeError, match=r"d\.pdf: page 1: damaged \("):
+                pdf.add(ReadPage(1, result, image.dpi), image)
+        else:
+            pdf.add(ReadPage(1, result, image.dpi), image)
+        pdf.add(ReadPage(2, result, image.dpi), image)
+        assert [text for text, _ in lines_of(pdf.save(), 1)] == ["read"]
+
+
 # ---- the file
 
 

@@ -13,6 +13,7 @@ from helpers.documents import make_pdf, save_png, save_tiff
 from PIL import Image
 
 from kosmos_edge.documents import open_document
+from kosmos_edge.documents.pdf import PdfPages
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosIOError
 from kosmos_edge.images import Opening, open_image
 
@@ -161,11 +162,21 @@ def test_large_pages_are_refused_before_they_are_rendered() -> None:
 
 
 def test_a_page_is_asked_whether_it_has_text() -> None:
-    from kosmos_edge.documents.pdf import PdfPages
-
     with open_document(make_pdf(["words", "", "  "])) as document:
         assert isinstance(document, PdfPages)
         assert [document.has_text(number) for number in (1, 2, 3)] == [True, False, False]
+
+
+def test_a_damaged_page_leaves_the_others() -> None:
+    out = io.BytesIO()
+    with pikepdf.open(io.BytesIO(make_pdf(["a", "b"]))) as pdf:
+        pdf.Root.Pages.Kids[1] = pdf.make_indirect(pikepdf.Array([1]))
+        pdf.save(out)
+    with open_document(out.getvalue(), name="d.pdf", dpi=72) as document:
+        assert isinstance(document, PdfPages) and document.has_text(1) and not document.has_text(2)
+        assert document.page(1).picture.width == 144
+        with pytest.raises(ImageDecodeError, match=r"d\.pdf: page 2: cannot be rendered"):
+            document.page(2)
 
 
 def encrypted(user: str) -> bytes:
