@@ -252,13 +252,18 @@ def image_facts(file: BinaryIO, name: str) -> ImageFacts:
                 pages = [n for n in frames if (tiff.seek(n), not tiff.tag_v2.get(_SUBFILE_TYPE, 0) & 1)[1]] or [0]
                 tiff.seek(0)
             dpi = image.info.get("dpi")
-            across, down = (float(value) for value in dpi) if dpi else (0.0, 0.0)
+            across, down = (_whole_dpi(float(value)) for value in dpi) if dpi else (0.0, 0.0)
         except MemoryError:
             raise
         except Exception as error:  # a damaged directory can make the plugin raise anything
             raise ImageDecodeError(f"{name}: damaged ({_reason(error)})") from error
     stated = all(math.isfinite(value) and value > 1 for value in (across, down))  # 1: a unit that says nothing
     return ImageFacts(tuple(pages), (across, down) if stated else None)
+
+
+def _whole_dpi(value: float) -> float:
+    """PNG stores whole pixels per metre: 300 dpi come back as 299.9994."""
+    return float(round(value)) if math.isfinite(value) and abs(value - round(value)) < 0.0128 else value
 
 
 # ---- Pillow's limit of pixels
