@@ -26,7 +26,6 @@ other users of Pillow in the process may see the raised value meanwhile.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import struct
 import threading
@@ -54,7 +53,6 @@ MAX_PIXELS = _core.limits.MAX_IMAGE_PIXELS
 REFUSED_FORMATS = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC", "XBM", "XPM"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _EXIF_ORIENTATION = 0x0112
-_SUBFILE_TYPE = 254  # TIFF's NewSubfileType
 _TURN = {  # EXIF orientation -> the transpose that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -223,47 +221,10 @@ def _suffix(name: str) -> str:
 def _is_picture(name: str) -> bool:
     """Whether a file begins like an image, regardless of its name."""
     try:
-        with open(name, "rb") as file, _identify(file, name):
+        with open(name, "rb") as file, identify(file, name):
             return True
     except (OSError, ImageDecodeError):
         return False
-
-
-# ---- pages
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """What a file says about its images before they are decoded."""
-
-    pages: tuple[int, ...]  # frames that are pages, for Opening.frame; one, unless it is a TIFF file of several pages
-    dpi: tuple[float, float] | None  # as stored, across and down; None: not stated
-
-
-def image_facts(file: BinaryIO, name: str) -> ImageFacts:
-    """Reads the header of an image file, of a TIFF file those of all pages. Raises ImageDecodeError, KosmosIOError."""
-    with _identify(file, name) as image:
-        try:
-            pages = [0]
-            if image.format == "TIFF":
-                tiff = cast(Any, image)
-                frames = range(int(tiff.n_frames))
-                # a smaller copy of another page (a thumbnail, a pyramid) says so in bit 0 of NewSubfileType
-                pages = [n for n in frames if (tiff.seek(n), not tiff.tag_v2.get(_SUBFILE_TYPE, 0) & 1)[1]] or [0]
-                tiff.seek(0)
-            dpi = image.info.get("dpi")
-            across, down = (_whole_dpi(float(value)) for value in dpi) if dpi else (0.0, 0.0)
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged directory can make the plugin raise anything
-            raise ImageDecodeError(f"{name}: damaged ({_reason(error)})") from error
-    stated = all(math.isfinite(value) and value > 1 for value in (across, down))  # 1: a unit that says nothing
-    return ImageFacts(tuple(pages), (across, down) if stated else None)
-
-
-def _whole_dpi(value: float) -> float:
-    """PNG stores whole pixels per metre: 300 dpi come back as 299.9994."""
-    return float(round(value)) if math.isfinite(value) and abs(value - round(value)) < 0.0128 else value
 
 
 # ---- Pillow's limit of pixels
@@ -336,15 +297,15 @@ def _too_large(size: tuple[int, int] | None = None) -> str:
 
 def _decode_file(file: BinaryIO, name: str, opening: Opening) -> _Decoded:
     def decode() -> _Decoded:
-        with _identify(file, name) as image:
+        with identify(file, name) as image:
             check_size(image.size, name, opening, of_file=True)
             return _decode_pil(image, name, opening)
 
     return _within_limit(opening, decode)
 
 
-def _identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """As Image.open, but without its check of MAX_IMAGE_PIXELS, which check_size replaces."""
+def identify(file: BinaryIO, name: str, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """As Image.open, but without its check of MAX_IMAGE_PIXELS, which check_size replaces. ImageDecodeError."""
     try:
         file.seek(0)
         head = file.read(64)
@@ -396,7 +357,7 @@ def _goes_one_way(image: Image.Image) -> bool:
 def _decode_copy(image: Image.Image, name: str, opening: Opening, *, rest: bool = False) -> _Decoded:
     """Decodes a copy of the image's file; the image itself is unchanged."""
     copy = BytesIO(files.read_stream(files_of(image)[0], name))
-    with _identify(copy, name, (image.format,) if image.format else None) as other:
+    with identify(copy, name, (image.format,) if image.format else None) as other:
         return _decode_pil(other, name, opening, rest=rest)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Self
+from typing import Any, BinaryIO, Self, cast
 
 from kosmos_edge.documents.page import PageImage
+from kosmos_edge.errors import ImageDecodeError
 from kosmos_edge.files import open_file
-from kosmos_edge.images import Opening, Picture, image_facts
+from kosmos_edge.images import Opening, Picture, identify
 
+_SUBFILE_TYPE = 254  # TIFF's NewSubfileType
 _TURNED_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -70,3 +73,37 @@ class OneImage:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a file says about its images before they are decoded."""
+
+    pages: tuple[int, ...]  # frames that are pages, for Opening.frame; one, unless it is a TIFF file of several pages
+    dpi: tuple[float, float] | None  # as stored, across and down; None: not stated
+
+
+def image_facts(file: BinaryIO, name: str) -> ImageFacts:
+    """Reads the header of an image file, of a TIFF file those of all pages. Raises ImageDecodeError, KosmosIOError."""
+    with identify(file, name) as image:
+        try:
+            pages = [0]
+            if image.format == "TIFF":
+                tiff = cast(Any, image)
+                frames = range(int(tiff.n_frames))
+                # a smaller copy of another page (a thumbnail, a pyramid) says so in bit 0 of NewSubfileType
+                pages = [n for n in frames if (tiff.seek(n), not tiff.tag_v2.get(_SUBFILE_TYPE, 0) & 1)[1]] or [0]
+                tiff.seek(0)
+            dpi = image.info.get("dpi")
+            across, down = (_whole_dpi(float(value)) for value in dpi) if dpi else (0.0, 0.0)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged directory can make the plugin raise anything
+            raise ImageDecodeError(f"{name}: damaged ({type(error).__name__}: {error})") from error
+    stated = all(math.isfinite(value) and value > 1 for value in (across, down))  # 1: a unit that says nothing
+    return ImageFacts(tuple(pages), (across, down) if stated else None)
+
+
+def _whole_dpi(value: float) -> float:
+    """PNG stores whole pixels per metre: 300 dpi come back as 299.9994."""
+    return float(round(value)) if math.isfinite(value) and abs(value - round(value)) < 0.0128 else value

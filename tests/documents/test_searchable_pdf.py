@@ -197,10 +197,11 @@ def test_text_lies_on_what_is_seen_of_a_pdf(rotate: int, box: tuple[float, ...] 
 
 def test_other_pages_are_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
-    path.write_bytes(make_pdf(["", "visible", ""]))
+    original = make_pdf(["", "visible", ""])
+    path.write_bytes(original)
     data = searchable(path, {3: [("read", (10, 10, 90, 30), 0.5)]})
     assert [[text for text, _ in lines_of(data, page)] for page in range(3)] == [[], ["visible"], ["read"]]
-    assert path.read_bytes() == make_pdf(["", "visible", ""])
+    assert path.read_bytes() == original
 
 
 def change(data: bytes, do: Any) -> bytes:
