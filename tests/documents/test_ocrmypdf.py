@@ -1,4 +1,4 @@
-"""The plugin, run by the real OCRmyPDF. The results are those of a stand-in; tests of a model are in tests/models."""
+"""The plugin, run by the real OCRmyPDF. The results are those of a stand-in; test_read_model.py has a model."""
 
 import logging
 import xml.etree.ElementTree as ET
