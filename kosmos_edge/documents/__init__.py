@@ -5,7 +5,7 @@ with open_document("book.pdf") as document:
         print(page.number, [line.text for line in page.lines])
 """
 
-from kosmos_edge.documents.formats import FORMATS
+from kosmos_edge.documents.formats import FORMATS, document_text
 from kosmos_edge.documents.page import PageImage, ReadPage
 from kosmos_edge.documents.ranges import ALL_PAGES, PageRanges, parse_pages
 from kosmos_edge.documents.reading import Reader, read_page, read_pages
@@ -25,6 +25,7 @@ __all__ = [
     "PageWriter",
     "ReadPage",
     "Reader",
+    "document_text",
     "open_document",
     "parse_pages",
     "read_page",

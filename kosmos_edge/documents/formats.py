@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kosmos_edge.documents.alto import AltoWriter
 from kosmos_edge.documents.hocr import HocrWriter
+from kosmos_edge.documents.page import ReadPage
 from kosmos_edge.documents.plain import JsonWriter, MarkdownWriter, PlainWriter
 from kosmos_edge.documents.tsv import TsvWriter
 from kosmos_edge.documents.writer import About, PageWriter
+from kosmos_edge.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +34,16 @@ FORMATS: dict[str, Format] = {
     "pdf": Format(".pdf", None),
 }
 SUFFIXES = {suffix: name for name, form in FORMATS.items() for suffix in (form.suffix, *form.suffixes)}
+
+
+def document_text(form: str, pages: Iterable[ReadPage], about: About, *, words: bool = False) -> str:
+    """The pages in a format that is text; words: also give words a place in hOCR and ALTO, which is an estimate.
+
+    Raises InvalidRequest for another format, and for pages that were not read as lines but need them.
+    """
+    writer = FORMATS[form].writer if form in FORMATS else None
+    if writer is None:
+        names = ", ".join(name for name, form in FORMATS.items() if form.writer is not None)
+        raise InvalidRequest(f"form: expected one of {names}, got {form!r}")
+    out = writer(about, words)
+    return out.begin() + "".join(out.page(page) for page in pages) + out.end()

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from helpers.documents import ABOUT, LINES, make_page
 
-from kosmos_edge.documents import FORMATS, About, ReadPage
+from kosmos_edge.documents import FORMATS, About, ReadPage, document_text
 from kosmos_edge.documents.formats import SUFFIXES
 from kosmos_edge.documents.hocr import HocrWriter
+from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.results import Result
 
 TEXTS = [text for text, _, _ in LINES]
@@ -32,10 +33,13 @@ PAGES = [make_page(2), make_page(3, None, lines=[]), make_page(7, (300, 150), wi
 
 
 def write(form: str, pages: list[ReadPage], about: About = ABOUT, words: bool = False) -> str:
-    factory = FORMATS[form].writer
-    assert factory is not None
-    writer = factory(about, words)
-    return writer.begin() + "".join(writer.page(page) for page in pages) + writer.end()
+    return document_text(form, pages, about, words=words)
+
+
+@pytest.mark.parametrize("form", ["pdf", "text", ""])
+def test_what_is_no_text_format(form: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"expected one of txt, json, markdown, hocr, alto, tsv, got"):
+        write(form, [])
 
 
 # ---- plain text, Markdown, JSON
