@@ -34,6 +34,7 @@ COMMANDS = {
     "models": ("models", "List, pull, remove and verify models; print their paths."),
     "convert": ("models", "Convert a published checkpoint to one GGUF file."),
     "bench": ("bench", "Measure speed; bench quality measures accuracy by storage type."),
+    "eval": ("eval", "Run published benchmarks on a model, beside the published figures."),
     "doctor": ("doctor", "Report versions, devices and models, with reasons."),
 }
 
@@ -82,7 +83,8 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     epilog="Options can be set in the environment, too: KOSMOS_EDGE_MAX_TOKENS=9 is --max-tokens 9, "
     "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
     "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
-    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT.",
+    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so has the format of eval, "
+    "KOSMOS_EDGE_EVAL_FORMAT.",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."

@@ -42,6 +42,7 @@ OTHERS = {
     "convert": ["convert", "CHECKPOINT", "-o", "GGUF", "--overwrite", "-q"],
     "bench": ["bench", "--phases", "load", "--rounds", "1", "-f", "json", "MODEL"],
     "bench quality": ["bench", "quality", "--types", "f32", "-n", "1", "-f", "json", "MODEL"],
+    "eval list": ["eval", "list"],
     "doctor": ["doctor", "-q", "-f", "json"],
     "help": ["--help"],
     "version": ["--version"],

@@ -14,6 +14,7 @@ from test_cli import Runner
 from kosmos_edge import cli
 from kosmos_edge.cli.common import Corners, Parts
 from kosmos_edge.cli.twins import TwinOption
+from kosmos_edge.evaluation.registry import TASKS
 
 WITHOUT = {"--version", "--list-devices"}  # actions, no settings
 ORDERED = {"--image", "--text", "--box"}  # of generate: their order is the prompt
@@ -90,7 +91,8 @@ def values(option: click.Option) -> list[str]:
 def test_a_twin_gives_the_same_value(
     command: click.Command, option: TwinOption, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prefix = "KOSMOS_EDGE_CONVERT_" if command.name == "convert" and option.name == "output" else "KOSMOS_EDGE_"
+    own = {("convert", "output"): "CONVERT_", **{(task, "form"): "EVAL_" for task in TASKS}}
+    prefix = "KOSMOS_EDGE_" + own.get((str(command.name), str(option.name)), "")
     assert option.envvar == variable_of(long_names(option)[0], prefix)
     tried: list[tuple[list[str], dict[str, str]]] = []  # words of the command line, variables
     if option.is_flag:

@@ -57,6 +57,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "model": {"_native", "errors", "hub", "images", "inference", "isolation", "options", "results"},
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
     "quality": {"_native", "errors", "hub", "images", "inference", "model", "results"},
+    "evaluation": {"errors", "images", "quality", "results", "targets"},
 }
 PROGRAMS = {"", "__main__", "cli", "native"}  # the package itself and what runs as a command: they may import all
 EMULATE = ROOT / "tests" / "emulate"

@@ -1,0 +1,194 @@
+"""kosmos-edge eval: published benchmarks on a model, with confidence intervals, beside the published figures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kosmos_edge.cli.common import (
+    Messages,
+    batch_size_option,
+    message_options,
+    option,
+    options,
+    take_messages,
+)
+from kosmos_edge.cli.streams import check_stdout
+from kosmos_edge.evaluation.registry import TASKS, find_task
+
+if TYPE_CHECKING:
+    from kosmos_edge.evaluation.task import Item, Task
+
+_SAYS_EVERY = 30.0  # seconds between lines of progress, where stderr is no terminal
+
+task_options = options(
+    option("--data", required=True, metavar="DIR", help="Folder with the data; `eval list` says what it must hold."),
+    option(
+        "-m",
+        "--model",
+        metavar="TAG|FILE|FOLDER",
+        help="Model: a tag, a GGUF file, user/repo:TAG, or a checkpoint folder.",
+    ),
+    option("--types", metavar="T,T,...", help="Storage types to compare with the first. Default: the model as it is."),
+    option("--limit", type=click.IntRange(1), metavar="N", help="Use N items, chosen by --seed."),
+    option(
+        "--seed",
+        type=click.IntRange(0, 2**64 - 1),
+        default=0,
+        show_default=True,
+        help="Random seed of --limit and of the intervals.",
+    ),
+    option("--items", metavar="FILE", help="Write a line of JSON for each item to FILE, as items are finished."),
+    option("--resume", is_flag=True, help="Go on with the FILE of --items: take the answers that are there."),
+    option("-n", "--max-tokens", type=int, metavar="N", help="Maximum length of the answer. Default: the model's."),
+    batch_size_option,
+    option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
+    option("-t", "--threads", type=int, metavar="N", help="Threads. Default: all that this process may use."),
+    option("--work", metavar="FOLDER", help="Folder for temporary files. Default: the system's."),
+    option("--offline", is_flag=True, help="Do not use the network."),
+    option(
+        "-f",
+        "--format",
+        "form",
+        type=click.Choice(["md", "json"]),
+        prefix="EVAL_",
+        default="md",
+        show_default=True,
+        help="Format of the report.",
+    ),
+    message_options,
+)
+
+
+class Tasks(click.Group):
+    """The tasks of the registry, as commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """`list`, then the tasks in the order of the registry."""
+        return ["list", *TASKS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """A command made of the task."""
+        if name not in TASKS:
+            return super().get_command(ctx, name)
+        task = find_task(name)
+
+        def run(**values: Any) -> int:
+            return run_task(task, **values)
+
+        text = f"{task.SUMMARY}\n\nThe folder of --data holds {task.FILES}."
+        return click.command(name, help=text, short_help=task.SUMMARY)(task_options(run))
+
+
+@click.group(cls=Tasks)
+def eval() -> None:
+    """Run a published benchmark on a model, beside the published figures.
+
+    \b
+    kosmos-edge eval list
+    kosmos-edge eval ocr --data pages/ -m kosmos-2.5 --types f16,q4_k_m --items ocr.jsonl
+    """
+
+
+@eval.command("list")
+@message_options
+def list_command(**rest: Any) -> int:
+    """List the tasks: name, metrics, data, published figures."""
+    from kosmos_edge.evaluation.run import published
+
+    take_messages(rest)
+    for name in TASKS:
+        task = find_task(name)
+        click.echo(f"{name}\t{task.SUMMARY}")
+        click.echo(f"\tdata: {task.FILES}")
+        click.echo(f"\tmetrics: {', '.join(metric.name for metric in task.METRICS)}")
+        known = published(task)
+        if known:
+            click.echo(f"\tpublished: {known['source']}")
+    return 0
+
+
+def run_task(task: Task, **values: Any) -> int:
+    """Evaluates and prints the report; 1 if images failed."""
+    from kosmos_edge.cli.output import to_json
+    from kosmos_edge.evaluation.log import Log
+    from kosmos_edge.evaluation.run import Settings, choose, report, run
+    from kosmos_edge.evaluation.table import markdown
+    from kosmos_edge.evaluation.text_metrics import edits
+    from kosmos_edge.model import load
+    from kosmos_edge.quality.models import Source, parse_types
+
+    messages = take_messages(values)
+    check_stdout()
+    if values["resume"] and values["items"] is None:
+        raise click.UsageError("--resume needs the --items of the run that is to go on")
+    edits("", "")  # says now that the package is missing, not after the first page
+    types = None if values["types"] is None else parse_types(values["types"])
+    known = task.load(Path(values["data"]))
+    items: list[Item] = choose(known, values["limit"], values["seed"])
+    source = Source(values["model"], values["offline"])
+    if source.is_checkpoint and types is None:
+        raise click.UsageError(f"{source.path} is a checkpoint: --types says how to store it, such as q4_k_m")
+    arguments = {} if values["max_tokens"] is None else {"max_tokens": values["max_tokens"]}
+    settings = Settings(values["data"], values["seed"], values["limit"], values["batch_size"], arguments)
+    runs = []
+    with Log(values["items"], values["resume"]) as log, _saying_how_to_go_on(values["items"]):
+        for kind in types or [source.label]:
+            file = nullcontext(source.path) if types is None else source.file(kind, values["work"])
+            with (
+                file as path,
+                load(path, device=values["device"], threads=values["threads"]) as model,
+                progress_bar(kind, messages) as progress,
+            ):
+                runs.append(run(task, items, model, kind, log, settings, progress))
+            for name, why in runs[-1].failed:
+                messages.error(name, why)
+    made = report(task, runs, settings, len(known))
+    click.echo(to_json(made, 2) if values["form"] == "json" else markdown(task, made))
+    return 1 if any(done.failed for done in runs) else 0
+
+
+@contextmanager
+def _saying_how_to_go_on(items: str | None) -> Iterator[None]:
+    """Adds to the message of an interrupted run where its answers are."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if items is not None:
+            error.add_note(f"finished items are in {items}; --resume goes on with them")
+        raise
+
+
+@contextmanager
+def progress_bar(label: str, messages: Messages) -> Iterator[Callable[[int, int, str], None]]:
+    """A callback (done, total, item): a bar with the time that is left, or with --verbose a line now and then."""
+    if not messages.quiet and sys.stderr.isatty():
+        with click.progressbar(
+            length=1, label=label, file=sys.stderr, show_pos=True, item_show_func=lambda name: name
+        ) as bar:
+
+            def show(done: int, total: int, name: str) -> None:
+                bar.length = total
+                bar.update(done - bar.pos, name[-40:])
+
+            yield show
+        return
+    start = said = time.monotonic()
+    first: list[int] = []
+
+    def say(done: int, total: int, name: str) -> None:
+        nonlocal said
+        first.append(done - 1)  # what an earlier run had done
+        now = time.monotonic()
+        if now - said >= _SAYS_EVERY or done == total:
+            said = now
+            left = (now - start) / (done - first[0]) * (total - done)
+            messages.detail(f"{label}: {done} of {total}, about {left:.0f} s left")
+
+    yield say

@@ -1,0 +1,235 @@
+"""Runs a task on a model: images in batches, answers into the log, scores into a report."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Protocol
+
+from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.evaluation.log import Log
+from kosmos_edge.evaluation.statistics import Part, bootstrap, paired_difference
+from kosmos_edge.evaluation.task import Item, Task
+from kosmos_edge.results import Ranking, Result
+
+_NO_PART = "no item has a part in it"
+Progress = Callable[[int, int, str], None]  # items done, items in all, the item
+
+
+class Batching(Protocol):
+    """What a run needs of a Model."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def model_info(self) -> dict[str, Any]:
+        """See Model.model_info."""
+        ...
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The file's keys."""
+        ...
+
+    def batch(
+        self, images: Iterable[Any], task: Any = "caption", *, batch_size: int = 1, **arguments: Any
+    ) -> Iterator[Result | Ranking]:
+        """See Model.batch."""
+        ...
+
+
+@dataclass(slots=True)
+class Run:
+    """What one type achieved."""
+
+    type: str
+    model: str
+    prompt: str
+    scores: list[dict[str, Part]] = field(default_factory=list)  # by item
+    groups: list[str] = field(default_factory=list)  # by item
+    failed: list[tuple[str, str]] = field(default_factory=list)  # (item, why); they count as empty answers
+    cut: int = 0  # answers that ended at the limit of tokens
+    seconds: float = 0.0  # of this run's computing
+    computed: int = 0  # items that were not in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all types of a run share."""
+
+    data: str
+    seed: int = 0
+    limit: int | None = None
+    batch_size: int = 8
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # for every verb, such as max_tokens
+
+
+def choose(items: list[Item], limit: int | None, seed: int) -> list[Item]:
+    """All items, or the first `limit` of a shuffle by `seed`, in the order of the data."""
+    if limit is None or limit >= len(items):
+        return items
+    order = list(range(len(items)))
+    random.Random(seed).shuffle(order)
+    return [items[i] for i in sorted(order[:limit])]
+
+
+def run(
+    task: Task, items: Sequence[Item], model: Batching, type: str, log: Log, settings: Settings, progress: Progress
+) -> Run:
+    """Answers of the model to all items, from the log where it has them."""
+    out = Run(type, model.name, task.prompt(model.model_info))
+    log.begin(
+        {
+            "task": task.NAME,
+            "type": type,
+            "model": model.name,
+            "source": _source(model.metadata),
+            "prompt": out.prompt,
+            "arguments": dict(settings.arguments),
+        }
+    )
+    predictions = {item.id: known for item in items if (known := log.finished(type, item.id)) is not None}
+    todo = [item for item in items if item.id not in predictions]
+    done = len(predictions)
+    for (verb, given), group in itertools.groupby(todo, task.request):
+        members = list(group)
+        start = time.perf_counter()
+        answers = model.batch(
+            [item.image for item in members], verb, batch_size=settings.batch_size, **{**settings.arguments, **given}
+        )
+        for item, answer in zip(members, answers, strict=True):
+            if not isinstance(answer, Result):
+                raise InvalidRequest(f"{task.NAME}: the verb {verb} gives no text")
+            out.seconds += time.perf_counter() - start
+            predictions[item.id] = _keep(task, item, answer, type, log)
+            if answer.error is not None:
+                out.failed.append((item.id, str(answer.error)))
+            out.computed += 1
+            done += 1
+            progress(done, len(items), item.id)
+            start = time.perf_counter()
+    for item in items:
+        out.scores.append(task.score(item, predictions[item.id]))
+        out.groups.append(item.group)
+        out.cut += predictions[item.id].get("finish_reason") == "length"
+    return out
+
+
+def _keep(task: Task, item: Item, answer: Result, type: str, log: Log) -> dict[str, Any]:
+    """Writes the item's line; -> its prediction. A failed image counts as an empty answer."""
+    prediction = task.predict(answer)
+    error: KosmosError | None = answer.error
+    log.add(
+        {
+            "type": type,
+            "id": item.id,
+            "prediction": prediction,
+            "scores": {name: list(part) for name, part in task.score(item, prediction).items()},
+            "error": None if error is None else str(error),
+            "ms": round(answer.timings.total_ms, 3),
+        }
+    )
+    return prediction
+
+
+def _source(metadata: Mapping[str, Any]) -> list[str]:
+    """The hashes of the files that the model was converted from."""
+    found = metadata.get(f"{metadata.get('general.architecture')}.source.sha256")
+    return [str(value) for value in found] if isinstance(found, list) else []
+
+
+# ---- reports
+
+
+def published(task: Task) -> dict[str, Any]:
+    """The published figures, as fractions, with their source and what is unsure of them."""
+    known: dict[str, Any] = json.loads(files(__package__).joinpath("published.json").read_text(encoding="utf-8"))
+    found = known.get(task.NAME, {})
+    assert isinstance(found, dict)
+    return found
+
+
+def report(task: Task, runs: Sequence[Run], settings: Settings, of: int) -> dict[str, Any]:
+    """JSON-ready. One type: its figures. Several: `types` with the figures of each, and `differences` to the first.
+
+    of: number of items in the data; fewer were used with a limit.
+    """
+    each = [_figures(task, done, settings, of) for done in runs]
+    if len(each) == 1:
+        return each[0]
+    first = runs[0]
+    differences = [
+        {"type": other.type, "against": first.type, "metrics": _differences(task, first, other, settings.seed)}
+        for other in runs[1:]
+    ]
+    return {"task": task.NAME, "n": len(first.scores), "types": each, "differences": differences}
+
+
+def _figures(task: Task, done: Run, settings: Settings, of: int) -> dict[str, Any]:
+    groups: dict[str, list[dict[str, Part]]] = {}
+    for group, scores in zip(done.groups, done.scores, strict=True):
+        groups.setdefault(group, []).append(scores)
+    return {
+        "task": task.NAME,
+        "n": len(done.scores),
+        "metrics": _metrics(task, done.scores, settings.seed),
+        "groups": {
+            name: {"n": len(scores), "metrics": _metrics(task, scores, settings.seed)}
+            for name, scores in (groups.items() if len(groups) > 1 else ())
+        },
+        "published": published(task),
+        "model": done.model,
+        "type": done.type,
+        "prompt": done.prompt,
+        "seconds": round(done.seconds, 3),
+        "images_per_second": round(done.computed / done.seconds, 4) if done.seconds else None,
+        "computed": done.computed,
+        "subset_of": of if len(done.scores) < of else None,
+        "failed": [{"id": name, "error": why} for name, why in done.failed],
+        "cut": done.cut,
+        "settings": {
+            "data": settings.data,
+            "seed": settings.seed,
+            "batch_size": settings.batch_size,
+            "arguments": dict(settings.arguments),
+        },
+    }
+
+
+def _metrics(task: Task, scores: Sequence[Mapping[str, Part]], seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for metric in task.METRICS:
+        parts = [item[metric.name] for item in scores if metric.name in item]
+        value = metric.value(parts) if parts else None
+        interval = bootstrap(metric.value, parts, seed) if value is not None else None
+        figure = {"value": value, "ci95": None if interval is None else list(interval), "items": len(parts)}
+        found[metric.name] = figure if value is not None else figure | {"reason": metric.missing or _NO_PART}
+    return found
+
+
+def _differences(task: Task, first: Run, other: Run, seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for metric in task.METRICS:
+        pairs = [
+            (a[metric.name], b[metric.name])
+            for a, b in zip(first.scores, other.scores, strict=True)
+            if metric.name in a and metric.name in b
+        ]
+        if not pairs:
+            continue
+        made = paired_difference(metric.value, [a for a, _ in pairs], [b for _, b in pairs], seed)
+        if made is not None:
+            found[metric.name] = {
+                "value": made.value,
+                "ci95": None if made.ci95 is None else list(made.ci95),
+                "p": made.p,
+            }
+    return found
