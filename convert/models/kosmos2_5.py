@@ -16,6 +16,8 @@ from ..mapping import check_tensors_of
 from ..sources.checkpoint import Checkpoint
 from ..sources.files import brief
 from ..tokenizer import CONTROL, USER_DEFINED
+from .cl100k_vocabulary import FILE as CL100K
+from .cl100k_vocabulary import read_fairseq_vocabulary
 from .clip import expect, weight_and_bias
 
 NAME, ARCHITECTURE = "KOSMOS-2.5", "kosmos2_5"
@@ -37,7 +39,7 @@ CARD = {
     "trained_tasks": [],
     "prompt": {},
 }
-TAGS = ("<ocr>", "<md>", "<image>", "</image>", "</chunk>", "<bbox>", "</bbox>")
+TAGS = ("<ocr>", "<image>", "</image>", "</chunk>", "<bbox>", "</bbox>", "<md>")  # in the order of their ids
 _PLACEHOLDER = 0  # of every row of an image: <s>, as transformers' processor has it
 _MAX_NEW_TOKENS = 4000  # of unilm's inference; a page is long
 
@@ -217,7 +219,13 @@ _STORED_VISION = {
 
 def read_vocabulary(checkpoint: Checkpoint) -> ByteBpe:
     """cl100k_base with the model's tags, which stay in answers."""
-    vocabulary = read_byte_bpe(checkpoint.tokenizer)
+    found = checkpoint.tokenizer.find("tokenizer.json", CL100K)
+    if found is not None and found.endswith(".tiktoken"):
+        embedding = checkpoint.tensors.get(TIED["text_model.lm_head.weight"])
+        rows = 0 if embedding is None else embedding.shape[0]
+        vocabulary = read_fairseq_vocabulary(checkpoint.tokenizer, TAGS, rows)
+    else:
+        vocabulary = read_byte_bpe(checkpoint.tokenizer)
     kinds = [
         USER_DEFINED if kind == CONTROL and token in TAGS else kind
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)

@@ -15,11 +15,12 @@ __all__ = ["Checkpoint", "open_checkpoint"]
 
 
 def open_checkpoint(source: Path, tokenizer: Path | None = None) -> Checkpoint:
-    """The checkpoint at `source`: a folder in Hugging Face's layout or with unilm's kosmos-2.pt, or a weights file of
-    either.
+    """The checkpoint at `source`: a folder in Hugging Face's layout or with unilm's kosmos-2.pt or ckpt.pt, or a file
+    of weights of either.
 
-    tokenizer: a tokenizer.json, a sentencepiece .model, or a folder that holds one; None: beside the weights. The
-    caller closes the checkpoint. ModelNotFound, ModelCorrupt and InvalidRequest say what is missing or wrong.
+    tokenizer: a tokenizer.json, a sentencepiece .model, a .tiktoken, or a folder that holds one; None: beside the
+    weights. The caller closes the checkpoint. ModelNotFound, ModelCorrupt and InvalidRequest say what is missing or
+    wrong.
     """
     if os.path.isdir(source):
         folder = Folder(source)
@@ -31,7 +32,7 @@ def open_checkpoint(source: Path, tokenizer: Path | None = None) -> Checkpoint:
         found = f"{len(names)} .pt files" if names else "neither config.json nor a .pt file"
         raise ModelNotFound(
             f"no checkpoint in {source}: it has {found}; "
-            "expected a model in Hugging Face's layout, or unilm's kosmos-2.pt"
+            "expected a model in Hugging Face's layout, or unilm's kosmos-2.pt or ckpt.pt"
         )
     file = SourceFile(source)
     try:

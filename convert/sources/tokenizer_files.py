@@ -31,6 +31,12 @@ class TokenizerFiles:
                 return self._add(self._folder.open(name))
         raise ModelNotFound(f"no {' and no '.join(names)} in {self._folder.path}")
 
+    def find(self, *names: str) -> str | None:
+        """The name of the file that `first` would open."""
+        if self._file is not None:
+            return self._file.name
+        return next((name for name in names if self._folder.has(name)), None)
+
     def optional(self, name: str) -> SourceFile | None:
         """The file of that name in the same folder, if it is there."""
         return self._add(self._folder.open(name)) if self._folder.has(name) else None

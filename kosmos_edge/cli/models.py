@@ -148,14 +148,14 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
     help="GGUF file to write, or a folder for it.",
 )
 @option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="Storage type of the weights.")
-@option("--tokenizer", metavar="FILE", help="tokenizer.json or sentencepiece model, if not in the weights' folder.")
+@option("--tokenizer", metavar="FILE", help="tokenizer.json, sentencepiece model or .tiktoken, if elsewhere.")
 @option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @message_options
 def convert(source: str, output: str, type_: str, tokenizer: str | None, overwrite: bool, **rest: Any) -> int:
     """Convert a published checkpoint to one GGUF file.
 
-    SOURCE is a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt, or a weights file of either. Prints
-    the path of the finished file. A conversion that fails or is interrupted leaves nothing.
+    SOURCE is a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt or ckpt.pt, or a weights file of
+    either. Prints the path of the finished file. A conversion that fails or is interrupted leaves nothing.
     """
     messages = take_messages(rest)
     with progress_bar("convert", messages) as progress:

@@ -196,7 +196,9 @@ def config(vocab: int, **changes: Any) -> dict[str, Any]:
     return settings
 
 
-def preprocessor(patch: int, max_patches: int, **changes: Any) -> dict[str, Any]:
+def preprocessor(
+    patch: int = SIZES["patch"], max_patches: int = SIZES["max_patches"], **changes: Any
+) -> dict[str, Any]:
     """preprocessor_config.json."""
     return {
         "image_processor_type": "Kosmos2_5ImageProcessor", "processor_class": "Kosmos2_5Processor",
