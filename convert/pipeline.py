@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest, KosmosError, KosmosIOError, ModelCorrupt
@@ -61,6 +62,7 @@ def convert(
     tokenizer: str | os.PathLike[str] | None = None,
     cancel: Cancellable | None = None,
     expected_sha256: Mapping[str, str] | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> ConvertReport:
     """Turns a published checkpoint into one GGUF file.
 
@@ -68,13 +70,15 @@ def convert(
     output: the file to write; a folder: the file gets its conventional name in it. type: see `recipe.RECIPES`.
     progress: called with (source bytes done, source bytes in all, tensor's name). tokenizer: tokenizer.json or
     sentencepiece model that is not beside the weights, or its folder. cancel: polled several times per second.
-    expected_sha256: name of a source file -> hash that it must have.
+    expected_sha256: name of a source file -> hash that it must have. card: as kosmos_edge.json beside the weights,
+    which has the last word.
     Errors: InvalidRequest (type, output exists or is an input), ModelNotFound, ModelCorrupt (source), KosmosIOError
     (disk), Cancelled. After any error, and after a kill, the output is what it was before.
     """
     recipe = find_recipe(type)
     source_path = Path(source)
     with open_checkpoint(source_path, None if tokenizer is None else Path(tokenizer)) as checkpoint:
+        checkpoint.card = {**(card or {}), **checkpoint.card}
         plan = _plan(checkpoint, recipe)
         target = Path(output)
         separators = tuple(filter(None, (os.sep, os.altsep)))

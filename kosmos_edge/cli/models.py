@@ -44,20 +44,38 @@ def models() -> None:
 
 
 @models.command("list")
+@option("--known", is_flag=True, help="List what can be pulled instead: tag, licence, bytes, repository, what it does.")
 @report_format_option
 @message_options
-def list_command(form: str, **rest: Any) -> int:
-    """List the models on this machine: tag, bytes, path."""
+def list_command(known: bool, form: str, **rest: Any) -> int:
+    """List the models on this machine: tag, bytes, path.
+
+    With --known, bytes are those of the download and, estimated, of the converted file of the default type.
+    """
     from kosmos_edge import hub
     from kosmos_edge.cli.output import to_json
 
     take_messages(rest)
-    found = [{"tag": model.tag, "bytes": model.bytes, "path": str(model.path)} for model in hub.list_models()]
+    found: list[dict[str, Any]]
+    if known:
+        found = [
+            {
+                "tag": row.name,
+                "license": row.license,
+                "download_bytes": row.source_bytes,
+                "bytes": hub.converted_bytes(row, hub.TYPES[0]),
+                "repo": row.repo,
+                "about": row.about,
+            }
+            for row in hub.PUBLISHED.values()
+        ]
+    else:
+        found = [{"tag": model.tag, "bytes": model.bytes, "path": str(model.path)} for model in hub.list_models()]
     if form == "json":
         click.echo(to_json(found, 2))
     else:
         for model in found:
-            click.echo(f"{model['tag']}\t{model['bytes']}\t{model['path']}")
+            click.echo("\t".join(str(value) for value in model.values()))
     return 0
 
 
@@ -79,7 +97,7 @@ def path_command(tag: str) -> int:
 @option("--keep-source", is_flag=True, help="Keep the downloaded checkpoint (6.7 GB for kosmos-2) for other types.")
 @message_options
 def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, keep_source: bool, **rest: Any) -> int:
-    """Download the published checkpoint of TAG (kosmos-2, kosmos-2:q8_0, user/repo:TYPE) and convert it.
+    """Download the published checkpoint of TAG (kosmos-2, kosmos-2.5:q8_0, user/repo:TYPE) and convert it.
 
     Prints the sizes before it downloads anything, and the path of the finished file at the end.
     """

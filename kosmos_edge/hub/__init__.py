@@ -1,11 +1,11 @@
 """Which model runs, where models are stored, and how published ones are fetched.
 
-A model is named by a tag (`nano`, `kosmos-2`, `kosmos-2:q8_0`), a path, or `user/repo:TYPE` (a repository on the hub
+A model is named by a tag (`nano`, `kosmos-2`, `kosmos-2.5:q8_0`), a path, or `user/repo:TYPE` (a repository on the hub
 that holds GGUF files). Converted files are in `cache_dir()/models`; downloads stay in huggingface_hub's own cache.
 Only `plan` and `pull` use the network, and not if offline.
 """
 
-from kosmos_edge.hub.download import Plan, Progress, describe_plan, plan, pull
+from kosmos_edge.hub.download import Plan, Progress, converted_bytes, describe_plan, plan, pull
 from kosmos_edge.hub.models import (
     KOSMOS2,
     KOSMOS2_REPO,
@@ -29,19 +29,23 @@ from kosmos_edge.hub.models import (
     split_repo,
     split_tag,
 )
+from kosmos_edge.hub.published import PUBLISHED, Published
 from kosmos_edge.storage import TYPES
 
 __all__ = [
     "KOSMOS2",
     "KOSMOS2_REPO",
     "NANO",
+    "PUBLISHED",
     "TYPES",
     "LocalModel",
     "Plan",
     "Progress",
+    "Published",
     "cache_dir",
     "cache_trouble",
     "check_type",
+    "converted_bytes",
     "converted_models",
     "default_model",
     "describe_plan",

@@ -9,13 +9,14 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelCorrupt, ModelNotFound
 from kosmos_edge.hub import models as hub
+from kosmos_edge.hub.published import PUBLISHED, Published
 from kosmos_edge.hub.transfer import Cancellable, Digest, download
 from kosmos_edge.storage import TYPES
 from kosmos_edge.targets import check_place
@@ -27,13 +28,6 @@ _WEIGHTS = (
     ("model.safetensors.index.json", rf"model\.safetensors\.index\.json|model{_SHARD}safetensors"),
     ("pytorch_model.bin", r"pytorch_model\.bin"),
     ("pytorch_model.bin.index.json", rf"pytorch_model\.bin\.index\.json|pytorch_model{_SHARD}bin"),
-)
-# Beside the weights: the first of each group that is there.
-_SETTINGS = (
-    ("config.json",),
-    ("generation_config.json",),
-    ("preprocessor_config.json", "processor_config.json"),
-    ("tokenizer.json", "sentencepiece.bpe.model"),
 )
 _REQUIRED = ("config.json",)
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, file name
@@ -66,6 +60,7 @@ class Plan:
     folder: Path = field(default_factory=Path)  # of the finished file
     ready: Path | None = None  # the finished file, when it is here already
     output_bytes: int = 0  # of the finished file, estimated for a conversion
+    card: Mapping[str, Any] = field(default_factory=dict)  # what a conversion calls the model
 
     @property
     def download_bytes(self) -> int:
@@ -118,7 +113,8 @@ def pull(
 ) -> Path:
     """Fetches a model and returns its file; one that is here already is returned without a request.
 
-    tag: "kosmos-2[:TYPE]" (the published checkpoint is downloaded and converted) or "user/repo[:TYPE]" (a GGUF file).
+    tag: "kosmos-2[:TYPE]" or another of PUBLISHED (the published checkpoint is downloaded and converted), or
+    "user/repo[:TYPE]" (a GGUF file).
     type: instead of a type in the tag. to: a folder for the file instead of the cache. offline: use only what was
     downloaded before. keep_source: keep the checkpoint that was downloaded for the conversion (6.7 GB for KOSMOS-2).
     progress: called with (bytes done, bytes in all, file name). An interrupted download is resumed by the next call.
@@ -146,27 +142,35 @@ def _make_plan(tag: str, type: str | None, offline: bool, to: Path | None) -> Pl
     if ours is not None and ours[0] == hub.NANO:
         return Plan(hub.NANO, "", "", None, ready=hub.resolve(hub.NANO))
     if ours is not None:
-        return _plan_kosmos2(hub.check_type(type or named or TYPES[0]), offline, to)
+        return _plan_published(PUBLISHED[ours[0]], hub.check_type(type or named or TYPES[0]), offline, to)
     if repo is None:
-        raise InvalidRequest(f"{tag!r} is not a tag; expected {hub.KOSMOS2}[:TYPE] or user/repo[:TYPE]")
+        raise InvalidRequest(f"{tag!r} is not a tag; expected {', '.join(PUBLISHED)} (with :TYPE) or user/repo[:TYPE]")
     return _plan_gguf(repo[0], type or named, offline, to)
 
 
-def _plan_kosmos2(type: str, offline: bool, to: Path | None) -> Plan:
-    from kosmos_edge.convert.models.kosmos2 import Config, tensor_table
+def _plan_published(row: Published, type: str, offline: bool, to: Path | None) -> Plan:
+    spec, folder = f"{row.name}:{type}", to or hub.models_dir()
+    ready = hub.converted_models(folder, row.name).get(type)
+    if ready is not None:
+        return Plan(spec, row.repo, "", type, folder=folder, ready=ready)
+    size = converted_bytes(row, type)
+    commit, files = _cached_repo(row) if offline else _remote_repo(row.repo)
+    needed = _needed(files, row)
+    return Plan(spec, row.repo, commit, type, needed, folder, output_bytes=size, card=row.card)
+
+
+def converted_bytes(row: Published, type: str) -> int:
+    """Size of the file that a published checkpoint becomes, estimated."""
+    from kosmos_edge.convert.models import find_model
     from kosmos_edge.convert.recipe import estimate
 
-    spec, folder = f"{hub.KOSMOS2}:{type}", to or hub.models_dir()
-    ready = hub.converted_models(folder).get(type)
-    if ready is not None:
-        return Plan(spec, hub.KOSMOS2_REPO, "", type, folder=folder, ready=ready)
-    published = Config()
-    size = estimate([(name, shape) for _, name, shape in tensor_table(published)], type, published.layers)
-    commit, files = _cached_repo(hub.KOSMOS2_REPO) if offline else _remote_repo(hub.KOSMOS2_REPO)
-    return Plan(spec, hub.KOSMOS2_REPO, commit, type, _needed(files, hub.KOSMOS2_REPO), folder, output_bytes=size)
+    settings = {"model_type": row.model_type}
+    model = find_model(settings)
+    sizes = model.read_config(settings)  # what a config.json leaves out has the published value
+    return estimate([(name, shape) for _, name, shape in model.tensor_table(sizes)], type, sizes.layers)
 
 
-def _needed(files: list[RemoteFile], repo: str) -> list[RemoteFile]:
+def _needed(files: list[RemoteFile], row: Published) -> list[RemoteFile]:
     """The files that a conversion reads."""
     by_name = {file.name: file for file in files}
     chosen: list[RemoteFile] = []
@@ -174,15 +178,15 @@ def _needed(files: list[RemoteFile], repo: str) -> list[RemoteFile]:
         if first in by_name:
             chosen = [file for file in files if re.fullmatch(pattern, file.name)]
             break
-    for group in _SETTINGS:
+    for group in row.settings:
         chosen += [by_name[name] for name in group if name in by_name][:1]
     missing = [name for name in _REQUIRED if name not in by_name]
     if not any(first in by_name for first, _ in _WEIGHTS):
         missing.append("weights")
-    if not any(name in by_name for name in _SETTINGS[3]):
+    if not any(name in by_name for name in row.tokenizer[0]):
         missing.append("tokenizer")
     if missing:
-        raise ModelNotFound(f"{repo} has no {', no '.join(missing)}")
+        raise ModelNotFound(f"{row.repo} has no {', no '.join(missing)}")
     return chosen
 
 
@@ -266,9 +270,9 @@ def _remote_repo(repo: str) -> tuple[str, list[RemoteFile]]:
     return commit, files
 
 
-def _cached_repo(repo: str) -> tuple[str, list[RemoteFile]]:
+def _cached_repo(row: Published) -> tuple[str, list[RemoteFile]]:
     """-> (commit, files) of the newest snapshot in huggingface_hub's cache that holds a whole checkpoint."""
-    snapshots = _repo_folder(repo) / "snapshots"
+    snapshots = _repo_folder(row.repo) / "snapshots"
     folders = [folder for folder in snapshots.iterdir() if folder.is_dir()] if snapshots.is_dir() else []
     for folder in sorted(folders, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
         files = []
@@ -278,9 +282,9 @@ def _cached_repo(repo: str) -> tuple[str, list[RemoteFile]]:
                 kind = "SHA-256" if re.fullmatch(r"[0-9a-f]{64}", blob) else "git blob id"
                 files.append(RemoteFile(path.name, size, Digest(kind, blob, size), path))
         with contextlib.suppress(ModelNotFound):
-            _needed(files, repo)
+            _needed(files, row)
             return folder.name, files
-    raise ModelNotFound(f"{repo} is not in {hub.hf_cache_dir()}, and offline mode forbids the download")
+    raise ModelNotFound(f"{row.repo} is not in {hub.hf_cache_dir()}, and offline mode forbids the download")
 
 
 def _repo_folder(repo: str) -> Path:
@@ -374,7 +378,13 @@ def _convert(plan: Plan, paths: dict[str, Path], progress: Progress, cancel: Can
     folder = paths["config.json"].parent
     try:
         report = convert(
-            folder, plan.folder, type=plan.type or "", progress=progress, cancel=cancel, expected_sha256=expected
+            folder,
+            plan.folder,
+            type=plan.type or "",
+            progress=progress,
+            cancel=cancel,
+            expected_sha256=expected,
+            card=plan.card,
         )
     except ModelCorrupt:
         for file in plan.files:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelNotFound
+from kosmos_edge.hub.published import PUBLISHED
 from kosmos_edge.storage import TYPES, label
 
 NANO = "nano"
 KOSMOS2 = "kosmos-2"
-KOSMOS2_REPO = "microsoft/kosmos-2-patch14-224"
+KOSMOS2_REPO = PUBLISHED[KOSMOS2].repo
+_TAGS = f"{', '.join([NANO, *PUBLISHED])} (with :TYPE, but for {NANO})"  # for messages
 _LABELS = {type: label(type) for type in TYPES}
 _YES = ("1", "true", "t", "yes", "y", "on")
 _NO = ("0", "false", "f", "no", "n", "off")
 _REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?::(?P<type>[A-Za-z0-9_]{1,16}))?")
-_PUBLISHED = re.compile(r"Kosmos-2-\d[\w.]*-v[\w.]+-(?P<label>[A-Z0-9_]+)\.gguf")
+# Behind a basename; a digit first, so that a longer basename is no model of this one.
+_PUBLISHED = r"-\d[\w.]*-v[\w.]+-(?P<label>[A-Z0-9_]+)\.gguf"
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,9 @@ def check_type(type: str) -> str:
 
 
 def split_tag(spec: str) -> tuple[str, str | None] | None:
-    """("nano" or "kosmos-2", its type or None) when `spec` is a tag of ours, else None."""
+    """("nano", "kosmos-2" or another published one, its type or None) when `spec` is a tag of ours, else None."""
     name, colon, type = spec.partition(":")
-    if name.lower() not in (NANO, KOSMOS2):
+    if name.lower() not in (NANO, *PUBLISHED):
         return None
     if not colon:
         return name.lower(), None
@@ -146,7 +149,7 @@ def resolve(spec: str, *, offline: bool = False) -> Path:
     """
     tag = split_tag(spec)
     if tag is not None:
-        return _resolve_nano() if tag[0] == NANO else _resolve_kosmos2(tag[1])
+        return _resolve_nano() if tag[0] == NANO else _resolve_published(*tag)
     if _is_path(spec):
         return _resolve_path(spec)
     repo = split_repo(spec)
@@ -155,7 +158,7 @@ def resolve(spec: str, *, offline: bool = False) -> Path:
         if found is None:
             raise ModelNotFound(f"{spec} has not been downloaded; `kosmos-edge models pull {spec}` downloads it")
         return found
-    raise ModelNotFound(f"no model {spec!r}; expected {NANO}, {KOSMOS2}[:TYPE], a path, or user/repo[:TYPE]")
+    raise ModelNotFound(f"no model {spec!r}; expected {_TAGS}, a path, or user/repo[:TYPE]")
 
 
 def path(tag: str) -> Path:
@@ -169,13 +172,13 @@ def _resolve_nano() -> Path:
     return nano_path()
 
 
-def _resolve_kosmos2(type: str | None) -> Path:
-    here = converted_models()
+def _resolve_published(name: str, type: str | None) -> Path:
+    here = converted_models(name=name)
     for candidate in TYPES if type is None else (type,):
         if candidate in here:
             return here[candidate]
-    tag = KOSMOS2 if type is None else f"{KOSMOS2}:{type}"
-    others = f" (here is {', '.join(f'{KOSMOS2}:{t}' for t in TYPES if t in here)})" if here else ""
+    tag = name if type is None else f"{name}:{type}"
+    others = f" (here is {', '.join(f'{name}:{t}' for t in TYPES if t in here)})" if here else ""
     raise ModelNotFound(
         f"{tag} is not in {models_dir()}{others}; `kosmos-edge models pull {tag}` downloads and converts it, "
         "`kosmos-edge convert FOLDER -o FILE.gguf` takes a checkpoint that you have"
@@ -193,16 +196,20 @@ def _resolve_path(spec: str) -> Path:
     return found
 
 
-def converted_models(folder: Path | None = None) -> dict[str, Path]:
-    """Type -> file, of the converted KOSMOS-2 files in a folder (the cache). KosmosIOError if it cannot be read."""
+def converted_models(folder: Path | None = None, name: str = KOSMOS2) -> dict[str, Path]:
+    """Type -> file, of the converted files of a published model in a folder (the cache).
+
+    KosmosIOError if it cannot be read.
+    """
     folder = folder or models_dir()
+    pattern = re.compile(re.escape(PUBLISHED[name].basename) + _PUBLISHED)
     types = {label: type for type, label in _LABELS.items()}
     found: dict[str, Path] = {}
     with reading_cache(folder):
-        for name in _names_in(folder):
-            match = _PUBLISHED.fullmatch(name)
-            if match and match["label"] in types and (folder / name).is_file():
-                found.setdefault(types[match["label"]], folder / name)
+        for file in _names_in(folder):
+            match = pattern.fullmatch(file)
+            if match and match["label"] in types and (folder / file).is_file():
+                found.setdefault(types[match["label"]], folder / file)
     return found
 
 
@@ -272,8 +279,9 @@ def list_models() -> list[LocalModel]:
     """
     found = [(NANO, nano_path())]
     with contextlib.suppress(KosmosIOError):
-        converted = converted_models()
-        found += [(f"{KOSMOS2}:{type}", converted[type]) for type in TYPES if type in converted]
+        for name in PUBLISHED:
+            converted = converted_models(name=name)
+            found += [(f"{name}:{type}", converted[type]) for type in TYPES if type in converted]
     found += sorted((spec, Path(file)) for spec, file in _pulled().items())
     return [LocalModel(tag, file, file.stat().st_size) for tag, file in found if os.path.isfile(file)]
 
@@ -308,16 +316,16 @@ def remove(tag: str) -> Path:
     if ours is not None and ours[0] == NANO:
         raise InvalidRequest("nano is a part of the package and cannot be removed")
     if ours is not None:
-        here = converted_models()
+        here = converted_models(name=ours[0])
         if ours[1] is None and len(here) > 1:
             raise InvalidRequest(
-                f"several types exist: {', '.join(f'{KOSMOS2}:{t}' for t in TYPES if t in here)}; name one"
+                f"several types exist: {', '.join(f'{ours[0]}:{t}' for t in TYPES if t in here)}; name one"
             )
-        file = _resolve_kosmos2(ours[1])
+        file = _resolve_published(*ours)
         _unlink(file)
         return file
     if repo is None or _is_path(tag):
-        raise InvalidRequest(f"{tag!r} is not a tag; expected {KOSMOS2}[:TYPE] or user/repo[:TYPE]")
+        raise InvalidRequest(f"{tag!r} is not a tag; expected {_TAGS} or user/repo[:TYPE]")
     file = resolve(tag)
     blob = file.resolve()
     _unlink(file)

@@ -1,0 +1,83 @@
+"""The published checkpoints that `models pull` knows: a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Beside the weights: the first of each group that is there.
+_COMMON = (
+    ("config.json",),
+    ("generation_config.json",),
+    ("preprocessor_config.json", "processor_config.json"),
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint on the hub, which is converted after the download."""
+
+    name: str  # the tag
+    repo: str
+    model_type: str  # of its config.json
+    basename: str  # converted files are BASENAME-1.6B-v1.0-Q4_K_M.gguf
+    license: str  # SPDX, as the repository says
+    source_bytes: int  # of its weights
+    about: str
+    tokenizer: tuple[tuple[str, ...], ...]  # as _COMMON; one of the first group must be there
+    card: Mapping[str, Any] = field(default_factory=dict)  # what the conversion is to call it, as in kosmos_edge.json
+
+    @property
+    def settings(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of small files; the first that is there of each is fetched."""
+        return _COMMON + self.tokenizer
+
+
+_BPE = (("tokenizer.json",), ("tokenizer_config.json",), ("special_tokens_map.json",))
+_CHAT = (
+    "<md>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and polite answers to the user's questions. USER: {question} ASSISTANT:"
+)
+PUBLISHED = {
+    row.name: row
+    for row in (
+        Published(
+            "kosmos-2",
+            "microsoft/kosmos-2-patch14-224",
+            "kosmos-2",
+            "Kosmos-2",
+            "mit",
+            6_657_941_504,
+            "captions, answers and boxes from pictures",
+            (("tokenizer.json", "sentencepiece.bpe.model"),),
+        ),
+        Published(
+            "kosmos-2.5",
+            "microsoft/kosmos-2.5",
+            "kosmos-2.5",
+            "Kosmos-2.5",
+            "mit",
+            5_498_585_088,
+            "text lines with boxes, or Markdown, from pictures of pages",
+            _BPE,
+        ),
+        Published(
+            "kosmos-2.5-chat",
+            "microsoft/kosmos-2.5-chat",
+            "kosmos-2.5",
+            "Kosmos-2.5-Chat",
+            "mit",
+            5_498_585_088,
+            "answers about pictures of pages",
+            _BPE,
+            {
+                "name": "Kosmos-2.5-Chat",
+                "basename": "Kosmos-2.5-Chat",
+                "description": "KOSMOS-2.5-chat: answers about pictures of pages",
+                "source_url": "https://huggingface.co/microsoft/kosmos-2.5-chat",
+                "prompt": {"question": _CHAT},
+            },
+        ),
+    )
+}
