@@ -130,7 +130,6 @@ struct Kosmos2_5 {
     info.never = vocabulary.unused();
     info.answers = page_answers(v.patch_size, v.max_patches);
     info.page_lines = true;
-    check_file(file, !c.prompts.read.empty(), kName, ".prompt.read is empty; expected what asks for a page's lines");
     info.preprocessing = concat("whitened, resized to at most ", v.max_patches, " patches of ", v.patch_size, " x ",
                                 v.patch_size, ", aspect kept");
     return info;

@@ -118,7 +118,7 @@ def test_a_page_that_is_cut_off(reader: Path, page: Path) -> None:
 
 def test_a_model_that_does_not_read(page: Path) -> None:
     done = run(page, "-m", tiny_file())
-    assert done.returncode == 2 and "was not made for it" in done.stderr and done.stdout == ""
+    assert done.returncode == 2 and "has no prompt for it" in done.stderr and done.stdout == ""
 
 
 def test_lines_appear_on_a_terminal(reader: Path, book: Path) -> None:

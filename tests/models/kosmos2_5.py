@@ -243,7 +243,7 @@ class Kosmos2_5(Described):
         **accepted_decoder(A),
         **accepted_slots(A),
         f"{A}.vision.max_patches": set(),
-        f"{A}.prompt.read": {"x" * 4096},
+        f"{A}.prompt.read": ANY_TEXT,
         f"{A}.prompt.markdown": ANY_TEXT,
         f"{A}.prompt.question": set(),
         "clip.has_vision_encoder": {1},

@@ -170,7 +170,7 @@ def test_tags_stay_in_answers(model: kosmos_edge.Model) -> None:
 def test_a_model_without_a_prompt_takes_questions_only_with_a_template(tmp_path: Path) -> None:
     path = write(tmp_path / "base.gguf", prompt__question=None)
     model, picture = kosmos_edge.load(path, threads=1), make_picture(1, 60, 60)
-    assert model.model_info["tasks"] == ["generate", "score"]
+    assert model.model_info["tasks"] == ["read", "generate", "score"]
     with pytest.raises(InvalidRequest, match="ask: this model has no prompt for it"):
         model.ask(picture, "what is this?")
     asked = model.ask(picture, "what is this?", template="<md>Q: {question}", max_tokens=3)
@@ -179,7 +179,7 @@ def test_a_model_without_a_prompt_takes_questions_only_with_a_template(tmp_path:
 
 
 def test_a_chat_ends_the_answers_of_examples(model: kosmos_edge.Model) -> None:
-    plan = _core.plan_verb(model.model_info, "ask", "why", [("what", "red")], False, False, False, None)
+    plan = _core.plan_verb(model.model_info, "ask", "why", [("what", "red")], False, False, False, False, None)
     words = CHAT.replace("{question}", "what")
     assert plan[0][:4] == [("image", 0), ("tags", "<md>"), ("text", f"{words} red"), ("ids", [2])]
 

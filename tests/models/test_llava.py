@@ -180,7 +180,9 @@ def test_the_image_of_a_score_stands_once_before_the_text(model: kosmos_edge.Mod
 
 
 def test_a_place_in_angle_brackets_is_a_place(model: kosmos_edge.Model) -> None:
-    plan = _core.plan_verb(model.model_info, "ask", "why", [], False, False, False, False, "<a><{image}><{question}> it")
+    plan = _core.plan_verb(
+        model.model_info, "ask", "why", [], False, False, False, False, "<a><{image}><{question}> it"
+    )
     assert plan[0][1:] == [("tags", "<a>"), ("text", "<"), ("image", 0), ("text", "><why> it")]
 
 
