@@ -40,6 +40,7 @@ CARD = {
     "prompt": {},
 }
 TAGS = ("<ocr>", "<image>", "</image>", "</chunk>", "<bbox>", "</bbox>", "<md>")  # in the order of their ids
+_SPECIAL = {"bos": 0, "pad": 1, "eos": 2}  # ids, as text_config has them
 _PLACEHOLDER = 0  # of every row of an image: <s>, as transformers' processor has it
 _MAX_NEW_TOKENS = 4000  # of unilm's inference; a page is long
 
@@ -226,11 +227,23 @@ def read_vocabulary(checkpoint: Checkpoint) -> ByteBpe:
         vocabulary = read_fairseq_vocabulary(checkpoint.tokenizer, TAGS, rows)
     else:
         vocabulary = read_byte_bpe(checkpoint.tokenizer)
+    _check_vocabulary(vocabulary)
     kinds = [
         USER_DEFINED if kind == CONTROL and token in TAGS else kind
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)
     ]
     return replace(vocabulary, kinds=kinds)
+
+
+def _check_vocabulary(vocabulary: ByteBpe) -> None:
+    """It has the model's tags, and special tokens where text_config has them."""
+    lacking = [tag for tag in TAGS if tag not in vocabulary.tokens]
+    if lacking:
+        raise ModelCorrupt(f"{vocabulary.where}: the vocabulary lacks {', '.join(lacking)}, tags of {NAME}")
+    for name, expected in _SPECIAL.items():
+        found = getattr(vocabulary, name)
+        if found != expected:
+            raise ModelCorrupt(f"{vocabulary.where}: {name}_token has the id {found}; expected {expected}")
 
 
 def metadata(
@@ -249,9 +262,9 @@ def metadata(
     generation = generation_entries(
         checkpoint,
         arch,
-        max_new_tokens=min(_MAX_NEW_TOKENS, c.context),
+        max_new_tokens=min(_MAX_NEW_TOKENS, c.context // 2),  # leaves room for the prompt
         no_repeat_ngram_size=0,
-        ids={"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2},
+        ids={f"{name}_token_id": number for name, number in _SPECIAL.items()},
     )
     # The published generation_config.json has a rule against repeats, which spoils lines and cells that do repeat.
     rule = f"{arch}.generation.no_repeat_ngram_size"

@@ -215,8 +215,27 @@ def write_json(folder: Path, **files: Any) -> None:
         (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
 
 
+FULL_SIZES: dict[str, int] = {
+    "width": 1536, "ff": 6144, "layers": 24, "heads": 16, "latents": 2048, "vision": 1536, "vision_ff": 3968,
+    "vision_layers": 18, "vision_heads": 24, "patch": 16, "max_patches": 4096, "positions": 4096,
+}  # fmt: skip
+
+
+def full_vocabulary(tokens: int) -> PageVocabulary:
+    """One of the published number of coordinates, filled up with pieces that no text gives."""
+    rest = tokens - len(PageVocabulary(places=4096).pieces)
+    return PageVocabulary(places=4096, lone=tuple(spell(f"\0filler{i}") for i in range(rest)))
+
+
 def write_hf(folder: Path, vocabulary: PageVocabulary, state: State, dtype: str = "F32", **changes: Any) -> Path:
     """A folder in transformers' layout; `changes` as those of `config`."""
+    write_settings(folder, vocabulary, **changes)
+    (folder / "model.safetensors").write_bytes(convert_safetensors_bytes(state, dtype))
+    return folder
+
+
+def write_settings(folder: Path, vocabulary: PageVocabulary, **changes: Any) -> None:
+    """All of it but the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = SIZES | {key: value for key, value in changes.items() if key in SIZES}
     write_json(
@@ -227,5 +246,3 @@ def write_hf(folder: Path, vocabulary: PageVocabulary, state: State, dtype: str 
         tokenizer=vocabulary.tokenizer_json(),
         tokenizer_config=TOKENIZER_CONFIG,
     )
-    (folder / "model.safetensors").write_bytes(convert_safetensors_bytes(state, dtype))
-    return folder
