@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -77,6 +78,8 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     from kosmos_edge.documents.searchable import check_libraries
     from kosmos_edge.documents.source import check_dpi
 
+    for library in ("pikepdf", "fontTools"):  # what they find in damaged files is in our own messages
+        logging.getLogger(library).addHandler(logging.NullHandler())
     messages = take_messages(rest)
     inputs, several = expand_inputs(documents, rest.pop("recursive"), frozenset({".pdf"}))
     folder = output is not None and (several or output.endswith(("/", os.sep)) or os.path.isdir(output))

@@ -25,6 +25,7 @@ from kosmos_edge.documents.pictures import ImageFile
 from kosmos_edge.documents.source import DEFAULT_DPI, Document
 from kosmos_edge.documents.words import units
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest
+from kosmos_edge.files import system_error
 
 if TYPE_CHECKING:
     import pikepdf
@@ -103,7 +104,7 @@ class SearchablePdf:
         out = BytesIO()
         try:
             self._pdf.save(out, deterministic_id=True)
-        except pikepdf.PdfError as error:
+        except (pikepdf.PdfError, RuntimeError) as error:
             name = "the PDF" if self._document is None else self._document.name
             raise ImageDecodeError(f"{name}: damaged, and cannot be written again ({error})") from error
         return out.getvalue()
@@ -192,15 +193,21 @@ def _open(document: PdfPages) -> pikepdf.Pdf:
     name, source = document.name, document.original
     try:
         pdf = pikepdf.open(BytesIO(source) if isinstance(source, bytes) else source)
-        if pdf.is_encrypted:
-            raise InvalidRequest(f"{name}: the PDF is encrypted; decrypt it first (qpdf --decrypt)")
         form = pdf.Root.get("/AcroForm")
-        if form is not None and int(form.get("/SigFlags", 0)) & 1:
-            raise InvalidRequest(f"{name}: the PDF is signed, and a text layer would break the signature")
-        if len(pdf.pages) != document.count:
-            raise ImageDecodeError(f"{name}: damaged: {document.count} pages, or {len(pdf.pages)}")
-    except pikepdf.PdfError as error:
+        signed = form is not None and int(form.get("/SigFlags", 0)) & 1
+        count = len(pdf.pages)
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise system_error(error, name) from error
+    except Exception as error:  # damaged objects can be of any type
         raise ImageDecodeError(f"{name}: damaged ({error})") from error
+    if pdf.is_encrypted:
+        raise InvalidRequest(f"{name}: the PDF is encrypted; decrypt it first (qpdf --decrypt)")
+    if signed:
+        raise InvalidRequest(f"{name}: the PDF is signed, and a text layer would break the signature")
+    if count != document.count:
+        raise ImageDecodeError(f"{name}: damaged: PDFium finds {document.count} pages, qpdf {count}")
     return pdf
 
 

@@ -13,7 +13,7 @@ from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
 
 DEFAULT_DPI = 200
 MIN_DPI, MAX_DPI = 36, 1200
-_PDF_MARK = b"%PDF-"
+_PDF_MARK = b"%PDF"
 
 
 class Document(Protocol):

@@ -193,7 +193,7 @@ def test_an_encrypted_pdf_is_refused() -> None:
         assert sizes(document) == [(144, 72)]
 
 
-@pytest.mark.parametrize("data", [b"%PDF-1.7\nnothing", b"%PDF-", make_pdf(["x"])[:60]])
+@pytest.mark.parametrize("data", [b"%PDF-1.7\nnothing", b"%PDF-", b"%PDFx", make_pdf(["x"])[:60]])
 def test_a_broken_pdf_is_refused(data: bytes) -> None:
     with pytest.raises(ImageDecodeError, match=r"b.pdf: not a PDF that can be opened|b.pdf: the PDF has no pages"):
         open_document(data, name="b.pdf")
