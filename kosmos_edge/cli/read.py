@@ -109,7 +109,8 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     )
     failed = 0
     for item, target in zip(inputs, targets, strict=True):
-        if not run.write(item, target, overwrite, used):
+        inputs_to_keep = filter(None, [item.path]) if folder else used  # _targets has compared all with all
+        if not run.write(item, target, overwrite, inputs_to_keep):
             failed += 1
             if fail_fast:
                 break
