@@ -77,6 +77,7 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     from kosmos_edge.documents.formats import SUFFIXES
     from kosmos_edge.documents.searchable import check_libraries
     from kosmos_edge.documents.source import check_dpi
+    from kosmos_edge.inference.batching import bind_task
 
     for library in ("pikepdf", "fontTools"):  # what they find in damaged files is in our own messages
         logging.getLogger(library).addHandler(logging.NullHandler())
@@ -103,6 +104,8 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     generation = {"max_tokens": tokens} if (tokens := rest.pop("max_tokens")) is not None else {}
     model = take_model(rest, messages)
     assert not rest, rest
+    # what this model refuses for any page is said once, before the first
+    model.request("read", bind_task(model, "read", {"markdown": FORMATS[form].markdown, **generation}))
     words = words and form in ("hocr", "alto")
     run = Run(
         cast(Any, model), model.name, form, words, ranges, dpi, opening, generation, fail_fast, not several, messages
@@ -172,8 +175,6 @@ class Run:
                     numbers = self.ranges.of(document.count, item.name)
                     job = _Job(self, document, numbers, out)
                     failed = job.write_pdf() if self.form == "pdf" else job.write_text()
-            except _Fatal as error:
-                raise error.error from None
             except KosmosError as error:
                 if self.alone and isinstance(error, InvalidRequest):
                     raise
@@ -184,14 +185,6 @@ class Run:
                 return False
             out.complete = failed < len(numbers) and not (failed and self.fail_fast)
             return failed == 0
-
-
-class _Fatal(Exception):
-    """An error that would come with every page."""
-
-    def __init__(self, error: KosmosError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class _Job:
@@ -281,10 +274,7 @@ class _Job:
         markdown = FORMATS[run.form].markdown
         try:
             image = self._document.page(number)
-            try:
-                page = read_page(run.model, image, markdown=markdown, on_event=watcher, **run.generation)
-            except InvalidRequest as error:  # the model, or an option
-                raise _Fatal(error) from error
+            page = read_page(run.model, image, markdown=markdown, on_event=watcher, **run.generation)
             if pdf is not None:
                 pdf.add(page, image)
         except KosmosError as error:

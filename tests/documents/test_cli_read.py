@@ -259,10 +259,17 @@ def test_a_pdf_is_not_for_a_terminal(run: Runner, book: Path, monkeypatch: pytes
 
 
 def test_a_model_that_cannot_read_is_said_once(run: Runner, book: Path) -> None:
-    run.model.error, run.model.fails_at = InvalidRequest("this model does not read"), 1
+    run.model.refusal = InvalidRequest("this model does not read")
     done = run(book, "-o", "out/", book, "-f", "hocr")
-    assert (done.code, len(run.model.calls)) == (2, 1)
+    assert (done.code, len(run.model.calls)) == (2, 0)
     assert done.err == "kosmos-edge: error: this model does not read\n" and os.listdir("out") == []
+
+
+def test_a_page_that_the_model_refuses_is_left_out(run: Runner, book: Path) -> None:
+    run.model.error, run.model.fails_at = InvalidRequest("a picture of 9 x 9999 pixels is too long"), 1
+    done = run(book, "--pages", "1-2", "--dpi", 72)
+    assert done.code == 1 and done.err == f"{book}: page 1: a picture of 9 x 9999 pixels is too long\n"
+    assert done.out == "page 2\n144 x 72\n"
 
 
 # ---- what fails

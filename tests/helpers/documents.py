@@ -9,6 +9,7 @@ import pikepdf
 from PIL import Image
 
 from kosmos_edge.documents import About, ReadPage
+from kosmos_edge.errors import KosmosError
 from kosmos_edge.results import Box, Done, Entity, EntityEvent, Event, Line, Result, TextDelta, Timings
 
 ABOUT = About('a "page" & more.png', False, 1, "tiny", "1.2.3")
@@ -51,8 +52,15 @@ class Reading:
         self.calls: list[tuple[int, int, bool, dict[str, Any]]] = []  # width, height, markdown, options
         self.most = tokens  # a lower max_tokens is reached
         self.notes: list[str] = []
+        self.refusal: KosmosError | None = None  # of any page
         self.error: BaseException | None = None  # raised at the call number fails_at
         self.fails_at = 0
+
+    def request(self, task: str, arguments: dict[str, Any]) -> None:
+        """See Model.request."""
+        assert task == "read" and arguments["image"] is None
+        if self.refusal is not None:
+            raise self.refusal
 
     def read(self, image: Any, *, markdown: bool = False, stream: bool = False, **options: Any) -> Any:
         """See Model.read."""
