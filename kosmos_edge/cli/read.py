@@ -224,6 +224,7 @@ class _Job:
             else:
                 self._out.write(("" if begun else writer.begin()) + writer.page(page))
             begun = True
+            self._report(number, page)
         if begun and not self._live:
             self._out.end(writer.end())
         return failed
@@ -238,7 +239,9 @@ class _Job:
             for number in self._numbers:
                 if self._keeps_its_text(number):
                     continue
-                if self._read(number, pdf) is not None:
+                page = self._read(number, pdf)
+                if page is not None:
+                    self._report(number, page)
                     continue
                 failed += 1
                 if self._run.fail_fast:
@@ -272,6 +275,8 @@ class _Job:
         run, name = self._run, self._name(number)
         watcher = self._show if self._live else None if self._progress is None else self._progress.event
         markdown = FORMATS[run.form].markdown
+        if self._progress is not None:
+            self._progress.begin(self._numbers.index(number) + 1)
         try:
             image = self._document.page(number)
             page = read_page(run.model, image, markdown=markdown, on_event=watcher, **run.generation)
@@ -283,10 +288,11 @@ class _Job:
         finally:
             if self._progress is not None:
                 self._progress.clear()
-        self._report(name, page)
         return page
 
-    def _report(self, name: str, page: ReadPage) -> None:
+    def _report(self, number: int, page: ReadPage) -> None:
+        """Says what there is to say about a page that is written."""
+        name = self._name(number)
         messages, result, timings = self._run.messages, page.result, page.result.timings
         if self._progress is not None:
             self._progress.page_done(timings.tokens)

@@ -16,7 +16,7 @@ class ReadingProgress:
 
     def __init__(self, name: str, pages: int) -> None:
         self._name, self._pages = name, pages
-        self._page, self._lines, self._characters, self._tokens = 1, 0, 0, 0
+        self._page, self._lines, self._characters, self._tokens = 0, 0, 0, 0
         self._shown, self._changed = False, 0.0
 
     def event(self, event: Event) -> None:
@@ -28,9 +28,12 @@ class ReadingProgress:
         if time.monotonic() - self._changed >= _SECONDS:
             self._show()
 
+    def begin(self, page: int) -> None:
+        """The page, 1 is the first of those that are read, begins."""
+        self._page, self._lines, self._characters = page, 0, 0
+
     def page_done(self, tokens: int) -> None:
         """A page was read with so many tokens."""
-        self._page, self._lines, self._characters = self._page + 1, 0, 0
         self._tokens += tokens
 
     def clear(self) -> None:

@@ -407,3 +407,7 @@ def test_progress_on_a_terminal(run: Runner, book: Path, monkeypatch: pytest.Mon
     assert "page 1/3, 1 lines, 6 characters" in done.err and "page 3/3, 2 lines" in done.err
     assert "14 tokens on the pages before" in done.err and done.err.endswith("\r\033[K"), "and is gone at the end"
     assert run(book, "-o", "out.txt", "--overwrite", "-q").err == ""
+    run.model.calls.clear()
+    run.model.error, run.model.fails_at = OutOfMemory("not enough memory"), 1
+    done = run(book, "-o", "out.txt", "--overwrite", "--pages", "2-3")
+    assert "page 2/2, 1 lines" in done.err and "page 1/2, " not in done.err, "the one that failed is counted"
