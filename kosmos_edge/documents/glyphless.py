@@ -85,8 +85,7 @@ class GlyphlessFont:
 
     def _to_unicode(self) -> bytes:
         rows = [
-            f"<{code:04X}> <{character.encode('utf-16-be', 'surrogatepass').hex().upper()}>\n"
-            for character, code in self._codes.items()
+            f"<{code:04X}> <{character.encode('utf-16-be').hex().upper()}>\n" for character, code in self._codes.items()
         ]
         tables = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
         body = "".join(f"{len(table)} beginbfchar\n{''.join(table)}endbfchar\n" for table in tables)

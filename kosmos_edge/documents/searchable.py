@@ -11,6 +11,7 @@ words, but not always their order.
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from importlib import import_module
 from io import BytesIO
@@ -34,6 +35,7 @@ _DEEPEST = 100  # nodes above a page; damaged files have circles
 _LARGEST = 14400  # units: of a page's side, by the specification
 _FONT = "/KosmosEdgeText"
 _TESSERACTS_FONT = "/f-0-0"  # in a page that is text alone: OCRmyPDF's --pdf-renderer sandwich looks for this name
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _NEEDED = ("pikepdf", "fontTools.fontBuilder", "bidi")
 
 
@@ -118,7 +120,7 @@ class SearchablePdf:
         across, up = size[0] / page.size[0], size[1] / page.size[1]
         out = [f"q {_numbers(*matrix)} cm BT 3 Tr\n"]  # 3: neither filled nor drawn
         for line in page.lines:
-            text = " ".join(line.text.split())
+            text = _LONE_SURROGATE.sub("\ufffd", " ".join(line.text.split()))
             left, top, right, bottom = page.rectangle(line.box)
             height = (bottom - top) * up
             natural = sum(units(character) for character in text) * UNIT / 1000 * height

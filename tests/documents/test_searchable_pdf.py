@@ -85,6 +85,12 @@ def test_words_of_lines_with_both_directions_are_found(tmp_path: Path) -> None:
     assert sorted(found.split()) == sorted(text.split())
 
 
+def test_what_is_no_character(tmp_path: Path) -> None:
+    lines = [("a\ud800b\x00c\x1bd", (5, 5, 110, 15), 0.5), ("\u0301", (5, 25, 110, 35), 0.5)]
+    found = lines_of(searchable(save_png(tmp_path / "a.png"), {1: lines}))
+    assert found[0][0].startswith("a\ufffdb") and found[0][0].endswith("d")
+
+
 def test_a_search_finds_a_word(tmp_path: Path) -> None:
     data = searchable(save_png(tmp_path / "a.png"), {1: [("one two three", (10, 10, 110, 30), 0.5)]})
     with pypdfium2.PdfDocument(data) as pdf:
