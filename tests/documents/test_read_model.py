@@ -14,14 +14,11 @@ import pypdfium2
 import pytest
 from helpers.api_model import tiny_file
 from helpers.documents import make_pdf, save_png
-from helpers.reciting import ARCHITECTURE, Boxed, write_reader
+from helpers.reciting import Boxed, write_reader
 
 import kosmos_edge
-from kosmos_edge import EntityEvent, TextDelta, _core
+from kosmos_edge import EntityEvent, TextDelta
 from kosmos_edge.documents import open_document, parse_pages, read_page, read_pages
-
-if ARCHITECTURE not in _core.testing.model_schemas():
-    pytest.skip("this engine has no model that reads", allow_module_level=True)
 
 LINES: list[Boxed] = [((8, 8, 70, 24), "Invoice 7"), ((8, 32, 90, 48), "日本語 5€"), ((20, 60, 100, 76), "مرحبا 12")]
 TEXT = "\n".join(text for _, text in LINES)

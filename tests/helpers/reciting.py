@@ -13,7 +13,7 @@ import numpy as np
 
 from helpers.tiny import Tiny, TinyConfig, TinyVocabulary, make_weight, write_tiny
 
-A = ARCHITECTURE = "kosmos2_5"
+A = "kosmos2_5"
 WIDTH, FF, LATENTS, PATCHES, PATCH = 256, 256, 8, 64, 16
 VISION, VISION_FF = 64, 64
 CONTROL, TAG, NORMAL = 3, 4, 1
