@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -107,9 +107,7 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     # what this model refuses for any page is said once, before the first
     model.request("read", bind_task(model, "read", {"markdown": FORMATS[form].markdown, **generation}))
     words = words and form in ("hocr", "alto")
-    run = Run(
-        cast(Any, model), model.name, form, words, ranges, dpi, opening, generation, fail_fast, not several, messages
-    )
+    run = Run(model, model.name, form, words, ranges, dpi, opening, generation, fail_fast, not several, messages)
     failed = 0
     for item, target in zip(inputs, targets, strict=True):
         inputs_to_keep = filter(None, [item.path]) if folder else used  # _targets has compared all with all

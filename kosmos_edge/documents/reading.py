@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -15,8 +15,9 @@ from kosmos_edge.results import Done, OnEvent
 class Reader(Protocol):
     """A model that reads; see Model.read."""
 
-    def read(self, image: Any, *, markdown: bool = False, **options: Any) -> Any:
-        """The Result, or with stream=True an iterator of events."""
+    @property
+    def read(self) -> Callable[..., Any]:
+        """(image, *, markdown, stream, **options) -> Result, or with stream=True an iterator of events."""
         ...
 
 
