@@ -269,6 +269,16 @@ class Ops {
     return read(out);
   }
 
+  // Makes and keeps a float16 cache for `capacity` positions and writes the first `written`; returns its size in bytes.
+  size_t hold_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, int64_t written) {
+    Device row(*backend_, nullptr, 1, heads * head_dim);
+    held_.push_back(backend_->alloc_kv(layers, heads, head_dim, capacity, DType::F16));
+    for (int64_t p = 0; p < written; ++p)
+      for (int l = 0; l < layers; ++l)
+        backend_->kv_write(row.mat, row.mat, l, {{held_.back().get(), static_cast<int32_t>(p)}});
+    return held_.back()->bytes();
+  }
+
   // k, v (caches, n, kv_heads head_dim), kv_heads 0: as many as heads; row r of q attends in cache rows[r][0] up to
   // position rows[r][1]. Positions are written `batch` at a time into caches that grow on the way; with `copied`,
   // attention reads copies of the caches.
@@ -319,6 +329,7 @@ class Ops {
     return to_bytes(host);
   }
   std::shared_ptr<Backend> backend_;
+  std::vector<std::shared_ptr<KvCache>> held_;
 };
 
 // (codes, scales) of x (rows, cols) as the linear kernels of `isa` see them: int8 (rows, cols), float32 (rows, blocks).
@@ -401,6 +412,7 @@ void bind_ops(nb::module_& m) {
       .def("kv_attention", &Ops::kv_attention, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("rows"),
            nb::arg("caches"), nb::arg("n"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("scale"), nb::arg("half"),
            nb::arg("batch"), nb::arg("layers"), nb::arg("copied"), nb::arg("kv_heads") = 0)
+      .def("hold_kv", &Ops::hold_kv)
       .def("rope", &Ops::rope)
       .def("embed_rows", &Ops::embed_rows);
   t.def("quantize_activations", &quantize_activations);

@@ -12,63 +12,133 @@ namespace ke::cpu {
 namespace {
 
 constexpr int64_t kWorkGrain = 1 << 15;  // products per task: below that, handing over costs more
+constexpr int64_t kRunRows = 96;         // that meet a tile of cached keys while it is near
 static_assert(kMaxHeadDim == ke::kMaxHeadDim);
 
 }  // namespace
 
+// How attention over matrices is shared out: a task is one head with one of `splits` ranges of the rows' tiles.
+struct CpuBackend::HeadTasks {
+  int64_t head_dim, heads, group, rows;
+  int tile_cols;
+  int64_t splits, grain;
+  int workers;
+
+  int64_t head(int64_t task) const { return task / splits; }
+  int64_t kv_head(int64_t task) const { return head(task) / group; }
+  int64_t first_tile(int64_t split) const { return tile_count(rows, tile_cols) * split / splits; }
+  int64_t row(int64_t tile) const { return tile_start(rows, tile_cols, tile); }
+};
+
 void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) {
-  const int64_t d = head_dim_of(q, heads), dims = (d + 15) / 16 * 16, n = k.rows;
+  const int64_t d = head_dim_of(q, heads), n = k.rows;
   KE_ASSERT(k.cols % d == 0 && v.cols == k.cols && v.rows == n && out.rows == q.rows && out.cols == q.cols && n > 0);
   const int64_t group = head_group(heads, k.cols / d);
   if (q.rows == 0) return;
-  const int tile_cols = kernels_.tile_cols;
-  const int64_t tiles = tile_count(q.rows, tile_cols);
   const int64_t enough = 2 * pool_.threads();
-  const int64_t splits = heads >= enough ? 1 : std::min(tiles, (enough + heads - 1) / heads);
+  const int64_t splits =
+      heads >= enough ? 1 : std::min(tile_count(q.rows, kernels_.tile_cols), (enough + heads - 1) / heads);
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / (q.rows * n * d / splits + 1));
-
-  // Each task packs its head's keys and values into panels of its own, then goes through its tiles of queries.
-  const int64_t positions = (n + 15) / 16 * 16;
-  const int workers = task_workers(pool_, heads * splits, grain);
+  const HeadTasks tasks{
+      d, heads, group, q.rows, kernels_.tile_cols, splits, grain, task_workers(pool_, heads * splits, grain)};
   const bool codes = score_type == ScoreType::Int8 && d % 16 == 0;
+  if (n <= kOnePassKeys)
+    attend_at_once(tasks, q, k, v, scale, codes, out);
+  else
+    attend_by_tiles(tasks, q, k, v, scale, codes, out);
+}
+
+// Each task packs all of its head's keys and values into panels of its own, then goes through its tiles of queries.
+void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out) {
+  const int64_t d = tasks.head_dim, dims = (d + 15) / 16 * 16, n = k.rows, positions = (n + 15) / 16 * 16;
   const size_t key_bytes = Arena::padded(positions * d * (codes ? 1 : sizeof(float)));
-  const size_t scale_bytes = codes ? Arena::padded(positions * sizeof(float)) : 0;
+  const size_t scale_bytes = codes ? Arena::padded((positions + d) * sizeof(float)) : 0;  // and the mean key
   const size_t value_bytes = Arena::padded(n * dims * sizeof(float));
   const size_t scratch_bytes = Arena::padded(attention_scratch_floats(n) * sizeof(float));
   ArenaPool::Lease arena(arenas_);
   const size_t own_bytes = key_bytes + scale_bytes + value_bytes + scratch_bytes;
-  arena->reset(workers * own_bytes);
-  uint8_t* memory = arena->take(workers * own_bytes);
+  arena->reset(tasks.workers * own_bytes);
+  uint8_t* memory = arena->take(tasks.workers * own_bytes);
 
-  run_tasks(pool_, heads * splits, grain, [&](int worker, int64_t task) {
-    const int64_t head = task / splits, split = task % splits, first = head * d, kv = head / group * d;
+  run_tasks(pool_, tasks.heads * tasks.splits, tasks.grain, [&](int worker, int64_t task) {
+    const int64_t first = tasks.head(task) * d, kv = tasks.kv_head(task) * d, split = task % tasks.splits;
     uint8_t* keys = memory + worker * own_bytes;
     float* scales = codes ? reinterpret_cast<float*>(keys + key_bytes) : nullptr;
     float* values = reinterpret_cast<float*>(keys + key_bytes + scale_bytes);
-    if (codes)
-      kernels_.pack_key_codes(k.data + kv, k.stride, n, d, keys, scales);
-    else
+    if (codes) {
+      kernels_.mean_row(k.data + kv, k.stride, n, d, scales + positions);
+      kernels_.pack_key_codes(k.data + kv, k.stride, n, d, scales + positions, keys, scales);
+    } else {
       kernels_.pack_keys(k.data + kv, k.stride, n, d, reinterpret_cast<float*>(keys));
+    }
     kernels_.pack_values(v.data + kv, v.stride, n, d, values);
-    for (int64_t tile = tiles * split / splits; tile < tiles * (split + 1) / splits; ++tile) {
-      const int64_t row = tile_start(q.rows, tile_cols, tile);
+    for (int64_t tile = tasks.first_tile(split); tile < tasks.first_tile(split + 1); ++tile) {
+      const int64_t row = tasks.row(tile);
       AttentionTask t;
-      t.q = q.data + row * q.stride + first;
-      t.q_stride = q.stride;
-      t.rows = static_cast<int>(tile_start(q.rows, tile_cols, tile + 1) - row);
+      t.queries = {q.data + row * q.stride + first, q.stride, d, scale};
+      t.rows = static_cast<int>(tasks.row(tile + 1) - row);
       for (int r = 0; r < t.rows; ++r) t.lengths[r] = n;
-      t.head_dim = d;
-      t.scale = scale;
       t.half = false;
-      t.keys = keys;
+      t.tiles = {nullptr, nullptr, 0, 0, keys, reinterpret_cast<const uint8_t*>(values), n};
       t.key_scales = scales;
-      t.values = values;
-      t.value_panel = n;
       t.out = out.data + row * out.stride + first;
       t.out_stride = out.stride;
       t.scratch = reinterpret_cast<float*>(keys + key_bytes + scale_bytes + value_bytes);
       kernels_.attention(&t);
     }
+  });
+}
+
+// Each task packs one tile of its head's keys and values at a time, and all of its rows meet it.
+void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out) {
+  const int64_t d = tasks.head_dim, dims = (d + 15) / 16 * 16, n = k.rows;
+  const bool value_codes = codes && kernels_.pack_value_codes;
+  int64_t most_rows = 0;
+  for (int64_t s = 0; s < tasks.splits; ++s)
+    most_rows = std::max(most_rows, tasks.row(tasks.first_tile(s + 1)) - tasks.row(tasks.first_tile(s)));
+  const size_t key_bytes = Arena::padded(kKeyTile * d * (codes ? 1 : sizeof(float)));
+  const size_t value_bytes = Arena::padded(kKeyTile * dims * (value_codes ? 1 : sizeof(float)));
+  const size_t scale_bytes = Arena::padded((kKeyTile + 3 * dims) * sizeof(float));  // of keys, mean key, of values
+  const size_t scratch_bytes = Arena::padded(key_tile_scratch_floats() * sizeof(float));
+  const size_t state_bytes = Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
+  const size_t own_bytes = key_bytes + value_bytes + scale_bytes + scratch_bytes + state_bytes;
+  ArenaPool::Lease arena(arenas_);
+  arena->reset(tasks.workers * own_bytes);
+  uint8_t* memory = arena->take(tasks.workers * own_bytes);
+
+  run_tasks(pool_, tasks.heads * tasks.splits, tasks.grain, [&](int worker, int64_t task) {
+    const int64_t first = tasks.head(task) * d, kv = tasks.kv_head(task) * d, split = task % tasks.splits;
+    const int64_t row = tasks.row(tasks.first_tile(split)), rows = tasks.row(tasks.first_tile(split + 1)) - row;
+    uint8_t *keys = memory + worker * own_bytes, *values = keys + key_bytes;
+    float* key_scales = reinterpret_cast<float*>(values + value_bytes);
+    float *mean = key_scales + kKeyTile, *value_steps = mean + dims;
+    if (codes) kernels_.mean_row(k.data + kv, k.stride, n, d, mean);
+    KeyTileTask t;
+    t.queries = {q.data + row * q.stride + first, q.stride, d, scale};
+    t.rows = rows;
+    t.lengths = nullptr;
+    t.half = false;
+    t.keys = keys;
+    t.key_scales = codes ? key_scales : nullptr;
+    t.values = values;
+    t.value_steps = value_codes ? value_steps : nullptr;
+    t.scratch = reinterpret_cast<float*>(values + value_bytes + scale_bytes);
+    t.states = reinterpret_cast<float*>(values + value_bytes + scale_bytes + scratch_bytes);
+    kernels_.begin_rows(t.states, rows, d);
+    for (int64_t at = 0; at < n; at += kKeyTile) {
+      const float *tile_k = k.data + at * k.stride + kv, *tile_v = v.data + at * v.stride + kv;
+      t.positions = t.value_panel = std::min(kKeyTile, n - at);
+      if (codes)
+        kernels_.pack_key_codes(tile_k, k.stride, t.positions, d, mean, keys, key_scales);
+      else
+        kernels_.pack_keys(tile_k, k.stride, t.positions, d, reinterpret_cast<float*>(keys));
+      if (value_codes)
+        kernels_.pack_value_codes(tile_v, v.stride, t.positions, d, values, value_steps);
+      else
+        kernels_.pack_values(tile_v, v.stride, t.positions, d, reinterpret_cast<float*>(values));
+      kernels_.attend_tile(&t);
+    }
+    kernels_.finish_rows(t.states, rows, d, out.data + row * out.stride + first, out.stride);
   });
 }
 
@@ -84,7 +154,7 @@ void CpuBackend::kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>
     const auto& cache = static_cast<const CpuKvCache&>(*positions[r].cache);
     const int64_t d = cache.head_dim(), pos = positions[r].pos;
     for (int64_t h = 0; h < cache.heads(); ++h)
-      kernels_.store_kv(k.data + r * k.stride + h * d, v.data + r * v.stride + h * d, d, cache.capacity, cache.half(),
+      kernels_.store_kv(k.data + r * k.stride + h * d, v.data + r * v.stride + h * d, d, cache.panel(pos), cache.half(),
                         cache.keys(layer, h, pos), cache.values(layer, h, pos));
   });
 }
@@ -103,46 +173,80 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
               positions[r].pos < c.capacity);
     longest = std::max<int64_t>(longest, positions[r].pos + 1);
   }
-  // A tile is a run of rows of one cache; tiles are counted first, then listed, to fit one arena.
+  // A run: rows of one cache that all go in one pass, or all tile by tile; runs are counted first, then listed, to fit
+  // one arena.
+  const auto by_tiles = [&](int64_t r) { return positions[r].pos >= kOnePassKeys; };
   const auto run_end = [&](int64_t r) {
+    const int64_t most = by_tiles(r) ? kRunRows : kernels_.tile_cols;
     int64_t end = r + 1;
-    while (end < q.rows && end - r < kernels_.tile_cols && positions[end].cache == positions[r].cache) ++end;
+    while (end < q.rows && end - r < most && positions[end].cache == positions[r].cache && by_tiles(end) == by_tiles(r))
+      ++end;
     return end;
   };
-  int64_t tiles = 0;
-  for (int64_t r = 0; r < q.rows; r = run_end(r)) ++tiles;
+  int64_t runs = 0, most_rows = 0;  // of a run that goes tile by tile
+  for (int64_t r = 0; r < q.rows; r = run_end(r), ++runs)
+    if (by_tiles(r)) most_rows = std::max(most_rows, run_end(r) - r);
 
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / (longest * d + 1));
-  const int workers = task_workers(pool_, heads * tiles, grain);
-  const size_t scratch_bytes = Arena::padded(attention_scratch_floats(longest) * sizeof(float));
-  const size_t list_bytes = Arena::padded((tiles + 1) * sizeof(int64_t));
+  const int workers = task_workers(pool_, heads * runs, grain);
+  const int64_t scratch = attention_scratch_floats(std::min(longest, kOnePassKeys));
+  const size_t scratch_bytes = Arena::padded(sizeof(float) * std::max(scratch, key_tile_scratch_floats()));
+  const size_t length_bytes = Arena::padded(most_rows * sizeof(int64_t));
+  const size_t own_bytes =
+      scratch_bytes + length_bytes + Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
+  const size_t list_bytes = Arena::padded((runs + 1) * sizeof(int64_t));
   ArenaPool::Lease arena(arenas_);
-  arena->reset(list_bytes + workers * scratch_bytes);
+  arena->reset(list_bytes + workers * own_bytes);
   auto* starts = reinterpret_cast<int64_t*>(arena->take(list_bytes));
-  uint8_t* memory = arena->take(workers * scratch_bytes);
+  uint8_t* memory = arena->take(workers * own_bytes);
   int64_t n = 0;
   for (int64_t r = 0; r < q.rows; r = run_end(r)) starts[n++] = r;
   starts[n] = q.rows;
 
-  run_tasks(pool_, heads * tiles, grain, [&](int worker, int64_t task) {
-    const int64_t head = task / tiles, row = starts[task % tiles];
+  run_tasks(pool_, heads * runs, grain, [&](int worker, int64_t task) {
+    const int64_t head = task / runs, row = starts[task % runs], rows = starts[task % runs + 1] - row;
     const auto& cache = static_cast<const CpuKvCache&>(*positions[row].cache);
-    AttentionTask t;
-    t.q = q.data + row * q.stride + head * d;
-    t.q_stride = q.stride;
-    t.rows = static_cast<int>(starts[task % tiles + 1] - row);
-    for (int r = 0; r < t.rows; ++r) t.lengths[r] = positions[row + r].pos + 1;
-    t.head_dim = d;
-    t.scale = scale;
+    const QueryRows queries{q.data + row * q.stride + head * d, q.stride, d, scale};
+    const KeyTiles tiles = cache.tiles(layer, head / group);
+    float* to = out.data + row * out.stride + head * d;
+    uint8_t* own = memory + worker * own_bytes;
+    if (!by_tiles(row)) {
+      AttentionTask t;
+      t.queries = queries;
+      t.rows = static_cast<int>(rows);
+      for (int r = 0; r < t.rows; ++r) t.lengths[r] = positions[row + r].pos + 1;
+      t.half = cache.half();
+      t.tiles = tiles;
+      t.key_scales = nullptr;
+      t.out = to;
+      t.out_stride = out.stride;
+      t.scratch = reinterpret_cast<float*>(own);
+      return kernels_.attention(&t);
+    }
+    auto* lengths = reinterpret_cast<int64_t*>(own + scratch_bytes);
+    int64_t seen = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      lengths[r] = positions[row + r].pos + 1;
+      seen = std::max(seen, lengths[r]);
+    }
+    KeyTileTask t;
+    t.queries = queries;
+    t.rows = rows;
+    t.lengths = lengths;
     t.half = cache.half();
-    t.keys = cache.keys(layer, head / group);
-    t.key_scales = nullptr;
-    t.values = cache.values(layer, head / group);
-    t.value_panel = cache.capacity;
-    t.out = out.data + row * out.stride + head * d;
-    t.out_stride = out.stride;
-    t.scratch = reinterpret_cast<float*>(memory + worker * scratch_bytes);
-    kernels_.attention(&t);
+    t.key_scales = t.value_steps = nullptr;
+    t.scratch = reinterpret_cast<float*>(own);
+    t.states = reinterpret_cast<float*>(own + scratch_bytes + length_bytes);
+    kernels_.begin_rows(t.states, rows, d);
+    for (int64_t tile = 0; tile * kKeyTile < seen; ++tile) {
+      t.positions = std::min(kKeyTile, seen - tile * kKeyTile);
+      t.keys = tiles.keys_of(tile);
+      t.values = tiles.values_of(tile);
+      t.value_panel = tiles.panel_of(tile);
+      kernels_.attend_tile(&t);
+      for (int64_t r = 0; r < rows; ++r) lengths[r] -= kKeyTile;
+    }
+    kernels_.finish_rows(t.states, rows, d, to, out.stride);
   });
 }
 

@@ -55,6 +55,10 @@ class CpuBackend final : public Backend {
                     Mat out) override;
 
  private:
+  struct HeadTasks;
+  // The two ways of attention over matrices, see kernels.h.
+  void attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out);
+  void attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out);
   // norm == nullptr: plain linear; else rows of x are normalised into scratch first.
   void run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
   void pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized);

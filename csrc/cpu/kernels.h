@@ -68,23 +68,66 @@ struct LinearTask {
   uint8_t* scratch;  // linear_scratch_bytes() of the ISA, 64-byte aligned
 };
 
-// Attention of up to `tile_cols` rows of one head. Row r sees positions 0 .. lengths[r] - 1.
+// Attention. A row that sees up to kOnePassKeys positions takes one pass over all of them: its scores, their softmax,
+// the sum of values. Of a row that sees more, no more scores than those of one tile of kKeyTile positions ever exist:
+// tile by tile a running maximum and sum are kept, and what was summed before is rescaled when the maximum grows. A
+// row's way depends on how many positions it sees alone, and so do its bits.
+constexpr int64_t kOnePassKeys = 1024;
+constexpr int64_t kKeyTile = 256;
+
+// Keys and values of one head in tiles of kKeyTile positions; the last may be shorter, or if it is the only one longer.
 // keys: panels of 16 positions, [position / 16][dim][16]; values: panels of 16 dims, [dim / 16][position][16].
-struct AttentionTask {
+struct KeyTiles {
+  const uint8_t* keys;    // of the first tile
+  const uint8_t* values;  // likewise
+  int64_t step;           // bytes from a tile's keys, or values, to the next one's
+  int64_t last;           // index of the last tile
+  const uint8_t* last_keys;
+  const uint8_t* last_values;
+  int64_t last_panel;  // positions per panel of values in the last tile
+
+  KE_INLINE const uint8_t* keys_of(int64_t tile) const { return tile == last ? last_keys : keys + tile * step; }
+  KE_INLINE const uint8_t* values_of(int64_t tile) const { return tile == last ? last_values : values + tile * step; }
+  KE_INLINE int64_t panel_of(int64_t tile) const { return tile == last ? last_panel : kKeyTile; }
+  KE_INLINE int64_t tile_positions() const { return last == 0 ? last_panel : kKeyTile; }
+};
+
+// Rows of queries of one head.
+struct QueryRows {
   const float* q;  // (rows, head_dim)
-  int64_t q_stride;
-  int rows;
-  int64_t lengths[kMaxTile];
+  int64_t stride;
   int64_t head_dim;
   float scale;
+};
+
+// One pass of up to `tile_cols` rows. Row r sees positions 0 .. lengths[r] - 1.
+struct AttentionTask {
+  QueryRows queries;
+  int rows;
+  int64_t lengths[kMaxTile];
   bool half;  // keys and values are float16, else float32
-  const void* keys;
+  KeyTiles tiles;
   const float* key_scales;  // one per position, keys being codes (Kernels::pack_key_codes); nullptr: keys are floats
-  const void* values;
-  int64_t value_panel;  // positions per panel of values
-  float* out;           // (rows, head_dim)
+  float* out;               // (rows, head_dim)
   int64_t out_stride;
   float* scratch;  // attention_scratch_floats(), 64-byte aligned
+};
+
+// One tile of keys and values for any number of rows. Row r sees the tile's first lengths[r] positions (none if that is
+// not positive), all of them where there are no lengths.
+struct KeyTileTask {
+  QueryRows queries;
+  int64_t rows;
+  const int64_t* lengths;
+  int64_t positions;  // of the tile, at most kKeyTile
+  bool half;
+  const void* keys;
+  const float* key_scales;  // as above
+  const void* values;
+  const float* value_steps;  // values being codes (Kernels::pack_value_codes); nullptr: values are floats
+  int64_t value_panel;       // positions per panel of values
+  float* states;             // (rows, row_state_floats): begin_rows before the first tile, finish_rows behind the last
+  float* scratch;            // key_tile_scratch_floats, 64-byte aligned
 };
 
 // As Norm. beta: or nullptr.
@@ -118,22 +161,35 @@ struct Kernels {
   void (*rope)(float* x, const float* turn, int64_t dims, bool interleaved);
 
   void (*attention)(const AttentionTask* task);
+  void (*begin_rows)(float* states, int64_t rows, int64_t head_dim);
+  void (*attend_tile)(const KeyTileTask* task);
+  void (*finish_rows)(const float* states, int64_t rows, int64_t head_dim, float* out, int64_t out_stride);
   // One row of one head, 16-padded dims: key into [dim][16] at its lane, value into [dim / 16][value_panel][16].
   void (*store_kv)(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key,
                    void* value);
   // n positions of one head in that layout, values in panels of n positions.
   void (*pack_keys)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, float* keys);
   void (*pack_values)(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, float* values);
-  // Keys less their mean, which adds the same to all scores of a query and so leaves its softmax alone, as codes with
-  // one scale per position (16-padded): panels of 16 positions, [position / 16][dim / 4][position % 16][dim % 4], codes
-  // 128 too high. head_dim is a multiple of 16.
-  void (*pack_key_codes)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, uint8_t* keys, float* scales);
+  // The mean of n rows. head_dim is a multiple of 16.
+  void (*mean_row)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, float* mean);
+  // Keys less the mean of all keys, which adds the same to all scores of a query and so leaves its softmax alone, as
+  // codes with one scale per position (16-padded): panels of 16 positions, [position / 16][dim / 4][position % 16]
+  // [dim % 4], codes 128 too high. head_dim is a multiple of 16.
+  void (*pack_key_codes)(const float* k, int64_t k_stride, int64_t n, int64_t head_dim, const float* mean,
+                         uint8_t* keys, float* scales);
+  // Up to kKeyTile values as codes of one step per dimension, around the middle of its range: panels of 16 dimensions,
+  // [dim / 16][position / 4][dim % 16][position % 4] for kKeyTile positions, codes 128 too high; steps: (head_dim),
+  // then the middles. nullptr: the instruction set is no faster with them. head_dim is a multiple of 16.
+  void (*pack_value_codes)(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, uint8_t* codes, float* steps);
 };
 
 // Floats of scratch that attention needs for rows that see up to `positions` positions.
 static inline constexpr int64_t attention_scratch_floats(int64_t positions) {
   return kMaxTile * (2 * kMaxHeadDim + (positions + 15) / 16 * 16 + 16);
 }
+static inline constexpr int64_t key_tile_scratch_floats() { return kMaxTile * (2 * kMaxHeadDim + 2 * kKeyTile + 16); }
+// Of a row between two tiles: sums of values, 16-padded dims; the maximum; the sum of weights.
+static inline constexpr int64_t row_state_floats(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 16; }
 
 // Tiles of n rows: as few as possible, as even as possible, wider ones first.
 static inline constexpr int64_t tile_count(int64_t n, int tile_cols) { return (n + tile_cols - 1) / tile_cols; }

@@ -22,9 +22,8 @@ void CpuKvCache::reserve(int64_t positions) {
   if (positions <= capacity) return;
   KE_CHECK(positions <= int64_t{1} << 31, OutOfMemory, "a KV cache of ", positions, " positions");
   const int64_t grown = (positions + kPanelRows - 1) / kPanelRows * kPanelRows;
-  const size_t position = static_cast<size_t>(heads_ * (head_dim_ + padded_dim()) * value_bytes());
   // Before anything is replaced: a failure leaves the cache as it was.
-  Memory memory(position * static_cast<size_t>(grown) * static_cast<size_t>(layers));
+  Memory memory(static_cast<size_t>(layer_position_bytes()) * static_cast<size_t>(grown) * static_cast<size_t>(layers));
   const CpuKvCache old(std::move(*this));
   memory_ = std::move(memory);
   capacity = grown;
@@ -38,7 +37,13 @@ bool CpuKvCache::same_shape(const CpuKvCache& other) const {
 size_t CpuKvCache::bytes() const { return memory_.size(); }
 
 void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
-  if (begin == end) return;
+  for (int64_t next; begin < end; begin = next) {
+    next = std::min(end, (begin / kKeyTile + 1) * kKeyTile);
+    copy_within_tile(from, layer, begin, next);
+  }
+}
+
+void CpuKvCache::copy_within_tile(const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
   // Keys go by whole panels from the first that begins at or behind `begin`; the lanes before it one by one.
   const int64_t whole = (begin + kPanelRows - 1) / kPanelRows * kPanelRows;
   const int64_t last = (end + kPanelRows - 1) / kPanelRows * kPanelRows;
@@ -51,8 +56,8 @@ void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t begin, in
     if (last > whole)
       std::memcpy(keys(layer, h, whole), from.keys(layer, h, whole), (last - whole) * head_dim_ * bytes);
     for (int64_t p = 0; p < padded_dim() / kPanelRows; ++p)
-      std::memcpy(values(layer, h, begin) + p * capacity * kPanelRows * bytes,
-                  from.values(layer, h, begin) + p * from.capacity * kPanelRows * bytes,
+      std::memcpy(values(layer, h, begin) + p * panel(begin) * kPanelRows * bytes,
+                  from.values(layer, h, begin) + p * from.panel(begin) * kPanelRows * bytes,
                   (end - begin) * kPanelRows * bytes);
   }
 }

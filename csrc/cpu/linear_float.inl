@@ -72,11 +72,12 @@ inline void float_chunk(W w, int64_t n, X x, float* acc, int64_t acc_stride, boo
   });
 }
 
-// The whole sum over k, for tiles that lie in one piece.
+// The whole sum over k, for tiles that lie in one piece; acc takes it, or with `more` has it added.
 template <int P, int C, class W, class X>
-inline void float_tile(W w, int64_t n, X x, float* acc, int64_t acc_stride) {
+inline void float_tile(W w, int64_t n, X x, float* acc, int64_t acc_stride, bool more) {
   for (int64_t k = 0; k < n; k += kFloatChunk)
-    float_chunk<P, C>(w.from(k), n - k < kFloatChunk ? n - k : kFloatChunk, x.from(k), acc, acc_stride, k == 0);
+    float_chunk<P, C>(w.from(k), n - k < kFloatChunk ? n - k : kFloatChunk, x.from(k), acc, acc_stride,
+                      k == 0 && !more);
 }
 
 constexpr int64_t kTilesAtOnce = 44;  // tiles whose sums are kept while the panels' chunks pass by

@@ -281,7 +281,8 @@ void test_attention(const std::string& isa, Runner& run, Runner& scalar) {
     int64_t m, n, heads, dim;
   };
   Report report(isa, "attention");
-  for (const Shape& s : {Shape{1, 1, 1, 8}, Shape{9, 65, 2, 64}, Shape{7, 33, 3, 24}, Shape{13, 150, 1, 256}}) {
+  for (const Shape& s : {Shape{1, 1, 1, 8}, Shape{9, 65, 2, 64}, Shape{7, 33, 3, 24}, Shape{13, 150, 1, 256},
+                         Shape{8, 1100, 1, 64}, Shape{1, 1281, 2, 96}}) {
     const int64_t width = s.heads * s.dim;
     const Floats q = normals(s.m * width), k = normals(s.n * width), v = normals(s.n * width);
     const float scale = 1 / std::sqrt(static_cast<float>(s.dim));
@@ -294,7 +295,9 @@ void test_attention(const std::string& isa, Runner& run, Runner& scalar) {
     };
     for (ScoreType p : {ScoreType::Float, ScoreType::Int8}) {
       const Floats whole = plain(run, s.m, p);
-      report.near(whole, plain(scalar, s.m, p), 2e-6, p == ScoreType::Float ? "plain" : "int8 scores");
+      // Over many keys values are rounded, too, where that is faster.
+      const double bound = p == ScoreType::Int8 && s.n > cpu::kOnePassKeys ? 5e-3 : 2e-6;
+      report.near(whole, plain(scalar, s.m, p), bound, p == ScoreType::Float ? "plain" : "int8 scores");
       report.same_bits(plain(run, 1, p), Floats(whole.begin(), whole.begin() + width), "one row against the batch");
     }
 

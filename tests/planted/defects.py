@@ -168,9 +168,23 @@ DEFECTS = [
     Defect(
         "heads share the wrong keys",
         "csrc/cpu/attention.cpp",
-        "t.keys = cache.keys(layer, head / group);",
-        "t.keys = cache.keys(layer, head % cache.heads());",
+        "cache.tiles(layer, head / group);",
+        "cache.tiles(layer, head % cache.heads());",
         "test_ops_decoder.py",
+    ),
+    Defect(
+        "a tile's rows forget to shrink what they summed before",
+        "csrc/cpu/units/attention_tiles.cpp",
+        "if (to.earlier[c] != 1)",
+        "if (to.earlier[c] > 1)",
+        "test_ops_attention.py",
+    ),
+    Defect(
+        "a run of rows mixes both ways of attention",
+        "csrc/cpu/attention.cpp",
+        " && by_tiles(end) == by_tiles(r))",
+        ")",
+        "test_ops_attention.py",
     ),
     # ---- cancelling, errors, memory
     Defect(

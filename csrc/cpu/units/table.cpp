@@ -27,15 +27,23 @@ KE_KERNEL(scale_row, scale);
 KE_KERNEL(gate_row, gate);
 KE_KERNEL(rope_head, rope);
 KE_KERNEL(attention, attention);
+KE_KERNEL(begin_rows, begin_rows);
+KE_KERNEL(attend_tile, attend_tile);
+KE_KERNEL(finish_rows, finish_rows);
 KE_KERNEL(store_kv, store_kv);
 KE_KERNEL(pack_keys, pack_keys);
 KE_KERNEL(pack_values, pack_values);
+KE_KERNEL(mean_row, mean_row);
 KE_KERNEL(pack_key_codes, pack_key_codes);
+KE_KERNEL(pack_value_codes, pack_value_codes);
 #undef KE_KERNEL
 
 extern const Kernels kernels;
-const Kernels kernels = {KE_NAME,   kTileCols, kPanels,      kPrefersI8, kLinearScratch, pack_floats,   pack_quantized,
-                         linear,    norm_row,  l2_normalize, add_rows,   add_scaled,     scale_row,     gate_row,
-                         rope_head, attention, store_kv,     pack_keys,  pack_values,    pack_key_codes};
+const Kernels kernels = {
+    KE_NAME,     kTileCols,      kPanels,     kPrefersI8,     kLinearScratch,
+    pack_floats, pack_quantized, linear,      norm_row,       l2_normalize,
+    add_rows,    add_scaled,     scale_row,   gate_row,       rope_head,
+    attention,   begin_rows,     attend_tile, finish_rows,    store_kv,
+    pack_keys,   pack_values,    mean_row,    pack_key_codes, kPrefersI8 ? pack_value_codes : nullptr};
 
 }  // namespace ke::cpu::KE_ISA

@@ -1,0 +1,90 @@
+// What both ways of attention are made of: scores of a tile of rows, from floats or codes, and sums over panels.
+#pragma once
+#include "cpu/linear_float.inl"
+#include "cpu/quant_tiles.inl"
+#include "cpu/quantize.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
+
+// Floats between the score rows of a tile; the odd vector keeps rows of a power-of-two length out of one cache set.
+static constexpr int64_t score_stride(int64_t positions) { return (positions + 15) / 16 * 16 + 16; }
+
+// acc (C, 16 per panel) takes, or with `more` has added, the sums over n of `panels` panels of weights times x. Panels
+// go P at once, those left over P / 2 at once, and so on: six of them (a head of 96) as four and two.
+template <class W, int C, int P = kPanels, class X>
+inline void float_panels(const typename W::Stored* w, int64_t panel, int64_t panels, int64_t n, X x, float* acc,
+                         int64_t acc_stride, bool more) {
+  int64_t done = 0;
+  for (; done + P <= panels; done += P)
+    float_tile<P, C>(SeparatePanels<W, P>{w + done * panel, panel}, n, x, acc + 16 * done, acc_stride, more);
+  if constexpr (P > 1)
+    if (done < panels)
+      float_panels<W, C, P / 2>(w + done * panel, panel, panels - done, n, x, acc + 16 * done, acc_stride, more);
+}
+
+// The scaled queries of a tile as float_scores wants them, [head_dim][C].
+template <int C>
+inline void pack_queries(const QueryRows& rows, float* q) {
+  for (int c = 0; c < C; ++c)
+    for (int64_t i = 0; i < rows.head_dim; ++i) q[i * C + c] = rows.q[c * rows.stride + i] * rows.scale;
+}
+
+// scores[c][stride] of C packed queries and `panels` panels of keys.
+template <class W, int C>
+inline void float_scores(const float* q, int64_t head_dim, const void* keys, int64_t panels, float* scores,
+                         int64_t stride) {
+  float_panels<W, C>(static_cast<const typename W::Stored*>(keys), head_dim * 16, panels, head_dim, PackedTile<C>{q},
+                     scores, stride, false);
+}
+
+// The queries of a tile as codes. float(sum of products) * scale[c] * the key's scale is a score.
+template <int C>
+struct QueryCodes {
+  alignas(64) int8_t codes[C][kMaxHeadDim];
+  float scale[C];
+  int32_t start[C];  // of a sum: what codes that are too high add
+
+  explicit QueryCodes(const QueryRows& rows) {
+    for (int c = 0; c < C; ++c) {
+      scale[c] = quantize_block(rows.q + c * rows.stride, static_cast<int>(rows.head_dim), codes[c]) * rows.scale;
+      int32_t sum = 0;
+      for (int64_t i = 0; i < rows.head_dim; ++i) sum += codes[c][i];
+      start[c] = -CodeProducts::offset * sum;
+    }
+  }
+};
+
+// The scores of P panels of keys from `first` on.
+template <int P, int C>
+inline void code_panels(const QueryCodes<C>& q, int64_t d, const uint8_t* keys, const float* key_scales, int64_t first,
+                        float* scores, int64_t stride) {
+  keys += first * d * 16;
+  i32x16 s[C][P];
+  each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = set1(q.start[c]); });
+  for (int64_t g = 0; g < d / 4; ++g) {
+    u8x64 v[P];
+    each<P>([&]<int p>() KE_LAMBDA { v[p] = CodeProducts::weights(load64(keys + p * d * 16 + g * 64)); });
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = CodeProducts::add(s[c][p], v[p], q.codes[c] + g * 4); });
+  }
+  each<P>([&]<int p>() KE_LAMBDA {
+    const int64_t at = (first + p) * 16;
+    const f32x16 key_scale = load(key_scales + at);
+    each<C>([&]<int c>() KE_LAMBDA {
+      store(scores + c * stride + at, mul(mul(to_float(s[c][p]), set1(q.scale[c])), key_scale));
+    });
+  });
+}
+
+template <int C>
+inline void code_scores(const QueryCodes<C>& q, int64_t head_dim, const void* keys, const float* key_scales,
+                        int64_t panels, float* scores, int64_t stride) {
+  constexpr int P = tile_panels(C);
+  const uint8_t* codes = static_cast<const uint8_t*>(keys);
+  int64_t done = 0;
+  for (; done + P <= panels; done += P) code_panels<P, C>(q, head_dim, codes, key_scales, done, scores, stride);
+  for (; done < panels; ++done) code_panels<1, C>(q, head_dim, codes, key_scales, done, scores, stride);
+}
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA
