@@ -60,7 +60,7 @@ void CpuBackend::read(Mat src, float* host) {
 }
 
 std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, const float* bias, MatmulUse use) {
-  return upload_linear(pool_, kernels_.panels, parts, bias, use == MatmulUse::LargeBatch && kernels_.prefers_i8);
+  return upload_linear(pool_, kernels_.panels, parts, bias, use, kernels_.prefers_i8);
 }
 
 std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,

@@ -61,7 +61,8 @@ class CpuBackend final : public Backend {
   void attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out);
   // norm == nullptr: plain linear; else rows of x are normalised into scratch first.
   void run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
-  void pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized);
+  // padded: of every worker packed.cols floats, or nullptr where x has as many.
+  void pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized, float* padded);
 
   const Kernels& kernels_;
   ThreadPool pool_;

@@ -50,14 +50,21 @@ Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const Pa
 
 }  // namespace
 
-void CpuBackend::pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized) {
+void CpuBackend::pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized,
+                      float* padded) {
   const RowNorm row_norm_of = norm ? row_norm(*norm) : RowNorm{};
-  run_tasks(pool_, x.rows, std::max<int64_t>(1, kPackGrain / x.cols), [&](int, int64_t r) {
+  run_tasks(pool_, x.rows, std::max<int64_t>(1, kPackGrain / x.cols), [&](int worker, int64_t r) {
     const float* row = x.data + r * x.stride;
     if (norm) {
       float* normed = scratch.data + r * scratch.stride;
       kernels_.norm(row, &row_norm_of, x.cols, normed);
       row = normed;
+    }
+    if (padded) {
+      float* whole = padded + worker * packed.cols;
+      std::copy_n(row, x.cols, whole);
+      std::fill(whole + x.cols, whole + packed.cols, 0.0f);
+      row = whole;
     }
     if (floats) kernels_.pack_floats(row, &packed, r);
     if (quantized) kernels_.pack_quantized(row, &packed, r);
@@ -70,7 +77,8 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   KE_ASSERT(!residual.data || (residual.rows == y.rows && residual.cols == y.cols));
   KE_ASSERT(!norm || (scratch.rows >= x.rows && scratch.cols == x.cols && fits(*norm, x.cols)));
   if (x.rows == 0) return;
-  const int block = x.cols % kBlock == 0 ? kBlock : 32;
+  const int64_t cols = w.packed_in;
+  const int block = cols % kBlock == 0 ? kBlock : 32;
   const int tile_cols = kernels_.tile_cols, group_rows = kernels_.panels * kPanelRows;
   const int64_t tiles = tile_count(x.rows, tile_cols);
 
@@ -78,18 +86,20 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   for (const CpuLinear::Part& p : w.parts) groups += p.groups;
   const int64_t enough = kTasksPerThread * pool_.threads();
   const int64_t splits = groups >= enough ? 1 : std::min(tiles, (enough + groups - 1) / groups);
-  const int64_t products = x.rows * x.cols * group_rows / splits;
+  const int64_t products = x.rows * cols * group_rows / splits;
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / std::max<int64_t>(products, 1));
 
   ArenaPool::Lease arena(arenas_);
-  const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized);
+  const PackedBytes bytes = packed_bytes(x.rows, cols, w.floats, w.quantized);
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes);
   const int workers = task_workers(pool_, groups * splits, grain);
-  arena->reset(bytes.total() + workers * scratch_bytes);
-  const Packed packed = take_packed(*arena, x.rows, x.cols, block, bytes);
+  const size_t padded_bytes = cols > x.cols ? pool_.threads() * cols * sizeof(float) : 0;
+  arena->reset(bytes.total() + workers * scratch_bytes + Arena::padded(padded_bytes));
+  const Packed packed = take_packed(*arena, x.rows, cols, block, bytes);
   uint8_t* kernel_scratch = arena->take(workers * scratch_bytes);
 
-  pack(x, norm, scratch, packed, w.floats, w.quantized);
+  pack(x, norm, scratch, packed, w.floats, w.quantized,
+       padded_bytes > 0 ? reinterpret_cast<float*>(arena->take(padded_bytes)) : nullptr);
 
   run_tasks(pool_, groups * splits, grain, [&](int worker, int64_t task) {
     int64_t g = task / splits;
@@ -116,7 +126,8 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
                                   Mat scratch, Mat y) {
   const auto& w = static_cast<const CpuLinear&>(linear);
   const int64_t n = static_cast<int64_t>(outputs.size()), group_rows = kernels_.panels * kPanelRows;
-  KE_ASSERT(x.cols == w.in && y.cols == n && y.rows == x.rows && scratch.rows >= x.rows && scratch.cols == x.cols);
+  KE_ASSERT(x.cols == w.in && w.packed_in == w.in && y.cols == n && y.rows == x.rows && scratch.rows >= x.rows &&
+            scratch.cols == x.cols);
   if (x.rows == 0) return;
   const int workers = task_workers(pool_, n, 1);
   const size_t group_bytes = Arena::padded(x.rows * group_rows * sizeof(float));
@@ -126,7 +137,7 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
   arena->reset(bytes.total() + workers * scratch_bytes);
   const Packed packed = take_packed(*arena, x.rows, x.cols, x.cols % kBlock == 0 ? kBlock : 32, bytes);
   uint8_t* memory = arena->take(workers * scratch_bytes);
-  pack(x, &norm, scratch, packed, w.floats, w.quantized);
+  pack(x, &norm, scratch, packed, w.floats, w.quantized, nullptr);
 
   const auto group_of = [&](int64_t i) {
     const CpuLinear::Part* part = w.parts.data();

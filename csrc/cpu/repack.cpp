@@ -18,15 +18,15 @@ PanelType panel_type(DType dtype, bool to_i8) {
     case DType::BF16:
       return PanelType::BF16;
     case DType::Q8_0:
-      return PanelType::Q8_0;
+      return to_i8 ? PanelType::I8 : PanelType::Q8_0;
     case DType::Q4_0:
-      return PanelType::Q4_0;
+      return to_i8 ? PanelType::I8 : PanelType::Q4_0;
     case DType::Q4_1:
-      return PanelType::Q4_1;
+      return to_i8 ? PanelType::I8 : PanelType::Q4_1;
     case DType::Q5_0:
-      return PanelType::Q5_0;
+      return to_i8 ? PanelType::I8 : PanelType::Q5_0;
     case DType::Q5_1:
-      return PanelType::Q5_1;
+      return to_i8 ? PanelType::I8 : PanelType::Q5_1;
     case DType::Q4_K:
       return PanelType::Q4_K;
     case DType::Q5_K:
@@ -162,7 +162,7 @@ void pack_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
     case PanelType::Q6_K:
       return pack_q6_k(s, panel);
     case PanelType::I8:
-      return pack_i8(s, panel);
+      return;  // pack_i8
   }
 }
 

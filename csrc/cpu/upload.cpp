@@ -9,20 +9,30 @@
 
 namespace ke::cpu {
 
+// See upload.h.
+static int64_t packed_cols(const std::vector<Tensor>& parts, MatmulUse use) {
+  const int64_t cols = parts[0].cols(), padded = (cols + kBlock - 1) / kBlock * kBlock;
+  const bool blocks =
+      std::all_of(parts.begin(), parts.end(), [](const Tensor& t) { return dtype_info(t.dtype).block_elems == 32; });
+  return use == MatmulUse::LargeBatch && blocks && padded - cols <= cols / 16 ? padded : cols;
+}
+
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
-                                         const float* bias, bool to_i8) {
+                                         const float* bias, MatmulUse use, bool prefers_i8) {
   KE_ASSERT(!parts.empty());
   auto linear = std::make_unique<CpuLinear>();
   linear->in = parts[0].cols();
+  linear->packed_in = packed_cols(parts, use);
   for (const Tensor& t : parts) {
     check_part(t, linear->in);
     const int64_t rows = t.rows(), cols = t.cols();
     CpuLinear::Part part;
-    part.type = panel_type(t.dtype, to_i8);
+    const bool to_i8 = use == MatmulUse::LargeBatch && prefers_i8;
+    part.type = panel_type(t.dtype, to_i8 && (t.dtype == DType::Q6_K || linear->packed_in > cols));
     part.first = linear->out;
     part.rows = rows;
     part.groups = (rows + kPanelRows * group - 1) / (kPanelRows * group);
-    part.group_bytes = panel_bytes(part.type, cols) * group;
+    part.group_bytes = panel_bytes(part.type, linear->packed_in) * group;
     part.data = Memory(static_cast<size_t>(part.groups * part.group_bytes));
     if (bias) {
       part.bias = Memory(static_cast<size_t>(part.groups) * group * kPanelRows * sizeof(float));
@@ -32,8 +42,12 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
     pool.parallel_for((rows + kPanelRows - 1) / kPanelRows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const int count = static_cast<int>(std::min<int64_t>(kPanelRows, rows - p * kPanelRows));
-        pack_panel(part.type, {t.data + p * kPanelRows * row_bytes, row_bytes, count, cols},
-                   panel_view(part.type, part.data.data(), cols, p, group));
+        const PanelSource rows_of{t.data + p * kPanelRows * row_bytes, row_bytes, count, cols};
+        const PanelView panel = panel_view(part.type, part.data.data(), linear->packed_in, p, group);
+        if (part.type == PanelType::I8)
+          pack_i8(t.dtype, rows_of, panel);
+        else
+          pack_panel(part.type, rows_of, panel);
       }
     });
     (dtype_info(t.dtype).block_elems == 1 ? linear->floats : linear->quantized) = true;

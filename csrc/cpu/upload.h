@@ -11,7 +11,7 @@
 
 namespace ke::cpu {
 
-// to_i8: I8 for Q6_K (quant/requantize.h).
+// to_i8: I8 for Q6_K and the types of 32-value blocks (quant/requantize.h).
 PanelType panel_type(DType dtype, bool to_i8);
 
 // Up to 16 rows of a stored matrix.
@@ -24,8 +24,8 @@ struct PanelSource {
 
 // Writes one panel of zero-filled memory; rows it does not have stay zero, and so do their products.
 void pack_panel(PanelType type, const PanelSource& source, const PanelView& panel);
-// The same for I8, from Q6_K (repack_i8.cpp).
-void pack_i8(const PanelSource& source, const PanelView& panel);
+// The same for I8, from Q6_K or a type of 32-value blocks (repack_i8.cpp).
+void pack_i8(DType dtype, const PanelSource& source, const PanelView& panel);
 
 class CpuLinear final : public Linear {
  public:
@@ -39,12 +39,16 @@ class CpuLinear final : public Linear {
     Memory bias;  // one float per row of the groups, or empty
   };
   std::vector<Part> parts;
+  int64_t packed_in = 0;   // values per row in the panels: `in`, or more of which the last are 0
   bool floats = false;     // some part has float weights
   bool quantized = false;  // some part has not
 };
 
-// group: panels that the kernels take at once (Kernels::panels).
+// group: panels that the kernels take at once (Kernels::panels). prefers_i8: Kernels::prefers_i8.
+// Of a matrix for large batches, rows in 32-value blocks that are nearly a multiple of 256 values long get zeros up to
+// there: activations then come in blocks of 256, with an eighth of the floating-point steps. (KOSMOS-2.5's 3,968 values
+// become 4,096.)
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
-                                         const float* bias, bool to_i8);
+                                         const float* bias, MatmulUse use, bool prefers_i8);
 
 }  // namespace ke::cpu

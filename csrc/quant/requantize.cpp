@@ -1,7 +1,9 @@
 #include "quant/requantize.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "quant/codec.h"
 
@@ -23,18 +25,39 @@ static void integers_of(const BlockQ6_K& b, int16_t* v) {
       }
 }
 
-float requantize_i8(const BlockQ6_K& block, uint8_t* codes) {
-  int16_t v[kValues];
-  integers_of(block, v);
-  int top = 0;
-  for (int i = 0; i < kValues; ++i) top = std::max(top, std::abs(static_cast<int>(v[i])));
-  const float inverse = top == 0 ? 0.0f : 127.0f / static_cast<float>(top);
+// codes of v, whose largest magnitude is `top`.
+template <class T>
+static void codes_of(const T* v, float top, uint8_t* codes) {
+  const float inverse = top == 0 ? 0.0f : 127.0f / top;
   constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves integers, ties to even
   for (int i = 0; i < kValues; ++i) {
     const float code = (static_cast<float>(v[i]) * inverse + round) - round;
     codes[i] = static_cast<uint8_t>(static_cast<int>(code) + 128);
   }
+}
+
+float requantize_i8(const BlockQ6_K& block, uint8_t* codes) {
+  int16_t v[kValues];
+  integers_of(block, v);
+  int top = 0;
+  for (int i = 0; i < kValues; ++i) top = std::max(top, std::abs(static_cast<int>(v[i])));
+  codes_of(v, static_cast<float>(top), codes);
   return f16_to_f32(block.d) * (static_cast<float>(top) / 127.0f);
+}
+
+float quantize_i8(const float* values, uint8_t* codes) {
+  float top = 0;
+  bool finite = true;
+  for (int i = 0; i < kValues; ++i) {
+    top = std::max(top, std::fabs(values[i]));
+    finite = finite && std::isfinite(values[i]);
+  }
+  if (!finite || top < 7.9e-31f) {  // so that 127 / top is finite
+    std::fill_n(codes, kValues, static_cast<uint8_t>(128));
+    return finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+  }
+  codes_of(values, top, codes);
+  return top / 127.0f;
 }
 
 }  // namespace ke

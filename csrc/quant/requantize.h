@@ -11,5 +11,7 @@ namespace ke {
 
 // 256 codes + 128, and the scale with which (code - 128) comes back to the block's values.
 float requantize_i8(const BlockQ6_K& block, uint8_t* codes);
+// The same of 256 values, which a type of 32-value blocks gives.
+float quantize_i8(const float* values, uint8_t* codes);
 
 }  // namespace ke

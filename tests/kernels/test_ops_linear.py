@@ -303,3 +303,63 @@ def test_i8_codes_are_within_half_a_step(scale):
     eye = f32(np.eye(cols) * 127)  # its codes are 127 and 0, exactly
     y = run(one, [(I8, bytes(data), rows)], eye)
     np.testing.assert_allclose(y.T / 127, requantized.reshape(rows, cols), rtol=1e-6, atol=0)
+
+
+def large_batch(ops, dtype, data, x, rows, norm=None):
+    m, cols = x.shape
+    return floats(ops.linear([(dtype, data, rows)], cols, x, m, None, "none", None, norm, 0, True), m, rows)
+
+
+@pytest.mark.parametrize("dtype", BLOCK32_TYPES)
+@pytest.mark.parametrize("m,cols", [(1, 992), (13, 992), (50, 1248)])
+def test_long_rows_in_blocks_of_32_are_padded_for_large_batches(ops, dtype, m, cols):
+    """Activations then are rounded in blocks of 256; and where I8 is fast the weights are, too, by at most 1/254 of the
+    largest in 256."""
+    rng = np.random.default_rng(cols)
+    rows, padded = 40, (cols + 255) // 256 * 256
+    w, x = rng.standard_normal((rows, cols)), heavy(rng, m, cols)
+    data = encode(dtype, w)
+    got = large_batch(ops, dtype, data, x, rows)
+    wide = [np.zeros((a.shape[0], padded)) for a in (x, w)]
+    wide[0][:, :cols], wide[1][:, :cols] = x, decode(dtype, data, rows, cols)
+    exact = wide[0] @ wide[1].T
+    steps = [np.repeat(np.abs(a.reshape(len(a), -1, 256)).max(axis=2) / 254, 256, axis=1) for a in wide]
+    bound = steps[0] @ np.abs(wide[1]).T + np.abs(wide[0]) @ steps[1].T + steps[0] @ steps[1].T
+    assert (np.abs(got - exact) <= 1.01 * bound).all()
+    assert np.sqrt(((got - exact) ** 2).mean()) <= 0.05 * np.sqrt((exact**2).mean())
+    if "(avx2," in ops.description:  # the type stays: these are the bits of a matrix that is stored with the zeros
+        stored_wide = _core.quantize(dtype, f32(np.pad(w, ((0, 0), (0, padded - cols)))), row_length=padded)
+        np.testing.assert_array_equal(got, run(ops, [(dtype, stored_wide, rows)], f32(wide[0])))
+
+
+@pytest.mark.parametrize("dtype", BLOCK32_TYPES)
+def test_short_rows_and_single_products_are_not_padded(ops, dtype):
+    """Zeros for more than a sixteenth of a row would cost what they save."""
+    rng = np.random.default_rng(5)
+    w, x = encode(dtype, rng.standard_normal((20, 352))), heavy(rng, 9, 352)
+    np.testing.assert_array_equal(large_batch(ops, dtype, w, x, 20), run(ops, [(dtype, w, 20)], x))
+
+
+def test_padded_rows_do_not_depend_on_batch_or_threads_and_take_norms():
+    rng = np.random.default_rng(6)
+    w, x = encode("Q8_0", rng.standard_normal((33, 992))), heavy(rng, 60, 992)
+    norm = (f32(rng.standard_normal(992)), None, 1e-6, "rms")
+    for isa in ISAS:
+        one = _core.testing.Ops(isa, 1)
+        whole = large_batch(one, "Q8_0", w, x, 33, norm)
+        normed = floats(one.norm(x, 60, 992, norm), 60, 992)
+        np.testing.assert_array_equal(whole, large_batch(one, "Q8_0", w, normed, 33))
+        for threads, first, count in [(2, 0, 60), (3, 7, 30), (1, 59, 1)]:
+            part = x[first : first + count]
+            got = large_batch(_core.testing.Ops(isa, threads), "Q8_0", w, part, 33, norm)
+            np.testing.assert_array_equal(got, whole[first : first + count])
+
+
+@pytest.mark.parametrize("bad", [0x7C00, 0x7E00])
+def test_a_padded_matrix_keeps_what_is_not_finite(ops, bad):
+    """An infinite or NaN scale of a block gives NaN, not zeros."""
+    rng = np.random.default_rng(7)
+    data = bytearray(encode("Q8_0", rng.standard_normal((3, 992))))
+    data[992 // 32 * 34 : 992 // 32 * 34 + 2] = bad.to_bytes(2, "little")
+    y = large_batch(ops, "Q8_0", bytes(data), f32(rng.standard_normal((2, 992))), 3)
+    assert (~np.isfinite(y[:, 1])).all() and np.isfinite(y[:, [0, 2]]).all()
