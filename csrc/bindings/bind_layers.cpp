@@ -214,11 +214,12 @@ class TestPage : Loaded {
     const Mat x = vit_.forward(workspace, host.data(), rows, cols, nullptr);
     std::vector<float> features(static_cast<size_t>(x.rows * x.cols));
     backend->read(x, features.data());
-    const Mat y = resampler_.forward_weighted(workspace, x, std::max<int64_t>(1, vit_.padding(rows, cols)));
+    const Mat y = resampler_.forward_weighted(workspace, x, std::max<int64_t>(1, vit_.padding(rows, cols)), nullptr);
     std::vector<float> tokens(static_cast<size_t>(y.rows * y.cols));
     backend->read(y, tokens.data());
     return nb::make_tuple(bytes_of(features), bytes_of(tokens));
   }
+  int64_t workspace_bytes() const { return workspace.bytes(); }
 
  private:
   static GridVitShape shape(const Given& g) {
@@ -258,7 +259,8 @@ void bind_layers(nb::module_& m) {
   nb::class_<TestPage>(t, "Page")
       .def(nb::init<const std::string&, const nb::dict&, const std::string&, const std::string&, int>(),
            nb::arg("path"), nb::arg("shape"), nb::arg("device") = "cpu", nb::arg("isa") = "", nb::arg("threads") = 1)
-      .def("forward", &TestPage::forward);
+      .def("forward", &TestPage::forward)
+      .def_prop_ro("workspace_bytes", &TestPage::workspace_bytes);
   t.def("rope_table", [](float base, int64_t dims, float scale, int64_t positions) {
     return bytes_of(rope_table({base, dims, false, scale}, positions));
   });

@@ -4,7 +4,7 @@
 
 namespace ke {
 
-int64_t BlockShape::scratch_width() const { return std::max({width, q_width(), ff_width}); }
+int64_t BlockShape::scratch_width() const { return std::max({width, q_width(), ffn_sub_norm ? ff_width : 0}); }
 
 namespace {
 

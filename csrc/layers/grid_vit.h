@@ -23,13 +23,16 @@ class GridVit {
   GridVit(Backend& backend, Weights& weights, const GridVitShape& shape);
 
   // patches: host (rows * cols, patch_values). Returns the features (of unit length) of the patches, row by row, then
-  // one of the padding where there is some: (rows * cols + 0 or 1, width) in the workspace.
+  // one of the padding where there is some: (rows * cols + 0 or 1, width) in the workspace. Products go kRowsAtOnce
+  // rows at a time, so that of n rows no more than their keys, queries, values and the attention's result exist at
+  // once.
   Mat forward(Workspace& ws, const float* patches, int64_t rows, int64_t cols, const CancelToken* cancel) const;
   int64_t padding(int64_t rows, int64_t cols) const { return shape_.max_patches - rows * cols; }
 
  private:
-  // x (n, width) += the table's row of every patch.
-  void add_table(const Tensor& table, const std::vector<int32_t>& ids, Mat scratch, Mat x) const;
+  // x (n, width) = patches W^T + b + rows of both tables, from `begin` on.
+  void embed(const float* patches, int64_t seen, int64_t grid_cols, int64_t begin, Mat pixels, Mat scratch,
+             Mat x) const;
 
   Backend& backend_;
   GridVitShape shape_;

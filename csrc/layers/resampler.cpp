@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/attend.h"
+
 namespace ke {
 
 // Wraps host floats as a tensor for Backend::upload.
@@ -80,11 +82,15 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
   }
 }
 
-Mat Resampler::forward_weighted(Workspace& ws, Mat features, int64_t copies) const {
+Mat Resampler::forward_weighted(Workspace& ws, Mat features, int64_t copies, const CancelToken* cancel) const {
   const int64_t n = features.rows, d = wide(), m = shape_.latents;
   KE_ASSERT(n > 0 && n <= shape_.features && copies >= 1 && (copies == 1 || shape_.weighted));
   Mat kv = ws.take(n + m, 2 * d), a = ws.take(m, d), y = ws.take(m, shape_.width);
-  backend_.linear(*kv_, features, Activation::None, {}, kv.row_range(0, n));  // image keys first
+  for (int64_t begin = 0; begin < n; begin += kRowsAtOnce) {  // image keys first
+    if (cancel) cancel->check();
+    const int64_t end = std::min(n, begin + kRowsAtOnce);
+    backend_.linear(*kv_, features.row_range(begin, end), Activation::None, {}, kv.row_range(begin, end));
+  }
   backend_.copy(Mat(*latent_kv_, m, 2 * d), kv.row_range(n, n + m));
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_width()));
   const float bonus = std::log(static_cast<float>(copies)) / scale;
@@ -92,7 +98,8 @@ Mat Resampler::forward_weighted(Workspace& ws, Mat features, int64_t copies) con
     const int64_t at = h * wide_head() + head_width();
     backend_.write(&bonus, kv.row_range(n - 1, n).col_range(at, at + 1));
   }
-  backend_.attention(Mat(*q_, m, d), kv.col_range(0, d), kv.col_range(d, 2 * d), shape_.heads, scale, a);
+  attend(backend_, Mat(*q_, m, d), kv.col_range(0, d), kv.col_range(d, 2 * d), shape_.heads, scale, a, ScoreType::Float,
+         cancel);
   backend_.linear(*out_, a, Activation::None, {}, y);
   return y;
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "base/cancel.h"
 #include "layers/load.h"
 #include "layers/projector.h"
 #include "layers/workspace.h"
@@ -24,7 +25,7 @@ class Resampler final : public Projector {
   int64_t rows(int64_t) const override { return shape_.latents; }
   Mat forward(Workspace& ws, Mat features) const override { return forward_weighted(ws, features, 1); }
   // As if the last feature were there `copies` times. Only of a weighted resampler, or copies is 1.
-  Mat forward_weighted(Workspace& ws, Mat features, int64_t copies) const;
+  Mat forward_weighted(Workspace& ws, Mat features, int64_t copies, const CancelToken* cancel = nullptr) const;
 
  private:
   // A weighted resampler's heads are 8 values wider. The first of them is 1 in each query and 0 in each key, but

@@ -28,6 +28,18 @@ class Workspace {
     return Mat(*b, rows, cols);
   }
 
+  // Of all matrices, in bytes.
+  int64_t bytes() const {
+    int64_t sum = 0;
+    for (const std::unique_ptr<Buffer>& b : buffers_) sum += b->count * static_cast<int64_t>(sizeof(float));
+    return sum;
+  }
+  // Gives all matrices' memory back.
+  void release() {
+    buffers_.clear();
+    taken_ = 0;
+  }
+
   // On the host; undefined at the beginning of a call.
   std::vector<int32_t> ids;                                 // of all rows; negative where the row is no token
   std::vector<float> positions;                             // (rows, width)

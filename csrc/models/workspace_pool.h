@@ -1,4 +1,6 @@
-// Workspaces not in use; a call leases one, so that callers in parallel never share activations.
+// Workspaces not in use; a call leases one, so that callers in parallel never share activations. The memory of large
+// ones is given back: a page's encoder needs hundreds of megabytes for seconds, and the answer that follows takes as
+// many.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -10,11 +12,13 @@ namespace ke {
 
 class WorkspacePool {
  public:
+  static constexpr int64_t kKeptBytes = int64_t{128} << 20;
   explicit WorkspacePool(Backend& backend) : backend_(backend) {}
   class Lease {
    public:
     Lease(WorkspacePool& pool, std::unique_ptr<Workspace> ws) : pool_(pool), ws_(std::move(ws)) {}
     ~Lease() {
+      if (ws_->bytes() > kKeptBytes) ws_->release();
       std::lock_guard lock(pool_.mutex_);
       pool_.free_.push_back(std::move(ws_));
     }

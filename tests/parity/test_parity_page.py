@@ -102,14 +102,14 @@ def page_tensors(vision: dict[str, np.ndarray], projection: dict[str, np.ndarray
     return out
 
 
-def config():
+def config(max_patches: int = MAX_PATCHES):
     from transformers import Kosmos2_5Config
 
     return Kosmos2_5Config(
         latent_query_num=LATENTS,
         vision_config={
             "hidden_size": WIDTH, "patch_embed_hidden_size": PATCH_VALUES, "intermediate_size": FF, "head_dim": 16,
-            "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "max_num_patches": MAX_PATCHES + 1,
+            "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "max_num_patches": max_patches + 1,
             "attn_implementation": "eager",
         },
         text_config={
@@ -119,20 +119,19 @@ def config():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("grid", [(5, 8), (3, 7), (1, 1), (1, 40), (39, 1)])
-def test_features_and_image_tokens(grid: tuple[int, int], seed: int, tmp_path: Path) -> None:
+def compare_page(grid: tuple[int, int], max_patches: int, seed: int, path: Path) -> int:
+    """The encoder's features and the image tokens of a random picture; -> bytes of the workspace."""
     import torch
     from transformers.models.kosmos2_5 import modeling_kosmos2_5 as theirs
 
-    settings = config()
+    settings = config(max_patches)
     vision = theirs.Kosmos2_5VisionModel(settings.vision_config).eval()
     projection = theirs.Kosmos2_5ImageToTextProjection(settings).eval()
-    path = save(tmp_path / "page.gguf", page_tensors(draw(vision, seed), draw(projection, seed + 10)))
+    file = save(path / "page.gguf", page_tensors(draw(vision, seed), draw(projection, seed + 10)))
 
     rows, cols = grid
     patches = np.random.default_rng(seed).standard_normal((rows * cols, PATCH_VALUES)).astype(np.float32)
-    flat = np.zeros((1, MAX_PATCHES, 2 + PATCH_VALUES), np.float32)
+    flat = np.zeros((1, max_patches, 2 + PATCH_VALUES), np.float32)
     flat[0, : rows * cols, 0] = np.repeat(np.arange(1, rows + 1), cols)
     flat[0, : rows * cols, 1] = np.tile(np.arange(1, cols + 1), rows)
     flat[0, : rows * cols, 2:] = patches
@@ -143,14 +142,44 @@ def test_features_and_image_tokens(grid: tuple[int, int], seed: int, tmp_path: P
     shape = {
         "width": WIDTH, "heads": HEADS, "head_dim": 16, "ff_width": FF, "layers": LAYERS, "norm": "rms", "eps": 1e-6,
         "norm_bias": False, "bias": False, "gated": True, "activation": "gelu_tanh", "patch_values": PATCH_VALUES,
-        "max_patches": MAX_PATCHES, "table_rows": MAX_PATCHES + 1, "latents": LATENTS, "project_width": TEXT_WIDTH,
+        "max_patches": max_patches, "table_rows": max_patches + 1, "latents": LATENTS, "project_width": TEXT_WIDTH,
         "project_heads": TEXT_HEADS,
     }  # fmt: skip
-    page = _core.testing.Page(path, shape)
+    page = _core.testing.Page(file, shape)
     got, image = (np.frombuffer(data, np.float32) for data in page.forward(patches, rows, cols))
-    n = min(rows * cols + 1, MAX_PATCHES)  # one row of the padding
+    n = min(rows * cols + 1, max_patches)  # one row of the padding
     assert close(got.reshape(n, WIDTH), features[0, :n].numpy())
     assert close(image.reshape(LATENTS, TEXT_WIDTH), tokens)
+    return page.workspace_bytes
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("grid", [(5, 8), (3, 7), (1, 1), (1, 40), (39, 1)])
+def test_features_and_image_tokens(grid: tuple[int, int], seed: int, tmp_path: Path) -> None:
+    compare_page(grid, MAX_PATCHES, seed, tmp_path)
+
+
+def workspace_bytes(
+    *, n: int, width: int, ff: int, patch_values: int, latents: int, project_width: int, project_heads: int
+) -> int:
+    """Of a page of n rows. What is between two products exists for 1,024 rows at a time; the resampler's heads are 8
+    values wider, for the weight of the padding."""
+    some, wide = min(n, 1024), project_width + 8 * project_heads
+    encoder = n * (width + 3 * width + width) + some * (width + 2 * ff + patch_values)
+    return 4 * (encoder + (n + latents) * 2 * wide + latents * wide + latents * project_width)
+
+
+def test_a_page_of_many_patches_and_its_memory(tmp_path: Path) -> None:
+    """Over 1,024 patches attention goes by tiles and products go in parts: the same values, and only so much memory."""
+    got = compare_page((40, 33), 1400, 3, tmp_path)
+    assert got == workspace_bytes(
+        n=40 * 33 + 1, width=WIDTH, ff=FF, patch_values=PATCH_VALUES, latents=LATENTS, project_width=TEXT_WIDTH,
+        project_heads=TEXT_HEADS,
+    )  # fmt: skip
+    published = workspace_bytes(
+        n=4096, width=1536, ff=3968, patch_values=768, latents=2048, project_width=1536, project_heads=16
+    )
+    assert published <= 280 << 20
 
 
 # ---- decoder
