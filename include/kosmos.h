@@ -315,6 +315,14 @@ typedef struct kosmos_example {
   const char *answer;          /* required: caption, description or answer */
 } kosmos_example;
 
+/* A question of a conversation and its answer. */
+typedef struct kosmos_turn {
+  size_t struct_size;        /* the same in all turns of an array; also the distance between them */
+  const kosmos_image *image; /* that the question brought; NULL: none */
+  const char *question;
+  const char *answer;
+} kosmos_turn;
+
 /* Options of an answer. Out of range or contradictory: INVALID_REQUEST that names the option. */
 typedef struct kosmos_options {
   size_t struct_size;
@@ -352,6 +360,9 @@ typedef struct kosmos_options {
                               * ask: "{question}", each once. Tag strings in it are tags. NULL: the model's */
   int32_t markdown;           /* KOSMOS_ON: read: the page as Markdown; default OFF; others: leave it 0 */
   int32_t reserved;           /* 0 */
+  const kosmos_turn *turns;   /* ask: up to 1024, what was asked and answered before, behind the examples; NULL: none.
+                               * The image of the question itself may be NULL then */
+  size_t turn_count;
 } kosmos_options;
 
 /* The functions below answer about an image; options may be NULL. Errors of each: INVALID_REQUEST, MODEL_CORRUPT,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kosmos_edge._core import CancelToken
     from kosmos_edge.draw import draw_boxes
     from kosmos_edge.images import Picture, open_image
+    from kosmos_edge.inference.chat import Chat
     from kosmos_edge.model import EncodedImage, EventStream, Model, load
     from kosmos_edge.options import GenerationOptions
     from kosmos_edge.results import (
@@ -61,6 +62,7 @@ _HOME = {
     "draw_boxes": "draw",
     "Picture": "images",
     "open_image": "images",
+    "Chat": "inference.chat",
     "EncodedImage": "model",
     "EventStream": "model",
     "Model": "model",
@@ -83,6 +85,7 @@ __all__ = [
     "Box",
     "CancelToken",
     "Cancelled",
+    "Chat",
     "ContextTooLong",
     "DeviceUnavailable",
     "Done",

@@ -287,6 +287,8 @@ def plan_verb(
     markdown: bool,
     choices: bool,
     template: str | None,
+    turns: Sequence[tuple[str, str, bool]] = [],
+    image: bool = True,
 ) -> tuple[list[tuple[str, Any]], bool, bool, bool, list[str]]: ...
 def plan_sequence(
     info: Mapping[str, Any], segments: Sequence[tuple[str, Any]]
@@ -444,6 +446,7 @@ class limits:
     MAX_SEGMENTS: int
     MAX_BOXES: int
     MAX_EXAMPLES: int
+    MAX_TURNS: int
     MAX_TEXTS: int
     MAX_STOPS: int
     MAX_CHOICES: int

@@ -14,6 +14,7 @@ from kosmos_edge.errors import InvalidRequest, ModelNotFound
 from kosmos_edge.images import ImageInput, Opening, Picture
 from kosmos_edge.inference import running, tasks
 from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
+from kosmos_edge.inference.chat import Chat
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.local import LocalSession
 from kosmos_edge.inference.protocol import Session
@@ -536,7 +537,26 @@ class Model:
         """
         return run_batch(self, images, task, on_error, batch_size, arguments)
 
+    def chat(self, image: AnyImage | None = None, *, template: str | None = None) -> Chat:
+        """A conversation: chat.ask(question), once for each turn; see Chat. image: what the first question is about."""
+        return Chat(self, image, template=template)
+
     # ---- inside
+
+    def answer_turn(
+        self,
+        turns: Sequence[tuple[EncodedImage | None, str, str]],
+        image: EncodedImage | None,
+        question: str,
+        ground: bool,
+        choices: Sequence[str] | None,
+        stream: bool,
+        options: GenerationOptions,
+    ) -> Result | EventStream:
+        """A question behind turns of (image, question, answer)."""
+        template = options.pop("template", None)
+        plan = tasks.plan_turn(self._info, turns, image, question, ground, choices, template)
+        return self._run(plan, stream, options)
 
     def request(self, task: str, arguments: Mapping[str, Any]) -> Request:
         """The verb with its arguments (all of them, by name) and without its image.

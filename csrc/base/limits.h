@@ -13,6 +13,7 @@ constexpr int64_t kMaxImageSide = 65535, kMaxImagePixels = int64_t{1} << 28;
 constexpr size_t kMaxSegments = 4096;  // of a free prompt
 constexpr size_t kMaxBoxes = 1024;     // of one place in it
 constexpr size_t kMaxExamples = 64;    // before a request
+constexpr size_t kMaxTurns = 1024;     // of a conversation before a question
 constexpr size_t kMaxTexts = 10000;    // ranked in one call
 
 constexpr size_t kMaxStops = 32;

@@ -15,6 +15,7 @@ void bind_limits(nb::module_& m) {
   l.attr("MAX_SEGMENTS") = kMaxSegments;
   l.attr("MAX_BOXES") = kMaxBoxes;
   l.attr("MAX_EXAMPLES") = kMaxExamples;
+  l.attr("MAX_TURNS") = kMaxTurns;
   l.attr("MAX_TEXTS") = kMaxTexts;
   l.attr("MAX_STOPS") = kMaxStops;
   l.attr("MAX_CHOICES") = kMaxChoices;

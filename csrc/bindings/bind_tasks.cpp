@@ -72,7 +72,8 @@ PlanTuple plan_tuple(Plan plan) {
 
 PlanTuple bound_plan(const InfoMapping& info, std::string_view verb, std::optional<std::string> text,
                      const std::vector<std::pair<std::string, std::string>>& examples, bool ground, bool detailed,
-                     bool markdown, bool choices, std::optional<std::string> format) {
+                     bool markdown, bool choices, std::optional<std::string> format,
+                     const std::vector<std::tuple<std::string, std::string, bool>>& turns, bool image) {
   VerbRequest request;
   request.verb = verb_named(verb);
   request.ground = ground;
@@ -82,6 +83,8 @@ PlanTuple bound_plan(const InfoMapping& info, std::string_view verb, std::option
   request.text = std::move(text);
   for (const auto& [question, answer] : examples) request.examples.push_back({question, answer});
   request.format = std::move(format);
+  for (const auto& [question, answer, shown] : turns) request.turns.push_back({question, answer, shown});
+  request.image = image;
   return plan_tuple(plan_verb(info_of(info), request));
 }
 
@@ -110,6 +113,7 @@ void bind_tasks(nb::module_& m) {
   m.def(
       "plan_verb", &bound_plan, nb::arg("info"), nb::arg("verb"), nb::arg("text").none(), nb::arg("examples"),
       nb::arg("ground"), nb::arg("detailed"), nb::arg("markdown"), nb::arg("choices"), nb::arg("template").none(),
+      nb::arg("turns") = std::vector<std::tuple<std::string, std::string, bool>>(), nb::arg("image") = true,
       "(segments, one object, Markdown, grammar by default, notes) of a verb; info: the model's model_info. A segment "
       "is\n"
       "('text', text), ('tags', text), ('image', place) or ('boxes', place): an example's number, then the request's\n"

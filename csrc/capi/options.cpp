@@ -92,6 +92,7 @@ AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, c
            "markdown: only read takes it, leave it 0");
   KE_CHECK((traits && traits->takes_examples) || o.example_count == 0, InvalidRequest,
            "examples: only caption, describe and ask take them");
+  KE_CHECK((traits && traits->takes_turns) || o.turn_count == 0, InvalidRequest, "turns: only ask takes them");
   KE_CHECK((traits && traits->takes_template) || o.template_text == nullptr, InvalidRequest,
            "template_text: only caption, locate, describe and ask take one");
   check_together({.num_beams = p.num_beams,

@@ -36,14 +36,31 @@ class Places {
   void add(const ImageObject& image, const kosmos_region* region, const std::string& name) {
     KE_CHECK(region == nullptr || traits_.takes_box, InvalidRequest, name, ": this task does not take one");
     images.push_back(image.embedding);
+    width = image.width;
+    height = image.height;
     if (!traits_.takes_box) return;
     KE_CHECK(model_.about().grounding, InvalidRequest, traits_.name, ": ", kNoGrounding);
     boxes.push_back({cells_of(required_struct(region, name.c_str()), image.width, image.height,
                               model_.info.location_bins, name.c_str())});
   }
 
+  Turn turn(const kosmos_turn& given, size_t number) {
+    const std::string name = concat("turns[", number, "]");
+    Turn out;
+    out.text = given_text((name + ".question").c_str(), given.question);
+    KE_CHECK(given.answer != nullptr, InvalidRequest, name, ".answer: expected a text, got NULL");
+    out.answer = given.answer;  // the plan checks it; a model may have said nothing
+    out.image = given.image != nullptr;
+    if (out.image)
+      add(*image_of(given.image, model_, (name + ".image").c_str()), nullptr, name);
+    else
+      images.emplace_back();  // its place
+    return out;
+  }
+
   std::vector<ImageHandle> images;
   std::vector<Cells> boxes;
+  int32_t width = 0, height = 0;  // of the last image
 
  private:
   const ModelObject& model_;
@@ -54,10 +71,11 @@ class Places {
 
 Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   const VerbTraits& traits = traits_of(verb_of(request.task));
-  const std::shared_ptr<ImageObject> image = image_of(request.image, model, "image");
   Prepared out;
   out.options = read_struct(request.options, "kosmos_options");
   const kosmos_options& o = out.options;
+  const bool may_lack_image = traits.takes_turns && o.turn_count > 0 && request.image == nullptr;
+  const std::shared_ptr<ImageObject> image = may_lack_image ? nullptr : image_of(request.image, model, "image");
   out.request = check_options(o, &traits, model);
   KE_CHECK(request.text == nullptr || !traits.text.empty(), InvalidRequest, "text: this task does not take one");
 
@@ -75,19 +93,27 @@ Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   Places places(model, traits);
   for (const kosmos_example& given : read_array(o.examples, o.example_count, "examples"))
     asked.examples.push_back(places.example(given, asked.examples.size()));
-  places.add(*image, request.region, "region");
+  KE_CHECK(o.turn_count <= limits::kMaxTurns && (o.turn_count == 0 || o.turns), InvalidRequest,
+           "turns: expected at most ", limits::kMaxTurns, ", got ", o.turns ? concat(o.turn_count) : "NULL");
+  for (const kosmos_turn& given : read_array(o.turns, o.turn_count, "turns"))
+    asked.turns.push_back(places.turn(given, asked.turns.size()));
+  asked.image = image != nullptr;
+  if (image)
+    places.add(*image, request.region, "region");
+  else
+    KE_CHECK(request.region == nullptr, InvalidRequest, "region: this task does not take one");
 
   Plan plan = plan_verb(model.about(), asked);
   out.request.segments = filled(std::move(plan.segments), places.images, places.boxes);
   out.request.one_object = plan.one_object;
   out.request.markdown = plan.markdown;
   out.request.notes = std::move(plan.notes);
-  out.frame.width = image->width;
-  out.frame.height = image->height;
+  out.frame.width = places.width;
+  out.frame.height = places.height;
   if (traits.takes_box) {
     const auto cells = places.boxes.back().front();
     out.frame.seen_box = box_of(cells_to_box(cells.first, cells.second, model.info.location_bins), cells,
-                                std::numeric_limits<double>::quiet_NaN(), image->width, image->height);
+                                std::numeric_limits<double>::quiet_NaN(), places.width, places.height);
   }
   return out;
 }

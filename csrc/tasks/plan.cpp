@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "tasks/prompts.h"
 #include "tasks/trained.h"
+#include "text/utf8.h"
 
 namespace ke {
 namespace {
@@ -44,6 +45,7 @@ constexpr std::array kVerbs = {
                .takes_ground = true,
                .takes_choices = true,
                .takes_examples = true,
+               .takes_turns = true,
                .takes_template = true},
     VerbTraits{.verb = Verb::Read, .name = "read", .takes_markdown = true, .takes_lead_in = false},
 };
@@ -111,6 +113,16 @@ void check_request(const ModelInfo& model, const VerbTraits& traits, const VerbR
     if (r.verb == Verb::Ask) check_words(name, r.examples[i].text);
     check_words(name, r.examples[i].answer);
   }
+  KE_CHECK((r.turns.empty() && r.image) || traits.takes_turns, InvalidRequest, "turns: ", traits.name,
+           " takes no conversation");
+  KE_CHECK(r.turns.size() <= limits::kMaxTurns, InvalidRequest, "turns: expected at most ", limits::kMaxTurns, ", got ",
+           r.turns.size());
+  for (size_t i = 0; i < r.turns.size(); i++) {
+    check_words(concat("turns[", i, "].question"), r.turns[i].text);
+    const size_t bad = utf8::first_ill_formed(r.turns[i].answer);  // a model may have said nothing
+    KE_CHECK(bad == std::string_view::npos, InvalidRequest, "turns[", i, "].answer: not well-formed UTF-8 at byte ",
+             bad);
+  }
 }
 
 // Which kinds of requests it is (tasks/trained.h).
@@ -142,6 +154,7 @@ std::vector<std::string_view> kinds_of(const ModelInfo& model, const VerbRequest
   }
   if (r.format && r.verb != Verb::Caption) kinds.push_back("prompt");
   if (!r.examples.empty()) kinds.push_back("examples");
+  if (!r.turns.empty()) kinds.push_back("turns");
   return kinds;
 }
 
@@ -176,8 +189,8 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
   plan.grammar = model.grounding && !r.choices;
   std::vector<PlanSegment>& out = plan.segments;
   if (!model.prompts.system.empty()) append_text(model.prompts.system, out);
-  const auto ask = [&](size_t place, std::string_view format_here, const PromptValues& values) {
-    if (!has_image_place(format_here)) out.push_back({.kind = Kind::Image, .place = place});
+  const auto ask = [&](size_t place, std::string_view format_here, const PromptValues& values, bool image = true) {
+    if (image && !has_image_place(format_here)) out.push_back({.kind = Kind::Image, .place = place});
     if (r.ground || r.verb == Verb::Ground || r.verb == Verb::Locate) append_format(model.prompts.grounding, {}, out);
     append_format(format_here, values, out);
   };
@@ -190,13 +203,24 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     if (!joined) append_text(e.answer, out);
     if (model.prompts.chat) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
   }
-  const size_t own = r.examples.size();
+  size_t own = r.examples.size();
+  // A blank parts a question from the answer before it, where no end of an answer does.
+  const auto question_format = [&](bool image) {
+    const bool follows = own > 0 && !model.prompts.chat;
+    return (follows && !image ? " " : "") + (image ? format : without_image_place(format));
+  };
+  for (const Turn& turn : r.turns) {
+    ask(own, question_format(turn.image) + " {answer}", {.question = turn.text, .answer = turn.answer, .place = own},
+        turn.image);
+    if (model.prompts.chat) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
+    ++own;
+  }
   const std::string_view text = r.text ? *r.text : std::string_view();
   if (r.verb == Verb::Ground && r.text) {
     ask(own, "", {.place = own});
     append_text(*r.text, out);
   } else {
-    ask(own, format, {.question = text, .phrase = text, .place = own});
+    ask(own, question_format(r.image), {.question = text, .phrase = text, .place = own}, r.image);
   }
   add_note(model, kinds_of(model, r), plan);
   return plan;

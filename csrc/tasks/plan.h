@@ -29,6 +29,7 @@ struct VerbTraits {
   bool takes_markdown = false;
   bool takes_choices = false;
   bool takes_examples = false;
+  bool takes_turns = false;  // and may then go without an image
   bool takes_template = false;
   bool takes_lead_in = true;
 };
@@ -43,6 +44,12 @@ struct Example {
   std::string answer;
 };
 
+// A question of a conversation and its answer. An image that it brings is at its place.
+struct Turn {
+  std::string text, answer;
+  bool image = false;
+};
+
 struct VerbRequest {
   Verb verb = Verb::Caption;
   bool ground = false;                  // caption, ask, describe: boxes are asked for
@@ -51,6 +58,8 @@ struct VerbRequest {
   bool choices = false;                 // the answer is one of a list
   std::optional<std::string> text;      // as VerbTraits says
   std::vector<Example> examples;        // at most limits::kMaxExamples
+  std::vector<Turn> turns{};            // ask: the conversation so far, behind the examples; at most limits::kMaxTurns
+  bool image = true;                    // ask: else the question brings no image of its own
   std::optional<std::string> format{};  // the caller's own in place of the model's (models/info.h, PromptFormats)
 };
 
@@ -60,7 +69,7 @@ struct PlanSegment {
   Kind kind = Kind::Text;
   std::string text{};
   std::vector<int32_t> ids{};
-  size_t place = 0;  // which image or boxes: of an example its number, then those of the request itself
+  size_t place = 0;  // which image or boxes: the examples come first, then the turns, then the request itself
 };
 
 struct Plan {

@@ -53,6 +53,14 @@ std::string first_tag(const Tokenizer& tokenizer, std::string_view text) {
 
 }  // namespace
 
+std::string without_image_place(std::string_view format) {
+  std::string out(format);
+  const size_t at = out.find(kImagePlace);
+  if (at == std::string::npos) return out;
+  const size_t behind = std::min(out.find_first_not_of(" \n", at + kImagePlace.size()), out.size());
+  return out.erase(at, behind - at);
+}
+
 void append_format(std::string_view format, const PromptValues& values, std::vector<PlanSegment>& out) {
   using Kind = PlanSegment::Kind;
   const size_t first = out.size();

@@ -37,6 +37,7 @@ const std::vector<std::pair<std::string_view, std::string_view>>& request_kinds(
       {"read", "reading text lines"},
       {"read_markdown", "pages as Markdown"},
       {"examples", "examples that go before the request (few-shot)"},
+      {"turns", "conversations"},
       {"generate", "free sequences of pictures, texts and boxes"},
   };
   return kinds;

@@ -27,6 +27,7 @@ COMMANDS = {
     "locate": ("tasks", "Find the boxes of a phrase."),
     "describe": ("tasks", "Describe what is in a box."),
     "ask": ("tasks", "Answer a question about an image."),
+    "chat": ("chat", "Talk about images, question after question."),
     "score": ("tasks", "Rank texts by their likelihood given an image."),
     "read": ("read", "Read the text of images, TIFF files and PDFs; write hOCR, ALTO, searchable PDFs."),
     "batch": ("batch", "Run one of these tasks on folders of images."),

@@ -70,6 +70,7 @@ class _Call:
     pictures: list[Any] = field(default_factory=list)  # the examples', then the request's own
     boxes: list[BoxSegment] = field(default_factory=list)
     examples: list[tuple[str, str]] = field(default_factory=list)  # (question, answer)
+    turns: list[tuple[str, str, bool]] = field(default_factory=list)  # (question, answer, whether it has an image)
 
     def plan(
         self,
@@ -83,12 +84,15 @@ class _Call:
         choices: Sequence[str] | None = None,
         template: object = None,
         lead_in: object = False,
+        image: bool = True,
     ) -> Plan:
         """The native plan with images and boxes at their places."""
         form = None if template is None else check_text("template", template)
         grounds, chosen = check_bool("ground", ground), choices is not None
         pages = check_bool("markdown", markdown)
-        found = _core.plan_verb(info, verb, text, self.examples, grounds, detailed, pages, chosen, form)
+        found = _core.plan_verb(
+            info, verb, text, self.examples, grounds, detailed, pages, chosen, form, self.turns, image
+        )
         segments, one_object, pages, grammar, notes = found
         return Plan(
             verb,
@@ -184,6 +188,27 @@ def plan_ask(
     call.pictures.append(image)
     words = check_text("question", question)
     return call.plan(info, "ask", text=words, ground=ground, choices=choices, template=template, lead_in=lead_in)
+
+
+def plan_turn(
+    info: Mapping[str, Any],
+    turns: Iterable[tuple[Any, str, str]],
+    image: Any,
+    question: object,
+    ground: object,
+    choices: Sequence[str] | None,
+    template: object = None,
+) -> Plan:
+    """A question of a conversation, behind turns of (image or None, question, answer). image: None: no new one."""
+    call = _Call()
+    for shown, asked, answer in turns:
+        call.pictures.append(shown)
+        call.turns.append((asked, answer, shown is not None))
+    call.pictures.append(image)
+    words = check_text("question", question)
+    return call.plan(
+        info, "ask", text=words, ground=ground, choices=choices, template=template, image=image is not None
+    )
 
 
 def plan_read(info: Mapping[str, Any], image: Any, markdown: object, template: object = None) -> Plan:

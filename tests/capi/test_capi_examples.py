@@ -297,3 +297,47 @@ def test_a_program_of_the_header_before_examples(pair):
         call("result_get_entity", result, c_size_t(0), byref(entity))
         assert entity.found_score == 5.0 and entity.box_count >= 1
     lib().kosmos_result_free(result)
+
+
+# ---- conversations
+
+
+def turns(*given: capi.Turn) -> dict:
+    return {"turns": (capi.Turn * len(given))(*given), "turn_count": len(given)}
+
+
+def test_a_conversation_has_the_answers_of_python(pair, shot):
+    array, image = shot
+    chat = pair.python.chat(pair.array)
+    first, second = chat.ask("What is it?", **LENGTH), chat.ask("Why?", **LENGTH)
+    third = chat.ask("And this?", image=array, **LENGTH)
+    told = [("What is it?", first, pair.image), ("Why?", second, None)]
+    given = [capi.Turn(image=i, question=q.encode(), answer=a.text.encode()) for q, a, i in told]
+
+    def ask(shown, question, so_far):
+        options = capi.Options(**turns(*so_far), **LENGTH)
+        return capi.read(make("ask", pair.model, shown, question, byref(options)))
+
+    same(pair.c("ask", b"What is it?", **LENGTH), first)
+    same(ask(None, b"Why?", given[:1]), second)
+    same(ask(image, b"And this?", given), third)
+
+
+def test_turns_that_are_refused(pair):
+    good = {"question": b"What?", "answer": b"A dog."}
+    assert "turns: only ask" in refused(pair, "caption", **turns(capi.Turn(**good)))
+    assert "turns[0].question" in refused(pair, "ask", b"Why?", **turns(capi.Turn(answer=b"x")))
+    assert "turns[0].answer: expected a text, got NULL" in refused(
+        pair, "ask", b"Why?", **turns(capi.Turn(question=b"x"))
+    )
+    assert "turns[0].answer: not well-formed" in refused(
+        pair, "ask", b"Why?", **turns(capi.Turn(question=b"x", answer=b"\xff"))
+    )
+    assert "turns: expected at most 1024, got NULL" in refused(pair, "ask", b"Why?", turn_count=1)
+    assert "image" in refused_without_image(pair)
+
+
+def refused_without_image(pair) -> str:
+    with pytest.raises(capi.CError) as error:
+        make("ask", pair.model, None, b"Why?", byref(capi.Options(**LENGTH)))
+    return error.value.message

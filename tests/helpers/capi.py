@@ -145,6 +145,10 @@ class Example(Sized):
     _fields_ = fields(("image", c_void_p), ("text", c_char_p), ("region", POINTER(Region)), ("answer", c_char_p))
 
 
+class Turn(Sized):
+    _fields_ = fields(("image", c_void_p), ("question", c_char_p), ("answer", c_char_p))
+
+
 OnEvent = CFUNCTYPE(c_int32, POINTER(Event), c_void_p)
 
 
@@ -173,6 +177,8 @@ class Options(Sized):
         ("template_text", c_char_p),
         ("markdown", c_int32),
         ("reserved", c_int32),
+        ("turns", POINTER(Turn)),
+        ("turn_count", c_size_t),
     )
 
 
@@ -281,6 +287,7 @@ STRUCTS = {
     "options": Options,
     "region": Region,
     "example": Example,
+    "turn": Turn,
     "segment": Segment,
     "request": Request,
     "batch_options": BatchOptions,
