@@ -202,6 +202,8 @@ typedef struct kosmos_model_info {
   const char *prompt_grounding; /* before the others if boxes are requested */
   const char *prompt_read;      /* a page's text lines */
   const char *prompt_markdown;  /* a page as Markdown */
+  int32_t width;                /* values of a row of the decoder */
+  int32_t reserved2;
 } kosmos_model_info;
 
 /* Properties of the model; strings are valid until the model is freed. INVALID_REQUEST. */
@@ -400,6 +402,7 @@ enum {
   KOSMOS_SEGMENT_TEXT = 1,     /* text: plain characters, even if they spell a tag */
   KOSMOS_SEGMENT_RAW_TEXT = 2, /* text: tag strings in it are tags */
   KOSMOS_SEGMENT_IMAGE = 3,    /* image */
+  KOSMOS_SEGMENT_ROWS = 5,     /* rows: vectors of the caller's own in the place of token embeddings */
   KOSMOS_SEGMENT_BOXES = 4     /* boxes of the phrase before; pixels are those of the image before */
 };
 typedef struct kosmos_segment {
@@ -410,6 +413,10 @@ typedef struct kosmos_segment {
   const kosmos_image *image;
   const kosmos_region *boxes; /* all of one struct_size */
   size_t box_count;           /* 1..1024 */
+  const float *rows;          /* row_count x kosmos_model_info.width, as the model's own image rows are: before the
+                               * scale of embeddings and before positions. Models that look at images by
+                               * cross-attention refuse them */
+  size_t row_count;
 } kosmos_segment;
 
 /* Continues any sequence of 1..4096 images, texts and boxes: few-shot prompts, several images, no image. The answer's

@@ -438,8 +438,7 @@ class Model:
         """Reads the text of a page, receipt or sign: Result.lines, in reading order, with a box each.
 
         Result.text is the lines, joined by newlines; with markdown=True the page as Markdown, and lines is None.
-        finish_reason "length": the page is longer than max_tokens. While it streams, a line's EntityEvent follows its
-        text.
+        finish_reason "length": the page is longer than max_tokens. A stream has an EntityEvent behind a line's text.
         """
         return self._run(tasks.plan_read(self._info, image, markdown, options.pop("template", None)), stream, options)
 
@@ -478,11 +477,12 @@ class Model:
         stream: bool = False,
         **options: Unpack[GenerationOptions],
     ) -> Result | EventStream:
-        """Continues any sequence of images, texts and boxes.
+        """Continues any sequence of images, texts, boxes and rows.
 
         A string is text; pass an image's path as a pathlib.Path (a string that names an existing image file is
         InvalidRequest). A box, or a list of boxes, becomes <object>...</object>; a box is a Box or, as in describe,
-        (x1, y1, x2, y2) in pixels of the upright image before it, with normalized=True in fractions of it.
+        (x1, y1, x2, y2) in pixels of the upright image before it, or fractions of it (normalized=True). Rows are a
+        matrix of floats (n, model_info["width"]) in the place of token embeddings, unscaled, as an image's rows are.
         raw: tag strings in the texts are tags; otherwise they are plain characters, and a note says so. The answer's
         boxes are in pixels of the last image. choices: as in ask.
         """

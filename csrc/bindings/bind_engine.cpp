@@ -16,8 +16,8 @@ std::vector<Segment> to_segments(const nb::sequence& list) {
     if (kind == "text" || kind == "tags") {
       s.kind = kind == "text" ? Segment::Kind::Text : Segment::Kind::Tags;
       s.text = utf8_of(value);
-    } else if (kind == "image") {
-      s.kind = Segment::Kind::Image;
+    } else if (kind == "image" || kind == "rows") {
+      s.kind = kind == "image" ? Segment::Kind::Image : Segment::Kind::Rows;
       s.image = nb::cast<std::shared_ptr<ImageEmbedding>>(value);
     } else if (kind == "boxes") {
       s.kind = Segment::Kind::Boxes;
@@ -26,7 +26,7 @@ std::vector<Segment> to_segments(const nb::sequence& list) {
       s.kind = Segment::Kind::Ids;
       s.ids = nb::cast<std::vector<int32_t>>(value);
     } else {
-      fail(ErrorCode::InvalidRequest, "segment kind '", kind, "' is none of text, tags, image, boxes, ids");
+      fail(ErrorCode::InvalidRequest, "segment kind '", kind, "' is none of text, tags, image, rows, boxes, ids");
     }
     out.push_back(std::move(s));
   }
@@ -113,14 +113,23 @@ std::shared_ptr<ImageEmbedding> encode_prepared(const Engine& e, const PreparedI
   return std::const_pointer_cast<ImageEmbedding>(e.encode_prepared(image, cancel, keep));
 }
 
-std::shared_ptr<ImageEmbedding> restore_image(const Engine& e, const BufferArg& values, bool keep) {
+std::vector<float> to_floats(const BufferArg& values) {
   const BufferView buffer(values);
   const std::span<const uint8_t> bytes = buffer.bytes();
   KE_CHECK(bytes.size() % sizeof(float) == 0, InvalidRequest, "float32 values are wanted, got ", bytes.size(),
            " bytes");
   std::vector<float> floats(bytes.size() / sizeof(float));
   if (!floats.empty()) std::memcpy(floats.data(), bytes.data(), bytes.size());
-  return std::const_pointer_cast<ImageEmbedding>(e.restore_image(std::move(floats), keep));
+  return floats;
+}
+
+std::shared_ptr<ImageEmbedding> restore_image(const Engine& e, const BufferArg& values, int64_t width, int64_t height,
+                                              bool keep) {
+  return std::const_pointer_cast<ImageEmbedding>(e.restore_image(to_floats(values), width, height, keep));
+}
+
+std::shared_ptr<ImageEmbedding> given_rows(const Engine& e, const BufferArg& values, int64_t count, bool keep) {
+  return std::const_pointer_cast<ImageEmbedding>(e.given_rows(to_floats(values), count, keep));
 }
 
 Generation run_generate(const Engine& e, const SegmentList& segments, const GenerateParams& params,
@@ -241,7 +250,10 @@ void bind_engine(nb::module_& m) {
            "What is done to a picture before the encoder; needs no computing thread.")
       .def("encode_prepared", &encode_prepared, nb::arg("image"), nb::arg("cancel").none() = nb::none(),
            nb::arg("keep") = false)
-      .def("restore_image", &restore_image, nb::arg("values"), nb::arg("keep") = false)
+      .def("given_rows", &given_rows, nb::arg("values"), nb::arg("count"), nb::arg("keep") = false,
+           "Rows of the caller's own, for a segment ('rows', ...): (count, width) float32. Raises InvalidRequest.")
+      .def("restore_image", &restore_image, nb::arg("values"), nb::arg("width") = 0, nb::arg("height") = 0,
+           nb::arg("keep") = false, "The same features of ImageEmbedding.tobytes(); width, height: of the picture.")
       .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
            nb::arg("cancel").none() = nb::none())
       .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())

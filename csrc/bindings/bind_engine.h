@@ -10,7 +10,8 @@ namespace ke {
 using SegmentList = nb::typed<nb::sequence, std::pair<std::string, nb::any>>;
 using TokenCallback = nb::typed<nb::object, nb::typed<nb::callable, std::optional<bool>(int, float)>>;  // or None
 
-// ("text", str), ("tags", str), ("image", ImageEmbedding), ("boxes", [(i, j), ...]), ("ids", [int, ...])
+// ("text", str), ("tags", str), ("image", ImageEmbedding), ("rows", ImageEmbedding), ("boxes", [(i, j), ...]), ("ids",
+// [int, ...])
 std::vector<Segment> to_segments(const nb::sequence& list);
 
 // None, or a callable (token id, ln p) -> bool or None. May be called and destroyed without the GIL.

@@ -135,6 +135,7 @@ AnyDict info_dict(const ModelInfo& info) {
   out["context"] = info.context;
   out["vocabulary"] = info.vocab;
   out["image_tokens"] = info.image_tokens;
+  out["width"] = info.width;
   out["tasks"] = info.tasks();
   out["preprocessing"] = info.preprocessing;
   out["grounding"] = grounding_dict(info.grounding);

@@ -51,6 +51,8 @@ nb::tuple segment_tuple(const PlanSegment& s) {
       return nb::make_tuple("boxes", s.place);
     case Kind::Ids:
       return nb::make_tuple("ids", s.ids);
+    case Kind::Rows:
+      return nb::make_tuple("rows", s.place);
   }
   return {};
 }
@@ -59,9 +61,12 @@ PlanSegment to_plan_segment(nb::handle item) {
   const auto [kind, value] = nb::cast<std::pair<std::string, nb::object>>(item);
   if (kind == "text") return {.kind = Kind::Text, .text = utf8_of(value)};
   if (kind == "tags") return {.kind = Kind::Tags, .text = utf8_of(value)};
-  KE_CHECK(kind == "image" || kind == "boxes", InvalidRequest, "segment kind '", kind,
-           "' is none of text, tags, image, boxes");
-  return {.kind = kind == "image" ? Kind::Image : Kind::Boxes, .place = nb::cast<size_t>(value)};
+  KE_CHECK(kind == "image" || kind == "boxes" || kind == "rows", InvalidRequest, "segment kind '", kind,
+           "' is none of text, tags, image, rows, boxes");
+  return {.kind = kind == "image"  ? Kind::Image
+                  : kind == "rows" ? Kind::Rows
+                                   : Kind::Boxes,
+          .place = nb::cast<size_t>(value)};
 }
 
 PlanTuple plan_tuple(Plan plan) {

@@ -61,6 +61,7 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   info.prompt_locate = prompts.locate.c_str();
   info.prompt_describe = prompts.describe.c_str();
   info.prompt_grounding = prompts.grounding.c_str();
+  info.width = static_cast<int32_t>(about.width);
   info.prompt_read = prompts.read.c_str();
   info.prompt_markdown = prompts.markdown.c_str();
   model->on_log = o.on_log;

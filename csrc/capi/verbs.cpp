@@ -47,6 +47,18 @@ class SegmentReader {
         frame.height = image->height;
         break;
       }
+      case KOSMOS_SEGMENT_ROWS: {
+        const size_t width = static_cast<size_t>(model_.info.width);
+        KE_CHECK(given.rows != nullptr && given.row_count >= 1 &&
+                     given.row_count <= static_cast<size_t>(model_.info.context_length),
+                 InvalidRequest, name, ".rows: expected 1..", model_.info.context_length, " rows, got ",
+                 given.rows ? concat(given.row_count) : "NULL");
+        s.kind = PlanSegment::Kind::Rows;
+        s.place = images.size();
+        images.push_back(model_.engine->given_rows({given.rows, given.rows + given.row_count * width},
+                                                   static_cast<int64_t>(given.row_count), /*keep=*/false));
+        break;
+      }
       case KOSMOS_SEGMENT_BOXES:
         s.kind = PlanSegment::Kind::Boxes;
         s.place = boxes.size();

@@ -72,8 +72,16 @@ std::shared_ptr<const ImageEmbedding> Engine::encode(const PreparedImage& image,
   return e;
 }
 
-std::shared_ptr<const ImageEmbedding> Engine::restore_image(std::vector<float> values, bool keep) const {
-  return make_embedding(model_->restore(std::move(values)), keep);
+std::shared_ptr<const ImageEmbedding> Engine::restore_image(std::vector<float> values, int64_t width, int64_t height,
+                                                            bool keep) const {
+  const std::shared_ptr<ImageEmbedding> e = make_embedding(model_->restore(std::move(values)), keep);
+  e->width = width;
+  e->height = height;
+  return e;
+}
+
+std::shared_ptr<const ImageEmbedding> Engine::given_rows(std::vector<float> values, int64_t count, bool keep) const {
+  return make_embedding(model_->given_rows(std::move(values), count), keep);
 }
 
 std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const ImageFeatures> features, bool keep) const {

@@ -54,7 +54,10 @@ class Engine {
   std::shared_ptr<const ImageEmbedding> encode_prepared(const PreparedImage& image, const CancelToken* cancel,
                                                         bool keep = false) const;
   // An embedding again from its saved values; InvalidRequest where these are not as many, or not finite.
-  std::shared_ptr<const ImageEmbedding> restore_image(std::vector<float> values, bool keep) const;
+  // Model::given_rows, for Segment::Kind::Rows.
+  std::shared_ptr<const ImageEmbedding> given_rows(std::vector<float> values, int64_t count, bool keep) const;
+  std::shared_ptr<const ImageEmbedding> restore_image(std::vector<float> values, int64_t width, int64_t height,
+                                                      bool keep) const;
   // The segments as token ids and images: to be made once per call, and then handed on. InvalidRequest.
   Prompt prompt(const std::vector<Segment>& segments) const;
   Generation generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,

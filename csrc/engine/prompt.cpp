@@ -27,7 +27,10 @@ class Builder {
         return;
       case Segment::Kind::Image:
         end_texts();
-        return image(s.image);
+        return image(s.image, model_.info().image.before, model_.info().image.after);
+      case Segment::Kind::Rows:
+        end_texts();
+        return image(s.image, {}, {});
       case Segment::Kind::Boxes:
         end_texts();
         return boxes(s.cells);
@@ -60,18 +63,19 @@ class Builder {
     }
   }
 
-  void image(const std::shared_ptr<const ImageEmbedding>& e) {
+  void image(const std::shared_ptr<const ImageEmbedding>& e, const std::vector<int32_t>& before,
+             const std::vector<int32_t>& after) {
     KE_CHECK(e, InvalidRequest, "an image segment has no encoded picture");
     const ModelInfo& info = model_.info();
     KE_CHECK(e->features->model == model_.serial(), InvalidRequest,
              "the encoded picture was encoded by another model than the one of this prompt");
-    const size_t begin = prompt_.ids.size(), first = begin + info.image.before.size();
-    const size_t end = first + static_cast<size_t>(e->features->rows) + info.image.after.size();
-    for (int32_t id : info.image.before) token(id);
+    const size_t begin = prompt_.ids.size(), first = begin + before.size();
+    const size_t end = first + static_cast<size_t>(e->features->rows) + after.size();
+    for (int32_t id : before) token(id);
     prompt_.images.push_back({begin, end, first, e});
     prompt_.image_segment = info.image.segment;
     for (int64_t j = 0; j < e->features->rows; j++) token(info.image.row_id(j));
-    for (int32_t id : info.image.after) token(id);
+    for (int32_t id : after) token(id);
   }
 
   void boxes(const std::vector<std::pair<int32_t, int32_t>>& cells) {

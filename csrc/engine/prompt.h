@@ -19,7 +19,7 @@ struct ImageEmbedding {
   const uint64_t serial;  // no two of a process have the same, also one after the other
   std::shared_ptr<const ImageFeatures> features;
   double encode_ms = 0;
-  int64_t width = 0, height = 0;  // of the image; 0 where features alone were restored
+  int64_t width = 0, height = 0;  // of the image; 0: there is none
   // For prompts whose first image this is; either may be nullptr, then nothing is kept.
   std::shared_ptr<PrefixCache> prefix;         // its own
   std::shared_ptr<PrefixCache> shared_prefix;  // what stands before the image, shared by all of an engine
@@ -30,6 +30,7 @@ struct Segment {
     Text,   // plain characters, also where they spell a tag; BPE tokenizers join texts and tags that touch
     Tags,   // text whose tag strings are tags
     Image,  // the image's rows with the ids around them (ImageLayout)
+    Rows,   // the rows alone: Engine::given_rows
     Boxes,  // <object> upper-left lower-right ... </object>, several joined by the delimiter (Grounding)
     Ids,    // token ids as they are
   };

@@ -60,6 +60,10 @@ class Model {
   // Of ImageFeatures::save, perhaps in another process that loaded the same file. InvalidRequest where these are not as
   // many values as features have, or not finite.
   virtual std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const = 0;
+  // Rows of the caller's own, (count, info().width), that stand in the sequence as an image's would, without ids around
+  // them. InvalidRequest where the values are not so many or not finite, and where rows look at images by
+  // cross-attention.
+  virtual std::unique_ptr<const ImageFeatures> given_rows(std::vector<float> values, int64_t count) const = 0;
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity) const = 0;
   // Positions [begin, end); see Backend::kv_copy.
   virtual void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const = 0;

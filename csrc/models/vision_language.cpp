@@ -10,9 +10,11 @@ class VisionLanguageModel::Features : public ImageFeatures {
  public:
   // Of the model's shape, still to be filled.
   explicit Features(const VisionLanguageModel& model)
-      : ImageFeatures(model, model.rows_in_sequence_ ? model.image_shape_[0] : 0),
+      : Features(model, model.rows_in_sequence_ ? model.image_shape_[0] : 0, model.image_shape_) {}
+  Features(const VisionLanguageModel& model, int64_t rows_in_sequence, std::array<int64_t, 2> shape)
+      : ImageFeatures(model, rows_in_sequence),
         backend_(model.backend_),
-        shape_(model.image_shape_),
+        shape_(shape),
         buffer_(backend_->alloc(shape_[0] * shape_[1])) {}
 
   Mat matrix() const { return Mat(*buffer_, shape_[0], shape_[1]); }
@@ -107,6 +109,19 @@ std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<fl
   auto made = std::make_unique<Features>(*this);
   backend_->write(values.data(), made->matrix());
   return finish(std::move(made));
+}
+
+std::unique_ptr<const ImageFeatures> VisionLanguageModel::given_rows(std::vector<float> values, int64_t count) const {
+  const int64_t width = info().width;
+  KE_CHECK(!has_memory_, InvalidRequest, "rows: this model looks at images by cross-attention, so they have no place");
+  KE_CHECK(count >= 1 && count <= info().context && values.size() == static_cast<size_t>(count * width), InvalidRequest,
+           "rows: expected 1..", info().context, " rows of ", width, " values each, got ", count, " rows and ",
+           values.size(), " values");
+  KE_CHECK(all_finite(values), InvalidRequest, "rows: expected finite values, got one that is not");
+  auto made = std::make_unique<Features>(*this, count, std::array<int64_t, 2>{count, width});
+  backend_->write(values.data(), made->matrix());
+  backend_->sync();
+  return made;
 }
 
 std::unique_ptr<KvCache> VisionLanguageModel::new_cache(int64_t capacity) const { return decoder_.new_cache(capacity); }

@@ -44,6 +44,7 @@ class VisionLanguageModel : public Model {
   std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const override;
   std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const override;
   std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const override;
+  std::unique_ptr<const ImageFeatures> given_rows(std::vector<float> values, int64_t count) const override;
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
   void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override;
   bool samples_on_device() const override;

@@ -152,10 +152,7 @@ std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>&
 std::vector<int32_t> kept_ids(const ModelInfo& info, const Prompt& prompt, bool keep_prompt, bool exact) {
   if (!keep_prompt) return kept_ids(info, prompt.ids, false, exact);
   size_t begin = 0;
-  if (!prompt.images.empty()) {
-    const Prompt::PlacedImage& last = prompt.images.back();
-    begin = last.first + static_cast<size_t>(last.image->features->rows) + info.image.after.size();
-  }
+  if (!prompt.images.empty()) begin = prompt.images.back().end;
   return {prompt.ids.begin() + static_cast<ptrdiff_t>(begin), prompt.ids.end()};
 }
 

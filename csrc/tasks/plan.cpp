@@ -258,6 +258,10 @@ std::vector<Segment> filled(std::vector<PlanSegment> segments, const std::vector
       case Kind::Image:
         made = image_segment(images.at(s.place));
         break;
+      case Kind::Rows:
+        made = image_segment(images.at(s.place));
+        made.kind = Segment::Kind::Rows;
+        break;
       case Kind::Boxes:
         made.kind = Segment::Kind::Boxes;
         made.cells = boxes.at(s.place);

@@ -65,11 +65,12 @@ struct VerbRequest {
 
 // A segment whose images and boxes are yet to be filled in.
 struct PlanSegment {
-  enum class Kind { Text, Tags, Image, Boxes, Ids };  // as those of Segment
+  enum class Kind { Text, Tags, Image, Boxes, Ids, Rows };  // as those of Segment
   Kind kind = Kind::Text;
   std::string text{};
   std::vector<int32_t> ids{};
-  size_t place = 0;  // which image or boxes: the examples come first, then the turns, then the request itself
+  size_t place =
+      0;  // which image (rows count as such) or boxes: the examples come first, then the turns, then the request itself
 };
 
 struct Plan {

@@ -22,9 +22,9 @@ std::vector<std::string> notes_about(const Tokenizer& tokenizer, const AnswerReq
 }
 
 AnswerContext context_of(const Prompt& prompt, bool markdown) {
-  if (prompt.images.empty()) return {0, 0, markdown};
-  const ImageEmbedding& last = *prompt.images.back().image;
-  return {last.width, last.height, markdown};
+  for (auto placed = prompt.images.rbegin(); placed != prompt.images.rend(); ++placed)  // rows have no size
+    if (placed->image->width > 0) return {placed->image->width, placed->image->height, markdown};
+  return {0, 0, markdown};
 }
 
 std::string left_out(const AnswerEntity& e, double min_score) {

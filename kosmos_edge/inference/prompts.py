@@ -24,8 +24,16 @@ class BoxSegment:
     normalized: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RowsSegment:
+    """Vectors of the caller's own in the place of token embeddings: (count, width) float32, little-endian."""
+
+    values: bytes
+    count: int
+
+
 TextSegment: TypeAlias = tuple[str, str]  # ("text", plain characters) or ("tags", text whose tag strings are tags)
-PlanSegment: TypeAlias = TextSegment | PictureSegment | BoxSegment
+PlanSegment: TypeAlias = TextSegment | PictureSegment | BoxSegment | RowsSegment
 
 
 WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)  # valid as pixels of an image of one pixel, whose size is known later

@@ -15,7 +15,7 @@ from kosmos_edge.inference import tasks
 from kosmos_edge.inference.answer import Reader
 from kosmos_edge.inference.answering import Answering, Prompt
 from kosmos_edge.inference.encoded import EncodedImage, Prepared
-from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, is_ambiguous, which_unit
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, RowsSegment, is_ambiguous, which_unit
 from kosmos_edge.inference.running import apart
 from kosmos_edge.options import Options
 from kosmos_edge.results import Box, Done, OnEvent, Ranking, Result, Score, Timings
@@ -158,6 +158,8 @@ class EngineSession:
                     seen[id(segment.source)] = encoded
                 encoded = out.last = seen[id(segment.source)]
                 out.segments.append(("image", encoded.embedding))
+            elif isinstance(segment, RowsSegment):
+                out.segments.append(("rows", self.engine.given_rows(segment.values, segment.count)))
             elif isinstance(segment, BoxSegment):
                 boxes = [self._snap(box, segment.normalized, out.last) for box in segment.boxes]
                 out.box = boxes[-1]

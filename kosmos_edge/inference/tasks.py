@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -11,7 +12,7 @@ from typing import Any
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import names_picture
-from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, PlanSegment, check_box
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, PlanSegment, RowsSegment, check_box
 from kosmos_edge.options import check_bool, check_text, check_texts
 from kosmos_edge.results import Box
 
@@ -247,7 +248,8 @@ def plan_generate(
         elif isinstance(segment, list | tuple | dict | int | float | None):
             raise InvalidRequest(f"{name}: expected a picture, a text, a box or a list of boxes, got {segment!r}")
         else:
-            out.append(PictureSegment(segment))
+            rows = _rows(name, segment, info)
+            out.append(PictureSegment(segment) if rows is None else rows)
     _, _, _, grammar, notes = _core.plan_sequence(info, [_bare(segment) for segment in out])
     return Plan(
         "generate", out, grammar=grammar, keep_prompt=check_bool("lead_in", lead_in), choices=choices, notes=notes
@@ -258,7 +260,25 @@ def _bare(segment: PlanSegment) -> tuple[str, Any]:
     """The segment for the native plan, which needs no image or box itself, only its kind."""
     if isinstance(segment, tuple):
         return segment
-    return ("image" if isinstance(segment, PictureSegment) else "boxes", 0)
+    kinds = {PictureSegment: "image", RowsSegment: "rows", BoxSegment: "boxes"}
+    return (kinds[type(segment)], 0)
+
+
+def _rows(name: str, segment: object, info: Mapping[str, Any]) -> RowsSegment | None:
+    """A matrix of floats as rows; None for what is none."""
+    try:
+        view = memoryview(segment)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    if view.shape is None or view.ndim != 2 or view.format not in ("f", "d", "e"):
+        return None
+    count, width = view.shape
+    if width != info["width"]:
+        raise InvalidRequest(f"{name}: expected rows of {info['width']} values each, got {count} x {width}")
+    if view.format == "f" and view.c_contiguous:
+        return RowsSegment(view.tobytes(), count)
+    listed: Any = view.tolist()
+    return RowsSegment(array("f", (value for row in listed for value in row)).tobytes(), count)
 
 
 def _check_words(name: str, text: str) -> str:

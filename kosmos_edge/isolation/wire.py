@@ -14,7 +14,7 @@ from typing import Any
 
 from kosmos_edge import errors
 from kosmos_edge.images import Picture
-from kosmos_edge.inference.prompts import BoxSegment, PictureSegment
+from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, RowsSegment
 from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.options import Options
 from kosmos_edge.results import Box, Done, Entity, EntityEvent, Line, Ranking, Result, Score, TextDelta, Timings
@@ -40,6 +40,7 @@ CLASSES: dict[str, type[Any]] = {
         Plan,
         Ranking,
         Result,
+        RowsSegment,
         Score,
         ScorePlan,
         TextDelta,

@@ -225,7 +225,7 @@ class Server:
     ) -> None:
         """Restores an encoded image from its vectors: another worker had encoded it."""
         engine = self._model.engine
-        embedding = engine.restore_image(vectors, keep=True)
+        embedding = engine.restore_image(vectors, width, height, keep=True)
         made = EncodedImage(width, height, source, notes, encode_ms, embedding, engine)
         self._images.setdefault(key, made)
 

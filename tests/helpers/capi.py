@@ -76,6 +76,8 @@ class ModelInfo(Sized):
                 "markdown",
             )
         ),
+        ("width", c_int32),
+        ("reserved2", c_int32),
     )
 
 
@@ -190,6 +192,8 @@ class Segment(Sized):
         ("image", c_void_p),
         ("boxes", POINTER(Region)),
         ("box_count", c_size_t),
+        ("rows", POINTER(c_float)),
+        ("row_count", c_size_t),
     )
 
 
