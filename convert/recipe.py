@@ -70,6 +70,7 @@ _ALWAYS_F32 = {
     "v.row_embd.weight",
     "v.col_embd.weight",
     "mm.latent_query",
+    "mm.query",
 }
 
 

@@ -6,7 +6,7 @@ from kosmos_edge.errors import ModelCorrupt
 
 from ..model import Model
 from ..sources.files import brief
-from . import kosmos1, kosmos2, kosmos2_5, llava
+from . import blip2, kosmos1, kosmos2, kosmos2_5, llava
 
 # config.json's model_type -> the module. The first whose `recognises` says yes converts a checkpoint.
 MODELS: dict[str, Model] = {
@@ -14,6 +14,7 @@ MODELS: dict[str, Model] = {
     "kosmos-2": kosmos2,
     "kosmos-2.5": kosmos2_5,
     "llava": llava,
+    "blip-2": blip2,
 }
 
 

@@ -61,12 +61,14 @@ def tower_table(
         yield from weight_and_bias(source + "post_layernorm", "v.post_ln", d)
 
 
-def tower_entries(t: Tower, projector: str, projection: int, pixels: tuple[list[float], list[float]]) -> list[Entry]:
+def tower_entries(
+    t: Tower, projector: str, projection: int, pixels: tuple[list[float], list[float]], erf_gelu: bool = False
+) -> list[Entry]:
     """clip.* of a GGUF file. projection: width of an image's rows in the decoder. pixels: their mean and deviation."""
     return [
         ("clip.has_vision_encoder", "bool", True),
         ("clip.projector_type", "str", projector),
-        ("clip.use_gelu", "bool", False),  # quick gelu
+        ("clip.use_gelu", "bool", erf_gelu),  # else quick gelu
         ("clip.vision.image_size", "u32", t.image_size),
         ("clip.vision.patch_size", "u32", t.patch_size),
         ("clip.vision.embedding_length", "u32", t.width),

@@ -18,6 +18,7 @@ from ..card import general_entries, read_card
 from ..generation import generation_entries
 from ..gguf import Entry
 from ..mapping import check_tensors_of, equal_tensors
+from ..settings import Section as _Section
 from ..sources.checkpoint import Checkpoint
 from ..sources.files import brief
 from ..sources.hf import open_hf
@@ -97,41 +98,6 @@ def recognises(settings: dict[str, Any]) -> bool:
 
 
 # ---- config.json
-
-
-class _Section:
-    """An object of config.json. Defaults are those of transformers' classes, which old files rely on."""
-
-    def __init__(self, settings: Any, name: str) -> None:
-        if not isinstance(settings, dict):
-            raise ModelCorrupt(f"config.json: {name} is {brief(settings)}, expected an object")
-        self.settings, self.name = settings, f"{name}." if name else ""
-
-    def get(self, key: str, default: Any) -> Any:
-        value = self.settings.get(key)
-        return default if value is None else value
-
-    def bad(self, key: str, expected: str) -> ModelCorrupt:
-        return ModelCorrupt(f"config.json: {self.name}{key} is {brief(self.settings.get(key))}, expected {expected}")
-
-    def whole(self, key: str, default: int, largest: int = 1 << 20) -> int:
-        value = self.get(key, default)
-        if type(value) is not int or not 0 < value <= largest:
-            raise self.bad(key, f"1..{largest}")
-        return value
-
-    def real(self, key: str, default: float, low: float, high: float) -> float:
-        value = self.get(key, default)
-        if type(value) not in (int, float) or not low < value < high:
-            raise self.bad(key, f"a number in {low:g}..{high:g}")
-        return float(value)
-
-    def only(self, key: str, *allowed: Any) -> Any:
-        """The value, the first of `allowed` where it is absent."""
-        value = self.get(key, allowed[0])
-        if not any(type(value) is type(a) and value == a for a in allowed):
-            raise self.bad(key, " or ".join(map(repr, allowed)))
-        return value
 
 
 def read_config(settings: dict[str, Any]) -> Config:

@@ -158,6 +158,7 @@ AnyDict info_dict(const ModelInfo& info) {
     if (!out.contains(part.c_str())) out[part.c_str()] = nb::dict();
     out[part.c_str()][fact.name.substr(dot + 1).c_str()] = python_fact(fact);
   }
+  out["eos"] = info.eos;  // what ends answers, which need not be the vocabulary's own end
   return out;
 }
 

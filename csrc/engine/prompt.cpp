@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 
 #include "base/error.h"
 
@@ -15,11 +16,12 @@ namespace {
 
 class Builder {
  public:
-  Builder(const Model& model, const Tokenizer& tokenizer) : model_(model), tokenizer_(tokenizer) {
-    for (int32_t id : model.info().begin) token(id);
-  }
+  Builder(const Model& model, const Tokenizer& tokenizer) : model_(model), tokenizer_(tokenizer) {}
 
   void segment(const Segment& s) {
+    const bool text = s.kind == Segment::Kind::Text || s.kind == Segment::Kind::Tags;
+    if (text && s.text.empty()) return;  // so that an image behind it may still be the first
+    if (s.kind != Segment::Kind::Image || !model_.info().image_before_begin) begin();
     switch (s.kind) {
       case Segment::Kind::Text:
       case Segment::Kind::Tags:
@@ -41,15 +43,22 @@ class Builder {
   }
 
   Prompt take() {
+    begin();
     end_texts();
     return std::move(prompt_);
   }
 
  private:
+  void begin() {
+    if (begun_at_) return;
+    for (int32_t id : model_.info().begin) token(id);
+    begun_at_ = prompt_.ids.size();
+  }
+
   // Texts that follow each other are one text to tokenizers that join them.
   void end_texts() {
     if (texts_.empty()) return;
-    tokens(tokenizer_.encode_parts(texts_, /*at_start=*/prompt_.ids.size() == model_.info().begin.size()));
+    tokens(tokenizer_.encode_parts(texts_, /*at_start=*/prompt_.ids.size() == begun_at_));
     texts_.clear();
   }
 
@@ -97,7 +106,8 @@ class Builder {
   const Model& model_;
   const Tokenizer& tokenizer_;
   Prompt prompt_;
-  std::vector<TextPart> texts_;  // since the last segment of another kind
+  std::optional<size_t> begun_at_;  // the position behind ModelInfo::begin, once that stands
+  std::vector<TextPart> texts_;     // since the last segment of another kind
 };
 
 }  // namespace

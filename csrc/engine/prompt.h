@@ -47,7 +47,7 @@ struct Prompt {
     size_t first;                                 // position of its first row; the others follow, if it has any
     std::shared_ptr<const ImageEmbedding> image;  // keeps the rows and the memory alive
   };
-  std::vector<int32_t> ids;         // ModelInfo::begin first
+  std::vector<int32_t> ids;         // ModelInfo::begin first, or behind its first images
   std::vector<PlacedImage> images;  // in order of position
   int32_t image_segment = 0;        // ImageLayout::segment
   // Without images: its engine's, which must outlive the prompt; or nullptr, then nothing is kept.

@@ -77,6 +77,7 @@ struct ModelInfo {
   int64_t image_tokens = 0;                              // rows of one image in the sequence, at most
   int64_t max_new_tokens = 0, no_repeat_ngram_size = 0;  // defaults of generation; 0: no n-gram rule
   std::vector<int32_t> begin;                            // ids that every prompt begins with
+  bool image_before_begin = false;                       // they stand behind the images that a prompt begins with
   int32_t eos = 0;
   std::vector<int32_t> never;  // ids that no answer holds: placeholders, unused ones
   ImageLayout image;

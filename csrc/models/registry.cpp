@@ -6,7 +6,8 @@
   ROW(kosmos2)                \
   ROW(kosmos1)                \
   ROW(kosmos2_5)              \
-  ROW(llava)
+  ROW(llava)                  \
+  ROW(blip2)
 
 namespace ke {
 

@@ -35,11 +35,11 @@ void check_checksums(const GgufFile& file, const std::string& architecture) {
                "[", i, "] is ", quoted(sums[i]), "; expected 64 hexadecimal digits");
 }
 
-Schema vision_rows(const std::string& architecture, VisionConfig& v) {
+Schema vision_rows(const std::string& architecture, VisionConfig& v, bool erf_gelu) {
   return {
       fixed_flag("clip.has_vision_encoder", true),
       fixed_text("clip.projector_type", architecture),
-      fixed_flag("clip.use_gelu", false),  // quick gelu
+      fixed_flag("clip.use_gelu", erf_gelu),  // else quick gelu
       named("vision.image_size", whole("clip.vision.image_size", 1, 4096, &v.image_size, "at most 16384 patches")),
       named("vision.patch_size",
             whole("clip.vision.patch_size", 1, 256, &v.patch_size, "divides clip.vision.image_size")),

@@ -31,7 +31,8 @@ struct VisionConfig {
   int64_t tokens() const { return patches() + 1; }
   int64_t patch_values() const { return 3 * patch_size * patch_size; }
 };
-Schema vision_rows(const std::string& architecture, VisionConfig& v);
+// erf_gelu: its activation, instead of the quick one.
+Schema vision_rows(const std::string& architecture, VisionConfig& v, bool erf_gelu = false);
 void check_vision(const GgufFile& file, const VisionConfig& v);
 
 // ---- <architecture>.*: the decoder and the defaults of generation

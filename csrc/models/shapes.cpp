@@ -38,4 +38,13 @@ DecoderShape rotary_decoder(const DecoderConfig& d) {
   return s;
 }
 
+DecoderShape opt_decoder(const DecoderConfig& d) {
+  DecoderShape s;
+  s.block = plain_block(d.width, d.ff_width, d.heads, d.eps);
+  s.block.activation = Activation::Relu;
+  s.layers = d.layers, s.vocab = d.vocab, s.context = d.context;
+  s.position = LearnedPositions{.offset = 2};
+  return s;
+}
+
 }  // namespace ke

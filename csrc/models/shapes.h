@@ -19,4 +19,8 @@ VitShape clip_patches(const VisionConfig& v, int64_t layer);
 // own.
 DecoderShape rotary_decoder(const DecoderConfig& d);
 
+// OPT's: layer norms before the products, learned positions whose table begins with two rows of no position, ReLU, the
+// embedding as output matrix.
+DecoderShape opt_decoder(const DecoderConfig& d);
+
 }  // namespace ke

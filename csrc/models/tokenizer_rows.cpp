@@ -139,6 +139,11 @@ void VocabularyCheck::check_placeholder(const std::string& key, int32_t id) cons
              ", a token of type ", type, "; expected type 2, 3 or 4");
 }
 
+void VocabularyCheck::check_end(const std::string& key, int32_t id) const {
+  const int32_t type = type_of(key, id);
+  check_file(file_, type != unused_piece, key, " is ", id, ", an unused token; expected another type");
+}
+
 int32_t VocabularyCheck::type_of(std::string_view key, int32_t id) const {
   check_file(file_, static_cast<size_t>(id) < types_.size(), key, " is ", id, "; expected less than ", vocab_key_, ", ",
              types_.size());

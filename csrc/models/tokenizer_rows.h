@@ -31,6 +31,8 @@ class VocabularyCheck {
   void check_special_tokens(const TokenizerConfig& t) const;
   // An id that stands for an image's rows is a tag, a control token or the unknown one: no text gives it by itself.
   void check_placeholder(const std::string& key, int32_t id) const;
+  // An id that ends answers is any that is not unused.
+  void check_end(const std::string& key, int32_t id) const;
   // Ids of type unused: what fills up a table of embeddings, or was never trained.
   std::vector<int32_t> unused() const;
   // The id of a piece; ModelCorrupt unless it is there and a tag.

@@ -199,7 +199,7 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     const PromptValues values = {.question = e.text, .answer = e.answer, .place = i};
     // One text where a segment of its own would begin with a fresh word mark, or with none.
     const bool joined = r.verb == Verb::Caption || model.prompts.chat;
-    ask(i, joined ? format + " {answer}" : format, values);
+    ask(i, joined ? concat(format, blank_behind(format), "{answer}") : format, values);
     if (!joined) append_text(e.answer, out);
     if (model.prompts.chat) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
   }

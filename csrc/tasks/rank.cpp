@@ -65,7 +65,7 @@ ScoreTemplate split_template(std::string_view text) {
 
 ScoreTemplate default_template(const PromptFormats& formats) {
   if (formats.caption.empty()) return {formats.system, ""};  // right behind the image
-  return {formats.system + formats.caption + " ", ""};
+  return {concat(formats.system, formats.caption, blank_behind(formats.caption)), ""};
 }
 
 Ranking rank_texts(const Engine& engine, const RankRequest& request, const CancelToken* cancel) {

@@ -63,12 +63,22 @@ class Cost:
         blocks = vision["layers"] + 1 + vision.get("feature_layer", -1)
         tower = patches * 3 * patch * patch * width + blocks * layer
         d = text["width"]
+        if "qformer" in self.config:
+            return float(tower + self._qformer_macs(rows, width, d))
         if "latents" not in self.config:
             products = width * d + (0 if self.config["projector"] == "linear" else d * d)
             return float(tower + patches * products)
         latents = self.config["latents"]
         resampler = 2 * rows * width * d + 2 * latents * (rows + latents) * d + latents * d * d
         return float(tower + resampler)
+
+    def _qformer_macs(self, rows: int, features: int, out: int) -> int:
+        """The Q-Former for `rows` features of that width, and the product behind it."""
+        q = self.config["qformer"]
+        width, n, every = q["width"], q["queries"], q["cross_every"]
+        block = n * (4 * width * width + 2 * width * q["ff_width"]) + 2 * n * n * width
+        cross = 2 * n * width * width + 2 * rows * features * width + 2 * n * rows * width
+        return int(q["layers"] * block + -(-q["layers"] // every) * cross + n * width * out)
 
     def prefill_macs(self, tokens: int) -> float:
         """All layers for `tokens` positions and the logits of the last one."""

@@ -113,6 +113,14 @@ def test_cost_of_the_published_sizes() -> None:
     assert cost.decode_bytes(90) == 754_000_000 + 2 * 24 * 2048 * 2 * 90
 
 
+def test_cost_of_a_qformer() -> None:
+    """BLIP-2's published sizes, counted by hand: tower 260.4, Q-Former and its product 6.4."""
+    vision = {"image_size": 224, "patch_size": 14, "width": 1408, "ff_width": 6144, "layers": 39}
+    qformer = {"width": 768, "ff_width": 3072, "layers": 12, "queries": 32, "cross_every": 2}
+    cost = Cost({"vision": vision, "decoder": {"width": 2560}, "qformer": qformer}, 1, 2, True)
+    assert round(cost.encode_macs() / 1e9, 1) == 266.8
+
+
 def test_bytes_of_a_token_are_those_of_the_decoder() -> None:
     tensors = {name: size for name, *_, size in _core.GgufFile(NANO).tensors()}
     vision = sum(size for name, size in tensors.items() if name.startswith(("v.", "mm.")))
