@@ -1,0 +1,39 @@
+"""Random checkpoints of other families in their published layouts, where ../shared is, and what parity compares."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+SCRIPT = SHARED / "spec" / "make_family_checkpoint.py"
+PRESETS = {f"{preset}-{seed}": (preset, seed) for preset in ("tiny", "small") for seed in (0, 1)}
+TOLERANCE = 1e-4  # largest difference over largest magnitude, per row
+
+
+def presets() -> list[str]:
+    """Names of the checkpoints that can be made here."""
+    return list(PRESETS) if SCRIPT.exists() else []
+
+
+def write(family: str, name: str, folder: Path) -> Path:
+    """One of `presets`, made in `folder`."""
+    preset, seed = PRESETS[name]
+    command = [sys.executable, str(SCRIPT), "--family", family, "--preset", preset, "--seed", str(seed)]
+    subprocess.run([*command, "--out", str(folder)], check=True, capture_output=True)
+    return folder
+
+
+def far(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of a row over its largest magnitude."""
+    assert found.shape == expected.shape
+    return float((np.abs(found - expected) / np.abs(expected).max(-1, keepdims=True)).max())
+
+
+def pictures() -> list[np.ndarray]:
+    """Noise, a gradient and stripes, of three shapes."""
+    rng = np.random.default_rng(5)
+    steps = np.indices((90, 60)).sum(0)[..., None] * np.array([3, 4, 2])
+    stripes = np.repeat(rng.integers(0, 256, (50, 1, 3)), 140, 1)
+    return [rng.integers(0, 256, (61, 97, 3), np.uint8), steps.astype(np.uint8), stripes.astype(np.uint8)]
