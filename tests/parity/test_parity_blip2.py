@@ -1,18 +1,21 @@
 """A converted BLIP-2 checkpoint with OPT gives the ids, image rows and logits of transformers'
 Blip2ForConditionalGeneration in float32."""
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from families import TOLERANCE, far, pictures, presets, write
+from helpers.bpe_vocabularies import random_texts
 from models.description import described
 
 from kosmos_edge import _core, load
 from kosmos_edge.convert import convert, verify
 
 LENGTH = 40
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<image>")
 QUESTIONS = ("what is in the photo?", "How many\nbridges  are there", "12:30 é 日本 🙂 don't")
 
 
@@ -142,6 +145,19 @@ def test_answers(pair: Pair) -> None:
             found = np.frombuffer(raw, np.float32).reshape(rows, cols)
             assert far(found[size - 1 :], logits[size - 1 :, :cols]) <= TOLERANCE
             assert len(expected) == LENGTH or expected[-1] == end
+
+
+def test_any_text_has_the_ids_of_the_tokenizer(pair: Pair) -> None:
+    """What spells a special token is one to transformers alone: a text never becomes it here."""
+    if pair.tokenizer is None:
+        pytest.skip("without tokenizer.json transformers makes another kind of tokenizer of the files")
+    pieces = [text for text in pair.metadata["tokenizer.ggml.tokens"][4:] if text.isascii()]
+    texts = [text for text in random_texts(pieces, 20_000, seed=4) if not any(s in text for s in SPECIALS)]
+    texts = [text for text in texts if all(unicodedata.category(c) != "Cn" for c in text)]
+    assert len(texts) > 10_000
+    found = pair.tokenizer(texts).input_ids
+    wrong = [t for t, ids in zip(texts, found, strict=True) if [2, *pair.engine.tokenizer.encode(t)] != ids]
+    assert wrong == []
 
 
 def test_small_files_answer(pair: Pair, tmp_path: Path) -> None:
