@@ -9,6 +9,7 @@
 #include "layers/decoder.h"
 #include "layers/grid_vit.h"
 #include "layers/projector.h"
+#include "layers/qformer.h"
 #include "layers/resampler.h"
 #include "layers/vit.h"
 
@@ -238,6 +239,41 @@ class TestPage : Loaded {
   Resampler resampler_;
 };
 
+// A Q-Former, which may read text.
+class TestQformer : Loaded {
+ public:
+  TestQformer(const std::string& path, const nb::dict& values, const std::string& device, const std::string& isa,
+              int threads)
+      : Loaded(path, device, isa, threads), shape_(shape(Given(values))), qformer_(*backend, weights, shape_) {
+    weights.finish();
+  }
+
+  // features (n, feature_width) -> (queries, project_width)
+  nb::bytes forward(nb::handle features, const std::vector<int32_t>& text) {
+    const std::vector<float> host = floats_of(features);
+    const int64_t cols = shape_.feature_width, n = static_cast<int64_t>(host.size()) / cols;
+    workspace.begin();
+    const Mat x = workspace.take(n, cols);
+    backend->write(host.data(), x);
+    const Mat y = qformer_.forward_with(workspace, x, text);
+    std::vector<float> out(static_cast<size_t>(y.rows * y.cols));
+    backend->read(y, out.data());
+    return bytes_of(out);
+  }
+
+ private:
+  static QformerShape shape(const Given& g) {
+    QformerShape s;
+    s.block = block_shape(g);
+    s.layers = g.count("layers"), s.queries = g.count("queries"), s.cross_every = g.count("cross_every");
+    s.feature_width = g.count("feature_width"), s.width = g.count("project_width");
+    s.text_vocab = g.get<int64_t>("text_vocab", 0), s.text_positions = g.get<int64_t>("text_positions", 0);
+    return s;
+  }
+  QformerShape shape_;
+  Qformer qformer_;
+};
+
 }  // namespace
 
 void bind_layers(nb::module_& m) {
@@ -261,6 +297,10 @@ void bind_layers(nb::module_& m) {
            nb::arg("path"), nb::arg("shape"), nb::arg("device") = "cpu", nb::arg("isa") = "", nb::arg("threads") = 1)
       .def("forward", &TestPage::forward)
       .def_prop_ro("workspace_bytes", &TestPage::workspace_bytes);
+  nb::class_<TestQformer>(t, "Qformer")
+      .def(nb::init<const std::string&, const nb::dict&, const std::string&, const std::string&, int>(),
+           nb::arg("path"), nb::arg("shape"), nb::arg("device") = "cpu", nb::arg("isa") = "", nb::arg("threads") = 1)
+      .def("forward", &TestQformer::forward, nb::arg("features"), nb::arg("text") = std::vector<int32_t>());
   t.def("rope_table", [](float base, int64_t dims, float scale, int64_t positions) {
     return bytes_of(rope_table({base, dims, false, scale}, positions));
   });
