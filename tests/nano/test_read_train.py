@@ -1,0 +1,130 @@
+"""nano-read's model, training and export, with a tiny model; transformers is the reference where it is there."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="nano-read is trained with torch")
+from helpers.nano_read import TINY, small_world  # noqa: E402
+from read import export, losses, train  # noqa: E402
+from read.batches import arrays  # noqa: E402
+from read.cells import cells  # noqa: E402
+from read.evaluate import TorchReader, case, figures, inputs, write  # noqa: E402
+from read.model import CODE, Read, code, shift  # noqa: E402
+from read.paint import PATCH  # noqa: E402
+from read.vocabulary import Vocabulary  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small_world()
+
+
+def model_of(seed=0):
+    torch.manual_seed(seed)
+    v = Vocabulary()
+    return Read(dict(TINY), v.base, (len(v) - v.base) // 2).eval(), v
+
+
+def arguments(folder, stage, *more):
+    return train.parser().parse_args(
+        [stage, "--run", str(folder), "--batch", "3", "--threads", "1", "--every", "2", *more]
+    )
+
+
+def test_codes_of_places_can_be_moved():
+    r, c = torch.tensor([3, 9]), torch.tensor([5, 1])
+    assert torch.allclose(code(r, c) @ shift(-1, 2).T, code(r - 1, c + 2), atol=1e-5)
+    assert code(r, c).shape == (2, CODE)
+
+
+def test_latents_start_at_the_patches_of_their_cells(world):
+    """Before any training: what makes reading learnable within hours"""
+    model, _ = model_of()
+    page, how, picture = world.sample(np.random.default_rng(0), "lines", 0.0)
+    x, rows, columns, _ = losses.tensors([a[None] for a in arrays(page, how, picture)])
+    held = losses.Cells(TINY["max_patches"], TINY["heads"])
+    index, inside = held.index(rows, columns)
+    assert inside.sum() == (rows > 0).sum()  # every patch has its latent
+    features = torch.nn.functional.normalize(model.vision_model.embeddings(x, rows, columns), dim=-1)
+    _, weights = model.image_to_text_projection(features)
+    assert held.attention_loss(weights, index, inside) < 0.8 * np.log(TINY["max_patches"] + len(cells()))
+
+
+def test_stages_train_resume_and_fall(world, tmp_path):
+    a = train.run(arguments(tmp_path, "a", "--steps", "4"), small_world, TINY)
+    assert a.at["pictures"] == a.at["seen"] == 12 and a.at["number"] == 4
+    kept = {k: p.clone() for k, p in a.net.state_dict().items()}
+    b = train.run(arguments(tmp_path, "a", "--steps", "2"), small_world)
+    assert b.at["number"] == 6 and b.config == TINY
+    moved = {k for k, p in b.net.state_dict().items() if not torch.equal(p, kept[k])}
+    assert "read.vision_model.embeddings.patch_projection.weight" in moved
+    assert not any("text_model" in k or "projection.x_attn" in k for k in moved)
+    c = train.run(arguments(tmp_path, "c", "--steps", "3", "--minutes", "5", "--fall", "10"), small_world)
+    assert c.at["stage"] == "c" and c.at["number"] == 3 and c.at["pictures"] == 27
+    assert (tmp_path / "plateau.pt").exists()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [r["stage"] for r in rows] == ["a", "a", "a", "c"] and all(np.isfinite(r["loss"]) for r in rows)
+    with pytest.raises(SystemExit, match="is not there"):
+        train.run(arguments(tmp_path, "c", "--from", "gone.pt"), small_world)
+
+
+def test_losses_fall_on_one_page(world):
+    torch.manual_seed(0)
+    v = Vocabulary()
+    net = train.Net(dict(TINY), v)
+    page, how, picture = world.sample(np.random.default_rng(4), "line", 0.0, 1)
+    one = [a[None] for a in arrays(page, how, picture)]
+    batch = (one, [[((10, 10, 100, 40), page.segments[0].text[:4])]])
+    rates, step = train.Rates(net, {}), train.StageC(v, net.read.config)
+    first = None
+    for n in range(40):
+        loss, report = step(net, batch, n)
+        loss.backward()
+        rates.step(0.5)
+        first = first or {k: float(x.detach()) for k, x in report.items()}
+    assert all(report[k] < 0.6 * first[k] for k in ("words", "places", "characters", "cell")), (first, report)
+    assert report["t_pixels"] < first["t_pixels"]
+
+
+def test_patches_of_training_are_those_of_the_published_processor(world):
+    for n in range(4):
+        page, how, picture = world.sample(np.random.default_rng((8, n)), "line", 1.0)
+        x, rows, columns, _ = losses.tensors([a[None] for a in arrays(page, how, picture)])
+        exact, r, c = inputs(picture)
+        assert torch.equal(rows, r) and torch.equal(columns, c)
+        assert (x - exact).abs().max() < 0.05  # training resizes whole numbers
+
+
+def test_writing_with_a_cache_is_the_forward_pass(world):
+    model, v = model_of(1)
+    picture, _ = case(world, "clean", 0)
+    ids, sure = write(model, v, picture, most=12)
+    with torch.no_grad():
+        _, latents, _ = model.image(*inputs(picture))
+        table = model.embedding_table()
+        table[1] = 0
+        log_p = (model.text(latents, table, v.before("ocr"), torch.tensor([ids])) @ table.T).log_softmax(-1)[0]
+    assert log_p.argmax(-1)[: len(ids)].tolist() == ids and len(ids) == 12 and sure < 0
+    assert figures(TorchReader(model, v), [case(world, "clean", 1)])["cer"] > 0
+
+
+def test_the_export_is_what_transformers_reads(world, tmp_path):
+    pytest.importorskip("transformers", reason="the reference of the export")
+    from read.check_export import check
+
+    model, v = model_of(2)
+    with torch.no_grad():  # answers of untrained weights are about nothing; vary them all the same
+        for p in model.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+        model.text_model.model.embed_tokens.weight[1] = 0
+    export.write(str(tmp_path / "out"), model, v)
+    with torch.no_grad():
+        worst, wrong = check(str(tmp_path / "out"), model, v, world)
+    assert worst < 1e-5 and not wrong
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (
+        settings["latent_query_num"] == len(cells())
+        and settings["vision_config"]["patch_embed_hidden_size"] == 3 * PATCH**2
+    )

@@ -1,0 +1,13 @@
+"""The cells of 2 x 2 patches that the latents stand for."""
+
+from .paint import MAX_PATCHES
+
+LONGEST = 64  # columns: cells beyond have no latent, so pictures wider than 16 : 1 are read in part
+TALLEST = 28  # rows
+
+
+def cells(max_patches=MAX_PATCHES):
+    """(row, column) of every 2 x 2 cell, 0-based, that some grid within the limits has"""
+    return [
+        (r, c) for r in range(TALLEST // 2) for c in range(LONGEST // 2) if (2 * r + 1) * (2 * c + 1) <= max_patches
+    ]
