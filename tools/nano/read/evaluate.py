@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw
 
 from read.batches import World, answer
 from read.paint import PATCH, Look, grid, paint
+from read.vocabulary import EOS, Vocabulary
 
 SEED = 900_000_000
 SETS = ("clean", "noisy", "pages", "none")
@@ -108,11 +109,13 @@ class EngineReader:
         import kosmos_edge
 
         self.model, self.folder = kosmos_edge.load(path), tempfile.TemporaryDirectory()
+        self.vocabulary = Vocabulary()
 
     def __call__(self, picture):
         path = Path(self.folder.name) / "page.png"
         picture.save(path)
-        return self.model.generate([path, "<ocr>"], raw=True, max_new_tokens=400).raw
+        ids = self.model.generate([path, "<ocr>"], raw=True, max_tokens=400).token_ids
+        return self.vocabulary.decode([i for i in ids if i != EOS])
 
 
 def parse(text):
@@ -150,17 +153,16 @@ def matched(true, said):
     return out
 
 
-def figures(reader, cases, progress=None):
+def figures(reader, cases):
     """The figures of one set"""
     wrong = length = right = 0
     overlaps, whole, silent = [], [], 0
-    for n, (picture, lines) in enumerate(cases):
-        said = parse(reader(picture))
-        if progress and n % 50 == 49:
-            progress(n + 1)
+    for picture, lines in cases:
+        answer_text = reader(picture)
         if not lines:
-            silent += not said
+            silent += answer_text == ""
             continue
+        said = parse(answer_text)
         true = "\n".join(t for _, t in lines)
         d = distance(true, "\n".join(t for _, t in said))
         wrong, length, right = wrong + d, length + len(true), right + (d == 0)
