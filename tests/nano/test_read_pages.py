@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.nano_read import small_world
 from read import batches, fonts, labels, texts
+from read.cells import cells
 from read.evaluate import SETS, case, distance, figures, iou, matched, parse
 from read.layout import KINDS, Page, Segment
 from read.paint import MAX_PATCHES, PATCH, Look, boxes, grid, paint, turned
@@ -92,10 +93,25 @@ def test_labels_name_the_character_under_each_point():
     assert seen == set(range(len(text)))
 
 
+def test_cells_of_characters_hold_their_middles():
+    page, how = page_of("WMWMHHWM"), Look(2.0, 0)
+    rows, columns = grid(page.width, page.height)
+    found = labels.cells_of(page, how, rows, columns)[0]
+    where = [cells()[i] for i in found]
+    assert len(found) == 8 and len({r for r, _ in where}) <= 2 and [c for _, c in where] == sorted(c for _, c in where)
+    characters = labels.dense(page, how, rows, columns)[0]
+    for letter, (r, c) in zip("WMWMHHWM", where, strict=True):
+        patches = [y * columns + x for y in (2 * r, 2 * r + 1) for x in (2 * c, 2 * c + 1) if y < rows and x < columns]
+        assert labels.CLASS[letter] in characters[patches]
+    assert (labels.cells_of(Page(4000, 40, [Segment("far away", 3500, 30, "", 30)]), Look(0, 0), 1, 100)[0] == -1).all()
+
+
 def test_a_batch_is_a_function_of_its_number(world):
     plan = (5, 7, 3, "dense", 0.5, 300)
-    (a, lines), (b, same), (c, others) = (batches.make(world, *p) for p in (plan, plan, (5, 8, *plan[2:])))
+    made = [batches.make(world, *p) for p in (plan, plan, (5, 8, *plan[2:]))]
+    (a, lines, looks), (b, same, _), (c, others, _) = made
     assert lines == same != others
+    assert [[len(t) for _, t in page] for page in lines] == [[len(x) for x in page] for page in looks]
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)) and not np.array_equal(a[0], c[0])
     patches, at, stats, characters = a[:4]
     assert patches.shape == (3, MAX_PATCHES, 768) and characters.shape == (3, MAX_PATCHES, 2, 3)

@@ -52,6 +52,21 @@ def test_latents_start_at_the_patches_of_their_cells(world):
     assert held.attention_loss(weights, index, inside) < 0.8 * np.log(TINY["max_patches"] + len(cells()))
 
 
+def test_each_token_has_the_cell_to_look_at():
+    v, text = Vocabulary(), "a b"
+    lines, found = [((0, 0, 9, 9), text), ((0, 9, 9, 18), "c")], [np.array([5, 6, 7]), np.array([-1])]
+    ids, at = losses.padded(v, [lines], 24)[0], losses.looked_at([lines], [found], 24)[0]
+    said = [(v.tokens[i], int(a)) for i, a in zip(ids, at, strict=True) if i != 1]
+    assert said[:5] == [("<bbox>", 5), ("<x_0>", 5), ("<y_0>", 5), ("<x_9>", 7), ("<y_9>", 7)]
+    assert [a for _, a in said[5:10]] == [-1, 5, 6, 7, 7] and all(a == -1 for _, a in said[10:])
+    weights = torch.full((1, 2, 25, 40), -50.0)
+    for t, a in enumerate(at.tolist()):
+        weights[0, :, t, a + 2] = -0.25
+    assert float(losses.look_loss([weights], at[None])) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="3 cells"):
+        losses.looked_at([lines], [found[:1] * 2], 24)
+
+
 def test_stages_train_resume_and_fall(world, tmp_path):
     a = train.run(arguments(tmp_path, "a", "--steps", "4"), small_world, TINY)
     assert a.at["pictures"] == a.at["seen"] == 12 and a.at["number"] == 4
@@ -76,7 +91,8 @@ def test_losses_fall_on_one_page(world):
     net = train.Net(dict(TINY), v)
     page, how, picture = world.sample(np.random.default_rng(4), "line", 0.0, 1)
     one = [a[None] for a in arrays(page, how, picture)]
-    batch = (one, [[((10, 10, 100, 40), page.segments[0].text[:4])]])
+    text = page.segments[0].text[:4]
+    batch = (one, [[((10, 10, 100, 40), text)]], [[np.arange(len(text)) + 40]])
     rates, step = train.Rates(net, {}), train.StageC(v, net.read.config)
     first = None
     for n in range(40):
@@ -84,7 +100,7 @@ def test_losses_fall_on_one_page(world):
         loss.backward()
         rates.step(0.5)
         first = first or {k: float(x.detach()) for k, x in report.items()}
-    assert all(report[k] < 0.6 * first[k] for k in ("words", "places", "characters", "cell")), (first, report)
+    assert all(report[k] < 0.6 * first[k] for k in ("words", "places", "characters", "cell", "look")), (first, report)
     assert report["t_pixels"] < first["t_pixels"]
 
 
@@ -105,7 +121,7 @@ def test_writing_with_a_cache_is_the_forward_pass(world):
         _, latents, _ = model.image(*inputs(picture))
         table = model.embedding_table()
         table[1] = 0
-        log_p = (model.text(latents, table, v.before("ocr"), torch.tensor([ids])) @ table.T).log_softmax(-1)[0]
+        log_p = (model.text(latents, table, v.before("ocr"), torch.tensor([ids]))[0] @ table.T).log_softmax(-1)[0]
     assert log_p.argmax(-1)[: len(ids)].tolist() == ids and len(ids) == 12 and sure < 0
     assert figures(TorchReader(model, v), [case(world, "clean", 1)])["cer"] > 0
 

@@ -12,7 +12,7 @@ import signal
 import numpy as np
 
 from . import fonts, texts
-from .labels import dense, final_boxes, resized, statistics
+from .labels import cells_of, dense, final_boxes, resized, statistics
 from .layout import Layout
 from .paint import MAX_PATCHES, PATCH, boxes, look, paint
 
@@ -78,16 +78,19 @@ def layout_kind(roll, table):
 
 
 def make(world, seed, number, size, stage, progress, tokens):
-    """Batch `number` as stacked arrays, and the answers"""
+    """Batch `number`: stacked arrays, the answers, and for each line of them the cells of its characters"""
     rng = np.random.default_rng((seed, number))
-    rows, answers = [], []
+    rows, answers, looks = [], [], []
     for _ in range(size):
         kind, words = kinds(rng, stage, progress)
         page, how, picture = world.sample(rng, kind, level_of(rng, progress), words, tokens)
         one = arrays(page, how, picture)
         rows.append(one)
-        answers.append(answer(page, how, int(one[1][0].max()), int(one[1][1].max())))
-    return [np.stack(column) for column in zip(*rows, strict=True)], answers
+        size_of_grid = int(one[1][0].max()), int(one[1][1].max())
+        answers.append(answer(page, how, *size_of_grid))
+        found = cells_of(page, how, *size_of_grid)
+        looks.append([found[i] for i in shown(page, how)])
+    return [np.stack(column) for column in zip(*rows, strict=True)], answers, looks
 
 
 def level_of(rng, progress):

@@ -84,7 +84,7 @@ def write(model, v, picture, most=400, task="ocr"):
         past, ids, sure = [None] * len(m.layers), [], 0.0
         while True:
             for i, layer in enumerate(m.layers):
-                x, past[i] = layer(x, past=past[i])
+                x, past[i], _ = layer(x, past=past[i])
             log_p = (m.layer_norm(x[:, -1]) @ table.T).log_softmax(-1)[0]
             best = int(log_p.argmax())
             sure += float(log_p[best])

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from . import fonts
+from .cells import cell_numbers
 from .paint import MAX_PATCHES, PATCH, boxes, grid, turned
 from .texts import CHARS
 
@@ -37,6 +38,26 @@ def final_boxes(page, how, rows, columns):
     return np.rint(boxes(page, how) * scale).astype(np.int32)
 
 
+def edges_of(segment):
+    """Where the characters of a segment begin, and where the last ends, in pixels of the straight page"""
+    wide = fonts.advances(segment.font, segment.size)
+    edges = np.cumsum([0.0] + [wide[c] for c in segment.text])
+    return segment.x + edges * (fonts.load(segment.font, segment.size).getlength(segment.text) / edges[-1])
+
+
+def cells_of(page, how, rows, columns, max_patches=MAX_PATCHES):
+    """For each segment the number of the cell in which the middle of each character lies; -1: it has none"""
+    table, out = cell_numbers(max_patches), []
+    for s in page.segments:
+        edges = edges_of(s)
+        x, y = turned((edges[:-1] + edges[1:]) / 2, np.full(len(s.text), s.base - 0.3 * s.size), page, how.angle)
+        column = np.clip((x * columns / page.width).astype(int), 0, columns - 1) // 2
+        row = np.clip((y * rows / page.height).astype(int), 0, rows - 1) // 2
+        known = (row < table.shape[0]) & (column < table.shape[1])
+        out.append(np.where(known, table[np.where(known, row, 0), np.where(known, column, 0)], -1))
+    return out
+
+
 def dense(page, how, rows, columns, max_patches=MAX_PATCHES):
     """(characters (P, 2, 3) u8, ranks (P, 2) u8, places (P, 2) u8, reach (P, 2, 4) f32 in patches).
 
@@ -51,10 +72,7 @@ def dense(page, how, rows, columns, max_patches=MAX_PATCHES):
     found = np.zeros(x.shape, np.uint8)
     rank, place = np.zeros(x.shape, np.uint8), np.zeros(x.shape, np.uint8)
     for i, s in enumerate(page.segments):
-        wide = fonts.advances(s.font, s.size)
-        edges = np.cumsum([0.0] + [wide[c] for c in s.text])
-        total = fonts.load(s.font, s.size).getlength(s.text)
-        edges = s.x + edges * (total / edges[-1])
+        edges = edges_of(s)
         inside = (y >= s.base - 0.78 * s.size) & (y < s.base + 0.24 * s.size) & (x >= edges[0]) & (x < edges[-1])
         if inside.any():
             at = np.searchsorted(edges, x[inside], "right") - 1

@@ -83,6 +83,29 @@ def padded(vocabulary, answers, tokens):
     return torch.from_numpy(ids)
 
 
+def looked_at(answers, looks, tokens):
+    """(B, tokens): the cell to look at when each token is said, -1 where that is no matter.
+
+    A box begins at the first character and ends at the last; the line's end is behind the last"""
+    out = np.full((len(answers), tokens), -1, np.int64)
+    for row, lines, cells_of_lines in zip(out, answers, looks, strict=True):
+        at = []
+        for (_, text), found in zip(lines, cells_of_lines, strict=True):
+            if len(text) != len(found):
+                raise ValueError(f"{len(found)} cells for {text!r}")
+            at += [found[0]] * 3 + [found[-1]] * 2 + [-1, *found, found[-1]]
+        row[: len(at)] = at[:tokens]
+    return torch.from_numpy(out)
+
+
+def look_loss(watched, wanted):
+    """Mean -log of the weight that watched heads give to the wanted latents. watched: [(B, heads, T + 1, keys)]"""
+    on = wanted >= 0
+    index = (wanted.clamp(min=0) + 2)[:, None, :, None]  # <s> and <image> stand before the latents
+    each = [-w[:, :, :-1].gather(-1, index.expand(-1, w.shape[1], -1, -1))[..., 0].mean(1)[on] for w in watched]
+    return torch.cat(each).mean() if on.any() else sum(w.sum() for w in watched) * 0
+
+
 def text_losses(hidden, table, ids, base):
     """(loss of words, loss of places, share right of words, mean distance in pixels of places).
 

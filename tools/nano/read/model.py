@@ -34,6 +34,7 @@ CONFIG = {
     "layers": 3,
     "max_patches": MAX_PATCHES,
 }
+WATCHED = 2  # heads of the decoder's later layers that learn where to look
 CODE = 32  # widths at the start of a row that hold the place: 8 waves for rows, 8 for columns, as cosine and sine
 
 
@@ -195,8 +196,10 @@ class SelfAttention(nn.Module):
         self.q_proj, self.k_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.v_proj, self.out_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, x, tail, past=None):
-        """Rows of x from `tail` on, which see everything up to themselves; past: keys and values before x"""
+    def forward(self, x, tail, past=None, watch=None):
+        """Rows of x from `tail` on, which see everything up to themselves; past: keys and values before x.
+
+        watch: also the log weights of the first WATCHED heads, of rows of x from there on"""
         q, k, v = heads_of(self.q_proj(x[:, tail:]), self.heads), self.k_proj(x), self.v_proj(x)
         k, v = heads_of(k, self.heads), heads_of(v, self.heads)
         if past is not None:
@@ -204,7 +207,12 @@ class SelfAttention(nn.Module):
         n, m = q.shape[2], k.shape[2]
         seen = torch.ones(n, m, dtype=torch.bool).tril(m - n)
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return self.out_proj(o.transpose(1, 2).flatten(2)), (k, v)
+        weights = None
+        if watch is not None:
+            few = q[:, :WATCHED, watch - tail :] * q.shape[-1] ** -0.5
+            score = few @ k[:, :WATCHED].transpose(-1, -2)
+            weights = score.masked_fill(~seen[watch - tail :], -1e9).log_softmax(-1)
+        return self.out_proj(o.transpose(1, 2).flatten(2)), (k, v), weights
 
 
 class Ffn(nn.Module):
@@ -224,10 +232,10 @@ class TextLayer(nn.Module):
         self.self_attn_layer_norm, self.final_layer_norm = nn.LayerNorm(c["dim"]), nn.LayerNorm(c["dim"])
         self.ffn = Ffn(c["dim"], c["ffn"])
 
-    def forward(self, x, tail=0, past=None):
-        h, kept = self.self_attn(self.self_attn_layer_norm(x), tail, past)
+    def forward(self, x, tail=0, past=None, watch=None):
+        h, kept, weights = self.self_attn(self.self_attn_layer_norm(x), tail, past, watch)
         x = x[:, tail:] + h
-        return x + self.ffn(self.final_layer_norm(x)), kept
+        return x + self.ffn(self.final_layer_norm(x)), kept, weights
 
 
 class Decoder(nn.Module):
@@ -321,9 +329,10 @@ class Read(nn.Module):
         return features, *self.image_to_text_projection(features)
 
     def text(self, latents, table, before, ids):
-        """Hidden rows (B, T + 1, D) from the last of `before` on: <s> <image> L slots </image> + task, then ids (B, T).
+        """(hidden rows (B, T + 1, D) from the last of `before` on, log weights of watched heads for the same rows).
 
-        before: the ids (start, image, image's end, task)"""
+        The sequence is <s> <image> L slots </image> task, then ids (B, T). before: the ids of the four. Watched are
+        heads of all layers but the first."""
         m, dim = self.text_model.model, self.config["dim"]
         b, slots = len(ids), latents.shape[1]
         head = table[torch.tensor(before)].expand(b, -1, -1)
@@ -332,9 +341,11 @@ class Read(nn.Module):
         segment = torch.zeros(x.shape[1], dtype=torch.long)
         segment[1 : slots + 3] = 1
         x = x + m.segment_emb(segment)
+        watched, first = [], slots + 3
         for n, layer in enumerate(m.layers):
-            x, _ = layer(x, tail=slots + 3 if n == len(m.layers) - 1 else 0)
-        return m.layer_norm(x)
+            x, _, weights = layer(x, tail=first if n == len(m.layers) - 1 else 0, watch=first if n else None)
+            watched += [weights] if n else []
+        return m.layer_norm(x), watched
 
 
 # ------------------------------------------------------------------------------------------ heads of training

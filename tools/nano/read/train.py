@@ -112,9 +112,9 @@ class StageA:
 
 
 class StageC:
-    """Answers; the dense labels at half weight, heads of the resampler held to their patches lightly"""
+    """Answers; dense labels at half weight; heads of resampler and decoder lightly held to where they should look"""
 
-    AUX, HOLD, CELL, PLACES = 0.5, 0.1, 0.25, 0.3
+    AUX, HOLD, CELL, LOOK, PLACES = 0.5, 0.1, 0.25, 0.2, 0.3
 
     def __init__(self, vocabulary, config):
         self.vocabulary = vocabulary
@@ -132,13 +132,15 @@ class StageC:
         on = inside[:, which]
         scale = net.read.config["dim"] ** 0.5  # as the decoder has them
         cell = losses.characters_loss(net.cell_heads(latents * scale, which)[on], target[on])
-        ids = losses.padded(self.vocabulary, batch[1], LONG)
+        longest = max(len(self.vocabulary.ocr(lines)) for lines in batch[1])
+        ids = losses.padded(self.vocabulary, batch[1], min(LONG, longest))
         table = net.read.embedding_table()
-        hidden = net.read.text(latents, table, self.before, ids)
+        hidden, watched = net.read.text(latents, table, self.before, ids)
+        look = losses.look_loss(watched, losses.looked_at(batch[1], batch[2], ids.shape[1]))
         words, places, told = losses.text_losses(hidden, table, ids, self.vocabulary.base)
-        loss = words + self.PLACES * places + self.HOLD * attention + self.CELL * cell
+        loss = words + self.PLACES * places + self.HOLD * attention + self.CELL * cell + self.LOOK * look
         loss = loss + self.AUX * sum(losses.PATCH_WEIGHTS[k] * v for k, v in dense.items())
-        report = {"words": words, "places": places, "attention": attention, "cell": cell, **dense, **seen}
+        report = {"words": words, "places": places, "attention": attention, "cell": cell, "look": look, **dense, **seen}
         return loss, {**report, **{"t_" + k: v for k, v in told.items()}}
 
 
