@@ -6,7 +6,7 @@ from helpers.nano_read import small_world
 from read import batches, fonts, labels, texts
 from read.cells import cells
 from read.evaluate import SETS, case, distance, figures, iou, matched, parse
-from read.layout import KINDS, Page, Segment
+from read.layout import KINDS, SHAPES, Page, Segment
 from read.paint import MAX_PATCHES, PATCH, Look, boxes, grid, paint, turned
 from read.vocabulary import EOS, PLACES, Vocabulary
 
@@ -45,6 +45,18 @@ def test_a_page_is_a_function_of_its_seed_and_fits_its_answer(world, vocabulary,
         ids = vocabulary.ocr(lines)
         assert ids[-1] == EOS and len(ids) <= 352
         assert parse(vocabulary.decode(ids[:-1])) == lines
+
+
+def test_sheets_without_text_are_empty_ruled_or_drawn_on(world):
+    pages = [world.layout.page(np.random.default_rng((4, n)), "none") for n in range(60)]
+    assert not any(p.segments for p in pages)
+    assert {bool(p.rules) for p in pages} == {bool(p.shapes) for p in pages} == {True, False}
+    drawn = {kind for p in pages for kind, _, _ in p.shapes}
+    assert drawn == set(SHAPES)
+    for p in pages:
+        levels = np.asarray(paint(np.random.default_rng(0), p, Look(0, 0)).convert("L"), int)
+        if not p.shapes:  # which can stand beside the sheet
+            assert (np.ptp(levels) > 0) == bool(p.rules)
 
 
 def test_boxes_hold_the_ink():

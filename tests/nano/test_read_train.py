@@ -11,7 +11,7 @@ from read import export, losses, train  # noqa: E402
 from read.batches import arrays  # noqa: E402
 from read.cells import cells  # noqa: E402
 from read.evaluate import TorchReader, case, figures, inputs, write  # noqa: E402
-from read.model import CODE, Read, code, shift  # noqa: E402
+from read.model import CODE, CONFIG, PRESETS, Read, code, shift  # noqa: E402
 from read.paint import PATCH  # noqa: E402
 from read.vocabulary import Vocabulary  # noqa: E402
 
@@ -31,6 +31,16 @@ def arguments(folder, stage, *more):
     return train.parser().parse_args(
         [stage, "--run", str(folder), "--batch", "3", "--threads", "1", "--every", "2", *more]
     )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_has_room_for_the_codes_of_places(preset):
+    c = {**CONFIG, **PRESETS[preset]}
+    v = Vocabulary()
+    model = Read(c, v.base, (len(v) - v.base) // 2)
+    assert c["vision_dim"] // c["vision_heads"] >= CODE and c["dim"] // c["heads"] >= CODE
+    bits = 4.5 * sum(t.numel() for t in export.tensors(model).values())
+    assert bits / 8 < 12e6
 
 
 def test_codes_of_places_can_be_moved():

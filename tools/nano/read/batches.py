@@ -65,8 +65,8 @@ def kinds(rng, stage, progress):
     roll = rng.random()
     if stage == "short":  # lines alone, and pages without text
         most = 1 + int(progress * 12) if progress < 0.42 else 6
-        return ("none", 1) if roll < 0.05 else ("line", min(6, most))
-    table = (0.42, 0.66, 0.86, 0.97) if stage == "dense" else (0.0, 0.5, 0.8, 1.0)
+        return ("none", 1) if roll < 0.07 else ("line", min(6, most))
+    table = (0.42, 0.66, 0.86, 0.97) if stage == "dense" else (0.0, 0.5, 0.77, 0.97)
     return layout_kind(roll, table), 6
 
 

@@ -3,6 +3,7 @@
     python -m read.evaluate --run RUN                        # the averaged weights of RUN/state.pt
     python -m read.evaluate --model nano-read.gguf           # the same pages through kosmos_edge
     python -m read.evaluate --run RUN --json figures.json --sheet sheet.png
+    python -m read.evaluate --run RUN --pictures ../../examples     # how often it says nothing about these
 
 Sets, each from its own seeds: `clean` lines of 1 to 6 words, straight, without noise; `noisy` lines, all of them with
 noise and turned by up to 3 degrees; `pages` of several segments, clean and noisy in turn; `none`, sheets without text.
@@ -225,6 +226,7 @@ def main():
     ap.add_argument("--part", default="held", choices=("held", "train"))
     ap.add_argument("--sets", default=",".join(SETS))
     ap.add_argument("--count", type=int, default=300, help="pages of each set")
+    ap.add_argument("--pictures", help="a folder of PNG files without text, measured instead of the sets")
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--json")
     ap.add_argument("--sheet")
@@ -241,6 +243,10 @@ def main():
         reader, result = TorchReader(model, v), {"pictures_of_training": at["pictures"]}
     else:
         reader, result = EngineReader(a.model), {}
+    if a.pictures:
+        files = sorted(Path(a.pictures).glob("*.png"))
+        print(f"{len(files)} pictures:", figures(reader, [(Image.open(f).convert("RGB"), []) for f in files]))
+        return
     world = World(a.part)
     for name in a.sets.split(","):
         result[name] = figures(reader, [case(world, name, n) for n in range(a.count)])

@@ -25,8 +25,10 @@ class Page:
     height: int
     segments: list = field(default_factory=list)
     rules: list = field(default_factory=list)  # (x0, y0, x1, y1, thickness): printed lines
+    shapes: list = field(default_factory=list)  # (kind of SHAPES, its points, share of ink 0..1)
 
 
+SHAPES = ("ellipse", "rectangle", "polygon", "scribble")
 KINDS = ("line", "lines", "receipt", "table", "none")
 
 
@@ -147,12 +149,27 @@ class Layout:
         return page
 
     def none(self, rng, size, words, tokens):
-        """No text: an empty sheet, with or without printed lines and boxes"""
+        """No text: an empty sheet, printed lines and boxes, drawn shapes and scribbles"""
         ratio = np.exp(rng.uniform(-0.7, 2.4))
         page = Page(int(240 * ratio**0.5), int(240 / ratio**0.5))
-        for _ in range(int(rng.integers(0, 5))):
+        kind = rng.integers(3)
+        for _ in range(int(rng.integers(1, 5)) if kind == 1 else 0):
             _rule(rng, page)
+        for _ in range(int(rng.integers(1, 8)) if kind == 2 else 0):
+            _shape(rng, page)
         return page
+
+
+def _shape(rng, page):
+    """A drawn shape, at least a tenth of the shorter side"""
+    kind, side = SHAPES[rng.integers(len(SHAPES))], min(page.width, page.height)
+    w, h = side * rng.uniform(0.1, 0.9, 2)
+    x, y = rng.uniform(-0.2, 1.0) * page.width, rng.uniform(-0.2, 1.0) * page.height
+    points = [(x, y), (x + w, y + h)]
+    if kind in ("polygon", "scribble"):
+        count = int(rng.integers(3, 7))
+        points = [(float(x + w * a), float(y + h * b)) for a, b in rng.random((count, 2))]
+    page.shapes.append((kind, points, float(rng.uniform(0.2, 1.0))))
 
 
 def _rule(rng, page):

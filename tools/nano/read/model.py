@@ -23,17 +23,11 @@ from .labels import PLACES, RANKS
 from .paint import MAX_PATCHES, PATCH
 from .texts import CHARS
 
-CONFIG = {
-    "vision_dim": 192,
-    "vision_heads": 6,
-    "vision_ffn": 512,
-    "vision_layers": 5,
-    "dim": 192,
-    "heads": 4,
-    "ffn": 512,
-    "layers": 3,
-    "max_patches": MAX_PATCHES,
+PRESETS = {
+    "narrow": {"vision_dim": 192, "vision_heads": 6, "vision_ffn": 512, "dim": 192, "heads": 4, "ffn": 512},
+    "wide": {"vision_dim": 256, "vision_heads": 8, "vision_ffn": 512, "dim": 256, "heads": 4, "ffn": 768},
 }
+CONFIG = {**PRESETS["narrow"], "vision_layers": 5, "layers": 3, "max_patches": MAX_PATCHES}
 WATCHED = 2  # heads of the decoder's later layers that learn where to look
 CODE = 32  # widths at the start of a row that hold the place: 8 waves for rows, 8 for columns, as cosine and sine
 
@@ -307,7 +301,7 @@ class Read(nn.Module):
             for n, layer in enumerate(self.vision_model.encoder.layer):
                 offsets = NEAR if n < 2 else SIDES if n < c["vision_layers"] - 1 else None
                 if offsets:
-                    look_at(layer.attention.query, layer.attention.key, c["vision_heads"], offsets, 1.3)
+                    look_at(layer.attention.query, layer.attention.key, c["vision_heads"], offsets, 2.6 + 0.3 * n)
             r = self.image_to_text_projection
             r.dense.weight[:CODE, :] = 0
             r.dense.weight[:CODE, :CODE] = torch.eye(CODE)
@@ -315,7 +309,7 @@ class Read(nn.Module):
             place = torch.tensor(cells(c["max_patches"]))
             r.latent_query.normal_(std=0.1)
             r.latent_query[:, :CODE] = code(2 * place[:, 0] + 1, 2 * place[:, 1] + 1)
-            look_at(r.x_attn.q_proj, r.x_attn.k_proj, c["heads"], [(0, 0), (0, 1), (1, 0), (1, 1)], 1.3)
+            look_at(r.x_attn.q_proj, r.x_attn.k_proj, c["heads"], [(0, 0), (0, 1), (1, 0), (1, 1)], 3.0)
             r.x_attn.out_proj.weight *= 0.1
 
     def embedding_table(self):

@@ -41,6 +41,12 @@ def paint(rng, page, how):
     """The page as an RGB picture of page.width x page.height"""
     mask = Image.new("L", (page.width, page.height))
     draw = ImageDraw.Draw(mask)
+    for kind, points, share in page.shapes:
+        fill = int(255 * share)
+        if kind == "scribble":
+            draw.line(points, fill=fill, width=max(1, page.height // 40), joint="curve")
+        else:
+            getattr(draw, kind)(points, fill=fill)
     for s in page.segments:
         draw.text((s.x, s.base), s.text, font=fonts.load(s.font, s.size), fill=255, anchor=fonts.BASELINE)
     for x0, y0, x1, y1, thick in page.rules:

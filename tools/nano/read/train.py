@@ -21,7 +21,7 @@ from optimiser import Muon
 
 from read import losses
 from read.batches import Source, World
-from read.model import CONFIG, CellHeads, PatchHeads, Read
+from read.model import CONFIG, PRESETS, CellHeads, PatchHeads, Read
 from read.vocabulary import Vocabulary
 
 MUON, ADAM = 0.02, 2e-3
@@ -220,13 +220,13 @@ def deadline(args):
     return min(ends)
 
 
-def run(args, world=lambda: World("train"), config=CONFIG):
+def run(args, world=lambda: World("train"), config=None):
     """Trains as the command line says; world and config are for tests. The `Training` at its end"""
     end, began = deadline(args), time.time()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     os.makedirs(args.run, exist_ok=True)
-    training = Training(args, config)
+    training = Training(args, config or {**CONFIG, **PRESETS[args.preset]})
     at, log = training.at, Log(os.path.join(args.run, "log.jsonl"))
     first, seen = at["number"], at["seen"]
     each = args.batch * (7 / 9 if args.stage == "c" else 1)  # mean of two short batches and a long one
@@ -277,6 +277,7 @@ def parser():
     ap.add_argument("--fall", type=float, default=0.0, help="minutes at the end over which the rates fall")
     ap.add_argument("--from", dest="start", help="a file of RUN to start from instead of state.pt")
     ap.add_argument("--fresh", action="store_true", help="forget the optimisers' state")
+    ap.add_argument("--preset", choices=PRESETS, default="narrow", help="widths of a model that is new in RUN")
     ap.add_argument("--batch", type=int, default=24)
     ap.add_argument("--vision-rate", type=float, default=1.0, help="of the encoder in stage c, against the rest")
     ap.add_argument("--warm", type=int, default=60, help="steps over which the rates rise")
