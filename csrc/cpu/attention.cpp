@@ -89,7 +89,9 @@ void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, flo
   });
 }
 
-// Each task packs one tile of its head's keys and values at a time, and all of its rows meet it.
+// Each task packs one tile of its head's keys and values at a time, and all of its rows meet it. Their queries are
+// copied next to each other first: they are read anew for each tile, and rows of all heads are too far apart to be
+// fetched ahead.
 void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out) {
   const int64_t d = tasks.head_dim, dims = (d + 15) / 16 * 16, n = k.rows;
   const bool value_codes = codes && kernels_.pack_value_codes;
@@ -101,7 +103,8 @@ void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, fl
   const size_t scale_bytes = Arena::padded((kKeyTile + 3 * dims) * sizeof(float));  // of keys, mean key, of values
   const size_t scratch_bytes = Arena::padded(key_tile_scratch_floats() * sizeof(float));
   const size_t state_bytes = Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
-  const size_t own_bytes = key_bytes + value_bytes + scale_bytes + scratch_bytes + state_bytes;
+  const size_t query_bytes = Arena::padded(most_rows * d * sizeof(float));
+  const size_t own_bytes = key_bytes + value_bytes + scale_bytes + scratch_bytes + state_bytes + query_bytes;
   ArenaPool::Lease arena(arenas_);
   arena->reset(tasks.workers * own_bytes);
   uint8_t* memory = arena->take(tasks.workers * own_bytes);
@@ -114,7 +117,11 @@ void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, fl
     float *mean = key_scales + kKeyTile, *value_steps = mean + dims;
     if (codes) kernels_.mean_row(k.data + kv, k.stride, n, d, mean);
     KeyTileTask t;
-    t.queries = {q.data + row * q.stride + first, q.stride, d, scale};
+    t.scratch = reinterpret_cast<float*>(values + value_bytes + scale_bytes);
+    t.states = reinterpret_cast<float*>(values + value_bytes + scale_bytes + scratch_bytes);
+    float* queries = reinterpret_cast<float*>(values + value_bytes + scale_bytes + scratch_bytes + state_bytes);
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(q.data + (row + r) * q.stride + first, d, queries + r * d);
+    t.queries = {queries, d, d, scale};
     t.rows = rows;
     t.lengths = nullptr;
     t.half = false;
@@ -122,8 +129,6 @@ void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, fl
     t.key_scales = codes ? key_scales : nullptr;
     t.values = values;
     t.value_steps = value_codes ? value_steps : nullptr;
-    t.scratch = reinterpret_cast<float*>(values + value_bytes + scale_bytes);
-    t.states = reinterpret_cast<float*>(values + value_bytes + scale_bytes + scratch_bytes);
     kernels_.begin_rows(t.states, rows, d);
     for (int64_t at = 0; at < n; at += kKeyTile) {
       const float *tile_k = k.data + at * k.stride + kv, *tile_v = v.data + at * v.stride + kv;
