@@ -4,7 +4,8 @@ The truth of page.png is the first of these that is there: page.json, page.hocr,
 beside the picture or in a folder `annotations`, `json`, `box` or `gt` beside the picture's folder. What is in the file
 tells its form:
 
-- .json: {"lines": [{"text", "box": [x1, y1, x2, y2]}]} as `kosmos-edge read --format json` writes it, boxes optional;
+- .json: {"lines": [{"text", "box": [x1, y1, x2, y2]}], "text"} as `kosmos-edge read --format json` writes it; boxes and
+  the text of the page are optional;
   FUNSD ("form"); CORD ("valid_line"); the output of the authors' inference.py of KOSMOS-2.5 ("results").
 - .txt: the text; or SROIE's lines "x1,y1,x2,y2,x3,y3,x4,y4,text".
 """
@@ -127,7 +128,8 @@ def _from_json(path: Path) -> Page:
     try:
         if isinstance(record, dict):
             if "lines" in record:
-                return page_of([(_text(line), _box(line.get("box"))) for line in record["lines"]])
+                page = page_of([(_text(line), _box(line.get("box"))) for line in record["lines"]])
+                return Page(_text(record), page.boxes) if "text" in record else page
             if "form" in record:
                 return page_of([line for block in record["form"] for line in _lines_of(_funsd(block))])
             if "valid_line" in record:

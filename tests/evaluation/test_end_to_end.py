@@ -98,6 +98,21 @@ def test_markdown(reader: Path, pages: Path, capsys: pytest.CaptureFixture[str])
     assert report["metrics"]["ned"]["value"] == 1.0 and report["prompt"] == "<md>"
 
 
+def test_a_reading_is_the_truth_of_another(
+    reader: Path, pages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for path in pages.glob("*.png"):
+        (scans / path.name).write_bytes(path.read_bytes())
+    words = ["read", str(scans), "-m", str(reader), "-n", str(TOKENS), "-t", "1", "--format", "json"]
+    assert cli.run([*words, "-o", f"{tmp_path / 'gt'}/"]) == 0
+    capsys.readouterr()
+    metrics = evaluate(capsys, "ocr", scans, "-m", reader)["metrics"]
+    assert (metrics["cer"]["value"], metrics["wer"]["value"], metrics["ned"]["value"]) == (0, 0, 1)
+    assert metrics["cer"]["items"] == 5
+
+
 def test_a_resumed_run_is_a_whole_run(
     reader: Path, pages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,8 @@ def test_our_own_form(tmp_path: Path) -> None:
     assert page_of(tmp_path, "a.json", {"lines": lines}) == Page("a\nb", ((1, 2, 3.5, 4), (5, 6, 7, 8)))
     assert page_of(tmp_path, "a.json", {"lines": [lines[0], {"text": "b", "box": None}]}) == Page("a\nb", None)
     assert page_of(tmp_path, "a.json", {"lines": []}) == Page("", ())
+    whole = {"text": "a\nwithout a box\nb", "lines": lines}  # a line without a usable box is in the text alone
+    assert page_of(tmp_path, "a.json", whole) == Page("a\nwithout a box\nb", ((1, 2, 3.5, 4), (5, 6, 7, 8)))
 
 
 def test_the_authors_output(tmp_path: Path) -> None:
@@ -126,6 +128,7 @@ def test_cord(tmp_path: Path) -> None:
         ({"lines": [{"text": "a", "box": [1, 2, 3]}]}, "expected four numbers"),
         ({"lines": [{"text": "a", "box": [1, 2, 3, None]}]}, "expected four finite numbers"),
         ({"lines": 5}, "not as expected"),
+        ({"lines": [], "text": None}, "text is None, expected a string"),
         ({"form": [{"text": "a"}]}, "not as expected: 'words'"),
         ({"valid_line": [{"words": [{"text": "a", "quad": {"x1": 1}}]}]}, "not as expected: 'y1'"),
     ],
