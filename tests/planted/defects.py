@@ -315,4 +315,33 @@ DEFECTS = [
         "if len(found) != len(digest.hex):",
         "test_pull.py",
     ),
+    # ---- readers of pages
+    Defect(
+        "an image's positions have no segment",
+        "csrc/engine/prompt.cpp",
+        "if (position < placed->end) out.segment = image_segment;",
+        "if (position < placed->begin) out.segment = image_segment;",
+        "test_kosmos2_5.py test_answers.py",
+    ),
+    Defect(
+        "all of a page's padding weighs as much as one row",
+        "csrc/models/kosmos2_5.cpp",
+        "std::max<int64_t>(1, vit_.padding(rows, cols))",
+        "int64_t{1}",
+        "test_kosmos2_5.py",
+    ),
+    Defect(
+        "a question for which the model has no prompt is dropped",
+        "csrc/tasks/plan.cpp",
+        "KE_CHECK(!format.empty() || own_words,",
+        "KE_CHECK(!format.empty() || r.text || own_words,",
+        "test_kosmos2_5.py test_interfaces.py",
+    ),
+    Defect(
+        "a reader of pages keeps its checkpoint's rule against repeats",
+        "convert/models/kosmos2_5.py",
+        "(key, kind, 0 if key == rule else value)",
+        "(key, kind, value)",
+        "test_convert_kosmos2_5.py",
+    ),
 ]
