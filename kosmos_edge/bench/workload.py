@@ -79,8 +79,8 @@ class Work:
     """What is timed, on one engine.
 
     image: a picture file to use instead of synthetic ones. words: how many ordinary tokens stand in the prompt behind
-    the picture; None: the words of the model's own caption, grounded where it has boxes, or of a question to a model
-    without captions.
+    the picture; None: the words of the model's own caption, grounded where it has boxes, or else of what it can do:
+    read the picture, or answer a question about it.
 
     Every token is computed in full: without the grammar of boxes, whose forced tokens cost next to nothing and would
     make decoding look faster than it is. Only `folder`, which is the public verb, has it.
@@ -97,15 +97,8 @@ class Work:
         self._segments: list[tuple[str, Any] | None] = []  # None: the picture
         info = self.model.model_info
         self.grounded = info["grounding"] is not None
-        self._task: dict[str, Any] = {"task": "caption", "ground": self.grounded}
-        if "caption" not in info["tasks"]:
-            self._task = {"task": "ask", "question": QUESTION}
+        self._task, plan = _plan(info, self.grounded)
         if words is None:
-            plan = (
-                tasks.plan_caption(info, None, "short", self.grounded, False, ())
-                if self._task["task"] == "caption"
-                else tasks.plan_ask(info, None, QUESTION, False, None, False, ())
-            )
             self._segments = [s if isinstance(s, tuple) else None for s in plan.segments]
         else:
             self._segments = [None, ("ids", _ordinary_tokens(engine.tokenizer, words))]
@@ -184,6 +177,16 @@ class Work:
         picture = Image.frombytes("RGB", (self._given.width, self._given.height), bytes(self._given.rgb))
         picture.putpixel((0, 0), (number & 255, number >> 8 & 255, number >> 16 & 255))
         return picture
+
+
+def _plan(info: Mapping[str, Any], grounded: bool) -> tuple[dict[str, Any], tasks.Plan]:
+    """What is asked for (the arguments of Model.batch) and its plan, whose picture is None."""
+    if "caption" in info["tasks"]:
+        plan = tasks.plan_caption(info, None, "short", grounded, False, ())
+        return {"task": "caption", "ground": grounded}, plan
+    if "read" in info["tasks"]:
+        return {"task": "read"}, tasks.plan_read(info, None, False)
+    return {"task": "ask", "question": QUESTION}, tasks.plan_ask(info, None, QUESTION, False, None, False, ())
 
 
 def best_side(vision: Mapping[str, Any]) -> int:
