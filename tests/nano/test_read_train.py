@@ -1,5 +1,6 @@
 """nano-read's model, training and export, with a tiny model; transformers is the reference where it is there."""
 
+import datetime
 import json
 
 import numpy as np
@@ -95,6 +96,21 @@ def test_stages_train_resume_and_fall(world, tmp_path):
         train.run(arguments(tmp_path, "c", "--from", "gone.pt"), small_world)
 
 
+def test_the_deadline_is_the_earlier_one_and_never_past(tmp_path, monkeypatch):
+    class Noon(datetime.datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 1, 12, 0)
+
+    monkeypatch.setattr(train.datetime, "datetime", Noon)
+    monkeypatch.setattr(train.time, "time", lambda: 1000.0)
+    assert train.deadline(arguments(tmp_path, "a", "--until", "12:30", "--minutes", "40")) == 2800
+    assert train.deadline(arguments(tmp_path, "a", "--until", "12:30", "--minutes", "10")) == 1600
+    assert train.deadline(arguments(tmp_path, "a")) == float("inf")
+    with pytest.raises(SystemExit, match="11:59 is past: it is 12:00"):
+        train.deadline(arguments(tmp_path, "a", "--until", "11:59"))
+
+
 def test_losses_fall_on_one_page(world):
     torch.manual_seed(0)
     v = Vocabulary()
@@ -154,3 +170,15 @@ def test_the_export_is_what_transformers_reads(world, tmp_path):
         settings["latent_query_num"] == len(cells())
         and settings["vision_config"]["patch_embed_hidden_size"] == 3 * PATCH**2
     )
+
+
+def test_what_4_bits_cost_is_in_points():
+    from read.ship import cost
+
+    said = {
+        "f32": {"clean": {"cer": 0.02, "exact": 0.8, "boxes": 0.9}, "none": {"silent": 0.95}},
+        "q4_k_m": {"clean": {"cer": 0.025, "exact": 0.79, "boxes": 0.91}, "none": {"silent": 0.9}},
+    }
+    lost = cost(said)
+    assert lost["clean"] == pytest.approx({"cer": 0.5, "exact": 1.0, "boxes": -1.0})
+    assert lost["none"] == pytest.approx({"silent": 5.0})

@@ -133,8 +133,8 @@ class Source:
                 number, batch = self.made.get(timeout=30)
                 self.early[number] = batch
             except queue.Empty:
-                if not any(p.is_alive() for p in self.processes):
-                    raise RuntimeError("the process that makes batches has ended") from None
+                if not all(p.is_alive() for p in self.processes):  # its batch would never come
+                    raise RuntimeError("a process that makes batches has ended") from None
         self.next += 1
         return self.early.pop(self.next - 1)
 

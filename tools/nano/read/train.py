@@ -214,7 +214,10 @@ def deadline(args):
     if args.until:
         now = datetime.datetime.now()
         h, m = (int(x) for x in args.until.split(":"))
-        ends.append(time.time() + (now.replace(hour=h, minute=m, second=0) - now).total_seconds())
+        left = (now.replace(hour=h, minute=m, second=0) - now).total_seconds()
+        if left <= 0:
+            raise SystemExit(f"--until {args.until} is past: it is {now:%H:%M}")
+        ends.append(time.time() + left)
     if args.minutes:
         ends.append(time.time() + 60 * args.minutes)
     return min(ends)
