@@ -50,6 +50,7 @@ class ByteBpe:
     pad: int | None
     add_bos: bool
     where: Path
+    nfc: bool = False  # texts are brought into Unicode's form C first
 
     def padded(self, rows: int) -> "ByteBpe":
         """With unused tokens for the rows of an embedding that is longer than the vocabulary."""
@@ -61,6 +62,7 @@ class ByteBpe:
         return [
             ("tokenizer.ggml.model", "str", "gpt2"),  # llama.cpp's name of byte-level BPE
             ("tokenizer.ggml.pre", "str", self.pre),
+            *([("tokenizer.ggml.normalizer", "str", "nfc")] if self.nfc else []),
             ("tokenizer.ggml.tokens", "[str]", self.tokens),
             ("tokenizer.ggml.token_type", "[i32]", self.kinds),
             ("tokenizer.ggml.merges", "[str]", self.merges),
@@ -84,7 +86,8 @@ def read_byte_bpe(files: TokenizerFiles) -> ByteBpe:
         pre = _read_cut(root, bool(found.model.get("ignore_merges")), file.path)
         if found.model.get("byte_fallback"):
             raise ModelCorrupt(f"{file.path}: byte_fallback is true; a byte-level BPE has no need of it")
-        return make_byte_bpe(found.ids, found.merges, found.added, pre, read_settings(files), file.path)
+        made = make_byte_bpe(found.ids, found.merges, found.added, pre, read_settings(files), file.path)
+        return replace(made, nfc=_read_nfc(root, file.path))
     listed = files.optional("merges.txt")
     if listed is None:
         raise ModelCorrupt(f"{file.path}: there is no merges.txt beside it")
@@ -125,9 +128,7 @@ def make_byte_bpe(
 
 
 def _read_cut(root: dict[str, Any], whole_pieces: bool, where: Path) -> str:
-    """tokenizer.ggml.pre of a tokenizer.json, by its normalizer and pre_tokenizer."""
-    if root.get("normalizer") is not None:
-        raise ModelCorrupt(f"{where}: normalizer is {_kind(root['normalizer'])}; a byte-level BPE has none here")
+    """tokenizer.ggml.pre of a tokenizer.json, by its pre_tokenizer."""
     cut = root.get("pre_tokenizer")
     parts = cut.get("pretokenizers") if isinstance(cut, dict) and cut.get("type") == "Sequence" else [cut]
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts) or not 0 < len(parts) <= 2:
@@ -160,6 +161,14 @@ def _read_cut(root: dict[str, Any], whole_pieces: bool, where: Path) -> str:
             f"{where}: ignore_merges is {whole_pieces}; {other} is supported with {not whole_pieces} alone"
         )
     return pre
+
+
+def _read_nfc(root: dict[str, Any], where: Path) -> bool:
+    """Whether a tokenizer.json brings texts into Unicode's form C; it may have no other normalizer."""
+    normalizer = root.get("normalizer")
+    if normalizer is not None and (not isinstance(normalizer, dict) or normalizer.get("type") != "NFC"):
+        raise ModelCorrupt(f"{where}: normalizer is {_kind(normalizer)}; a byte-level BPE has none here, or NFC")
+    return normalizer is not None
 
 
 def _kind(part: Any) -> str:

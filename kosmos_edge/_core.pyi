@@ -53,6 +53,7 @@ class Tokenizer:
         merges: Sequence[str | bytes],
         pretokenizer: str,
         whole_pieces: bool = False,
+        nfc: bool = False,
     ) -> Tokenizer: ...
     @staticmethod
     def load(path: str) -> Tokenizer: ...

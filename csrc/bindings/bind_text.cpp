@@ -64,7 +64,7 @@ static std::shared_ptr<Tokenizer> make_spm_bpe(const TextList& pieces, std::vect
 
 static std::shared_ptr<Tokenizer> make_byte_bpe(const TextList& pieces, std::vector<int32_t> types,
                                                 const TextList& merges, const std::string& pretokenizer,
-                                                bool whole_pieces) {
+                                                bool whole_pieces, bool nfc) {
   const bool gpt2 = pretokenizer == "gpt2", cl100k = pretokenizer == "cl100k";
   KE_CHECK(gpt2 || cl100k || pretokenizer == "qwen2", InvalidRequest, "pretokenizer is '", pretokenizer,
            "', expected 'gpt2', 'cl100k' or 'qwen2'");
@@ -72,7 +72,7 @@ static std::shared_ptr<Tokenizer> make_byte_bpe(const TextList& pieces, std::vec
                                                      gpt2     ? Pretokenizer::Gpt2
                                                      : cl100k ? Pretokenizer::Cl100k
                                                               : Pretokenizer::Qwen2,
-                                                     whole_pieces});
+                                                     whole_pieces, nfc});
 }
 
 static std::vector<int32_t> encode_parts(const Tokenizer& t,
@@ -102,9 +102,9 @@ static void bind_tokenizer(nb::module_& m) {
                   nb::arg("fold_blanks") = false,
                   "sentencepiece BPE; type 6: a byte, spelled <0x00> to <0xFF>. Raises ModelCorrupt.")
       .def_static("byte_bpe", &make_byte_bpe, nb::arg("pieces"), nb::arg("types"), nb::arg("merges"),
-                  nb::arg("pretokenizer"), nb::arg("whole_pieces") = false,
+                  nb::arg("pretokenizer"), nb::arg("whole_pieces") = false, nb::arg("nfc") = false,
                   "Byte-level BPE; merges: 'left right', the first goes first; pretokenizer: 'gpt2', 'cl100k' or\n"
-                  "'qwen2'. Raises ModelCorrupt, InvalidRequest.")
+                  "'qwen2'; nfc: texts are brought into Unicode's form C first. Raises ModelCorrupt, InvalidRequest.")
       .def_static(
           "load",
           [](const std::string& path) {

@@ -128,6 +128,7 @@ struct Kosmos2_5 {
                   /*segment=*/1};
     info.prompts.chat = !c.prompts.question.empty();
     info.never = vocabulary.unused();
+    if (c.tokenizer.bos >= 0) info.begin = {c.tokenizer.bos};  // the processor's, whatever add_bos_token says
     info.answers = page_answers(v.patch_size, v.max_patches);
     info.page_lines = true;
     info.preprocessing = concat("whitened, resized to at most ", v.max_patches, " patches of ", v.patch_size, " x ",

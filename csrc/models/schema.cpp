@@ -31,6 +31,7 @@ class RowReader {
     if (row_.type == MetaType::Bool) {
       const std::string found = file_.boolean(row_.key) ? "true" : "false";
       check(!row_.only || found == *row_.only, " is ", found, "; only ", row_.only.value_or(""), " is supported");
+      if (const auto* out = std::get_if<bool*>(&row_.out)) **out = found == "true";
       return;
     }
     const bool is_real = row_.type == MetaType::Float32;
@@ -160,7 +161,11 @@ SchemaRow one_text_of(std::string key, std::vector<std::string> among, std::stri
   return row;
 }
 
-SchemaRow flag(std::string key) { return scalar(std::move(key), MetaType::Bool, 0, 1); }
+SchemaRow flag(std::string key, bool* out) {
+  SchemaRow row = scalar(std::move(key), MetaType::Bool, 0, 1);
+  if (out) row.out = out;
+  return row;
+}
 
 SchemaRow fixed_flag(std::string key, bool only) {
   SchemaRow row = scalar(std::move(key), MetaType::Bool, 0, 1);

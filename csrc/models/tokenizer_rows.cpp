@@ -76,10 +76,12 @@ Schema spm_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
 }
 
 Schema byte_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
+  t.add_bos = false;
   const std::string size = architecture + ".vocab_size of them";
   return {
       fixed_text("tokenizer.ggml.model", "gpt2"),  // llama.cpp's name of byte-level BPE
       one_text_of("tokenizer.ggml.pre", {"gpt-2", "llama-bpe", "dbrx", "qwen2"}, nullptr),
+      optional(one_text_of("tokenizer.ggml.normalizer", {"nfc"}, nullptr)),
       tokens_row(size),
       types_row(size, unused_piece),  // bytes are plain pieces
       list("tokenizer.ggml.merges", MetaType::String, 3, 2049,
@@ -88,7 +90,7 @@ Schema byte_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
       eos_row(t),
       optional(unk_row(t)),
       optional(pad_row(t)),
-      optional(flag("tokenizer.ggml.add_bos_token")),
+      optional(flag("tokenizer.ggml.add_bos_token", &t.add_bos)),
       optional(fixed_flag("tokenizer.ggml.add_space_prefix", false)),
   };
 }
@@ -124,7 +126,9 @@ VocabularyCheck::VocabularyCheck(const GgufFile& file, const std::string& archit
 
 void VocabularyCheck::check_special_tokens(const TokenizerConfig& t) const {
   check_special("tokenizer.ggml.bos_token_id", t.bos, control_piece);
-  check_special("tokenizer.ggml.eos_token_id", t.eos, control_piece);
+  // ChatML's <|im_end|> stands in the formats of prompts, whose tags alone become tokens.
+  const bool tag = kind_ == "gpt2" && t.eos >= 0 && type_of("tokenizer.ggml.eos_token_id", t.eos) == tag_piece;
+  if (!tag) check_special("tokenizer.ggml.eos_token_id", t.eos, control_piece);
   check_special("tokenizer.ggml.padding_token_id", t.pad, control_piece);
   check_special("tokenizer.ggml.unknown_token_id", t.unk, unknown_piece);
   const auto same = [](int32_t a, int32_t b) { return a >= 0 && a == b; };

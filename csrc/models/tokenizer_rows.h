@@ -12,12 +12,14 @@ namespace ke {
 
 struct TokenizerConfig {
   int32_t bos = -1, eos = -1, pad = -1, unk = -1;  // -1: there is none
+  bool add_bos = true;                             // prompts begin with it
 };
 // Sentencepiece's unigram model.
 Schema unigram_rows(const std::string& architecture, TokenizerConfig& t);
 // Sentencepiece's BPE with byte fallback (LLaMA); padding may be absent.
 Schema spm_bpe_rows(const std::string& architecture, TokenizerConfig& t);
-// Byte-level BPE (GPT-2); only the end of an answer must be there.
+// Byte-level BPE (GPT-2); only the end of an answer must be there, which may be a tag. Prompts begin with bos where
+// add_bos_token is true.
 Schema byte_bpe_rows(const std::string& architecture, TokenizerConfig& t);
 
 // The vocabulary's arrays, checked against each other and against <architecture>.vocab_size; its kind is that of

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "text/nfc.h"
 #include "text/utf8.h"
 
 namespace ke {
@@ -42,7 +43,7 @@ std::vector<std::string> spell_all(const PieceTable& table) {
   std::vector<std::string> raw(static_cast<size_t>(table.size()));
   for (const int32_t id : table.ids_of(PieceType::Normal)) {
     KE_CHECK(spell(table.piece(id), raw[static_cast<size_t>(id)]), ModelCorrupt, "vocabulary: piece ", id,
-             " is normal but not spelled in the byte alphabet");
+             " is normal but not spelled in the byte alphabet; expected GPT-2's");
   }
   return raw;
 }
@@ -85,7 +86,7 @@ std::vector<Merge> find_merges(const PieceTable& table, const std::vector<std::s
     const std::string_view right = std::string_view(text).substr(blank + 1);
     const Merge merge{normal(left), normal(right), static_cast<int32_t>(i), normal(concat(left, right))};
     KE_CHECK(merge.left >= 0 && merge.right >= 0 && merge.id >= 0, ModelCorrupt, "merges: merge ", i,
-             " names a piece that is not a normal one of the vocabulary");
+             " names a piece that is not a normal one of the vocabulary; expected normal ones");
     merges.push_back(merge);
   }
   return merges;
@@ -97,6 +98,7 @@ ByteBpe::ByteBpe(ByteBpeVocabulary v)
     : Tokenizer(PieceTable(std::move(v.pieces), std::move(v.types), PieceType::Unused), {}),
       pretokenizer_(v.pretokenizer),
       whole_pieces_(v.whole_pieces),
+      nfc_(v.nfc),
       raw_(spell_all(table())),
       normal_(trie_of_bytes(table(), raw_)),
       byte_ids_(find_bytes(normal_)),
@@ -108,7 +110,9 @@ std::string ByteBpe::bytes(int32_t id) const {
   return kind == PieceType::Tag ? table().piece(id) : std::string();
 }
 
-void ByteBpe::encode_stretch(std::string_view text, bool /*at_start*/, std::vector<int32_t>& ids) const {
+void ByteBpe::encode_stretch(std::string_view given, bool /*at_start*/, std::vector<int32_t>& ids) const {
+  const std::string composed = nfc_ ? to_nfc(given) : std::string();
+  const std::string_view text = nfc_ ? std::string_view(composed) : given;
   std::vector<int32_t> symbols;
   for (size_t at = 0; at < text.size();) {
     const size_t end = pretoken_end(pretokenizer_, text, at);

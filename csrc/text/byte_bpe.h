@@ -16,6 +16,7 @@ struct ByteBpeVocabulary {
   std::vector<std::string> merges;  // "left right", the first is merged first
   Pretokenizer pretokenizer = Pretokenizer::Gpt2;
   bool whole_pieces = false;  // a part that is a piece needs no merges (tiktoken, LLaMA 3)
+  bool nfc = false;           // texts are brought into normalization form C first (Qwen2)
 };
 
 class ByteBpe final : public Tokenizer {
@@ -31,7 +32,7 @@ class ByteBpe final : public Tokenizer {
   void encode_stretch(std::string_view text, bool at_start, std::vector<int32_t>& ids) const override;
 
   Pretokenizer pretokenizer_;
-  bool whole_pieces_;
+  bool whole_pieces_, nfc_;
   std::vector<std::string> raw_;   // bytes of Normal pieces, by id
   PieceTrie normal_;               // over raw_
   std::vector<int32_t> byte_ids_;  // by byte

@@ -67,6 +67,11 @@ std::shared_ptr<const Tokenizer> make_byte_bpe(const GgufFile& file) {
     KE_CHECK(pre == "gpt-2", ModelCorrupt, "tokenizer.ggml.pre is \"", pre,
              "\", expected \"gpt-2\", \"llama-bpe\", \"dbrx\" or \"qwen2\"");
   }
+  if (file.has("tokenizer.ggml.normalizer")) {
+    const std::string form = file.string("tokenizer.ggml.normalizer");
+    KE_CHECK(form == "nfc", ModelCorrupt, "tokenizer.ggml.normalizer is \"", form, "\", expected \"nfc\"");
+    v.nfc = true;
+  }
   KE_CHECK(!flag(file, "tokenizer.ggml.add_space_prefix", false), ModelCorrupt,
            "tokenizer.ggml.add_space_prefix is true, byte-level BPE supports only false");
   return std::make_shared<ByteBpe>(std::move(v));

@@ -12,7 +12,8 @@ namespace ke {
 //   "llama"  sentencepiece BPE: tokens, scores, token_type, unknown_token_id (0), precompiled_charsmap (none),
 //            add_space_prefix (true), remove_extra_whitespaces (false), and two keys of this project:
 //            space_prefix_every_segment (true), space_prefix_before_space (true); see SpmBpeVocabulary
-//   "gpt2"   byte-level BPE: tokens, token_type, merges, pre: "gpt-2", "llama-bpe", "dbrx" or "qwen2"
+//   "gpt2"   byte-level BPE: tokens, token_type, merges, pre: "gpt-2", "llama-bpe", "dbrx" or "qwen2", and a
+//            key of this project: normalizer (none), "nfc"
 // Values in brackets are the defaults. ModelCorrupt, with the file's path, for anything else.
 std::shared_ptr<const Tokenizer> make_tokenizer(const GgufFile& file);
 

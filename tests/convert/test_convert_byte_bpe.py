@@ -132,7 +132,10 @@ def _cut(*parts: Any) -> Callable[[dict[str, Any]], object]:
 
 
 BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "a normalizer": (lambda r: r.update(normalizer={"type": "NFC"}), "normalizer is 'NFC'; a byte-level BPE has none"),
+    "a normalizer": (
+        lambda r: r.update(normalizer={"type": "NFKC"}),
+        "normalizer is 'NFKC'; a byte-level BPE has none",
+    ),
     "no cut": (lambda r: r.update(pre_tokenizer=None), "pre_tokenizer is None; expected ByteLevel"),
     "words alone": (lambda r: r.update(pre_tokenizer={"type": "Whitespace"}), "is 'Whitespace' with add_prefix_space"),
     "a blank before": (lambda r: r.update(pre_tokenizer={"type": "ByteLevel"}), "with add_prefix_space None"),

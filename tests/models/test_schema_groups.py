@@ -86,12 +86,14 @@ def test_bpe_vocabularies(group: str, tmp_path: Path) -> None:
     spm = group == "spm_bpe"
     assert read(tmp_path, group) == {"bos": 1 if spm else -1, "eos": 2, "pad": -1, "unk": 0 if spm else -1}
     assert read(tmp_path, group, padding_token_id=("u32", 7))["pad"] == 7
-    byte_type = [*TYPES[:5], 6, *TYPES[6:]]
+    byte_type = ("[i32]", [*TYPES[:5], 6, *TYPES[6:]])
     if spm:
-        read(tmp_path, group, token_type=("[i32]", byte_type))  # the tokenizer wants all 256 of them, the group none
-    else:  # its bytes are plain pieces
+        read(tmp_path, group, token_type=byte_type)  # the tokenizer wants all 256 of them, the group none
+    else:  # pieces of GPT-2's kind are spelled in bytes
         with pytest.raises(ModelCorrupt, match=r"token 5 has type 6; expected 1\.\.5"):
-            read(tmp_path, group, token_type=("[i32]", byte_type))
+            read(tmp_path, group, token_type=byte_type)
+        tag = [*TYPES[:2], 4, *TYPES[3:]]
+        assert read(tmp_path, group, token_type=("[i32]", tag))["eos"] == 2  # <|im_end|> in the format of prompts
     needed = [
         "tokens",
         "token_type",

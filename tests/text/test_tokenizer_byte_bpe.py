@@ -199,3 +199,34 @@ def test_tags_between_texts_of_cl100k_base(cl100k: Cl100k) -> None:
     line = "<bbox><x_53><y_573><x_69><y_606></bbox>1\n"
     ids = [100286, first + 106, first + 1147, first + 138, first + 1213, 100287, 4 + 16, 4 + 198]
     assert cl100k.tokenizer.encode_with_tags(line) == ids and cl100k.tokenizer.decode(ids) == line
+
+
+def test_form_c_is_unicodes() -> None:
+    """Every character, its decomposition, and random runs of marks become what Python's unicodedata and the tokenizers
+    library make of them."""
+    trained = Trained("qwen2")
+    tokenizer = _core.Tokenizer.byte_bpe(trained.pieces, trained.types, trained.merges, "qwen2", nfc=True)
+    codes = [c for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Co", "Cs")]
+    texts = []
+    for at in range(0, len(codes), 64):
+        some = [chr(c) for c in codes[at : at + 64]]
+        texts += [" ".join(some), " ".join(unicodedata.normalize("NFD", c) for c in some)]
+    rng = random.Random(12)
+    old = unicodedata.ucd_3_2_0  # what the library's tables know for sure
+    marks = [c for c in map(chr, codes) if old.combining(c)]
+    starters = [
+        *"aeiouAEIOUsnc한글각ᄀ각আ",
+        *(chr(c) for c in range(0xC0, 0x250)),
+        "\u1100\u1161\u11a8",
+        "\u0915\u093c",
+    ]
+    for _ in range(3000):
+        run = (rng.choice(marks if rng.random() < 0.6 else starters) for _ in range(rng.randint(2, 12)))
+        texts.append("".join(run))
+    wrong = [t for t in texts if tokenizer.encode(t) != tokenizer.encode(unicodedata.normalize("NFC", t))]
+    assert wrong == []
+    assert [t for t in texts if tokenizer.decode(tokenizer.encode(t)) != unicodedata.normalize("NFC", t)] == []
+    trained.reference.normalizer = tokenizers.normalizers.NFC()
+    assert [t for t in texts[-3000:] if tokenizer.encode(t) != trained.expected(t)] == []
+    plain = trained.tokenizer.encode("e\u0301")
+    assert plain != tokenizer.encode("e\u0301") == trained.tokenizer.encode("\u00e9")
