@@ -36,6 +36,7 @@ ANSWERING = {  # with -o
     "generate": ["generate", "-i", "PHOTO", "-p", "An image of", "-n", "2", "MODEL"],
 }
 OTHERS = {
+    "chat": ["chat", "PHOTO", "--ask", "Who?", "-n", "2", "MODEL"],
     "models list": ["models", "list", "-f", "json"],
     "models path": ["models", "path", "nano"],
     "models pull": ["models", "pull", "nano", "-q"],
