@@ -28,10 +28,11 @@ class Workspace {
     return Mat(*b, rows, cols);
   }
 
-  // Of all matrices, in bytes.
+  // Of all matrices, in bytes. One whose memory was refused has none.
   int64_t bytes() const {
     int64_t sum = 0;
-    for (const std::unique_ptr<Buffer>& b : buffers_) sum += b->count * static_cast<int64_t>(sizeof(float));
+    for (const std::unique_ptr<Buffer>& b : buffers_)
+      if (b) sum += b->count * static_cast<int64_t>(sizeof(float));
     return sum;
   }
   // Gives all matrices' memory back.

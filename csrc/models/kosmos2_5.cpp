@@ -57,7 +57,7 @@ class PageEncoder : public ImageEncoder {
     const auto [rows, cols] = page.grid;
     const Mat features = vit_.forward(ws, page.patches.data(), rows, cols, cancel);
     if (cancel) cancel->check();
-    return resampler_.forward_weighted(ws, features, std::max<int64_t>(1, vit_.padding(rows, cols)));
+    return resampler_.forward_weighted(ws, features, std::max<int64_t>(1, vit_.padding(rows, cols)), cancel);
   }
 
   int64_t rows() const override { return resampler_.rows(0); }

@@ -257,6 +257,7 @@ class Kosmos2_5(Described):
         "clip.vision.attention.layer_norm_epsilon": {"max"},
         "tokenizer.ggml.model": set(),
         "tokenizer.ggml.pre": {"gpt-2", "llama-bpe", "dbrx", "qwen2"},
+        "tokenizer.ggml.normalizer": {"nfc"},
         "tokenizer.ggml.tokens": set(),
         "tokenizer.ggml.token_type": set(),
         "tokenizer.ggml.merges": set(),

@@ -68,7 +68,7 @@ def test_an_answer_ends_at_a_line_feed(model: kosmos_edge.Model, tmp_path: Path)
     result = ended.caption(picture, max_tokens=8)
     assert (result.token_ids, result.finish_reason) == (whole.token_ids[:3], "stop")
     assert ended.model_info["eos"] == third and model.model_info["eos"] == END
-    plan = _core.plan_verb(ended.model_info, "ask", "why", [("what", "red")], False, False, False, None)
+    plan = _core.plan_verb(ended.model_info, "ask", "why", [("what", "red")], False, False, False, False, None)
     assert ("ids", [third]) in plan[0]
 
 
@@ -85,7 +85,7 @@ def test_no_blank_right_behind_the_image(model: kosmos_edge.Model) -> None:
     assert row.token_ids == engine.tokenizer.encode("a cat")
     row = model.score(picture, ["a cat"], template="It is {text}").ranking[0]
     assert row.token_ids == engine.tokenizer.encode(" a cat")
-    shown = _core.plan_verb(model.model_info, "caption", None, [("", "a dog")], False, False, False, None)[0]
+    shown = _core.plan_verb(model.model_info, "caption", None, [("", "a dog")], False, False, False, False, None)[0]
     assert shown == [("image", 0), ("text", "a dog"), ("ids", [END]), ("image", 1)]
 
 
