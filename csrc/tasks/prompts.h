@@ -20,8 +20,11 @@ constexpr std::string_view kImagePlace = "{image}";
 std::string without_image_place(std::string_view format);
 inline bool has_image_place(std::string_view format) { return format.find(kImagePlace) != std::string_view::npos; }
 
-// What stands between a format and words that go on from it: a blank, but nothing right behind the image.
-inline std::string_view blank_behind(std::string_view format) { return format.ends_with(kImagePlace) ? "" : " "; }
+// What stands between a format and words that go on from it: a blank, but nothing right behind the image, where a
+// format without words is, too.
+inline std::string_view blank_behind(std::string_view format) {
+  return format.empty() || format.ends_with(kImagePlace) ? "" : " ";
+}
 
 // Appends a format's segments: its tags are tags, its words and the values are plain text, joined where they touch
 // (the tokenizer starts every segment with a fresh word mark); stretches of blanks alone are left out.

@@ -35,6 +35,14 @@ def encode(engine: _core.Engine, picture: np.ndarray) -> _core.ImageEmbedding:
     return engine.encode_image(picture.tobytes(), width, height)
 
 
+def assert_asked(engine: _core.Engine, prompt: list, result: kosmos_edge.Result, max_tokens: int) -> None:
+    """The result is the answer to that prompt."""
+    params = _core.GenerateParams()
+    params.max_tokens = max_tokens
+    assert result.timings.prompt_tokens == len(engine.prompt_ids(prompt))
+    assert result.token_ids == engine.generate(prompt, params).token_ids
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> kosmos_edge.Model:
     path, _ = write(tmp_path_factory.mktemp("blip2") / "tiny.gguf")
@@ -68,8 +76,11 @@ def test_an_answer_ends_at_a_line_feed(model: kosmos_edge.Model, tmp_path: Path)
     result = ended.caption(picture, max_tokens=8)
     assert (result.token_ids, result.finish_reason) == (whole.token_ids[:3], "stop")
     assert ended.model_info["eos"] == third and model.model_info["eos"] == END
-    plan = _core.plan_verb(ended.model_info, "ask", "why", [("what", "red")], False, False, False, False, None)
-    assert ("ids", [third]) in plan[0]
+    engine, shown = ended._open.engine, make_picture(4, 50, 50)
+    result = ended.ask(picture, "why", examples=[(shown, "what", "red")], max_tokens=4)
+    first, second = (("image", encode(engine, image)) for image in (shown, picture))
+    words = [("text", f"Question: {text}") for text in ("what Answer: red", "why Answer:")]
+    assert_asked(engine, [first, words[0], ("ids", [third]), second, words[1]], result, 4)
 
 
 def test_the_end_and_the_placeholder_are_two_tokens(tmp_path: Path) -> None:
@@ -85,8 +96,10 @@ def test_no_blank_right_behind_the_image(model: kosmos_edge.Model) -> None:
     assert row.token_ids == engine.tokenizer.encode("a cat")
     row = model.score(picture, ["a cat"], template="It is {text}").ranking[0]
     assert row.token_ids == engine.tokenizer.encode(" a cat")
-    shown = _core.plan_verb(model.model_info, "caption", None, [("", "a dog")], False, False, False, False, None)[0]
-    assert shown == [("image", 0), ("text", "a dog"), ("ids", [END]), ("image", 1)]
+    shown = make_picture(4, 50, 50)
+    result = model.caption(picture, examples=[(shown, "a dog")], max_tokens=4)
+    first, second = (("image", encode(engine, image)) for image in (shown, picture))
+    assert_asked(engine, [first, ("text", "a dog"), ("ids", [END]), second], result, 4)
 
 
 def test_the_placeholder_is_never_generated(tmp_path: Path) -> None:
