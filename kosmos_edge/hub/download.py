@@ -164,7 +164,7 @@ def converted_bytes(row: Published, type: str) -> int:
     from kosmos_edge.convert.models import find_model
     from kosmos_edge.convert.recipe import estimate
 
-    settings = {"model_type": row.model_type}
+    settings = {"model_type": row.model_type, **row.sizes}
     model = find_model(settings)
     sizes = model.read_config(settings)  # what a config.json leaves out has the published value
     return estimate([(name, shape) for _, name, shape in model.tensor_table(sizes)], type, sizes.layers)

@@ -26,6 +26,7 @@ class Published:
     source_bytes: int  # of its weights
     about: str
     tokenizer: tuple[tuple[str, ...], ...]  # as _COMMON; one of the first group must be there
+    sizes: Mapping[str, Any] = field(default_factory=dict)  # of its config.json, where they are not its model's own
     card: Mapping[str, Any] = field(default_factory=dict)  # what the conversion is to call it, as in kosmos_edge.json
 
     @property
@@ -39,6 +40,35 @@ _CHAT = (
     "<md>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the user's questions. USER: {question} ASSISTANT:"
 )
+
+
+def _blip2_opt(size: str, source_bytes: int, width: int) -> Published:
+    """BLIP-2 with an OPT of 32 layers, 32 heads and that width."""
+    repo = f"Salesforce/blip2-opt-{size}"
+    text = {
+        "model_type": "opt",
+        "vocab_size": 50304,
+        "hidden_size": width,
+        "word_embed_proj_dim": width,
+        "ffn_dim": 4 * width,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    }
+    basename = f"BLIP-2-OPT-{size.upper()}"
+    return Published(
+        f"blip2-opt-{size}",
+        repo,
+        "blip-2",
+        basename,
+        "mit",
+        source_bytes,
+        "captions and short answers; OPT's own licence forbids commercial use",
+        _BPE,
+        {"text_config": text},
+        {"name": f"BLIP-2 OPT {size.upper()}", "basename": basename, "source_url": f"https://huggingface.co/{repo}"},
+    )
+
+
 PUBLISHED = {
     row.name: row
     for row in (
@@ -71,7 +101,7 @@ PUBLISHED = {
             5_498_585_088,
             "answers about pictures of pages",
             _BPE,
-            {
+            card={
                 "name": "Kosmos-2.5-Chat",
                 "basename": "Kosmos-2.5-Chat",
                 "description": "KOSMOS-2.5-chat: answers about pictures of pages",
@@ -79,5 +109,7 @@ PUBLISHED = {
                 "prompt": {"question": _CHAT},
             },
         ),
+        _blip2_opt("2.7b", 14_979_047_424, 2560),
+        _blip2_opt("6.7b", 31_011_477_504, 4096),
     )
 }

@@ -113,7 +113,7 @@ def test_tags_and_errors():
     assert hub.split_tag("kosmos-2.5") == ("kosmos-2.5", None) and hub.split_tag("kosmos-2.6") is None
     with pytest.raises(InvalidRequest, match="unknown type 'q3'"):
         hub.split_tag("kosmos-2.5:q3")
-    with pytest.raises(ModelNotFound, match=r"expected nano, kosmos-2, kosmos-2\.5, kosmos-2\.5-chat \(with :TYPE"):
+    with pytest.raises(ModelNotFound, match=r"expected nano, kosmos-2, kosmos-2\.5, kosmos-2\.5-chat, blip2-opt-2\.7b"):
         hub.resolve("kosmos-2.6")
 
 
@@ -134,7 +134,8 @@ def test_list_known(capsys, monkeypatch):
     monkeypatch.delenv("KOSMOS_EDGE_FORMAT", raising=False)
     assert cli.run(["models", "list", "--known", "-f", "json"]) == 0
     rows = {row["tag"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(rows) == set(hub.PUBLISHED) == {"kosmos-2", "kosmos-2.5", "kosmos-2.5-chat"}
+    kosmos = {"kosmos-2", "kosmos-2.5", "kosmos-2.5-chat"}
+    assert set(rows) == set(hub.PUBLISHED) == kosmos | {"blip2-opt-2.7b", "blip2-opt-6.7b"}
     assert {row["license"] for row in rows.values()} == {"mit"}
     assert rows["kosmos-2.5"]["download_bytes"] == 4 * 1_374_646_272  # float32
     assert rows["kosmos-2"]["download_bytes"] == 4 * 1_664_485_376
@@ -151,4 +152,4 @@ def test_the_published_sizes_are_those_of_the_tables():
     """Weights of the download, counted from the converter's table: every tensor once, in float32."""
     for row in hub.PUBLISHED.values():
         assert row.source_bytes % 4 == 0 and hub.converted_bytes(row, "f32") == row.source_bytes
-        assert hub.converted_bytes(row, "q4_k_m") < 1.15e9
+        assert hub.converted_bytes(row, "q4_k_m") < 0.2 * row.source_bytes
