@@ -314,8 +314,8 @@ def take_messages(values: dict[str, Any]) -> Messages:
     return Messages(values.pop("quiet"), values.pop("verbose"))
 
 
-def take_model(values: dict[str, Any], messages: Messages) -> Model:
-    """Moves the model options out of `values` and loads the model."""
+def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = False) -> Model:
+    """Moves the model options out of `values` and loads the model; by default one that reads pages, if `reads`."""
     from kosmos_edge.model import load
 
     for variable in take_set_aside():
@@ -326,7 +326,7 @@ def take_model(values: dict[str, Any], messages: Messages) -> Model:
     if spec is None:
         from kosmos_edge import hub
 
-        spec, why = hub.default_model()
+        spec, why = hub.default_reader() if reads else hub.default_model()
         messages.detail(f"model {spec}: {why}")
     mode: Literal["mmap", "copy"] = "copy" if copy else "mmap"
     model = load(spec, device=device, threads=threads, mode=mode, offline=offline, isolation=isolation)

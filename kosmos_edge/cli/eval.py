@@ -116,6 +116,7 @@ def list_command(**rest: Any) -> int:
 
 def run_task(task: Task, **values: Any) -> int:
     """Evaluates and prints the report; 1 if images failed."""
+    from kosmos_edge import hub
     from kosmos_edge.cli.output import to_json
     from kosmos_edge.evaluation.log import Log
     from kosmos_edge.evaluation.run import Settings, choose, report, run
@@ -132,7 +133,8 @@ def run_task(task: Task, **values: Any) -> int:
     types = None if values["types"] is None else parse_types(values["types"])
     known = task.load(Path(values["data"]))
     items: list[Item] = choose(known, values["limit"], values["seed"])
-    source = Source(values["model"], values["offline"])
+    # Every task there is reads pages.
+    source = Source(hub.default_reader()[0] if values["model"] is None else values["model"], values["offline"])
     if source.is_checkpoint and types is None:
         raise click.UsageError(f"{source.path} is a checkpoint: --types says how to store it, such as q4_k_m")
     arguments = {} if values["max_tokens"] is None else {"max_tokens": values["max_tokens"]}

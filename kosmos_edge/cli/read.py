@@ -102,7 +102,7 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     targets = _targets(inputs, output, suffix, overwrite, used) if folder else [output] * len(inputs)
     opening = take_opening(rest)
     generation = {"max_tokens": tokens} if (tokens := rest.pop("max_tokens")) is not None else {}
-    model = take_model(rest, messages)
+    model = take_model(rest, messages, reads=True)
     assert not rest, rest
     # what this model refuses for any page is said once, before the first
     model.request("read", bind_task(model, "read", {"markdown": FORMATS[form].markdown, **generation}))

@@ -201,7 +201,7 @@ def answer_all(
         form = choose_format(form, output)
         opening, fail_fast = take_opening(rest), rest.pop("fail_fast")
         size = min(rest.pop("batch_size", 1), len(inputs))
-        model = take_model(rest, messages)
+        model = take_model(rest, messages, reads=task == "read")
         assert not rest, rest
         if "ground" in arguments and arguments["ground"] is None:
             arguments["ground"] = model.model_info["grounding"] is not None

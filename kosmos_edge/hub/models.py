@@ -310,6 +310,23 @@ def default_model() -> tuple[str, str]:
     return NANO, f"no KOSMOS-2 is here (`kosmos-edge models pull {KOSMOS2}` gets it)"
 
 
+READER = "kosmos-2.5"
+
+
+def default_reader() -> tuple[str, str]:
+    """-> (the model that reads pages by default, why). Raises ModelNotFound where none is here."""
+    spec = os.environ.get("KOSMOS_EDGE_MODEL")
+    if spec:
+        return spec, "KOSMOS_EDGE_MODEL says so"
+    here = converted_models(name=READER)
+    for type in TYPES:
+        if type in here:
+            return f"{READER}:{type}", f"a converted {READER} is in the cache"
+    raise ModelNotFound(
+        f"no model that reads pages is here: `kosmos-edge models pull {READER}` gets it, or name a file with -m"
+    )
+
+
 def remove(tag: str) -> Path:
     """Removes a model's file from the cache and returns its path. Other files are left alone."""
     ours, repo = split_tag(tag), split_repo(tag)

@@ -45,8 +45,8 @@ def names(folder: Path) -> list[str]:
 
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the test may not come as far as to load a model."""
-    monkeypatch.setattr(cli_tasks, "take_model", lambda *_: pytest.fail("a model was loaded"))
-    monkeypatch.setattr("kosmos_edge.cli.generate.take_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(cli_tasks, "take_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("kosmos_edge.cli.generate.take_model", lambda *_, **__: pytest.fail("a model was loaded"))
 
 
 # ---- modes, links
@@ -374,7 +374,7 @@ def test_a_pull_checks_its_folder_before_it_fetches(tmp_path: Path, monkeypatch:
 
     (tmp_path / "file").write_text("kept")
     plan = hub_download.Plan("kosmos-2:q8_0", "r/r", "0" * 40, "q8_0", folder=tmp_path / "file" / "models")
-    monkeypatch.setattr(hub_download, "_fetch", lambda *_: pytest.fail("something was fetched"))
+    monkeypatch.setattr(hub_download, "_fetch", lambda *_, **__: pytest.fail("something was fetched"))
     with pytest.raises(InvalidRequest, match="folder"):
         hub_download.run_plan(plan, None, False, None)
 

@@ -28,7 +28,8 @@ class Runner:
         self.model = Reading()
         self.taken: dict[str, Any] = {}  # the options for loading a model
 
-        def take_model(values: dict[str, Any], _: Any) -> Reading:
+        def take_model(values: dict[str, Any], _: Any, *, reads: bool) -> Reading:
+            assert reads  # the default is a model that reads
             names = ("model", "device", "threads", "copy", "offline", "isolation")
             self.taken = {name: values.pop(name) for name in names}
             return self.model

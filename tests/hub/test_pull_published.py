@@ -89,6 +89,7 @@ def test_pull_of_the_chat_model_knows_how_it_is_asked(place, checkpoints, tmp_pa
     assert [m.tag for m in hub.list_models() if m.tag != "nano"] == ["kosmos-2.5:f32", "kosmos-2.5-chat:f32"]
     assert hub.resolve("kosmos-2.5") == reader and hub.resolve("kosmos-2.5-chat") == chat
     assert hub.default_model()[0] == "nano"  # it answers every task; a reader of pages does not
+    assert hub.default_reader() == ("kosmos-2.5:f32", "a converted kosmos-2.5 is in the cache")
     assert hub.remove("kosmos-2.5") == reader
     assert [m.tag for m in hub.list_models() if m.tag != "nano"] == ["kosmos-2.5-chat:f32"]
 
@@ -153,3 +154,16 @@ def test_the_published_sizes_are_those_of_the_tables():
     for row in hub.PUBLISHED.values():
         assert row.source_bytes % 4 == 0 and hub.converted_bytes(row, "f32") == row.source_bytes
         assert hub.converted_bytes(row, "q4_k_m") < 0.2 * row.source_bytes
+
+
+def test_what_reads_pages_by_default(place, tmp_path, monkeypatch, capsys):
+    """The environment's model, a converted KOSMOS-2.5, or an error that says how to get one: never nano."""
+    from PIL import Image
+
+    photo = tmp_path / "page.png"
+    Image.new("RGB", (40, 30), "white").save(photo)
+    for words in (["read", photo], ["batch", photo, "--task", "read"]):
+        assert cli.run([*map(str, words)]) == 1
+        assert "no model that reads pages is here: `kosmos-edge models pull kosmos-2.5`" in capsys.readouterr().err
+    monkeypatch.setenv("KOSMOS_EDGE_MODEL", "/some/file.gguf")
+    assert hub.default_reader() == ("/some/file.gguf", "KOSMOS_EDGE_MODEL says so")
