@@ -21,7 +21,8 @@ class Builder {
   void segment(const Segment& s) {
     const bool text = s.kind == Segment::Kind::Text || s.kind == Segment::Kind::Tags;
     if (text && s.text.empty()) return;  // so that an image behind it may still be the first
-    if (s.kind != Segment::Kind::Image || !model_.info().image_before_begin) begin();
+    const bool seen = s.kind == Segment::Kind::Image || s.kind == Segment::Kind::Rows;
+    if (!seen || !model_.info().image_before_begin) begin();
     switch (s.kind) {
       case Segment::Kind::Text:
       case Segment::Kind::Tags:

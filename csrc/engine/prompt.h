@@ -30,7 +30,7 @@ struct Segment {
     Text,   // plain characters, also where they spell a tag; BPE tokenizers join texts and tags that touch
     Tags,   // text whose tag strings are tags
     Image,  // the image's rows with the ids around them (ImageLayout)
-    Rows,   // the rows alone: Engine::given_rows
+    Rows,   // the rows alone: Engine::given_rows; a prompt begins with them as with an image
     Boxes,  // <object> upper-left lower-right ... </object>, several joined by the delimiter (Grounding)
     Ids,    // token ids as they are
   };

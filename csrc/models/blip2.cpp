@@ -38,6 +38,7 @@ struct Blip2 {
     info.image_tokens = c.qformer.queries;
     info.image = {{}, {}, c.image_token, 0};
     info.image_before_begin = true;
+    if (c.tokenizer.bos >= 0) info.begin = {c.tokenizer.bos};  // the processor's, whatever add_bos_token says
     info.eos = c.end_token;
     info.never = vocabulary.unused();
     info.never.push_back(c.image_token);

@@ -38,7 +38,8 @@ def test_an_images_own_rows_give_its_logits(model: kosmos_edge.Model) -> None:
     around = info["image"]["before"], info["image"]["after"]
     for words in ("a", "what is it"):
         wanted, _, _ = engine.logits([("image", image), ("text", words)])
-        got, _, _ = engine.logits([("ids", around[0]), ("rows", rows), ("ids", around[1]), ("text", words)])
+        tags = [[("ids", ids)] if ids else [] for ids in around]
+        got, _, _ = engine.logits([*tags[0], ("rows", rows), *tags[1], ("text", words)])
         if info.get("latents") and info["architecture"] == "kosmos2_5":
             continue  # its tags are of the image's segment, too
         assert got == wanted
