@@ -210,8 +210,9 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     return (follows && !image ? " " : "") + (image ? format : without_image_place(format));
   };
   for (const Turn& turn : r.turns) {
-    ask(own, question_format(turn.image) + " {answer}", {.question = turn.text, .answer = turn.answer, .place = own},
-        turn.image);
+    const std::string asked = question_format(turn.image);
+    ask(own, concat(asked, blank_behind(asked), "{answer}"),
+        {.question = turn.text, .answer = turn.answer, .place = own}, turn.image);
     if (model.prompts.chat) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
     ++own;
   }
