@@ -1,5 +1,6 @@
 """Reading the settings of a checkpoint: values of config.json, their ranges, what they must be."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from kosmos_edge.errors import ModelCorrupt
@@ -41,3 +42,36 @@ class Section:
         if not any(type(value) is type(a) and value == a for a in allowed):
             raise self.bad(key, " or ".join(map(repr, allowed)))
         return value
+
+
+def read_sizes(
+    settings: dict[str, Any],
+    defaults: type,
+    fixed: Iterable[tuple[str, str, Any]],
+    sizes: Iterable[tuple[str, str, str]],
+) -> dict[str, Any]:
+    """The numbers of a config.json of KOSMOS-2's kind by field, eps and vision_eps among them.
+
+    fixed: (section, key, the only value that is supported). sizes: (field, section, key) of whole numbers in 1..2^20.
+    What the file leaves out is taken from `defaults`. ModelCorrupt names the key.
+    """
+    sections = {"": settings, **{name: settings.get(name) or {} for name in ("text_config", "vision_config")}}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ModelCorrupt(f"config.json: {name} is {brief(section)}, expected an object")
+    for section, key, expected in fixed:
+        value = sections[section].get(key, expected)
+        if type(value) is not type(expected) or value != expected:
+            raise ModelCorrupt(f"config.json: {section}.{key} is {brief(value)}; only {expected!r} is supported")
+    values: dict[str, Any] = {}
+    for field, section, key in sizes:
+        value = sections[section].get(key, getattr(defaults, field))
+        if type(value) is not int or not 0 < value <= 1 << 20:
+            raise ModelCorrupt(f"config.json: {section}.{key} is {brief(value)}, expected 1..{1 << 20}")
+        values[field] = value
+    for field, section in (("eps", "text_config"), ("vision_eps", "vision_config")):
+        value = sections[section].get("layer_norm_eps", getattr(defaults, field))
+        if type(value) not in (int, float) or not 0 < value < 1:
+            raise ModelCorrupt(f"config.json: {section}.layer_norm_eps is {brief(value)}, expected a number in 0..1")
+        values[field] = float(value)
+    return values

@@ -13,6 +13,7 @@ from ..card import general_entries, read_card
 from ..generation import generation_entries
 from ..gguf import Entry
 from ..mapping import check_tensors_of
+from ..settings import read_sizes
 from ..sources.checkpoint import Checkpoint
 from ..sources.files import brief
 from ..tokenizer import CONTROL, USER_DEFINED
@@ -111,29 +112,11 @@ def recognises(settings: dict[str, Any]) -> bool:
 
 def read_config(settings: dict[str, Any]) -> Config:
     """The sizes in a config.json; what it leaves out has the published value."""
-    sections = {"": settings, **{name: settings.get(name) or {} for name in ("text_config", "vision_config")}}
-    for name, section in sections.items():
-        if not isinstance(section, dict):
-            raise ModelCorrupt(f"config.json: {name} is {brief(section)}, expected an object")
-    for section, key, expected in _FIXED:
-        value = sections[section].get(key, expected)
-        if type(value) is not type(expected) or value != expected:
-            raise ModelCorrupt(f"config.json: {section}.{key} is {brief(value)}; only {expected!r} is supported")
-    values: dict[str, Any] = {}
-    for field, section, key in _SIZES:
-        value = sections[section].get(key, getattr(Config, field))
-        if type(value) is not int or not 0 < value <= 1 << 20:
-            raise ModelCorrupt(f"config.json: {section}.{key} is {brief(value)}, expected 1..{1 << 20}")
-        values[field] = value
-    for field, section in (("eps", "text_config"), ("vision_eps", "vision_config")):
-        value = sections[section].get("layer_norm_eps", getattr(Config, field))
-        if type(value) not in (int, float) or not 0 < value < 1:
-            raise ModelCorrupt(f"config.json: {section}.layer_norm_eps is {brief(value)}, expected a number in 0..1")
-        values[field] = float(value)
+    values = read_sizes(settings, Config, _FIXED, _SIZES)
     config = Config(**values)
     if config.layers > 1000 or config.vision_layers > 1000:
         raise ModelCorrupt(f"config.json: {config.layers} and {config.vision_layers} layers, expected at most 1000")
-    head_dim = sections["vision_config"].get("head_dim", config.vision_width // config.vision_heads)
+    head_dim = (settings.get("vision_config") or {}).get("head_dim", config.vision_width // config.vision_heads)
     if (
         config.width % config.heads
         or config.vision_width % config.vision_heads
