@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kosmos_edge.documents.page import PageImage
-from kosmos_edge.errors import ImageDecodeError, KosmosError
+from kosmos_edge.errors import ImageDecodeError, KosmosError, OutOfMemory
 from kosmos_edge.files import open_file
 from kosmos_edge.images import Opening, Picture, check_size
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+T = TypeVar("T")
+
 _PASSWORD_NEEDED = 4  # FPDF_ERR_PASSWORD
 
 
 class PdfPages:
-    """A PDF file. For one thread: PDFium is not safe for several, whatever they open."""
+    """A PDF file. For one thread: PDFium is not safe for several, whatever they open.
+
+    PDFium runs in a thread of the file's own: ctypes makes an error of the call out of a KeyboardInterrupt that comes
+    while it converts arguments, and Ctrl-C would be lost. In a thread no KeyboardInterrupt is raised.
+    """
 
     paged = True
 
@@ -31,22 +39,38 @@ class PdfPages:
         self._error: type[Exception] = pdfium.PdfiumError
         if isinstance(source, str):
             open_file(source, pipes=False).close()  # the system's reason, which PDFium does not tell
+        self._thread, self._closed = ThreadPoolExecutor(1, "kosmos-edge pdf"), False
         try:
-            self._pdf: Any = pdfium.PdfDocument(source)
-            self._pdf.init_forms()  # so that filled-in fields are rendered
-            self.count = len(self._pdf)
-        except pdfium.PdfiumError as error:
+            self._pdf: Any = self._call(lambda: pdfium.PdfDocument(source))
+            self.count = self._call(self._prepare)
+        except RuntimeError as error:
+            self._thread.shutdown()
+            if not isinstance(error, pdfium.PdfiumError):
+                raise OutOfMemory(f"no thread could be started: {error}") from error
             if getattr(error, "err_code", None) == _PASSWORD_NEEDED:
                 raise ImageDecodeError(
                     f"{name}: the PDF is encrypted and needs a password; decrypt it first (qpdf --decrypt)"
                 ) from error
             raise ImageDecodeError(f"{name}: not a PDF that can be opened ({error})") from error
+        except BaseException:
+            self._thread.shutdown()
+            raise
         if self.count == 0:
             self.close()
             raise ImageDecodeError(f"{name}: the PDF has no pages")
 
+    def _call(self, call: Callable[[], T]) -> T:
+        return self._thread.submit(call).result()
+
+    def _prepare(self) -> int:
+        self._pdf.init_forms()  # so that filled-in fields are rendered
+        return len(self._pdf)
+
     def page(self, number: int) -> PageImage:
         """See Document.page."""
+        return self._call(lambda: self._render(number))
+
+    def _render(self, number: int) -> PageImage:
         name = f"{self.name}: page {number}"
         page: Any = None
         try:
@@ -69,14 +93,20 @@ class PdfPages:
 
     def has_text(self, number: int) -> bool:
         """Whether the page has text other than blanks already; not if it is damaged, which page() tells."""
+        return self._call(lambda: self._has_text(number))
+
+    def _has_text(self, number: int) -> bool:
         suppressed = contextlib.suppress(self._error)
         with suppressed, closing(self._pdf[number - 1]) as page, closing(page.get_textpage()) as text:
             return bool(text.get_text_bounded().strip())
         return False
 
     def close(self) -> None:
-        """Closes the file."""
-        self._pdf.close()
+        """Closes the file. Waits for what PDFium is at; a second time it does nothing."""
+        if not self._closed:
+            self._closed = True
+            with self._thread:
+                self._call(self._pdf.close)
 
     def __enter__(self) -> Self:
         return self

@@ -1,13 +1,17 @@
 """Documents are opened as what they are, page by page, or refused with a reason."""
 
 import builtins
+import ctypes
 import io
+import signal
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pikepdf
+import pypdfium2
 import pytest
 from helpers.documents import make_pdf, save_png, save_tiff
 from PIL import Image
@@ -191,6 +195,35 @@ def test_an_encrypted_pdf_is_refused() -> None:
         open_document(encrypted("secret"), name="s.pdf")
     with open_document(encrypted(""), dpi=72) as document:  # anybody may open it
         assert sizes(document) == [(144, 72)]
+
+
+class Interrupting(ctypes.c_int):
+    """An argument during whose conversion Ctrl-C is pressed."""
+
+    @classmethod
+    def from_param(cls, value: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.01)  # Python gets to handle the signal
+        return value
+
+
+def test_ctrl_c_during_a_call_of_pdfium_is_no_damaged_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda value: value)
+    function.argtypes = (Interrupting,)
+    render = pypdfium2.PdfPage.render
+
+    def interrupted(page: Any, **options: Any) -> Any:
+        function(1)
+        return render(page, **options)
+
+    with open_document(make_pdf(["a"]), dpi=72) as document:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(pypdfium2.PdfPage, "render", interrupted)
+            document.page(1)
+        assert document.page(1).picture.width == 144
+        document.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        document.page(1)
 
 
 @pytest.mark.parametrize("data", [b"%PDF-1.7\nnothing", b"%PDF-", b"%PDFx", make_pdf(["x"])[:60]])
