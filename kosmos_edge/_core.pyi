@@ -366,7 +366,8 @@ class AnswerRun:
                     Sequence[tuple[float, float, float, float]],
                     Sequence[tuple[int, int] | None],
                     Sequence[float | None],
-                ]
+                ],
+                int,
             ],
             Any,
         ]

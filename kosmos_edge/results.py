@@ -373,16 +373,18 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next part of the text; all parts joined are Result.text."""
+    """The next part of the text; all parts joined are Result.text. tokens: of the answer so far, with its tags."""
 
     text: str
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EntityEvent:
-    """A phrase with its boxes; TextDelta events have given the text up to its end."""
+    """A phrase with its boxes; TextDelta events have given the text up to its end. tokens: as in TextDelta."""
 
     entity: Entity
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ namespace ke {
 namespace {
 
 // Or None, both.
-using EventCallback = nb::typed<nb::object, nb::typed<nb::callable, nb::any(AnswerEventValue)>>;
+using EventCallback = nb::typed<nb::object, nb::typed<nb::callable, nb::any(AnswerEventValue, size_t)>>;
 using PollCallback = nb::typed<nb::object, nb::typed<nb::callable, nb::any()>>;
 
-std::function<bool(const AnswerEvent&)> to_on_event(nb::object callable) {
+std::function<bool(const AnswerEvent&, size_t)> to_on_event(nb::object callable) {
   if (callable.is_none()) return {};
-  return [held = shared_object(std::move(callable))](const AnswerEvent& event) {
+  return [held = shared_object(std::move(callable))](const AnswerEvent& event, size_t tokens) {
     nb::gil_scoped_acquire acquire;
-    (*held)(event_value(event));
+    (*held)(event_value(event), tokens);
     return true;
   };
 }
@@ -99,9 +99,9 @@ void bind_answer(nb::module_& m) {
       .def(nb::new_(&new_run), nb::arg("engine"), nb::arg("segments"), nb::arg("params"), nb::arg("stop"),
            nb::arg("keep_prompt"), nb::arg("one_object"), nb::arg("markdown"), nb::arg("min_score"), nb::arg("notes"),
            nb::arg("on_event").none() = nb::none(), nb::arg("poll").none() = nb::none(),
-           "on_event: called with str for text and a tuple for an entity, as AnswerResult.entities has them. poll: "
-           "called\n"
-           "without arguments at every token. Neither may refer to this object. Raises InvalidRequest.")
+           "on_event: called with str for text or a tuple for an entity, as AnswerResult.entities has them, and with\n"
+           "the number of tokens so far. poll: called without arguments at every token. Neither may refer to this\n"
+           "object. Raises InvalidRequest.")
       .def(
           "run",
           [](BoundRun& r, const CancelToken* cancel) {

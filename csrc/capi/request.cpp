@@ -134,7 +134,7 @@ AnswerWatcher watcher_of(const kosmos_options& o, const Frame& frame) {
     e.logprob = logprob;
     return o.on_event(&e, o.user) == 0;
   };
-  out.on_event = [=, &frame](const AnswerEvent& event) {
+  out.on_event = [=, &frame](const AnswerEvent& event, size_t) {
     if (const std::string* text = std::get_if<std::string>(&event)) {
       kosmos_event e = event_of(KOSMOS_EVENT_TEXT);
       e.text = text->c_str();

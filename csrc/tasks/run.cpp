@@ -83,7 +83,7 @@ void AnswerRun::hand_out(std::vector<AnswerEvent> events) {
       if (entities_++ == 0) entity->found_score = found_score_;
       if (!entity->reaches(request_.min_score)) continue;
     }
-    if (!stopped_ && watcher_.on_event && !watcher_.on_event(event)) stopped_ = true;
+    if (!stopped_ && watcher_.on_event && !watcher_.on_event(event, ids_.size())) stopped_ = true;
   }
 }
 

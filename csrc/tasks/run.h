@@ -34,7 +34,7 @@ struct AnswerResult {
 // Called on the calling thread; returning false ends the answer, which is then read as it is (FinishReason::Callback).
 struct AnswerWatcher {
   std::function<bool(int32_t id, float logprob)> on_token;
-  std::function<bool(const AnswerEvent&)> on_event;
+  std::function<bool(const AnswerEvent&, size_t tokens)> on_event;  // tokens: of the answer so far
 };
 
 // One answer from its request to its result, whoever computes the tokens. Not copied or moved: on_token() refers to it.

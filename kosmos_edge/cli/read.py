@@ -194,7 +194,8 @@ class _Job:
         self._run, self._document, self._numbers, self._out = run, document, numbers, out
         messages = run.messages
         shown = sys.stderr.isatty() and not out.isatty() and not (messages.quiet or messages.verbose)
-        self._progress = ReadingProgress(document.name, len(numbers)) if shown else None
+        most = run.generation.get("max_tokens")
+        self._progress = ReadingProgress(document.name, len(numbers), most) if shown else None
         self._live = out.isatty() and run.form in ("txt", "markdown")
         self._waiting = ""  # text of a line that has not closed
 

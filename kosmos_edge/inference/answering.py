@@ -105,8 +105,8 @@ def _lines(entities: list[Entity]) -> list[Line]:
     return [Line(entity.phrase, entity.boxes[0], entity.phrase_mean) for entity in entities]
 
 
-def _emit(reader: Reader, emit: OnEvent, found: str | tuple[Any, ...]) -> None:
-    emit(TextDelta(found) if isinstance(found, str) else EntityEvent(reader.entity(found)))
+def _emit(reader: Reader, emit: OnEvent, found: str | tuple[Any, ...], tokens: int) -> None:
+    emit(TextDelta(found, tokens) if isinstance(found, str) else EntityEvent(reader.entity(found), tokens))
 
 
 def _pass_on(cancel: Any, token: _core.CancelToken) -> None:

@@ -405,9 +405,10 @@ def test_progress_on_a_terminal(run: Runner, book: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("kosmos_edge.cli.reading_progress._SECONDS", 0)
     monkeypatch.setattr("kosmos_edge.cli.streams._Stream.isatty", lambda self: self._name is None)  # stderr
     done = run(book, "-o", "out.txt", "--dpi", 72)
-    assert "page 1/3, 1 lines, 6 characters" in done.err and "page 3/3, 2 lines" in done.err
-    assert "14 tokens on the pages before" in done.err and done.err.endswith("\r\033[K"), "and is gone at the end"
+    assert "page 1/3, 1 lines, 7 tokens" in done.err and "page 3/3, 2 lines, 14 tokens" in done.err
+    assert "; 14 on the pages before" in done.err and done.err.endswith("\r\033[K"), "and is gone at the end"
     assert run(book, "-o", "out.txt", "--overwrite", "-q").err == ""
+    assert "2 lines, 14 tokens of at most 90" in run(book, "-o", "out.txt", "--overwrite", "--max-tokens", 90).err
     run.model.calls.clear()
     run.model.error, run.model.fails_at = OutOfMemory("not enough memory"), 1
     done = run(book, "-o", "out.txt", "--overwrite", "--pages", "2-3")

@@ -91,8 +91,8 @@ class Reading:
         if result.lines is None:
             yield TextDelta(result.text)
         for number, entity in enumerate(result.entities):
-            yield TextDelta(("\n" if number else "") + entity.phrase)
-            yield EntityEvent(entity)
+            yield TextDelta(("\n" if number else "") + entity.phrase, 7 * number + 6)
+            yield EntityEvent(entity, 7 * number + 7)
         yield Done(result)
 
 
