@@ -4,6 +4,7 @@
     python bench/soak.py cycles --count 1000      # load, caption, close
     python bench/soak.py cancels --count 5000     # requests cancelled at random instants
     python bench/soak.py batches --count 20       # batches of 16: what is held while they run, and afterwards
+    python bench/soak.py pages --model READER     # pages of one PDF (pypdfium2), read by a model that reads
 
 Memory is RssAnon + VmSwap of this process (mapped files are the page cache's, and not counted). The pictures are all
 different, of many sizes, as files; every fourth caption is a stream, every eighth a batch of 4, every sixteenth a
@@ -127,6 +128,26 @@ def cancels(model: Model) -> Callable[[int], None]:
     return one
 
 
+def pages(model: Model, tokens: int | None, count: int) -> Callable[[int], None]:
+    """One page after the other of a PDF of `count` pages, each with its picture, as `kosmos-edge read` opens it."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    from kosmos_edge.documents import open_document, read_page
+
+    pictures = [Image.open(BytesIO(photo(number))) for number in range(count)]
+    pdf = BytesIO()
+    pictures[0].save(pdf, "PDF", save_all=True, append_images=pictures[1:])
+    document = open_document(pdf.getvalue(), dpi=72)
+    limit = {} if tokens is None else {"max_tokens": tokens}
+
+    def one(number: int) -> None:
+        read_page(model, document.page(number % count + 1), markdown=number % 8 == 7, **limit)
+
+    return one
+
+
 def slope(values: list[tuple[int, int]]) -> tuple[float, float]:
     """Least squares: bytes per request, R^2."""
     n = len(values)
@@ -188,16 +209,17 @@ def batches(model: Model, count: int) -> dict[str, Any]:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["captions", "cycles", "cancels", "batches"])
+    parser.add_argument("what", choices=["captions", "cycles", "cancels", "batches", "pages"])
     parser.add_argument("--model", default="nano")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--count", type=int)
     parser.add_argument("--warm-up", type=int)
-    parser.add_argument("--max-tokens", type=int, default=24)
+    parser.add_argument("--max-tokens", type=int, help="of an answer; default: 24, pages as long as they are")
     parser.add_argument("--as-is", action="store_true", help="malloc as every program has it")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     given = parser.parse_args()
-    count = given.count or {"captions": 10_000, "cycles": 1_000, "cancels": 5_000, "batches": 10}[given.what]
+    counts = {"captions": 10_000, "cycles": 1_000, "cancels": 5_000, "batches": 10, "pages": 500}
+    count = given.count or counts[given.what]
     warm_up = given.warm_up if given.warm_up is not None else min(500, max(20, count // 20))
     report: dict[str, Any] = {"what": given.what, "model": given.model, "threads": given.threads}
     if not given.as_is:
@@ -210,7 +232,11 @@ def main() -> int:
             if given.what == "batches":
                 report |= batches(model, count)
             else:
-                one = cancels(model) if given.what == "cancels" else captions(model, given.max_tokens)
+                one = {
+                    "captions": lambda: captions(model, given.max_tokens or 24),
+                    "cancels": lambda: cancels(model),
+                    "pages": lambda: pages(model, given.max_tokens, count),
+                }[given.what]()
                 report |= soak(one, count, warm_up, not given.as_is)
     if given.format == "json":
         print(json.dumps(report, indent=2))

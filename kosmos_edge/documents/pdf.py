@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PASSWORD_NEEDED = 4  # FPDF_ERR_PASSWORD
+_FRESH_AFTER = 16  # pages
 
 
 class PdfPages:
@@ -27,6 +29,7 @@ class PdfPages:
 
     PDFium runs in a thread of the file's own: ctypes makes an error of the call out of a KeyboardInterrupt that comes
     while it converts arguments, and Ctrl-C would be lost. In a thread no KeyboardInterrupt is raised.
+    It keeps what it has parsed, in the end the whole file, so the file is opened again now and then.
     """
 
     paged = True
@@ -37,12 +40,13 @@ class PdfPages:
         self._dpi, self._opening = dpi, opening
         pdfium = _pdfium(name)
         self._error: type[Exception] = pdfium.PdfiumError
+        self._state, self._used = _state(source), 0
         if isinstance(source, str):
             open_file(source, pipes=False).close()  # the system's reason, which PDFium does not tell
         self._thread, self._closed = ThreadPoolExecutor(1, "kosmos-edge pdf"), False
         try:
-            self._pdf: Any = self._call(lambda: pdfium.PdfDocument(source))
-            self.count = self._call(self._prepare)
+            self._pdf: Any = self._call(self._open)
+            self.count = self._call(lambda: len(self._pdf))
         except RuntimeError as error:
             self._thread.shutdown()
             if not isinstance(error, pdfium.PdfiumError):
@@ -62,9 +66,18 @@ class PdfPages:
     def _call(self, call: Callable[[], T]) -> T:
         return self._thread.submit(call).result()
 
-    def _prepare(self) -> int:
-        self._pdf.init_forms()  # so that filled-in fields are rendered
-        return len(self._pdf)
+    def _open(self) -> Any:
+        pdf = _pdfium(self.name).PdfDocument(self.original)
+        pdf.init_forms()  # so that filled-in fields are rendered
+        return pdf
+
+    def _page(self, number: int) -> Any:
+        if self._used >= _FRESH_AFTER and _state(self.original) == self._state:  # not another file of that name
+            fresh = self._open()
+            self._pdf.close()
+            self._pdf, self._used = fresh, 0
+        self._used += 1
+        return self._pdf[number - 1]
 
     def page(self, number: int) -> PageImage:
         """See Document.page."""
@@ -74,7 +87,7 @@ class PdfPages:
         name = f"{self.name}: page {number}"
         page: Any = None
         try:
-            page = self._pdf[number - 1]
+            page = self._page(number)
             scale = self._dpi / 72  # a point is 1/72 inch
             width, height = (math.ceil(side * scale) for side in page.get_size())
             check_size((width, height), f"{name} at {self._dpi} dpi", self._opening, of_file=True)
@@ -97,7 +110,7 @@ class PdfPages:
 
     def _has_text(self, number: int) -> bool:
         suppressed = contextlib.suppress(self._error)
-        with suppressed, closing(self._pdf[number - 1]) as page, closing(page.get_textpage()) as text:
+        with suppressed, closing(self._page(number)) as page, closing(page.get_textpage()) as text:
             return bool(text.get_text_bounded().strip())
         return False
 
@@ -106,13 +119,22 @@ class PdfPages:
         if not self._closed:
             self._closed = True
             with self._thread:
-                self._call(self._pdf.close)
+                self._call(lambda: self._pdf.close())  # whichever is open by then
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _state(source: str | bytes) -> tuple[int, ...] | None:
+    """What changes when a file does; None if it is gone, and for bytes."""
+    if isinstance(source, str):
+        with contextlib.suppress(OSError):
+            found = os.stat(source)
+            return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return None
 
 
 def _pdfium(name: str) -> ModuleType:

@@ -197,6 +197,34 @@ def test_an_encrypted_pdf_is_refused() -> None:
         assert sizes(document) == [(144, 72)]
 
 
+@pytest.mark.parametrize("change", ["", "replaced", "gone", "bytes"])
+def test_a_long_pdf_is_opened_afresh_now_and_then(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, closed = [], []
+
+    class Counted(pypdfium2.PdfDocument):
+        def __init__(self, source: Any) -> None:
+            opened.append(self)
+            super().__init__(source)
+
+        def close(self, *words: Any) -> None:
+            closed.append(self)
+            super().close(*words)
+
+    monkeypatch.setattr(pypdfium2, "PdfDocument", Counted)
+    path = tmp_path / "long.pdf"
+    path.write_bytes(make_pdf(["one"] * 40))
+    with open_document(path.read_bytes() if change == "bytes" else path, dpi=72) as document:
+        first = document.page(1).picture.rgb
+        if change == "replaced":
+            other = tmp_path / "other.pdf"
+            other.write_bytes(make_pdf(["another"] * 40))
+            other.replace(path)
+        if change == "gone":
+            path.unlink()
+        assert all(document.page(number).picture.rgb == first for number in range(2, 41))
+    assert len(opened) == (1 if change in ("replaced", "gone") else 3) and closed == opened
+
+
 class Interrupting(ctypes.c_int):
     """An argument during whose conversion Ctrl-C is pressed."""
 
