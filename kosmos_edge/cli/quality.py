@@ -82,7 +82,7 @@ def quality(
 
     Makes every type from the model and gives each the same requests, about held-out scenes of nano's shapes, whose
     labels are known, or about your images. Without --labels your images are only compared with the first type's answers
-    (KL divergence, top-1 tokens, captions, boxes). TYPE:float computes a quantized type's weights with float
+    (KL divergence, top-1 tokens, captions or lines, boxes). TYPE:float computes a quantized type's weights with float
     activations.
     """
     from kosmos_edge.cli.output import to_json

@@ -1,6 +1,7 @@
 """What a storage type costs: one model in several types, the same pictures and questions, figures side by side.
 
-The first type is the reference. Its own greedy answers (the grounded caption and every answer) are fed to the other
+The first type is the reference. Its own greedy answers (the grounded caption and every answer; the lines of a page
+where the model reads and has no captions) are fed to the other
 types token by token (teacher forcing), and the distributions of the next token are compared: `kl` is the mean of
 sum p ln(p / q) over the answers' tokens in nats, p the reference's; `top1_agreement` the share of tokens at which both
 have the same most likely token; `location_top1_agreement` the same for location tokens of the answer. If the
@@ -28,6 +29,7 @@ from kosmos_edge.quality.models import Source
 from kosmos_edge.results import Corners, Result
 
 ANSWER_TOKENS = 32  # longest answer to a question
+PAGE_TOKENS = 256  # of a page, whose logits are kept in a file
 COUNT_KINDS = ("count", "count_shape", "count_color")
 YES_NO = ({"yes"}, {"no"})
 Say = Callable[[str], None]
@@ -102,15 +104,17 @@ class _Run:
         self.grounds = grounding is not None
         self.first_location = grounding["first_location"] if grounding else 0
         self.locations = self.session.engine.location_bins**2
+        tasks_known = model.model_info["tasks"]
+        self.reads = "caption" not in tasks_known and "read" in tasks_known
 
     def is_location(self, token: int) -> bool:
         """Whether a token names a place."""
         return self.first_location <= token < self.first_location + self.locations
 
     def answer(self, case: Case, image: EncodedImage) -> Answers:
-        """Caption, answers and, if objects are known, boxes for their names and names for their boxes."""
+        """Caption or lines, answers and, if objects are known, boxes for their names and names for their boxes."""
         out = Answers(
-            self.model.caption(image, ground=self.grounds),
+            self._first(image),
             [self.model.ask(image, q.text, max_tokens=ANSWER_TOKENS) for q in case.questions],
         )
         known = [plain(thing.name) for thing in case.things]
@@ -124,10 +128,18 @@ class _Run:
             out.described = (names(said, thing.name),)
         return out
 
+    def _first(self, image: EncodedImage) -> Result:
+        if self.reads:
+            return self.model.read(image, max_tokens=PAGE_TOKENS)
+        return self.model.caption(image, ground=self.grounds)
+
     def forced_logits(self, case: Case, image: EncodedImage, forced: list[list[int]]) -> list[tuple[bytes, int]]:
         """For caption and replies the logits that predict each forced token: ((tokens, vocab) float32, vocab)."""
         info = self.model.model_info
-        plans = [tasks.plan_caption(info, image, "short", self.grounds, False, ())]
+        if self.reads:
+            plans = [tasks.plan_read(info, image, False)]
+        else:
+            plans = [tasks.plan_caption(info, image, "short", self.grounds, False, ())]
         plans += [tasks.plan_ask(info, image, q.text, False, None, False, ()) for q in case.questions]
         return [self.session.forced_logits(plan, ids) for plan, ids in zip(plans, forced, strict=True)]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.api_model import grounded_file, png
+from helpers.reciting import write_reader
 from helpers.tiny import make_tiny
 from helpers.tiny_hf import write_hf_folder
 from PIL import Image
@@ -41,6 +42,20 @@ def bench(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, 
 
 
 # ---- the report
+
+
+def test_a_model_that_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = [((8, 8, 70, 24), "Invoice 7"), ((8, 32, 90, 48), "5 apples")]
+    model = write_reader(tmp_path / "reader.gguf", lines, "# 7")
+    (tmp_path / "pages").mkdir()
+    for number in range(2):
+        (tmp_path / "pages" / f"{number}.png").write_bytes(png(60 + number, 80))
+    code, out, _ = bench(
+        capsys, "-m", model, "--pictures", tmp_path / "pages", "--types", "f32,q8_0", "--format", "json"
+    )
+    first, second = json.loads(out)["types"]
+    assert code == 0 and first["tokens"] == second["tokens"] == 2 * (sum(6 + len(text) for _, text in lines) + 1)
+    assert first["kl"] == 0 and 0 < second["kl"] < 0.01 and second["caption_agreement"] == 1
 
 
 def test_report_on_scenes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
