@@ -349,6 +349,7 @@ class AnswerRun:
         stop: Sequence[str],
         keep_prompt: bool,
         one_object: bool,
+        page: bool,
         markdown: bool,
         min_score: float,
         notes: Sequence[str],

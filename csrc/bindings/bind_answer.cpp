@@ -33,14 +33,15 @@ std::function<bool(int32_t, float)> to_poll(nb::object callable) {
 
 std::shared_ptr<BoundRun> new_run(std::shared_ptr<Engine> engine, const SegmentList& segments,
                                   const GenerateParams& params, std::vector<std::string> stop, bool keep_prompt,
-                                  bool one_object, bool markdown, double min_score, std::vector<std::string> notes,
-                                  EventCallback on_event, PollCallback poll) {
+                                  bool one_object, bool page, bool markdown, double min_score,
+                                  std::vector<std::string> notes, EventCallback on_event, PollCallback poll) {
   AnswerRequest request;
   request.segments = to_segments(segments);
   request.params = params;
   request.stop = std::move(stop);
   request.keep_prompt = keep_prompt;
   request.one_object = one_object;
+  request.page = page;
   request.markdown = markdown;
   request.min_score = min_score;
   request.notes = std::move(notes);
@@ -97,8 +98,8 @@ void bind_answer(nb::module_& m) {
 
   nb::class_<BoundRun>(m, "AnswerRun", "One answer from its request to its reply; for one thread at a time.")
       .def(nb::new_(&new_run), nb::arg("engine"), nb::arg("segments"), nb::arg("params"), nb::arg("stop"),
-           nb::arg("keep_prompt"), nb::arg("one_object"), nb::arg("markdown"), nb::arg("min_score"), nb::arg("notes"),
-           nb::arg("on_event").none() = nb::none(), nb::arg("poll").none() = nb::none(),
+           nb::arg("keep_prompt"), nb::arg("one_object"), nb::arg("page"), nb::arg("markdown"), nb::arg("min_score"),
+           nb::arg("notes"), nb::arg("on_event").none() = nb::none(), nb::arg("poll").none() = nb::none(),
            "on_event: called with str for text or a tuple for an entity, as AnswerResult.entities has them, and with\n"
            "the number of tokens so far. poll: called without arguments at every token. Neither may refer to this\n"
            "object. Raises InvalidRequest.")

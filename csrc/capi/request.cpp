@@ -106,6 +106,7 @@ Prepared prepare(const ModelObject& model, const kosmos_request& request) {
   Plan plan = plan_verb(model.about(), asked);
   out.request.segments = filled(std::move(plan.segments), places.images, places.boxes);
   out.request.one_object = plan.one_object;
+  out.request.page = traits.verb == Verb::Read;
   out.request.markdown = plan.markdown;
   out.request.notes = std::move(plan.notes);
   out.frame.width = places.width;

@@ -110,6 +110,7 @@ AnswerResult AnswerRun::finish(Generation generation) {
     out.answer.text = reader_.read(kept_, {}, {}).text;  // the token that showed that no box begins says nothing more
     out.notes.push_back("the model gave no box for the phrase");
   }
+  if (request_.page && out.answer.text.empty()) out.notes.push_back("no text that the model can read");
   if (!out.answer.entities.empty()) out.answer.entities[0].found_score = found_score_;
   if (watcher_.on_event) hand_out(stream_.finish(out.answer));
   leave_out_unsure(out);

@@ -284,8 +284,8 @@ class Messages:
             click.echo(f"kosmos-edge: {text}", err=True)
 
     def notes(self, name: str, notes: Iterable[str]) -> None:
-        """Prints an answer's notes: those about the request once, missing boxes and truncated files always, others
-        only with --verbose."""
+        """Prints an answer's notes: those about the request once; missing boxes or text and truncated files always;
+        others only with --verbose."""
         from kosmos_edge.inference.trained import UNTRAINED
 
         for note in notes:
@@ -293,7 +293,10 @@ class Messages:
                 if note not in self._said:
                     self._said.add(note)
                     self.say(note)
-            elif note.startswith(("the model gave no box", "the file ends early")) or " no usable box" in note:
+            elif (
+                note.startswith(("the model gave no box", "no text that", "the file ends early"))
+                or " no usable box" in note
+            ):
                 self.say(f"{name}: {note}")
             else:
                 self.detail(f"{name}: {note}")

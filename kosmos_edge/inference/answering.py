@@ -54,6 +54,7 @@ class Answering:
             options.stop,
             plan.keep_prompt,
             plan.one_object,
+            plan.task == "read",
             plan.markdown,
             options.min_score,
             plan.notes,

@@ -10,8 +10,10 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pypdfium2
 import pytest
+from helpers import capi
 from helpers.api_model import tiny_file
 from helpers.documents import make_pdf, save_png
 from helpers.reciting import Boxed, write_reader
@@ -203,3 +205,20 @@ def test_a_cancelled_page_ends_soon(model: kosmos_edge.Model, page: Path) -> Non
     with pytest.raises(kosmos_edge.Cancelled):
         model.read(page, cancel=cancel)
     assert time.monotonic() - start < 5
+
+
+def test_a_page_without_text(tmp_path: Path, page: Path) -> None:
+    """It is told: by Python, by C, and on the command line."""
+    empty = write_reader(tmp_path / "empty.gguf", [], "")
+    said = "no text that the model can read"
+    with kosmos_edge.load(empty, threads=1) as model:
+        result = model.read(page)
+        assert (result.text, result.lines, result.finish_reason) == ("", [], "stop") and said in result.notes
+        assert said in model.read(page, markdown=True).notes
+    done = run(page, "-m", empty)
+    assert (done.returncode, done.stdout.strip()) == (0, "") and f"{page}: {said}" in done.stderr
+    handle = capi.load(empty, threads=1)
+    image = capi.encode(handle, np.full((80, 60, 3), 255, np.uint8))
+    assert said in capi.read(capi.make("read", handle, image, None))["notes"]
+    capi.lib().kosmos_image_free(image)
+    capi.lib().kosmos_model_free(handle)
