@@ -2,6 +2,7 @@
 
     python bench/cancel.py --model FILE --threads 1 --cancels 150        # of each phase; --format json
     python bench/cancel.py --model FILE --convert CHECKPOINT             # the phase "convert" too
+    python bench/cancel.py --model FILE --phases encode,prefill,decode --native encode   # some of the phases
 
 A cancel comes at a random instant of the phase (a share of how long the phase takes, measured first). The latency is
 the time from setting the cancel object to the moment at which the caller has the exception, the polling of the object
@@ -71,7 +72,7 @@ def calls(model: Model, path: str, threads: int) -> dict[str, Call]:
         "encode": lambda cancel: model.encode(photo, cancel=cancel),
         "prefill": prefill,
         "decode": lambda cancel: model.generate([encoded, "An image of"], max_tokens=32, cancel=cancel, **free),
-        "beams": lambda cancel: model.caption(encoded, num_beams=4, max_tokens=12, cancel=cancel),
+        "beams": lambda cancel: model.generate([encoded, "It is"], num_beams=4, max_tokens=12, cancel=cancel),
         "batch": many,
         "score": lambda cancel: model.score(encoded, [words[:n] for n in range(100, 600, 40)], cancel=cancel),
     }
@@ -203,18 +204,18 @@ def main() -> None:
     model = load(given.model, threads=given.threads)
     photo = model.encode(open_image(jpeg_bytes(synthetic_photo(9))))
 
-    def caption() -> tuple[list[int], list[float] | None]:
+    def answer() -> tuple[list[int], list[float] | None]:
         photo.forget()
-        answer = model.caption(photo, max_tokens=2, logprobs=True)
-        return answer.token_ids, answer.logprobs
+        said = model.generate([photo, "It is"], max_tokens=2, logprobs=True)
+        return said.token_ids, said.logprobs
 
-    want = caption()
+    want = answer()
     rows = []
     kinds = (("", given.phases, calls), ("native ", given.native, native_calls))
     for prefix, names, make in kinds:
         found = make(model, str(model.path), given.threads) if names else {}
         for name in filter(None, names.split(",")):
-            rows.append(measure(prefix + name, found[name], given.cancels, chance, lambda: caption() == want))
+            rows.append(measure(prefix + name, found[name], given.cancels, chance, lambda: answer() == want))
     if given.convert:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure("convert", conversion(given.convert, folder), given.cancels, chance, lambda: True))
