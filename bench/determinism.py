@@ -21,7 +21,7 @@ from typing import Any
 from kosmos_edge import _core
 from kosmos_edge.bench.workload import synthetic_photo
 from kosmos_edge.inference import tasks
-from kosmos_edge.model import find_model
+from kosmos_edge.loading import find_model
 
 MAX_TOKENS = 24
 Answer = tuple[tuple[int, ...], int]  # token ids, hash of the logits

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from kosmos_edge.draw import draw_boxes
     from kosmos_edge.images import Picture, open_image
     from kosmos_edge.inference.chat import Chat
-    from kosmos_edge.model import EncodedImage, EventStream, Model, load
+    from kosmos_edge.loading import load
+    from kosmos_edge.model import EncodedImage, EventStream, Model
     from kosmos_edge.options import GenerationOptions
     from kosmos_edge.results import (
         Box,
@@ -66,7 +67,7 @@ _HOME = {
     "EncodedImage": "model",
     "EventStream": "model",
     "Model": "model",
-    "load": "model",
+    "load": "loading",
     "GenerationOptions": "options",
     "Box": "results",
     "Done": "results",

@@ -51,7 +51,7 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
     from kosmos_edge import hub
     from kosmos_edge.bench import speed
     from kosmos_edge.cli.output import to_json
-    from kosmos_edge.model import find_model
+    from kosmos_edge.loading import find_model
 
     messages = take_messages(values)
     check_stdout()

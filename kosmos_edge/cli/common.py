@@ -319,7 +319,7 @@ def take_messages(values: dict[str, Any]) -> Messages:
 
 def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = False) -> Model:
     """Moves the model options out of `values` and loads the model; by default one that reads pages, if `reads`."""
-    from kosmos_edge.model import load
+    from kosmos_edge.loading import load
 
     for variable in take_set_aside():
         messages.detail(f"ignored {variable} from the environment")

@@ -73,7 +73,7 @@ def _software() -> dict[str, Any]:
 def _models() -> dict[str, Any]:
     from kosmos_edge import hub
     from kosmos_edge._native import _core
-    from kosmos_edge.model import find_model
+    from kosmos_edge.loading import find_model
 
     default, why = hub.default_model()
     out: dict[str, Any] = {

@@ -122,7 +122,7 @@ def run_task(task: Task, **values: Any) -> int:
     from kosmos_edge.evaluation.run import Settings, choose, report, run
     from kosmos_edge.evaluation.table import markdown
     from kosmos_edge.evaluation.text_metrics import edits
-    from kosmos_edge.model import load
+    from kosmos_edge.loading import load
     from kosmos_edge.quality.models import Source, parse_types
 
     messages = take_messages(values)

@@ -134,7 +134,7 @@ def rm_command(tags: tuple[str, ...], **rest: Any) -> int:
 def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
     """Check every tensor of a model against the checksums in its file."""
     from kosmos_edge.errors import KosmosError
-    from kosmos_edge.model import find_model
+    from kosmos_edge.loading import find_model
 
     messages = take_messages(rest)
     failed = 0

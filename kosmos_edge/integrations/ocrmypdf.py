@@ -29,7 +29,8 @@ from kosmos_edge.documents.page import around
 from kosmos_edge.documents.searchable import SearchablePdf, check_libraries
 from kosmos_edge.documents.words import is_leftward, split_words
 from kosmos_edge.errors import InvalidRequest, KosmosError
-from kosmos_edge.model import Model, find_model, load
+from kosmos_edge.loading import find_model, load
+from kosmos_edge.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)

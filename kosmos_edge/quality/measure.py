@@ -22,7 +22,8 @@ from kosmos_edge.errors import InvalidRequest, KosmosIOError
 from kosmos_edge.inference import tasks
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.session import EngineSession
-from kosmos_edge.model import Model, load
+from kosmos_edge.loading import load
+from kosmos_edge.model import Model
 from kosmos_edge.quality.cases import Case
 from kosmos_edge.quality.metrics import HIT, answers, commonest_share, constant_box, iou, match, names, plain, share
 from kosmos_edge.quality.models import Source

@@ -63,7 +63,7 @@ class Source:
 
     def __init__(self, model: str | None, offline: bool) -> None:
         """model: a folder or weights file of a checkpoint, or what `load` takes."""
-        from kosmos_edge.model import find_model
+        from kosmos_edge.loading import find_model
 
         self.is_checkpoint = model is not None and _is_checkpoint(model)
         self.path = Path(model) if model is not None and self.is_checkpoint else find_model(model, offline=offline)

@@ -209,7 +209,7 @@ print(model.caption(picture(), max_tokens=8).token_ids == before)
 def test_out_of_memory_while_loading() -> None:
     done = run_python(f"""
 import resource
-import kosmos_edge.model
+import kosmos_edge.loading
 from kosmos_edge import load, OutOfMemory, _core
 pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (pages + (12 << 20), resource.RLIM_INFINITY))

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from test_cli import Runner
 
-from kosmos_edge import hub
-from kosmos_edge import model as model_module
+from kosmos_edge import hub, loading
 from kosmos_edge.results import Result
 
 
@@ -51,7 +50,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
         made.loaded.append((Path(path), options))
         return made
 
-    monkeypatch.setattr(model_module, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     monkeypatch.setattr(hub, "default_reader", lambda: ("nano", "a file that is here"))
     return made
 

@@ -49,14 +49,15 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "images": {"_native", "errors", "files", "sharing"},
     "draw": {"errors", "images", "results", "targets"},
     "documents": {"_native", "errors", "files", "images", "json_text", "results"},
-    "integrations": {"documents", "errors", "model"},
+    "integrations": {"documents", "errors", "loading", "model"},
     "storage": set(),
     "hub": {"_native", "errors", "storage", "targets"},
     "inference": {"_native", "errors", "images", "options", "results"},
     "isolation": {"_native", "errors", "files", "images", "inference", "options", "results"},
-    "model": {"_native", "errors", "hub", "images", "inference", "isolation", "options", "results"},
+    "model": {"_native", "errors", "images", "inference", "options", "results"},
+    "loading": {"_native", "errors", "hub", "inference", "isolation", "model", "options"},
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
-    "quality": {"_native", "errors", "hub", "images", "inference", "model", "results"},
+    "quality": {"_native", "errors", "hub", "images", "inference", "loading", "model", "results"},
     "evaluation": {"errors", "images", "quality", "results", "targets"},
 }
 PROGRAMS = {"", "__main__", "cli", "native"}  # the package itself and what runs as a command: they may import all

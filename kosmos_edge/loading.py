@@ -1,0 +1,86 @@
+"""Loading a model: its file is found, checked and opened, in this process or in a worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from kosmos_edge._native import _core
+from kosmos_edge.errors import InvalidRequest, ModelNotFound
+from kosmos_edge.inference import running
+from kosmos_edge.model import Model
+from kosmos_edge.options import check_bool, check_cancel, check_int, limits
+
+PREFIX_CACHE_MB = limits.DEFAULT_PREFIX_CACHE_MB
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    mode: Literal["mmap", "copy"] = "mmap",
+    offline: bool = False,
+    prefix_cache_mb: int = PREFIX_CACHE_MB,
+    isolation: Literal["none", "process"] = "none",
+    cancel: Any = None,
+) -> Model:
+    """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
+
+    model: None uses the variable KOSMOS_EDGE_MODEL, else a converted KOSMOS-2 in the cache, else the small model inside
+    the package. Nothing is downloaded. device: "auto", "cpu", ...; a device requested by name is never replaced by
+    another. threads: 1..1024; None: all that this process may use. mode: "mmap" maps the file, "copy" reads it into
+    memory, for files that may change. offline: do not use the network.
+    prefix_cache_mb: 0..1048576 MB for keys and values that the encoded images of Model.encode keep (see EncodedImage),
+    and those of the last prompt without images; the least recently used are dropped first. 0: nothing is kept.
+    isolation: "process" runs the model in a worker process. If it crashes, this process survives: calls in flight raise
+    WorkerDied, and the next call starts a new worker (docs/isolation.md). cancel: as in GenerationOptions.
+    Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest, Cancelled,
+    WorkerDied.
+    """
+    if not isinstance(device, str) or not device:
+        raise InvalidRequest(f"device: expected a name such as 'auto' or 'cpu', got {device!r}")
+    if isolation not in ("none", "process"):
+        raise InvalidRequest(f"isolation: expected 'none' or 'process', got {isolation!r}")
+    if mode not in ("mmap", "copy"):
+        raise InvalidRequest(f"mode: expected 'mmap' or 'copy', got {mode!r}")
+    count = 0 if threads is None else check_int("threads", threads, 1, limits.MAX_THREADS)
+    kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, limits.MAX_PREFIX_CACHE_MB) << 20
+    path = find_model(model, offline=check_bool("offline", offline))
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ModelNotFound(f"{name!r}: the path of a model file must be valid Unicode; rename or link it") from None
+    check_cancel(cancel)
+    if isolation == "process":
+        if os.name != "posix":
+            raise InvalidRequest(f"isolation: 'process' needs a POSIX system, this one is {os.name!r}")
+        from kosmos_edge.isolation.process import Settings
+        from kosmos_edge.isolation.session import RemoteSession
+
+        settings = Settings(os.path.abspath(name), device, count, mode, kept)
+        return Model(running.run(lambda token: RemoteSession(settings, token), cancel), path)
+
+    def load_engine(token: _core.CancelToken) -> _core.Engine:
+        return _core.Engine(name, device=device, threads=count, mode=mode, prefix_bytes=kept, cancel=token)
+
+    return Model(running.run(load_engine, cancel), path)
+
+
+def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:
+    """The file that load(model) would open."""
+    from kosmos_edge import hub  # imported here because drawing and reading results do not need it
+
+    if model is None:
+        return Path(hub.resolve(hub.default_model()[0], offline=offline))
+    spec = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if not isinstance(spec, str) or not spec or "\0" in spec:
+        raise InvalidRequest(f"model: expected a tag or a path, got {model!r}")
+    if isinstance(model, os.PathLike) and not os.path.dirname(spec):
+        spec = os.path.join(os.curdir, spec)  # Path("nano") is a file, "nano" a tag
+    return Path(hub.resolve(spec, offline=offline))
+
+
+__all__ = ["find_model", "load"]
