@@ -75,3 +75,20 @@ def read_sizes(
             raise ModelCorrupt(f"config.json: {section}.layer_norm_eps is {brief(value)}, expected a number in 0..1")
         values[field] = float(value)
     return values
+
+
+def read_rope(text: Section, usual: float = 10000.0) -> tuple[float, float]:
+    """Base and scale of the rotary positions: `rope_parameters` of transformers 5, or what came before it.
+
+    usual: the base where there is none.
+    """
+    new = Section(text.get("rope_parameters", {}), f"{text.name}rope_parameters")
+    scaling = Section(text.get("rope_scaling", new.settings), f"{text.name}rope_scaling")
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in ("default", "linear"):
+        raise scaling.bad("rope_type" if "rope_type" in scaling.settings else "type", "'default' or 'linear'")
+    for section in (text, new):
+        if section.get("partial_rotary_factor", 1) != 1:
+            raise section.bad("partial_rotary_factor", "1")
+    base = (new if new.settings.get("rope_theta") is not None else text).real("rope_theta", usual, 1, 1e9)
+    return base, scaling.real("factor", 1.0, 0.999, 1e4) if kind == "linear" else 1.0

@@ -6,13 +6,14 @@ from kosmos_edge.errors import ModelCorrupt
 
 from ..model import Model
 from ..sources.files import brief
-from . import blip2, kosmos1, kosmos2, kosmos2_5, llava
+from . import blip2, kosmos1, kosmos2, kosmos2_5, llava, llava_qwen2
 
 # config.json's model_type -> the module. The first whose `recognises` says yes converts a checkpoint.
 MODELS: dict[str, Model] = {
     "kosmos-1": kosmos1,  # before KOSMOS-2, whose model_type it may have
     "kosmos-2": kosmos2,
     "kosmos-2.5": kosmos2_5,
+    "llava_qwen2": llava_qwen2,  # before LLaVA, whose model_type it has
     "llava": llava,
     "blip-2": blip2,
 }

@@ -222,7 +222,7 @@ def metadata(
         (f"{arch}.attention.layer_norm_epsilon", "f32", _EPS),
         (f"{arch}.vocab_size", "u32", c.vocab),
         *qformer_entries(c.qformer, arch),
-        *tower_entries(c.tower, arch, c.width, pixels, erf_gelu=True),
+        *tower_entries(c.tower, arch, c.width, pixels, gelu=True),
         (f"{arch}.image.token_id", "u32", _image_id(c, vocabulary)),
         *generation_entries(
             checkpoint,

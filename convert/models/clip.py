@@ -62,13 +62,16 @@ def tower_table(
 
 
 def tower_entries(
-    t: Tower, projector: str, projection: int, pixels: tuple[list[float], list[float]], erf_gelu: bool = False
+    t: Tower, projector: str, projection: int, pixels: tuple[list[float], list[float]], gelu: bool = False
 ) -> list[Entry]:
-    """clip.* of a GGUF file. projection: width of an image's rows in the decoder. pixels: their mean and deviation."""
+    """clip.* of a GGUF file. projection: width of an image's rows in the decoder. pixels: their mean and deviation.
+
+    gelu: the tower's own kind (by tanh or by the error function), instead of CLIP's quick one.
+    """
     return [
         ("clip.has_vision_encoder", "bool", True),
         ("clip.projector_type", "str", projector),
-        ("clip.use_gelu", "bool", erf_gelu),  # else quick gelu
+        ("clip.use_gelu", "bool", gelu),
         ("clip.vision.image_size", "u32", t.image_size),
         ("clip.vision.patch_size", "u32", t.patch_size),
         ("clip.vision.embedding_length", "u32", t.width),
@@ -90,8 +93,11 @@ def expect(settings: dict[str, Any], key: str, expected: object, fine: bool) -> 
         )
 
 
-def read_pixels(settings: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """Mean and deviation of pixels; how they are resampled and scaled must be what the engine does."""
+def read_pixels(
+    settings: dict[str, Any], usual: tuple[tuple[float, ...], tuple[float, ...]] = (MEAN, STD)
+) -> tuple[list[float], list[float]]:
+    """Mean and deviation of pixels, the usual ones where the settings have none; how they are resampled and scaled must
+    be what the engine does."""
     for key in ("do_resize", "do_rescale", "do_normalize"):
         expect(settings, key, True, settings.get(key, True) is True)
     expect(settings, "resample", "3 (bicubic)", settings.get("resample", 3) == 3)
@@ -99,7 +105,7 @@ def read_pixels(settings: dict[str, Any]) -> tuple[list[float], list[float]]:
     fine = isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6)
     expect(settings, "rescale_factor", "1/255", fine)
     values = []
-    for key, default in (("image_mean", MEAN), ("image_std", STD)):
+    for key, default in (("image_mean", usual[0]), ("image_std", usual[1])):
         value = settings.get(key, list(default))
         numbers = (
             isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) and abs(v) < 1e6 for v in value)

@@ -9,6 +9,7 @@ order: the halves of a head are turned together.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from kosmos_edge import _core
@@ -18,7 +19,7 @@ from ..card import general_entries, read_card
 from ..generation import generation_entries
 from ..gguf import Entry
 from ..mapping import check_tensors_of, equal_tensors
-from ..settings import Section as _Section
+from ..settings import Section, read_rope
 from ..sources.checkpoint import Checkpoint
 from ..sources.files import brief
 from ..sources.hf import open_hf
@@ -29,7 +30,8 @@ from .clip import Tower, expect, read_pixels, tower_entries, tower_table, weight
 
 NAME, ARCHITECTURE = "LLaVA", "llava"
 IGNORED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that some versions of transformers stored
-_EMBEDDING, _HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+TOWER = "vision_tower.vision_model."
+EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 TIED: dict[str, str] = {}  # fit sees to it
 
 _SYSTEM = "A chat between a curious {0} and an artificial intelligence assistant. "
@@ -80,6 +82,8 @@ class Config:
     projector: str  # "linear" or "mlp2x_gelu"
     aspect: str | None  # "pad" or "crop"; None: as preprocessor_config.json says
     image_id: int | None  # of the image's placeholder; None: the vocabulary has none
+    qkv_bias: bool = False  # of the decoder
+    own_head: bool = True  # the file has an output matrix, be it tied or not
 
     @property
     def vision(self) -> Tower:
@@ -102,22 +106,28 @@ def recognises(settings: dict[str, Any]) -> bool:
 
 def read_config(settings: dict[str, Any]) -> Config:
     """The sizes in a config.json of either layout."""
-    whole = _Section(settings, "")
+    whole = Section(settings, "")
     if _is_own(settings):
         return _read_own(whole)
-    text = _Section(settings.get("text_config") or {}, "text_config")
+    text = Section(settings.get("text_config") or {}, "text_config")
     text.only("model_type", "llama")
     whole.only("projector_hidden_act", "gelu")
     whole.only("multimodal_projector_bias", True)
     whole.only("vision_feature_select_strategy", "default")
     vision = settings.get("vision_config")
-    tower = _large(336) if vision is None else _read_tower(_Section(vision, "vision_config"))
+    tower = _large(336) if vision is None else _read_tower(Section(vision, "vision_config"))
+    image_id = read_image_id(whole)
+    config = read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
+    layer = read_feature_layer(whole, "vision_feature_layer", tower)
+    return replace(config, tower=tower, feature_layer=layer, projector="mlp2x_gelu", image_id=image_id)
+
+
+def read_image_id(whole: Section) -> int:
+    """The id of the image's placeholder."""
     image_id = whole.get("image_token_index", whole.get("image_token_id", 32000))
     if type(image_id) is not int or image_id < 0:
         raise whole.bad("image_token_index", "a token id")
-    config = _decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
-    layer = _feature_layer(whole, "vision_feature_layer", tower)
-    return replace(config, tower=tower, feature_layer=layer, projector="mlp2x_gelu", image_id=image_id)
+    return image_id
 
 
 def _is_own(settings: dict[str, Any]) -> bool:
@@ -125,7 +135,7 @@ def _is_own(settings: dict[str, Any]) -> bool:
     return "text_config" not in settings and any(key.startswith("mm_") for key in settings)
 
 
-def _read_own(whole: _Section) -> Config:
+def _read_own(whole: Section) -> Config:
     """The authors' config.json: LLaMA's keys, and mm_* for the rest. The tower's sizes come with its checkpoint."""
     aspect = whole.only("image_aspect_ratio", "square", "pad")  # not "anyres", which is LLaVA-1.6
     whole.only("mm_patch_merge_type", "flat")
@@ -135,15 +145,15 @@ def _read_own(whole: _Section) -> Config:
     if type(layer) is not int:
         raise whole.bad("mm_vision_select_layer", "a number")
     return replace(
-        _decoder(whole, False),
+        read_decoder(whole, False),
         feature_layer=layer,
         projector=whole.only("mm_projector_type", "linear", "mlp2x_gelu"),
         aspect="pad" if aspect == "pad" else "crop",
     )
 
 
-def _decoder(text: _Section, tied: bool) -> Config:
-    """The decoder's part of a config."""
+def read_decoder(text: Section, tied: bool, rope_base: float = 10000.0) -> Config:
+    """The decoder's part of a config. rope_base: where it says none."""
     text.only("hidden_act", "silu")
     for key in ("attention_bias", "mlp_bias"):
         text.only(key, False)
@@ -154,7 +164,7 @@ def _decoder(text: _Section, tied: bool) -> Config:
             f"config.json: {text.name}hidden_size {width} is no multiple of {heads} heads, "
             f"or these are none of {kv_heads} KV heads"
         )
-    base, scale = _rope(text)
+    base, scale = read_rope(text, rope_base)
     return Config(
         vocab=text.whole("vocab_size", 32000),
         width=width,
@@ -176,21 +186,7 @@ def _decoder(text: _Section, tied: bool) -> Config:
     )
 
 
-def _rope(text: _Section) -> tuple[float, float]:
-    """Base and scale of the rotary positions: `rope_parameters` of transformers 5, or what came before it."""
-    new = _Section(text.get("rope_parameters", {}), f"{text.name}rope_parameters")
-    scaling = _Section(text.get("rope_scaling", new.settings), f"{text.name}rope_scaling")
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in ("default", "linear"):
-        raise scaling.bad("rope_type" if "rope_type" in scaling.settings else "type", "'default' or 'linear'")
-    for section in (text, new):
-        if section.get("partial_rotary_factor", 1) != 1:
-            raise section.bad("partial_rotary_factor", "1")
-    base = (new if new.settings.get("rope_theta") is not None else text).real("rope_theta", 10000.0, 1, 1e9)
-    return base, scaling.real("factor", 1.0, 0.999, 1e4) if kind == "linear" else 1.0
-
-
-def _read_tower(vision: _Section) -> Tower:
+def _read_tower(vision: Section) -> Tower:
     """The sizes of CLIP's tower."""
     vision.only("model_type", "clip_vision_model")
     vision.only("hidden_act", "quick_gelu")
@@ -220,7 +216,7 @@ def _large(image_size: int) -> Tower:
 _KNOWN_TOWERS = {"openai/clip-vit-large-patch14": _large(224), "openai/clip-vit-large-patch14-336": _large(336)}
 
 
-def _feature_layer(section: _Section, key: str, tower: Tower) -> int:
+def read_feature_layer(section: Section, key: str, tower: Tower) -> int:
     """The layer that the features are of, as a number from the end. Lists of layers are not supported."""
     value = section.get(key, -2)
     layer = value - tower.layers - 1 if type(value) is int and value >= 0 else value
@@ -246,24 +242,37 @@ _PREFIXES = (  # in checkpoints -> in the table; the first that fits
 
 def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file."""
+    yield from decoder_table(c)
+    yield from tower_table(c.vision, TOWER, c.blocks, post_norm=False)
+    yield from projector_table(c)
+
+
+def decoder_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """The decoder's rows."""
     d, q, kv = c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim
-    yield _EMBEDDING, "token_embd.weight", (c.vocab, d)
+    yield EMBEDDING, "token_embd.weight", (c.vocab, d)
     for n in range(c.layers):
         source, name = f"language_model.model.layers.{n}.", f"blk.{n}."
         yield source + "input_layernorm.weight", name + "attn_norm.weight", (d,)
         for part, rows in (("q", q), ("k", kv), ("v", kv)):
             yield f"{source}self_attn.{part}_proj.weight", f"{name}attn_{part}.weight", (rows, d)
+            if c.qkv_bias:
+                yield f"{source}self_attn.{part}_proj.bias", f"{name}attn_{part}.bias", (rows,)
         yield source + "self_attn.o_proj.weight", name + "attn_output.weight", (d, q)
         yield source + "post_attention_layernorm.weight", name + "ffn_norm.weight", (d,)
         yield source + "mlp.gate_proj.weight", name + "ffn_gate.weight", (c.ff_width, d)
         yield source + "mlp.up_proj.weight", name + "ffn_up.weight", (c.ff_width, d)
         yield source + "mlp.down_proj.weight", name + "ffn_down.weight", (d, c.ff_width)
     yield "language_model.model.norm.weight", "output_norm.weight", (d,)
-    yield _HEAD, "output.weight", (c.vocab, d)
-    yield from tower_table(c.vision, "vision_tower.vision_model.", c.blocks, post_norm=False)
-    yield from weight_and_bias("multi_modal_projector.linear_1", "mm.0", d, c.vision.width)
+    if c.own_head:
+        yield HEAD, "output.weight", (c.vocab, d)
+
+
+def projector_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """The projector's rows."""
+    yield from weight_and_bias("multi_modal_projector.linear_1", "mm.0", c.width, c.vision.width)
     if c.projector != "linear":
-        yield from weight_and_bias("multi_modal_projector.linear_2", "mm.2", d, d)
+        yield from weight_and_bias("multi_modal_projector.linear_2", "mm.2", c.width, c.width)
 
 
 def fit(checkpoint: Checkpoint, config: Config, vocabulary: SpmBpe) -> Config:
@@ -272,28 +281,36 @@ def fit(checkpoint: Checkpoint, config: Config, vocabulary: SpmBpe) -> Config:
     These are the tower's blocks behind the feature layer and its last norm, and rows of the embedding that only pad it.
     A head that is tied to the embedding is stored like one of its own.
     """
-    tensors = _renamed(checkpoint.tensors)
-    if config.tied and _EMBEDDING in tensors:
-        head = tensors.setdefault(_HEAD, tensors[_EMBEDDING])
-        if not equal_tensors(head, tensors[_EMBEDDING]):
+    tensors = published_names(checkpoint.tensors)
+    if config.tied and EMBEDDING in tensors:
+        head = tensors.setdefault(HEAD, tensors[EMBEDDING])
+        if not equal_tensors(head, tensors[EMBEDDING]):
             raise ModelCorrupt(f"{head.file.path}: {head.name} differs from the embedding; config.json says tied")
     if config.tower is None:
         config = _join_tower(checkpoint, config, tensors)
-    tower = "vision_tower.vision_model."
-    unused = [f"{tower}encoder.layers.{n}." for n in range(config.blocks, config.vision.layers)]
-    unused.append(tower + "post_layernorm.")
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(unused))}
-    tokens = len(vocabulary.tokens)
-    if tokens > config.vocab:
-        raise ModelCorrupt(f"{vocabulary.where}: {tokens} tokens, the embedding has {config.vocab} rows")
-    for name in (_EMBEDDING, _HEAD):
-        if name in tensors and tensors[name].shape == (config.vocab, config.width):
-            tensors[name] = replace(tensors[name], shape=(tokens, config.width))
-    checkpoint.tensors = tensors
-    return replace(config, vocab=tokens)
+    checkpoint.tensors = tensors = without_unused(tensors, config)
+    return cut_rows(tensors, config, len(vocabulary.tokens), vocabulary.where)
 
 
-def _renamed(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
+def without_unused(tensors: dict[str, SourceTensor], c: Config) -> dict[str, SourceTensor]:
+    """Without what is behind the tower's feature layer."""
+    unused = [f"{TOWER}encoder.layers.{n}." for n in range(c.blocks, c.vision.layers)]
+    unused += [TOWER + "post_layernorm.", TOWER + "head."]
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(unused))}
+
+
+def cut_rows(tensors: dict[str, SourceTensor], c: Config, tokens: int, where: Path) -> Config:
+    """Embedding and head without rows that only pad the vocabulary; -> the config of that many tokens."""
+    if tokens > c.vocab:
+        raise ModelCorrupt(f"{where}: {tokens} tokens, the embedding has {c.vocab} rows")
+    for name in (EMBEDDING, HEAD):
+        if name in tensors and tensors[name].shape == (c.vocab, c.width):
+            tensors[name] = replace(tensors[name], shape=(tokens, c.width))
+    return replace(c, vocab=tokens)
+
+
+def published_names(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
+    """Any layout's tensors under the table's names."""
     result: dict[str, SourceTensor] = {}
     for name, tensor in tensors.items():
         found = next(((old, new) for old, new in _PREFIXES if name.startswith(old)), ("", ""))
@@ -321,14 +338,14 @@ def _join_tower(checkpoint: Checkpoint, config: Config, tensors: dict[str, Sourc
             )
     else:
         with open_hf(folder, None) as part:
-            tower = _read_tower(_Section(part.config.get("vision_config", part.config), f"{_TOWER}/config.json"))
+            tower = _read_tower(Section(part.config.get("vision_config", part.config), f"{_TOWER}/config.json"))
             if not inside:
                 tensors.update(_tower_tensors(part.tensors))
             checkpoint.preprocessor = checkpoint.preprocessor or part.preprocessor
             checkpoint.files.extend(part.files)
             part.files = []  # the checkpoint closes them
-    own = _Section({"mm_vision_select_layer": config.feature_layer}, "")
-    return replace(config, tower=tower, feature_layer=_feature_layer(own, "mm_vision_select_layer", tower))
+    own = Section({"mm_vision_select_layer": config.feature_layer}, "")
+    return replace(config, tower=tower, feature_layer=read_feature_layer(own, "mm_vision_select_layer", tower))
 
 
 def _tower_tensors(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
@@ -343,10 +360,16 @@ def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str
 
     ModelCorrupt names the first that is missing, misshapen or no part of the model.
     """
+    c = config_of_file(where, ARCHITECTURE)
+    check_tensors_of(where, tensor_table(c), tensors)
+
+
+def config_of_file(where: str, arch: str) -> Config:
+    """The sizes in a GGUF file's keys, which the engine has accepted."""
     keys = _core.GgufFile(where).metadata()
 
     def own(key: str) -> Any:
-        return keys[f"{ARCHITECTURE}.{key}"]
+        return keys[f"{arch}.{key}"]
 
     heads = own("attention.head_count")
     vision = {key: keys[f"clip.vision.{key}"] for key in ("embedding_length", "block_count", "feed_forward_length")}
@@ -354,14 +377,13 @@ def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str
         vision["embedding_length"], vision["block_count"], vision["feed_forward_length"], 1, 1e-5,
         keys["clip.vision.image_size"], keys["clip.vision.patch_size"],
     )  # fmt: skip
-    c = Config(
+    return Config(
         vocab=own("vocab_size"), width=own("embedding_length"), layers=own("block_count"),
         ff_width=own("feed_forward_length"), heads=heads, kv_heads=own("attention.head_count_kv"),
-        head_dim=keys.get(f"{ARCHITECTURE}.attention.key_length", own("embedding_length") // heads),
+        head_dim=keys.get(f"{arch}.attention.key_length", own("embedding_length") // heads),
         context=0, eps=0, rope_base=0, rope_scale=1, tied=False, tower=tower,
         feature_layer=own("vision.feature_layer"), projector=own("projector"), aspect=None, image_id=None,
     )  # fmt: skip
-    check_tensors_of(where, tensor_table(c), tensors)
 
 
 # ---- metadata
@@ -397,17 +419,7 @@ def metadata(
         *general_entries(card, arch, count, file_type),
         (f"{arch}.converter", "str", converter),
         (f"{arch}.source.sha256", "[str]", sha256),
-        (f"{arch}.context_length", "u32", c.context),
-        (f"{arch}.embedding_length", "u32", c.width),
-        (f"{arch}.block_count", "u32", c.layers),
-        (f"{arch}.feed_forward_length", "u32", c.ff_width),
-        (f"{arch}.attention.head_count", "u32", c.heads),
-        (f"{arch}.attention.head_count_kv", "u32", c.kv_heads),
-        (f"{arch}.attention.key_length", "u32", c.head_dim),
-        (f"{arch}.attention.layer_norm_rms_epsilon", "f32", c.eps),
-        (f"{arch}.rope.freq_base", "f32", c.rope_base),
-        *_scaling_entries(c.rope_scale),
-        (f"{arch}.vocab_size", "u32", c.vocab),
+        *decoder_entries(arch, c),
         *tower_entries(c.vision, arch, c.width, pixels),
         (f"{arch}.vision.feature_layer", "i32", c.feature_layer),
         (f"{arch}.image.aspect", "str", aspect),
@@ -420,29 +432,53 @@ def metadata(
             no_repeat_ngram_size=0,
             ids={"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos},
         ),
-        *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items() if text),
-        *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
-        *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
+        *told_entries(arch, card),
         *vocabulary.entries(),
     ]
 
 
-def _scaling_entries(scale: float) -> list[Entry]:
+def decoder_entries(arch: str, c: Config) -> list[Entry]:
+    """The decoder's keys."""
+    return [
+        (f"{arch}.context_length", "u32", c.context),
+        (f"{arch}.embedding_length", "u32", c.width),
+        (f"{arch}.block_count", "u32", c.layers),
+        (f"{arch}.feed_forward_length", "u32", c.ff_width),
+        (f"{arch}.attention.head_count", "u32", c.heads),
+        (f"{arch}.attention.head_count_kv", "u32", c.kv_heads),
+        (f"{arch}.attention.key_length", "u32", c.head_dim),
+        (f"{arch}.attention.layer_norm_rms_epsilon", "f32", c.eps),
+        (f"{arch}.rope.freq_base", "f32", c.rope_base),
+        *_scaling_entries(arch, c.rope_scale),
+        (f"{arch}.vocab_size", "u32", c.vocab),
+    ]
+
+
+def _scaling_entries(arch: str, scale: float) -> list[Entry]:
     if scale == 1:
         return []
+    return [(f"{arch}.rope.scaling.type", "str", "linear"), (f"{arch}.rope.scaling.factor", "f32", scale)]
+
+
+def told_entries(arch: str, card: dict[str, Any]) -> list[Entry]:
+    """The formats of prompts, and what users are told."""
     return [
-        (f"{ARCHITECTURE}.rope.scaling.type", "str", "linear"),
-        (f"{ARCHITECTURE}.rope.scaling.factor", "f32", scale),
+        *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items() if text),
+        *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
+        *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
     ]
 
 
 def _image_id(c: Config, vocabulary: SpmBpe) -> int:
     """The placeholder of an image's rows; the authors' vocabulary has none, so it is the unknown token there."""
-    if c.image_id is None:
-        return vocabulary.unk
-    if c.image_id >= c.vocab or vocabulary.kinds[c.image_id] not in (CONTROL, USER_DEFINED, UNKNOWN):
-        raise ModelCorrupt(f"config.json: image_token_index is {c.image_id}, which is no added token of the vocabulary")
-    return c.image_id
+    return vocabulary.unk if c.image_id is None else check_image_id(c, c.image_id, vocabulary.kinds)
+
+
+def check_image_id(c: Config, image_id: int, kinds: list[int]) -> int:
+    """The placeholder is an added token, or the unknown one."""
+    if image_id >= c.vocab or kinds[image_id] not in (CONTROL, USER_DEFINED, UNKNOWN):
+        raise ModelCorrupt(f"config.json: image_token_index is {image_id}, which is no added token of the vocabulary")
+    return image_id
 
 
 def _read_aspect(settings: dict[str, Any], c: Config) -> str:

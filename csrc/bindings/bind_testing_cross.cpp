@@ -44,7 +44,7 @@ struct Flamingo {
   static VisionLanguageParts parts(const Config& c) {
     SquareParts p;
     p.image = image_input(c.vision);
-    p.vision = clip_patches(c.vision, -1);
+    p.vision = tower_patches(c.vision, -1);
     MlpShape projector;
     projector.feature_width = c.vision.width, projector.width = c.vision.projection, projector.products = 1;
     p.load_projector = [projector](Backend& backend, Weights& weights) {

@@ -38,7 +38,8 @@ std::vector<uint8_t> fit_square(const ImageView& image, int64_t size, Fit fit, c
 
 // size x size RGB bytes -> ((size/patch)^2, 3*patch*patch) float32, rows row-major over the image, columns in the
 // order of a convolution kernel (channel, y, x); value = (byte / 255 - mean) / std, rounded once.
-// InvalidRequest unless rgb has size * size * 3 bytes, patch divides size, mean is finite and std finite and positive.
+// Rows and columns of pixels beyond the last whole patch are left out, as a convolution does.
+// InvalidRequest unless rgb has size * size * 3 bytes, patch is 1..size, mean is finite and std finite and positive.
 std::vector<float> to_patches(const std::vector<uint8_t>& rgb, int64_t size, int64_t patch,
                               const std::array<float, 3>& mean, const std::array<float, 3>& std);
 

@@ -9,8 +9,8 @@ namespace ke {
 std::vector<float> to_patches(const std::vector<uint8_t>& rgb, int64_t size, int64_t patch,
                               const std::array<float, 3>& mean, const std::array<float, 3>& std) {
   check_image_size(size, size, "a resized picture");
-  KE_CHECK(patch >= 1 && size % patch == 0, InvalidRequest, "patches of side ", patch,
-           " do not tile a picture of side ", size);
+  KE_CHECK(patch >= 1 && patch <= size, InvalidRequest, "patches of side ", patch, " do not fit a picture of side ",
+           size);
   KE_CHECK(rgb.size() == static_cast<size_t>(size * size * 3), InvalidRequest, "a picture of side ", size, " has ",
            size * size * 3, " bytes, not ", rgb.size());
   std::array<std::array<float, 256>, 3> normalised;  // (channel, byte)
@@ -21,10 +21,11 @@ std::vector<float> to_patches(const std::vector<uint8_t>& rgb, int64_t size, int
       normalised[c][byte] = static_cast<float>((static_cast<double>(byte) / 255.0 - mean[c]) / std[c]);
     }
   }
-  std::vector<float> out(rgb.size());
+  const int64_t covered = size / patch * patch;
+  std::vector<float> out(static_cast<size_t>(covered * covered * 3));
   float* next = out.data();
-  for (int64_t top = 0; top < size; top += patch) {
-    for (int64_t left = 0; left < size; left += patch) {
+  for (int64_t top = 0; top < covered; top += patch) {
+    for (int64_t left = 0; left < covered; left += patch) {
       for (size_t c = 0; c < 3; ++c) {
         for (int64_t y = top; y < top + patch; ++y) {
           const uint8_t* pixel = rgb.data() + (y * size + left) * 3;

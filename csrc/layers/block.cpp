@@ -53,8 +53,8 @@ Block::Block(Backend& backend, Weights& weights, const BlockShape& shape, const 
     : backend_(backend), shape_(shape) {
   const int64_t d = shape.width, q = shape.q_width(), kv = shape.kv_width();
   attn_norm_ = load_norm(backend, weights, prefix + names.attn_norm, d, shape.norm);
-  qkv_ = load_parts(backend, weights, prefix, {{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, d, shape.bias, use,
-                    &quantized_);
+  qkv_ = load_parts(backend, weights, prefix, {{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, d,
+                    shape.bias || shape.qkv_bias, use, &quantized_);
   if (shape.attn_sub_norm) attn_sub_norm_ = load_norm(backend, weights, prefix + "attn_sub_norm", q, shape.norm);
   attn_output_ = load_parts(backend, weights, prefix, {{names.attn_output, d}}, q, shape.bias, use, &quantized_);
   ffn_ = FeedForward(backend, weights, shape, prefix, names.ffn_norm, use, &quantized_);

@@ -15,6 +15,7 @@ struct BlockShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   NormShape norm;
   bool bias = true;            // of the products
+  bool qkv_bias = false;       // of queries, keys and values, where the other products have none (Qwen2)
   bool post_norm = false;      // norms after the sums instead of before the products
   bool attn_sub_norm = false;  // one more norm before the attention's output product (Magneto)
   bool ffn_sub_norm = false;   // and before the feed-forward's second product

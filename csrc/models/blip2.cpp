@@ -16,13 +16,14 @@ struct Blip2 {
   using Config = Blip2Config;
 
   static Schema rows(Config& c) {
+    c.vision.kind = TowerKind::Eva;
     const Schema own = {
         token_id(concat(kName, ".image.token_id"), &c.image_token, "a tag, a control token or the unknown one"),
         token_id(concat(kName, ".generation.end_token_id"), &c.end_token, "a token that is not unused"),
     };
     return general_rows(kName, c.general) + decoder_rows(kName, c.decoder) + qformer_rows(kName, c.qformer) +
-           generation_rows(kName, c.generation) + prompt_rows(kName, c.prompts) +
-           vision_rows(kName, c.vision, /*erf_gelu=*/true) + byte_bpe_rows(kName, c.tokenizer) + own;
+           generation_rows(kName, c.generation) + prompt_rows(kName, c.prompts) + vision_rows(kName, c.vision) +
+           byte_bpe_rows(kName, c.tokenizer) + own;
   }
 
   static ModelInfo info(const GgufFile& file, const Config& c) {

@@ -28,13 +28,6 @@ void check_qformer(const GgufFile& file, const std::string& architecture, const 
              "; expected room for a picture's ", q.queries, " tokens and 4 more");
 }
 
-VitShape eva_tower(const VisionConfig& v) {
-  VitShape s = clip_tower(v);
-  s.block.activation = Activation::GeluErf;
-  s.patch_bias = true, s.pre_norm = false;
-  return s;
-}
-
 QformerShape qformer_shape(const QformerConfig& q, const VisionConfig& v, const DecoderConfig& d) {
   QformerShape s;
   s.block = plain_block(q.width, q.ff_width, q.heads, q.eps);
@@ -47,7 +40,7 @@ QformerShape qformer_shape(const QformerConfig& q, const VisionConfig& v, const 
 SquareParts bridge_parts(const QformerConfig& q, const VisionConfig& v, const DecoderConfig& d) {
   SquareParts p;
   p.image = image_input(v);
-  p.vision = eva_tower(v);
+  p.vision = vision_tower(v);
   p.load_projector = [shape = qformer_shape(q, v, d)](Backend& backend, Weights& weights) {
     return std::make_unique<Qformer>(backend, weights, shape);
   };

@@ -22,9 +22,6 @@ Schema qformer_rows(const std::string& architecture, QformerConfig& q);
 void check_qformer(const GgufFile& file, const std::string& architecture, const QformerConfig& q,
                    const DecoderConfig& d);
 
-// EVA-CLIP's tower as BLIP-2 took it over: biases of the patches, no first norm, erf GELU, the last norm on every
-// token.
-VitShape eva_tower(const VisionConfig& v);
 QformerShape qformer_shape(const QformerConfig& q, const VisionConfig& v, const DecoderConfig& d);
 // Images are squashed to a square.
 SquareParts bridge_parts(const QformerConfig& q, const VisionConfig& v, const DecoderConfig& d);

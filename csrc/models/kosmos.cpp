@@ -39,7 +39,7 @@ ModelInfo kosmos_info(const GgufFile& file, const std::string& architecture, con
 VisionLanguageParts kosmos_parts(const KosmosConfig& c) {
   SquareParts p;
   p.image = image_input(c.vision);
-  p.vision = clip_tower(c.vision);
+  p.vision = vision_tower(c.vision);
   p.vision.unit_length = true;  // unlike CLIP
   const ResamplerShape resampler = {c.vision.tokens(), c.vision.width, c.placeholders.count, c.decoder.width,
                                     c.decoder.heads};

@@ -7,6 +7,7 @@
   ROW(kosmos1)                \
   ROW(kosmos2_5)              \
   ROW(llava)                  \
+  ROW(llava_qwen2)            \
   ROW(blip2)
 
 namespace ke {

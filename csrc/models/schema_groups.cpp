@@ -35,14 +35,15 @@ void check_checksums(const GgufFile& file, const std::string& architecture) {
                "[", i, "] is ", quoted(sums[i]), "; expected 64 hexadecimal digits");
 }
 
-Schema vision_rows(const std::string& architecture, VisionConfig& v, bool erf_gelu) {
+Schema vision_rows(const std::string& architecture, VisionConfig& v) {
+  const char* patch_rule =
+      v.kind == TowerKind::Siglip ? "at most clip.vision.image_size" : "divides clip.vision.image_size";
   return {
       fixed_flag("clip.has_vision_encoder", true),
       fixed_text("clip.projector_type", architecture),
-      fixed_flag("clip.use_gelu", erf_gelu),  // else quick gelu
+      fixed_flag("clip.use_gelu", v.kind != TowerKind::Clip),  // else quick gelu
       named("vision.image_size", whole("clip.vision.image_size", 1, 4096, &v.image_size, "at most 16384 patches")),
-      named("vision.patch_size",
-            whole("clip.vision.patch_size", 1, 256, &v.patch_size, "divides clip.vision.image_size")),
+      named("vision.patch_size", whole("clip.vision.patch_size", 1, 256, &v.patch_size, patch_rule)),
       named("vision.width",
             whole("clip.vision.embedding_length", 8, 65536, &v.width, "a multiple of heads of 8, 16, ... 256")),
       named("vision.ff_width", whole("clip.vision.feed_forward_length", 8, 262144, &v.ff_width)),
@@ -58,8 +59,11 @@ Schema vision_rows(const std::string& architecture, VisionConfig& v, bool erf_ge
 
 void check_vision(const GgufFile& file, const VisionConfig& v) {
   check_heads(file, "vision encoder", v.width, v.heads);
-  check_file(file, v.image_size % v.patch_size == 0, "clip.vision.image_size is ", v.image_size,
-             "; expected a multiple of clip.vision.patch_size, ", v.patch_size);
+  if (v.kind != TowerKind::Siglip)
+    check_file(file, v.image_size % v.patch_size == 0, "clip.vision.image_size is ", v.image_size,
+               "; expected a multiple of clip.vision.patch_size, ", v.patch_size);
+  check_file(file, v.patch_size <= v.image_size, "clip.vision.patch_size is ", v.patch_size,
+             "; expected at most clip.vision.image_size, ", v.image_size);
   check_file(file, v.patches() <= 16384, "pictures have ", v.patches(), " patches; at most 16384 are supported");
 }
 

@@ -19,9 +19,16 @@ void check_checksums(const GgufFile& file, const std::string& architecture);
 // Heads divide the width of a part ("decoder") into widths that attention supports.
 void check_heads(const GgufFile& file, const char* part, int64_t width, int64_t heads);
 
-// ---- clip.*: a ViT whose images are squashed to a square
+// ---- clip.*: a ViT for square images
+
+enum class TowerKind {
+  Clip,    // a class token, a norm in front of the blocks, quick GELU
+  Siglip,  // neither; patches have a bias, GELU by tanh; what is left of an image beside its whole patches is cut off
+  Eva,     // as BLIP-2 took it over: a class token, no norm in front of the blocks, patches have a bias, erf GELU
+};
 
 struct VisionConfig {
+  TowerKind kind = TowerKind::Clip;        // set by the model, not by the file
   int64_t image_size = 0, patch_size = 0;  // pixels
   int64_t width = 0, ff_width = 0, layers = 0, heads = 0;
   int64_t projection = 0;  // width of an image token
@@ -31,19 +38,21 @@ struct VisionConfig {
   int64_t tokens() const { return patches() + 1; }
   int64_t patch_values() const { return 3 * patch_size * patch_size; }
 };
-// erf_gelu: its activation, instead of the quick one.
-Schema vision_rows(const std::string& architecture, VisionConfig& v, bool erf_gelu = false);
+// Rows and checks of v.kind.
+Schema vision_rows(const std::string& architecture, VisionConfig& v);
 void check_vision(const GgufFile& file, const VisionConfig& v);
 
 // ---- <architecture>.*: the decoder and the defaults of generation
 
 struct DecoderConfig {
   int64_t width = 0, ff_width = 0, layers = 0, heads = 0, context = 0, vocab = 0;
-  float eps = 0;         // of the norms
-  int64_t kv_heads = 0;  // 0: as many as heads
-  int64_t head_dim = 0;  // 0: width / heads
-  float rope_base = 0;   // of rotary positions
-  float rope_scale = 1;  // by which they are divided
+  float eps = 0;             // of the norms
+  int64_t kv_heads = 0;      // 0: as many as heads
+  int64_t head_dim = 0;      // 0: width / heads
+  float rope_base = 0;       // of rotary positions
+  float rope_scale = 1;      // by which they are divided
+  bool qkv_bias = false;     // set by the model, not by the file
+  bool tied_output = false;  // the embedding is the output matrix, too
   int64_t key_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t key_width() const { return head_dim > 0 ? head_dim : width / heads; }  // of a head
 };

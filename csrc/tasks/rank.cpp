@@ -18,6 +18,14 @@ Segment text_segment(std::string text) {
   return s;
 }
 
+// Words of a template, in which tags are tags, as in all formats of prompts.
+Segment template_segment(std::string text) {
+  Segment s;
+  s.kind = Segment::Kind::Tags;
+  s.text = std::move(text);
+  return s;
+}
+
 // Neumaier's sum: what is lost in every addition is added at the end, so that the order of the tokens does not show.
 double sum_of(const std::vector<float>& values) {
   double sum = 0, lost = 0;
@@ -82,16 +90,15 @@ Ranking rank_texts(const Engine& engine, const RankRequest& request, const Cance
   std::vector<Segment> prompt;
   if (place != std::string::npos) {
     KE_CHECK(request.image, InvalidRequest, "template: there is no picture for {image}");
-    prompt.push_back(text_segment(before.substr(0, place)));
+    prompt.push_back(template_segment(before.substr(0, place)));
     prompt.push_back(image_segment(request.image));
-    prompt.push_back(text_segment(before.substr(place + kImagePlace.size())));
+    prompt.push_back(template_segment(before.substr(place + kImagePlace.size())));
   } else {
     if (request.image) prompt.push_back(image_segment(request.image));
-    if (!is_blank(before)) prompt.push_back(text_segment(before));
+    if (!is_blank(before)) prompt.push_back(template_segment(before));
   }
   KE_CHECK(!prompt.empty(), InvalidRequest, "template: without a picture some words must stand before {text}");
   std::vector<std::string> plain;
-  if (!is_blank(before)) plain.push_back(before);
   std::vector<std::vector<Segment>> continuations;
   for (const std::string& text : request.texts) {
     plain.push_back(text + after);

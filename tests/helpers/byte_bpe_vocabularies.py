@@ -53,3 +53,9 @@ class Trained:
 
     def expected(self, text: str) -> list[int]:
         return self.reference.encode(text, add_special_tokens=False).ids
+
+
+def chat_vocabulary(added: tuple[str, ...], kind: str = "qwen2") -> tuple[list[str], list[str]]:
+    """Pieces and merges of a trained vocabulary, with other added tokens behind them."""
+    trained = Trained(kind)
+    return [p for p, t in zip(trained.pieces, trained.types, strict=True) if t == NORMAL] + list(added), trained.merges

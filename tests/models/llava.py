@@ -194,14 +194,18 @@ def rotate(x: np.ndarray, heads: int, first: int, base: float) -> np.ndarray:
 class LlavaReference(Reference):
     """LLaVA over weights by GGUF name (transformers LlavaForConditionalGeneration); the searches are inherited."""
 
+    architecture = A
+    output = "output"  # name of the output matrix
+
     def __init__(self, metadata: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
         value = {key: entry[1] for key, entry in metadata.items()}
         self.metadata, self.weights, self.dtype = value, weights, np.float32
-        self.width, self.layers = value[f"{A}.embedding_length"], value[f"{A}.block_count"]
-        self.heads, self.kv_heads = value[f"{A}.attention.head_count"], value[f"{A}.attention.head_count_kv"]
-        self.eps, self.base = value[f"{A}.attention.layer_norm_rms_epsilon"], value[f"{A}.rope.freq_base"]
+        own = {key.removeprefix(f"{self.architecture}."): entry for key, entry in value.items()}
+        self.width, self.layers = own["embedding_length"], own["block_count"]
+        self.heads, self.kv_heads = own["attention.head_count"], own["attention.head_count_kv"]
+        self.eps, self.base = own["attention.layer_norm_rms_epsilon"], own["rope.freq_base"]
         self.bos, self.eos = value["tokenizer.ggml.bos_token_id"], value["tokenizer.ggml.eos_token_id"]
-        self.image_id = value[f"{A}.image.token_id"]
+        self.image_id = own["image.token_id"]
 
     def encode_image(self, rgb: np.ndarray) -> np.ndarray:
         value, w = self.metadata, self.weights
@@ -238,6 +242,10 @@ class LlavaReference(Reference):
         empty = np.zeros((0, self.kv_heads * (self.width // self.heads)), self.dtype)
         return State([empty] * self.layers, [empty] * self.layers)
 
+    def product(self, x: np.ndarray, name: str) -> np.ndarray:
+        """One of the decoder's products."""
+        return x @ self.weights[f"{name}.weight"].T
+
     def before_block(self, i: int, x: np.ndarray, first: int) -> np.ndarray:
         """What block i of the decoder takes, of the rows x from position `first` on."""
         return x
@@ -255,15 +263,16 @@ class LlavaReference(Reference):
             b = f"blk.{i}."
             x = self.before_block(i, x, first)
             h = rms(x, w[b + "attn_norm.weight"], self.eps)
-            q = rotate(h @ w[b + "attn_q.weight"].T, self.heads, first, self.base)
-            k = rotate(h @ w[b + "attn_k.weight"].T, self.kv_heads, first, self.base)
+            q = rotate(self.product(h, b + "attn_q"), self.heads, first, self.base)
+            k = rotate(self.product(h, b + "attn_k"), self.kv_heads, first, self.base)
             keys.append(np.concatenate([state.keys[i], k]))
-            values.append(np.concatenate([state.values[i], h @ w[b + "attn_v.weight"].T]))
+            values.append(np.concatenate([state.values[i], self.product(h, b + "attn_v")]))
             x = x + attention(q, spread(keys[i]), spread(values[i]), self.heads, first) @ w[b + "attn_output.weight"].T
             h = rms(x, w[b + "ffn_norm.weight"], self.eps)
-            gate = h @ w[b + "ffn_gate.weight"].T
-            x = x + (gate / (1 + np.exp(-gate)) * (h @ w[b + "ffn_up.weight"].T)) @ w[b + "ffn_down.weight"].T
-        return rms(x, w["output_norm.weight"], self.eps) @ w["output.weight"].T, State(keys, values, first + len(ids))
+            gate = self.product(h, b + "ffn_gate")
+            x = x + (gate / (1 + np.exp(-gate)) * self.product(h, b + "ffn_up")) @ w[b + "ffn_down.weight"].T
+        logits = rms(x, w["output_norm.weight"], self.eps) @ w[f"{self.output}.weight"].T
+        return logits, State(keys, values, first + len(ids))
 
 
 def turn(image: int, words: str) -> Segments:
