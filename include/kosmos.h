@@ -163,9 +163,11 @@ typedef struct kosmos_load_options {
   kosmos_log_callback on_log;           /* as long as the model lives, from any thread that uses it; NULL: none */
   void *user;                           /* passed to both */
   kosmos_cancel *cancel;                /* NULL: none; ends the load */
+  const char *mmproj; /* path of the vision encoder's file, where the model is a pair as llama.cpp has it; NULL: none */
 } kosmos_load_options;
 
-/* Opens a GGUF model file. options may be NULL. About a second for the full-size model; memory: about the file's size.
+/* Opens a GGUF model file; with options->mmproj the pair of a language model at `path` and its vision encoder. options
+ * may be NULL. About a second for the full-size model; memory: about the file's size.
  * INVALID_REQUEST, MODEL_NOT_FOUND, MODEL_CORRUPT, DEVICE_UNAVAILABLE, CANCELLED, IO. */
 KOSMOS_API kosmos_status kosmos_model_load(const char *path, const kosmos_load_options *options, kosmos_model **model,
                                            kosmos_error **error) KOSMOS_NOEXCEPT;

@@ -25,8 +25,12 @@ def load(
     prefix_cache_mb: int = PREFIX_CACHE_MB,
     isolation: Literal["none", "process"] = "none",
     cancel: Any = None,
+    mmproj: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
+
+    mmproj: path of the vision encoder's file, where the model is a pair of files as llama.cpp has it (docs/pairs.md). A
+    folder that holds one such pair is a model, too, without mmproj.
 
     model: None uses the variable KOSMOS_EDGE_MODEL, else a converted KOSMOS-2 in the cache, else the small model inside
     the package. Nothing is downloaded. device: "auto", "cpu", ...; a device requested by name is never replaced by
@@ -47,12 +51,15 @@ def load(
         raise InvalidRequest(f"mode: expected 'mmap' or 'copy', got {mode!r}")
     count = 0 if threads is None else check_int("threads", threads, 1, limits.MAX_THREADS)
     kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, limits.MAX_PREFIX_CACHE_MB) << 20
-    path = find_model(model, offline=check_bool("offline", offline))
-    name = os.fspath(path)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ModelNotFound(f"{name!r}: the path of a model file must be valid Unicode; rename or link it") from None
+    path, second = _find_files(model, mmproj, check_bool("offline", offline))
+    name, vision = os.fspath(path), "" if second is None else os.fspath(second)
+    for text in (name, vision):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ModelNotFound(
+                f"{text!r}: the path of a model file must be valid Unicode; rename or link it"
+            ) from None
     check_cancel(cancel)
     if isolation == "process":
         if os.name != "posix":
@@ -60,13 +67,36 @@ def load(
         from kosmos_edge.isolation.process import Settings
         from kosmos_edge.isolation.session import RemoteSession
 
-        settings = Settings(os.path.abspath(name), device, count, mode, kept)
+        settings = Settings(os.path.abspath(name), device, count, mode, kept, os.path.abspath(vision) if vision else "")
         return Model(running.run(lambda token: RemoteSession(settings, token), cancel), path)
 
     def load_engine(token: _core.CancelToken) -> _core.Engine:
-        return _core.Engine(name, device=device, threads=count, mode=mode, prefix_bytes=kept, cancel=token)
+        return _core.Engine(
+            name, device=device, threads=count, mode=mode, prefix_bytes=kept, cancel=token, mmproj=vision
+        )
 
     return Model(running.run(load_engine, cancel), path)
+
+
+def _find_files(
+    model: str | os.PathLike[str] | None, mmproj: str | os.PathLike[str] | None, offline: bool
+) -> tuple[Path, Path | None]:
+    """The file that load() opens, and that of the vision encoder where the model is a pair."""
+    from kosmos_edge.pairs import pair_in
+
+    if mmproj is None:
+        name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
+        if isinstance(name, str) and "\0" not in name and os.path.isdir(name):
+            found = pair_in(Path(name))
+            if found is not None:
+                return found
+        return find_model(model, offline=offline), None
+    given = os.fspath(mmproj) if isinstance(mmproj, (str, os.PathLike)) else mmproj
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise InvalidRequest(f"mmproj: expected the path of a GGUF file, got {mmproj!r}")
+    if model is None:
+        raise InvalidRequest("mmproj: goes with a language model's file; name it as the model")
+    return find_model(model, offline=offline), Path(given)
 
 
 def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:

@@ -81,12 +81,14 @@ ImageView image_view(const BufferView& buffer, int64_t width, int64_t height) {
 nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.size() * sizeof(float)); }
 
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
-                             const std::string& isa, size_t prefix_bytes, const CancelToken* cancel) {
+                             const std::string& isa, size_t prefix_bytes, const CancelToken* cancel,
+                             const std::string& mmproj) {
   LoadOptions o;
   if (cancel) o.on_progress = [cancel](uint64_t, uint64_t) { cancel->check(); };
   o.backend = {device, threads, isa};
   KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode must be 'mmap' or 'copy', got '", mode, "'");
   o.prefix_bytes = prefix_bytes;
+  o.mmproj = mmproj;
   o.mode = mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
   nb::gil_scoped_release release;
   return Engine::load(path, o);
@@ -228,7 +230,7 @@ void bind_engine(nb::module_& m) {
   nb::class_<Engine>(m, "Engine", "A model file on a device.")
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
            nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
-           nb::arg("cancel").none() = nb::none())
+           nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "")
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("info", [](const Engine& e) { return info_dict(e.model().info()); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })

@@ -162,8 +162,8 @@ AnyDict info_dict(const ModelInfo& info) {
   return out;
 }
 
-static AnyDict model_info(const std::string& path) {
-  const std::shared_ptr<GgufFile> file = GgufFile::open(path, LoadMode::Mmap);
+static AnyDict model_info(const std::string& path, const std::string& mmproj) {
+  const std::shared_ptr<GgufFile> file = open_model(path, mmproj, LoadMode::Mmap);
   return info_dict(architecture_of(*file).describe(*file));
 }
 
@@ -250,6 +250,16 @@ void bind_gguf(nb::module_& m) {
            nb::arg("path"), nb::arg("mode") = "mmap",
            "Open and check a file; mode is \"mmap\" or \"copy\" (all bytes in memory).\n"
            "ModelNotFound, KosmosIOError, or ModelCorrupt saying what was expected, what was found, and where.")
+      .def_static(
+          "pair",
+          [](const std::string& path, const std::string& mmproj) {
+            nb::gil_scoped_release release;
+            return open_model(path, mmproj, LoadMode::Mmap);
+          },
+          nb::arg("path"), nb::arg("mmproj"),
+          "A language model and its vision encoder, as llama.cpp has them, as one file in the form of ours. Errors as "
+          "those\n"
+          "of the constructor, and ModelCorrupt for what is no such pair.")
       .def(
           "metadata", [](const GgufFile& file) { return metadata_dict(file, UINT64_MAX); },
           "key -> value, in file order; arrays are lists.")
@@ -257,7 +267,7 @@ void bind_gguf(nb::module_& m) {
            "(name, dtype, shape outermost first, offset in the file, bytes) of each, in file order.")
       .def("tensor_data", &tensor_data, nb::arg("name"), "The stored bytes of one tensor.");
   m.def(
-      "model_info", &model_info, nb::arg("path"),
+      "model_info", &model_info, nb::arg("path"), nb::arg("mmproj") = "",
       "What a model file says of its model, checked: architecture, name, notice, trained_tasks, context (positions),\n"
       "vocabulary and image_tokens (numbers), tasks, grounding (None, or the grid's location_bins and the token ids of "
       "its tags),\n"

@@ -15,6 +15,7 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   options.backend.device = o.device ? o.device : "auto";
   options.backend.isa = o.isa ? o.isa : "";
   options.backend.threads = o.threads;
+  options.mmproj = o.mmproj ? o.mmproj : "";
   options.mode = o.copy ? LoadMode::Copy : LoadMode::Mmap;
   options.on_progress = [&](uint64_t done, uint64_t total) {
     if (flag) flag->token.check();

@@ -5,6 +5,7 @@
 #include "backend/devices.h"
 #include "base/error.h"
 #include "backend/logits.h"
+#include "models/architecture.h"
 #include "text/load_tokenizer.h"
 
 namespace ke {
@@ -24,7 +25,7 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
 
 std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOptions& options) {
   auto engine = std::make_shared<Engine>();
-  engine->file_ = GgufFile::open(path, options.mode);
+  engine->file_ = open_model(path, options.mmproj, options.mode);
   if (options.on_progress) {
     uint64_t total = 0;
     for (const Tensor& t : engine->file_->tensors()) total += t.bytes;

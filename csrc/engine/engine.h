@@ -17,6 +17,7 @@ struct LoadOptions {
   LoadMode mode = LoadMode::Mmap;
   // For keys and values kept with encoded images and of the last prompt without images, see prefix_cache.h; 0: none.
   size_t prefix_bytes = limits::kDefaultPrefixMegabytes << 20;
+  std::string mmproj;  // a second file: of the pair's vision encoder (models/pair.h); empty: there is none
   // How the file becomes a model; empty: as the architecture that it names (models/registry.cpp).
   std::function<std::unique_ptr<Model>(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>)> load_model;
   // How many bytes of weights are loaded, on the loading thread, after each tensor; may throw to end the load.

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
+#include <optional>
 
 #include "base/mapped_file.h"
 #include "format/cursor.h"
@@ -50,16 +52,22 @@ std::vector<std::string_view> MetaValue::strings() const {
 
 struct GgufFile::State {
   std::string path;
-  MappedFile file;
+  std::optional<MappedFile> file;  // none of a joined file
   std::vector<std::pair<std::string, MetaValue>> metadata;
   std::map<std::string_view, size_t> keys;  // into metadata
   std::vector<Tensor> tensors;
   std::map<std::string_view, size_t> names;  // into tensors
   uint64_t alignment = default_alignment;
-  std::function<void(const Tensor&)> watcher;  // of releases
+  std::function<void(const Tensor&)> watcher;     // of releases
+  GgufJoin joined;                                // its tensors are in the order of `tensors`
+  std::mutex mutex;                               // of the copies, and the tensors that point at them
+  std::map<size_t, std::vector<uint8_t>> copies;  // of tensors whose rows are in another order
 
-  State(const std::string& name, LoadMode mode)
-      : path(name), file(name, mode == LoadMode::Mmap ? MapMode::Map : MapMode::Copy) {}
+  State(const std::string& name, LoadMode mode) : path(name) {
+    file.emplace(name, mode == LoadMode::Mmap ? MapMode::Map : MapMode::Copy);
+  }
+  explicit State(GgufJoin parts);
+  void copy_rows(size_t index);
 
   template <class... Args>
   void check(bool ok, const Args&... what) const {
@@ -77,8 +85,32 @@ struct GgufFile::State {
   const MetaValue& get_array(std::string_view key, MetaType element_type) const;
 };
 
+GgufFile::State::State(GgufJoin parts)
+    : path(parts.path), metadata(std::move(parts.metadata)), joined(std::move(parts)) {
+  for (size_t i = 0; i < metadata.size(); ++i)
+    check(keys.emplace(metadata[i].first, i).second, "key ", quoted(metadata[i].first), " occurs twice");
+  for (GgufJoin::Entry& e : joined.tensors) {
+    e.tensor.data = e.rows.empty() ? e.stored->data : nullptr;
+    tensors.push_back(e.tensor);
+  }
+  for (size_t i = 0; i < tensors.size(); ++i)
+    check(names.emplace(tensors[i].name, i).second, "two tensors are called ", quoted(tensors[i].name));
+}
+
+void GgufFile::State::copy_rows(size_t index) {
+  const GgufJoin::Entry& e = joined.tensors[index];
+  const std::lock_guard lock(mutex);
+  if (e.rows.empty() || tensors[index].data) return;
+  std::vector<uint8_t>& copy = copies[index];
+  copy.resize(e.tensor.bytes);
+  const size_t row = e.tensor.bytes / e.rows.size();
+  for (size_t i = 0; i < e.rows.size(); ++i)
+    std::memcpy(copy.data() + i * row, e.stored->data + static_cast<size_t>(e.rows[i]) * row, row);
+  tensors[index].data = copy.data();
+}
+
 void GgufFile::State::check_magic() const {
-  const std::span<const uint8_t> b = file.bytes();
+  const std::span<const uint8_t> b = file->bytes();
   check(b.size() >= 24, "not a GGUF file: ", b.size(), " bytes long, the header alone has 24");
   if (std::memcmp(b.data(), "GGUF", 4) == 0) return;
   std::string hex;
@@ -170,7 +202,7 @@ void GgufFile::State::read_tensor(Cursor& in, std::vector<uint64_t>* offsets) {
 }
 
 void GgufFile::State::place_tensors(uint64_t header_end, const std::vector<uint64_t>& offsets) {
-  const uint64_t size = file.bytes().size();
+  const uint64_t size = file->bytes().size();
   uint64_t data_begin = 0;
   check(checked_pad(header_end, alignment, &data_begin), "the header has no end");
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -179,7 +211,7 @@ void GgufFile::State::place_tensors(uint64_t header_end, const std::vector<uint6
     check(checked_add(data_begin, offsets[i], &begin) && checked_add(begin, t.bytes, &end) && end <= size, "tensor ",
           quoted(t.name), " needs ", t.bytes, " bytes at ", data_begin, " + ", offsets[i], "; the file has ", size,
           ": truncated or damaged");
-    t.data = file.bytes().data() + begin;
+    t.data = file->bytes().data() + begin;
   }
   std::vector<const Tensor*> order;
   for (const Tensor& t : tensors) order.push_back(&t);
@@ -193,7 +225,7 @@ void GgufFile::State::place_tensors(uint64_t header_end, const std::vector<uint6
 
 void GgufFile::State::parse() {
   check_magic();
-  const std::span<const uint8_t> all = file.bytes();
+  const std::span<const uint8_t> all = file->bytes();
   const bool capped = all.size() > max_header;
   Cursor in(all.first(capped ? max_header : all.size()), path,
             capped ? "headers of more than 64 MiB are not accepted" : "the file is truncated or damaged");
@@ -248,23 +280,40 @@ std::shared_ptr<GgufFile> GgufFile::open(const std::string& path, LoadMode mode)
   return std::shared_ptr<GgufFile>(new GgufFile(std::move(state)));
 }
 
+std::shared_ptr<GgufFile> GgufFile::join(GgufJoin parts) {
+  return std::shared_ptr<GgufFile>(new GgufFile(std::make_unique<State>(std::move(parts))));
+}
+
 GgufFile::GgufFile(std::unique_ptr<State> state) : state_(std::move(state)) {}
 GgufFile::~GgufFile() = default;
 
 const std::string& GgufFile::path() const { return state_->path; }
-uint64_t GgufFile::file_bytes() const { return state_->file.bytes().size(); }
+uint64_t GgufFile::file_bytes() const {
+  uint64_t sum = state_->file ? state_->file->bytes().size() : 0;
+  for (const auto& part : state_->joined.files) sum += part->file_bytes();
+  return sum;
+}
 const std::vector<Tensor>& GgufFile::tensors() const { return state_->tensors; }
 
 const Tensor* GgufFile::find_tensor(std::string_view name) const {
   const auto found = state_->names.find(name);
-  return found == state_->names.end() ? nullptr : &state_->tensors[found->second];
+  if (found == state_->names.end()) return nullptr;
+  if (!state_->file) state_->copy_rows(found->second);
+  return &state_->tensors[found->second];
 }
 
 uint64_t GgufFile::tensor_offset(const Tensor& tensor) const {
-  return static_cast<uint64_t>(tensor.data - state_->file.bytes().data());
+  if (state_->file) return static_cast<uint64_t>(tensor.data - state_->file->bytes().data());
+  const GgufJoin::Entry& e = state_->joined.tensors[state_->names.at(tensor.name)];
+  return state_->joined.files[e.file]->tensor_offset(*e.stored);
 }
 
 bool GgufFile::has(std::string_view key) const { return state_->keys.count(key) != 0; }
+
+const MetaValue* GgufFile::find(std::string_view key) const {
+  const auto found = state_->keys.find(key);
+  return found == state_->keys.end() ? nullptr : &state_->metadata[found->second].second;
+}
 
 uint32_t GgufFile::u32(std::string_view key) const {
   return static_cast<uint32_t>(state_->get(key, MetaType::UInt32).scalar);
@@ -314,7 +363,18 @@ std::vector<uint8_t> GgufFile::bytes(std::string_view key) const {
 const std::vector<std::pair<std::string, MetaValue>>& GgufFile::metadata() const { return state_->metadata; }
 
 void GgufFile::release(const Tensor& tensor) const {
-  state_->file.release(static_cast<size_t>(tensor_offset(tensor)), tensor.bytes);
+  if (state_->file) {
+    state_->file->release(static_cast<size_t>(tensor_offset(tensor)), tensor.bytes);
+  } else {
+    const size_t index = state_->names.at(tensor.name);
+    const GgufJoin::Entry& e = state_->joined.tensors[index];
+    state_->joined.files[e.file]->release(*e.stored);
+    if (!e.rows.empty()) {
+      const std::lock_guard lock(state_->mutex);
+      state_->copies.erase(index);
+      state_->tensors[index].data = nullptr;
+    }
+  }
   if (state_->watcher) state_->watcher(tensor);
 }
 

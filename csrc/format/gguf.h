@@ -61,17 +61,37 @@ struct MetaValue {
   std::vector<std::string_view> strings() const;  // of an array of strings
 };
 
+class GgufFile;
+
+// One file that is made of others: names, metadata and order of tensors are its own, bytes are theirs.
+struct GgufJoin {
+  struct Entry {
+    Tensor tensor;                   // as the joined file shows it: name, type, shape, bytes; data is found in `stored`
+    size_t file = 0;                 // of `files`
+    const Tensor* stored = nullptr;  // in that file; the joined tensor may be its first rows
+    std::vector<int64_t> rows;       // row i of the tensor is this row of `stored`; empty: as they are
+  };
+  std::string path;  // for messages
+  std::vector<std::shared_ptr<GgufFile>> files;
+  std::vector<std::pair<std::string, MetaValue>> metadata;  // values: of the files, or in `kept`
+  std::vector<Entry> tensors;
+  std::shared_ptr<const void> kept;
+};
+
 class GgufFile {
  public:
   // ModelNotFound, Io, OutOfMemory as MappedFile; ModelCorrupt if the file violates the table above.
   static std::shared_ptr<GgufFile> open(const std::string& path, LoadMode mode);
+  // ModelCorrupt if two keys or tensors have one name. Rows in another order are copied when a tensor is looked up,
+  // until it is released.
+  static std::shared_ptr<GgufFile> join(GgufJoin parts);
   ~GgufFile();
 
   const std::string& path() const;
-  uint64_t file_bytes() const;
+  uint64_t file_bytes() const;                             // of all files
   const std::vector<Tensor>& tensors() const;              // in file order
   const Tensor* find_tensor(std::string_view name) const;  // nullptr if there is none
-  uint64_t tensor_offset(const Tensor& tensor) const;      // bytes from the start of the file
+  uint64_t tensor_offset(const Tensor& tensor) const;      // bytes from the start of the file that holds it
 
   // Typed getters: an absent key or another type is ModelCorrupt with key, expected type and what was found.
   bool has(std::string_view key) const;
@@ -86,7 +106,10 @@ class GgufFile {
   std::vector<uint8_t> bytes(std::string_view key) const;                  // uint8 or int8 array
   const std::vector<std::pair<std::string, MetaValue>>& metadata() const;  // in file order
 
-  // The tensor's pages will not be needed soon: lets the system free them (no-op in copy mode).
+  const MetaValue* find(std::string_view key) const;  // of any type; nullptr if there is none
+
+  // The tensor's pages will not be needed soon: lets the system free them (no-op in copy mode). Its data is looked up
+  // again before it is read again.
   void release(const Tensor& tensor) const;
   // Called by release, to report a load's progress; may throw to end it. An empty function removes it. Not while
   // another thread releases.

@@ -16,10 +16,17 @@ struct Architecture {
   // consistent: heads divide widths, ids name the pieces that they must, the prompt of one image fits the context.
   ModelInfo (*describe)(const GgufFile& file);
   std::unique_ptr<Model> (*load)(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend);
+  // A pair of files (models/pair.h) as one of this architecture; nullptr: it has none. pair_text: general.architecture
+  // of the pair's language model.
+  std::shared_ptr<GgufFile> (*join)(std::shared_ptr<GgufFile> text, std::shared_ptr<GgufFile> vision) = nullptr;
+  const char* pair_text = nullptr;
 };
 
 const std::vector<const Architecture*>& architectures();
 // That of the file's general.architecture; ModelCorrupt where it is none of them.
 const Architecture& architecture_of(const GgufFile& file);
+// A model's file, or with mmproj not empty the pair of a language model and that vision encoder as one file. Errors as
+// GgufFile::open, and ModelCorrupt for what is no such pair.
+std::shared_ptr<GgufFile> open_model(const std::string& path, const std::string& mmproj, LoadMode mode);
 
 }  // namespace ke

@@ -30,8 +30,26 @@ const Architecture& architecture_of(const GgufFile& file) {
     if (name == a->name) return *a;
     known += concat(known.empty() ? "" : ", ", a->name);
   }
+  const char* hint = "";
+  for (const Architecture* a : architectures())
+    if (a->pair_text && name == a->pair_text) hint = "; the language model of a pair needs its mmproj file, too";
+  if (name == "clip") hint = "; the mmproj file of a pair goes with its language model's file, which comes first";
   fail(ErrorCode::ModelCorrupt, file.path(), ": general.architecture is ", quoted(name),
-       "; expected one that this build runs: ", known);
+       "; expected one that this build runs: ", known, hint);
+}
+
+std::shared_ptr<GgufFile> open_model(const std::string& path, const std::string& mmproj, LoadMode mode) {
+  std::shared_ptr<GgufFile> file = GgufFile::open(path, mode);
+  if (mmproj.empty()) return file;
+  const std::string name = file->string("general.architecture");
+  std::string known;
+  for (const Architecture* a : architectures()) {
+    if (!a->join) continue;
+    if (name == a->pair_text) return a->join(std::move(file), GgufFile::open(mmproj, mode));
+    known += concat(known.empty() ? "" : ", ", a->pair_text);
+  }
+  fail(ErrorCode::ModelCorrupt, path, ": general.architecture is ", quoted(name),
+       "; expected a language model that an mmproj file goes with: ", known);
 }
 
 std::unique_ptr<Model> load_model(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {

@@ -82,6 +82,7 @@ message_options = options(
 
 model_options = options(
     option("-m", "--model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG."),
+    option("--mmproj", metavar="FILE", help="Vision encoder, if the model is a llama.cpp pair of files."),
     option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
     option("-t", "--threads", type=int, metavar="N", help="Threads. Default: all that this process may use."),
     option("--copy", is_flag=True, help="Read the model file into memory instead of mapping it."),
@@ -325,14 +326,15 @@ def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = Fals
         messages.detail(f"ignored {variable} from the environment")
     spec, device, threads = values.pop("model"), values.pop("device"), values.pop("threads")
     copy, offline, isolation = values.pop("copy"), values.pop("offline"), values.pop("isolation")
+    mmproj = values.pop("mmproj")
     start = time.perf_counter()
-    if spec is None:
+    if spec is None and mmproj is None:
         from kosmos_edge import hub
 
         spec, why = hub.default_reader() if reads else hub.default_model()
         messages.detail(f"model {spec}: {why}")
     mode: Literal["mmap", "copy"] = "copy" if copy else "mmap"
-    model = load(spec, device=device, threads=threads, mode=mode, offline=offline, isolation=isolation)
+    model = load(spec, device=device, threads=threads, mode=mode, offline=offline, isolation=isolation, mmproj=mmproj)
     elapsed_ms = (time.perf_counter() - start) * 1000
     messages.detail(f"{model.name} from {model.path} on {model.description}, loaded in {elapsed_ms:.0f} ms")
     if model.fallback:

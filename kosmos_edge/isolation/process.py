@@ -67,6 +67,7 @@ class Settings:
     threads: int
     mode: str
     prefix_bytes: int
+    mmproj: str  # a pair's second file; empty: there is none
 
 
 Encoded: TypeAlias = dict[int, list[Any]]  # number of an encoded picture -> what it is made of
@@ -138,7 +139,7 @@ class Worker:
             )
         self._theirs.close()
         s = self._settings
-        self._send(self._loading, "load", [s.path, s.device, s.threads, s.mode, s.prefix_bytes])
+        self._send(self._loading, "load", [s.path, s.device, s.threads, s.mode, s.prefix_bytes, s.mmproj])
 
     def _answer(self, message: Any) -> None:
         kind = next(kind for kind in ("event", "result", "error") if kind in message)

@@ -126,9 +126,19 @@ class Server:
     # ---- calls: number, token, then what the host sent
 
     def _do_load(
-        self, number: int, token: _core.CancelToken, path: str, device: str, threads: int, mode: str, kept: int
+        self,
+        number: int,
+        token: _core.CancelToken,
+        path: str,
+        device: str,
+        threads: int,
+        mode: str,
+        kept: int,
+        mmproj: str,
     ) -> dict[str, Any]:
-        engine = _core.Engine(path, device=device, threads=threads, mode=mode, prefix_bytes=kept, cancel=token)
+        engine = _core.Engine(
+            path, device=device, threads=threads, mode=mode, prefix_bytes=kept, cancel=token, mmproj=mmproj
+        )
         self._session = EngineSession(engine)
         names = (
             "device",

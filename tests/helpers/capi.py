@@ -39,6 +39,7 @@ class LoadOptions(Sized):
         ("on_log", Log),
         ("user", c_void_p),
         ("cancel", c_void_p),
+        ("mmproj", c_char_p),
     )
 
 
