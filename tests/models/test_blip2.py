@@ -64,6 +64,15 @@ def test_the_image_stands_before_what_begins_the_text(model: kosmos_edge.Model) 
     assert engine.prompt_ids([image, ("ids", [9]), image]) == [*rows, BOS, 9, *rows]
 
 
+def test_texts_begin_whatever_the_vocabulary_says(tmp_path: Path) -> None:
+    """A tokenizer.json without its settings says nothing of the beginning; the model was trained with it."""
+    metadata = dict(OF.tiny.metadata) | {"tokenizer.ggml.add_bos_token": ("bool", False)}
+    path = tmp_path / "x.gguf"
+    write_tiny(path, "F32", tiny=dataclasses.replace(OF.tiny, metadata=metadata))
+    engine = _core.Engine(str(path), threads=1)
+    assert engine.prompt_ids([("text", "It is")]) == [BOS, *engine.tokenizer.encode("It is")]
+
+
 def test_an_answer_ends_at_a_line_feed(model: kosmos_edge.Model, tmp_path: Path) -> None:
     """Not at the token that begins and ends texts, which is as any other."""
     picture = make_picture(1, 60, 60)
