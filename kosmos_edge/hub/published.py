@@ -69,6 +69,30 @@ def _blip2_opt(size: str, source_bytes: int, width: int) -> Published:
     )
 
 
+_INTERLEAVE_QWEN = {  # Qwen1.5's 0.5 B behind SigLIP's tower for 384 pixels
+    "tie_word_embeddings": True,
+    "vision_feature_layer": -1,
+    "vision_feature_select_strategy": "full",
+    "text_config": {
+        "model_type": "qwen2",
+        "vocab_size": 152_000,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+    },
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+}
+
 PUBLISHED = {
     row.name: row
     for row in (
@@ -111,5 +135,17 @@ PUBLISHED = {
         ),
         _blip2_opt("2.7b", 14_979_047_424, 2560),
         _blip2_opt("6.7b", 31_011_477_504, 4096),
+        Published(
+            "llava-interleave-qwen-0.5b",
+            "llava-hf/llava-interleave-qwen-0.5b-hf",
+            "llava",
+            "LLaVA-Interleave-Qwen",
+            "other",  # Tongyi Qianwen's, for research
+            1_728_057_920,  # in 16 bits
+            "answers about one or several pictures; its licence is for research",
+            _BPE,
+            _INTERLEAVE_QWEN,
+            {"version": "v1.0", "source_url": "https://huggingface.co/llava-hf/llava-interleave-qwen-0.5b-hf"},
+        ),
     )
 }

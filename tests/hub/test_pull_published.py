@@ -14,6 +14,7 @@ from kosmos_edge.errors import InvalidRequest, ModelNotFound
 from kosmos_edge.hub import transfer
 
 VOCABULARY = PageVocabulary()
+IN_16_BITS = {"llava-interleave-qwen-0.5b"}  # the others are stored in float32
 NEEDED = [
     "model.safetensors",
     "config.json",
@@ -136,12 +137,13 @@ def test_list_known(capsys, monkeypatch):
     assert cli.run(["models", "list", "--known", "-f", "json"]) == 0
     rows = {row["tag"]: row for row in json.loads(capsys.readouterr().out)}
     kosmos = {"kosmos-2", "kosmos-2.5", "kosmos-2.5-chat"}
-    assert set(rows) == set(hub.PUBLISHED) == kosmos | {"blip2-opt-2.7b", "blip2-opt-6.7b"}
-    assert {row["license"] for row in rows.values()} == {"mit"}
+    assert set(rows) == set(hub.PUBLISHED) == kosmos | {"blip2-opt-2.7b", "blip2-opt-6.7b"} | IN_16_BITS
+    assert {tag for tag, row in rows.items() if row["license"] != "mit"} == IN_16_BITS
     assert rows["kosmos-2.5"]["download_bytes"] == 4 * 1_374_646_272  # float32
     assert rows["kosmos-2"]["download_bytes"] == 4 * 1_664_485_376
-    for row in rows.values():
-        assert 0.15 < row["bytes"] / row["download_bytes"] < 0.2
+    for tag, row in rows.items():
+        share = row["bytes"] / row["download_bytes"]
+        assert 0.4 < share < 0.5 if tag in IN_16_BITS else 0.15 < share < 0.2
     assert rows["kosmos-2.5-chat"]["repo"] == "microsoft/kosmos-2.5-chat"
     assert cli.run(["models", "list", "--known"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -150,10 +152,11 @@ def test_list_known(capsys, monkeypatch):
 
 
 def test_the_published_sizes_are_those_of_the_tables():
-    """Weights of the download, counted from the converter's table: every tensor once, in float32."""
+    """Weights of the download, counted from the converter's table: every tensor once, in float32 or 16 bits."""
     for row in hub.PUBLISHED.values():
-        assert row.source_bytes % 4 == 0 and hub.converted_bytes(row, "f32") == row.source_bytes
-        assert hub.converted_bytes(row, "q4_k_m") < 0.2 * row.source_bytes
+        whole = row.source_bytes * (2 if row.name in IN_16_BITS else 1)
+        assert whole % 4 == 0 and hub.converted_bytes(row, "f32") == whole
+        assert hub.converted_bytes(row, "q4_k_m") < 0.25 * whole  # of a SigLIP's, some rows do not fit 4 bits
 
 
 def test_what_reads_pages_by_default(place, tmp_path, monkeypatch, capsys):
