@@ -36,6 +36,12 @@ class Published:
 
 
 _BPE = (("tokenizer.json",), ("tokenizer_config.json",), ("special_tokens_map.json",))
+_SPM = (
+    ("tokenizer.json", "tokenizer.model"),
+    ("tokenizer_config.json",),
+    ("special_tokens_map.json",),
+    ("added_tokens.json",),
+)
 _CHAT = (
     "<md>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the user's questions. USER: {question} ASSISTANT:"
@@ -69,6 +75,37 @@ def _blip2_opt(size: str, source_bytes: int, width: int) -> Published:
     )
 
 
+def _llava_15(size: str, source_bytes: int, **text: int) -> Published:
+    """LLaVA 1.5 with a Vicuna of that size. text: its sizes, where they are not the 7 B's."""
+    repo, basename = f"llava-hf/llava-1.5-{size}-hf", f"LLaVA-Vicuna-{size.upper()}"
+    return Published(
+        f"llava-1.5-{size}",
+        repo,
+        "llava",
+        basename,
+        "llama2",
+        source_bytes,  # in 16 bits
+        "captions and answers in long or short form; its licence is LLaMA 2's",
+        _SPM,
+        {"text_config": {"model_type": "llama", "vocab_size": 32064, **text}},
+        {
+            "name": f"LLaVA 1.5 {size.upper()}",
+            "basename": basename,
+            "license": "llama2",
+            "source_url": f"https://huggingface.co/{repo}",
+        },
+    )
+
+
+_TINY_LLAMA = {  # of 1.1 B
+    "model_type": "llama",
+    "vocab_size": 32064,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+}
 _INTERLEAVE_QWEN = {  # Qwen1.5's 0.5 B behind SigLIP's tower for 384 pixels
     "tie_word_embeddings": True,
     "vision_feature_layer": -1,
@@ -131,6 +168,33 @@ PUBLISHED = {
                 "description": "KOSMOS-2.5-chat: answers about pictures of pages",
                 "source_url": "https://huggingface.co/microsoft/kosmos-2.5-chat",
                 "prompt": {"question": _CHAT},
+            },
+        ),
+        _llava_15("7b", 14_126_854_144),
+        _llava_15(
+            "13b",
+            26_702_989_312,
+            hidden_size=5120,
+            intermediate_size=13824,
+            num_hidden_layers=40,
+            num_attention_heads=40,
+        ),
+        Published(
+            "tinyllava",
+            "bczhou/tiny-llava-v1-hf",
+            "llava",
+            "TinyLLaVA",
+            "apache-2.0",
+            2_820_227_072,  # in 16 bits
+            "captions and short answers, of a small language model",
+            _SPM,
+            {"text_config": _TINY_LLAMA},
+            {
+                "name": "TinyLLaVA",
+                "basename": "TinyLLaVA",
+                "version": "v1.0",
+                "license": "apache-2.0",
+                "source_url": "https://huggingface.co/bczhou/tiny-llava-v1-hf",
             },
         ),
         _blip2_opt("2.7b", 14_979_047_424, 2560),
