@@ -1,8 +1,11 @@
 """Random checkpoints of other families in their published layouts, where ../shared is, and what parity compares."""
 
+import functools
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -23,6 +26,16 @@ def write(family: str, name: str, folder: Path) -> Path:
     command = [sys.executable, str(SCRIPT), "--family", family, "--preset", preset, "--seed", str(seed)]
     subprocess.run([*command, "--out", str(folder)], check=True, capture_output=True)
     return folder
+
+
+@functools.cache
+def reference() -> ModuleType:
+    """Forwards in torch of what transformers lacks, a function for each family."""
+    spec = importlib.util.spec_from_file_location("family_reference", SCRIPT.with_name("family_reference.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def far(found: np.ndarray, expected: np.ndarray) -> float:
