@@ -56,6 +56,6 @@ def test_what_is_known_of_them() -> None:
     """Parameters as counted of the published settings; 16 bits each."""
     for tag, parameters in (("llava-1.5-7b", 7_063_427_072), ("tinyllava", 1_410_113_536)):
         assert hub.PUBLISHED[tag].source_bytes == 2 * parameters
-    for tag, limit in (("llava-1.5-7b", 4.3e9), ("llava-1.5-13b", 8.2e9), ("tinyllava", 1.1e9)):
+    for tag, limit in (("llava-1.5-7b", 4.4e9), ("llava-1.5-13b", 8.2e9), ("tinyllava", 1.1e9)):
         row = hub.PUBLISHED[tag]
         assert 0.25 * row.source_bytes < hub.converted_bytes(row, "q4_k_m") < limit

@@ -122,7 +122,7 @@ def test_tags_and_errors():
     assert hub.split_tag("kosmos-2.5") == ("kosmos-2.5", None) and hub.split_tag("kosmos-2.6") is None
     with pytest.raises(InvalidRequest, match="unknown type 'q3'"):
         hub.split_tag("kosmos-2.5:q3")
-    with pytest.raises(ModelNotFound, match=r"expected nano, kosmos-2, kosmos-2\.5, kosmos-2\.5-chat, blip2-opt-2\.7b"):
+    with pytest.raises(ModelNotFound, match=r"expected nano, kosmos-2, kosmos-2\.5, kosmos-2\.5-chat, llava-1\.5-7b"):
         hub.resolve("kosmos-2.6")
 
 
