@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "nano"))
 
 from read.batches import World
+from read.paint import MAX_PATCHES
 
 WORDS = ["apple", "Bread", "milk", "Paper's", "quick", "zebra", "window", "oxygen", "jump", "very", "long", "Total"]
 TINY = {
@@ -17,7 +18,7 @@ TINY = {
     "heads": 4,
     "ffn": 64,
     "layers": 2,
-    "max_patches": 256,
+    "max_patches": MAX_PATCHES,
 }
 
 

@@ -12,7 +12,7 @@ from read import export, losses, train  # noqa: E402
 from read.batches import arrays  # noqa: E402
 from read.cells import cells  # noqa: E402
 from read.evaluate import TorchReader, case, figures, inputs, write  # noqa: E402
-from read.model import CODE, CONFIG, PRESETS, Read, code, shift  # noqa: E402
+from read.model import CODE, CONFIG, NEAR, PRESETS, Read, code, heads_of, shift  # noqa: E402
 from read.paint import PATCH  # noqa: E402
 from read.vocabulary import Vocabulary  # noqa: E402
 
@@ -53,14 +53,32 @@ def test_codes_of_places_can_be_moved():
 def test_latents_start_at_the_patches_of_their_cells(world):
     """Before any training: what makes reading learnable within hours"""
     model, _ = model_of()
-    page, how, picture = world.sample(np.random.default_rng(0), "lines", 0.0)
-    x, rows, columns, _ = losses.tensors([a[None] for a in arrays(page, how, picture)])
     held = losses.Cells(TINY["max_patches"], TINY["heads"])
-    index, inside = held.index(rows, columns)
-    assert inside.sum() == (rows > 0).sum()  # every patch has its latent
-    features = torch.nn.functional.normalize(model.vision_model.embeddings(x, rows, columns), dim=-1)
-    _, weights = model.image_to_text_projection(features)
-    assert held.attention_loss(weights, index, inside) < 0.8 * np.log(TINY["max_patches"] + len(cells()))
+    for n in range(12):
+        page, how, picture = world.sample(np.random.default_rng(n), ("line", "lines", "receipt", "table")[n % 4], 0.0)
+        x, rows, columns, _ = losses.tensors([a[None] for a in arrays(page, how, picture)])
+        index, inside = held.index(rows, columns)
+        assert inside.sum() == (rows > 0).sum()  # every patch has its latent
+        features = torch.nn.functional.normalize(model.vision_model.embeddings(x, rows, columns), dim=-1)
+        _, weights = model.image_to_text_projection(features)
+        assert held.attention_loss(weights, index, inside) < 1
+
+
+def test_patches_start_at_their_neighbours(world):
+    """Also where one patch is full of ink and the next one empty"""
+    config = {**CONFIG, **PRESETS["narrow"], "vision_layers": 2}
+    model = Read(config, 8, 4)
+    for n, kind in enumerate(("line", "lines", "receipt", "table")):
+        page, how, picture = world.sample(np.random.default_rng(n), kind, 0.0)
+        x, rows, columns, _ = losses.tensors([a[None] for a in arrays(page, how, picture)])
+        c, layer = int(columns.max()), model.vision_model.encoder.layer[0]
+        h = layer.pre_attention_layer_norm(model.vision_model.embeddings(x, rows, columns))
+        q, k = (heads_of(p(h), config["vision_heads"])[0] for p in (layer.attention.query, layer.attention.key))
+        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(rows == 0, -1e9).softmax(-1)
+        for head, (dy, dx) in zip(weights, NEAR, strict=False):
+            place = [(r - 1) * c + b - 1 for r, b in zip(rows[0].tolist(), columns[0].tolist(), strict=True) if r]
+            inside = [i for i in place if 0 <= i % c + dx < c and 0 <= i // c + dy < int(rows.max())]
+            assert head[inside, [i + dy * c + dx for i in inside]].mean() > 0.5
 
 
 def test_each_token_has_the_cell_to_look_at():

@@ -33,10 +33,11 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(g, steps=5):
     """The matrix (or matrices, along a first axis) with g's singular vectors and singular values near one; bfloat16
-    is exact enough for a direction"""
+    is exact enough for a direction, and slower than float32 on most CPUs"""
     tall = g.shape[-2] > g.shape[-1]
     x = g.mT if tall else g
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = x.bfloat16() if x.is_cuda else x
     multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm
     for _ in range(steps):
         a = x @ x.mT

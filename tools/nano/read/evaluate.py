@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from read.batches import World, answer
-from read.paint import PATCH, Look, grid, paint
+from read.paint import MAX_PATCHES, PATCH, Look, grid, paint
 from read.vocabulary import EOS, Vocabulary
 
 SEED = 900_000_000
@@ -46,7 +46,7 @@ def case(world, name, n, seed=SEED):
 
 
 # ------------------------------------------------------------------------------------------ the torch model
-def inputs(picture, max_patches=256):
+def inputs(picture, max_patches=MAX_PATCHES):
     """(patches (1, P, 768), rows (1, P), columns (1, P)) as KOSMOS-2.5's processor makes them"""
     import torch
 

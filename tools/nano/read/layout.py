@@ -42,7 +42,7 @@ class Layout:
         family = self.families[rng.integers(len(self.families))]
         return family[rng.integers(len(family))]
 
-    def page(self, rng, kind, words=6, tokens=320):
+    def page(self, rng, kind, words=6, tokens=250):
         """A page of `kind`. words: most of them in a line; tokens: the most that its answer may take"""
         size = int(rng.integers(18, 44) if kind == "line" else rng.integers(13, 27))
         page = getattr(self, kind)(rng, size, words, tokens)
@@ -64,9 +64,9 @@ class Layout:
         return page
 
     def lines(self, rng, size, words, tokens):
-        """2 to 10 lines under each other; left, centred or right; now and then a larger heading"""
+        """2 to 7 lines under each other; left, centred or right; now and then a larger heading"""
         font, other = self.font(rng), self.font(rng)
-        count, limit = int(rng.integers(2, 11)), int(rng.integers(8, 34))
+        count, limit = int(rng.integers(2, 8)), int(rng.integers(8, 29))
         pitch = size * (1.1 + 0.7 * rng.random())
         align = (0.0, 0.0, 0.0, 0.5, 1.0)[rng.integers(5)]
         heading = rng.random() < 0.25
@@ -91,10 +91,10 @@ class Layout:
         """Centred head, rows of a thing and its price at the right edge, a total"""
         font = self.font(rng)
         f = fonts.load(font, size)
-        wide = f.getlength("0") * int(rng.integers(18, 30))
+        wide = f.getlength("0") * int(rng.integers(18, 26))
         pitch = size * (1.1 + 0.4 * rng.random())
         m = size * (0.3 + 1.0 * rng.random())
-        count = int(rng.integers(3, 11))
+        count = int(rng.integers(3, 8))
         page, y = Page(int(wide + 2 * m) + 2, 1), m
         head = int(rng.integers(0, 3))
         for i in range(head + count):
@@ -118,7 +118,7 @@ class Layout:
         """Cells in rows and columns, with or without printed lines"""
         font = self.font(rng)
         f = fonts.load(font, size)
-        columns, count = int(rng.integers(2, 5)), int(rng.integers(2, 7))
+        columns, count = int(rng.integers(2, 5)), int(rng.integers(2, 6))
         cells = []
         for r in range(count):
             row = []

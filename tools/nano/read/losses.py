@@ -110,9 +110,8 @@ def text_losses(hidden, table, ids, base):
     """(loss of words, loss of places, share right of words, mean distance in pixels of places).
 
     hidden (B, T + 1, D) and ids (B, T): row t foretells ids[t]"""
-    logits = hidden[:, :-1] @ table.T
     on = ids != PAD
-    logits, ids = logits[on], ids[on]
+    logits, ids = hidden[:, :-1][on] @ table.T, ids[on]
     place = ids >= base
     log_p = logits.log_softmax(-1)
     words = -log_p[~place].gather(1, ids[~place][:, None]).mean()

@@ -6,7 +6,7 @@ Three things are added for training only, and are left behind by the export:
 - embeddings of <x_i> and <y_i> are one linear map of waves of i, so that near places start near each other and every
   box teaches all of them. `embedding_table` writes them out.
 
-Latent queries stand for cells of 2 x 2 patches, at every place where a grid of 256 patches can have one (`cells`):
+Latent queries stand for cells of 2 x 2 patches, at every place where a grid of MAX_PATCHES can have one (`cells`):
 head h of the resampler starts with, and is for a while held to, patch h % 4 of the cell.
 
 Shapes: B pictures, P patches with padding, L latents, D widths, T tokens of text.
@@ -30,6 +30,9 @@ PRESETS = {
 CONFIG = {**PRESETS["narrow"], "vision_layers": 5, "layers": 3, "max_patches": MAX_PATCHES}
 WATCHED = 2  # heads of the decoder's later layers that learn where to look
 CODE = 32  # widths at the start of a row that hold the place: 8 waves for rows, 8 for columns, as cosine and sine
+# Sizes of code and content at the start: a norm divides both by their sum, so where content differs much from patch to
+# patch, codes must be the larger part, or the sharpest code is that of the emptiest patch.
+CODE_SIZE, CONTENT_SIZE = 3.0, 0.5
 
 
 # ------------------------------------------------------------------------------------------ places
@@ -95,8 +98,9 @@ class PatchAttention(nn.Module):
 
     def forward(self, x, mask):
         q, k, v = (heads_of(p(x), self.heads) for p in (self.query, self.key, self.value))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.output(o.transpose(1, 2).flatten(2))
+        # written out: the gradient of torch's fused attention takes twice as long on a CPU for so few patches
+        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask).softmax(-1)
+        return self.output((weights @ v).transpose(1, 2).flatten(2))
 
 
 class GatedMlp(nn.Module):
@@ -290,18 +294,19 @@ class Read(nn.Module):
         numbers, zero = torch.arange(c["max_patches"]), torch.zeros(c["max_patches"])
         with torch.no_grad():
             self.text_model.model.embed_tokens.weight[1] = 0
-            nn.init.normal_(e.patch_projection.weight, std=(3 * PATCH * PATCH) ** -0.5)
+            nn.init.normal_(e.patch_projection.weight, std=CONTENT_SIZE * (3 * PATCH * PATCH) ** -0.5)
             e.patch_projection.weight[:CODE] *= 0.1
             nn.init.normal_(e.row_embedder.weight, std=0.02)
             nn.init.normal_(e.column_embedder.weight, std=0.02)
-            e.row_embedder.weight[:, :16] = code(numbers, zero)[:, :16]
-            e.column_embedder.weight[:, 16:CODE] = code(zero, numbers)[:, 16:]
+            e.row_embedder.weight[:, :16] = CODE_SIZE * code(numbers, zero)[:, :16]
+            e.column_embedder.weight[:, 16:CODE] = CODE_SIZE * code(zero, numbers)[:, 16:]
             e.row_embedder.weight[0] = 0  # of the padding
             e.column_embedder.weight[0] = 0
             for n, layer in enumerate(self.vision_model.encoder.layer):
                 offsets = NEAR if n < 2 else SIDES if n < c["vision_layers"] - 1 else None
                 if offsets:
-                    look_at(layer.attention.query, layer.attention.key, c["vision_heads"], offsets, 2.6 + 0.3 * n)
+                    strength = (2.6 + 0.3 * n) / CODE_SIZE
+                    look_at(layer.attention.query, layer.attention.key, c["vision_heads"], offsets, strength)
             r = self.image_to_text_projection
             r.dense.weight[:CODE, :] = 0
             r.dense.weight[:CODE, :CODE] = torch.eye(CODE)
@@ -309,7 +314,7 @@ class Read(nn.Module):
             place = torch.tensor(cells(c["max_patches"]))
             r.latent_query.normal_(std=0.1)
             r.latent_query[:, :CODE] = code(2 * place[:, 0] + 1, 2 * place[:, 1] + 1)
-            look_at(r.x_attn.q_proj, r.x_attn.k_proj, c["heads"], [(0, 0), (0, 1), (1, 0), (1, 1)], 3.0)
+            look_at(r.x_attn.q_proj, r.x_attn.k_proj, c["heads"], [(0, 0), (0, 1), (1, 0), (1, 1)], 2.0)
             r.x_attn.out_proj.weight *= 0.1
 
     def embedding_table(self):

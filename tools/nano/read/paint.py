@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from . import fonts
 
 PATCH = 16
-MAX_PATCHES = 256
+MAX_PATCHES = 128
 
 
 def grid(width, height, max_patches=MAX_PATCHES):

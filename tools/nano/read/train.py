@@ -26,8 +26,8 @@ from read.vocabulary import Vocabulary
 
 MUON, ADAM = 0.02, 2e-3
 AVERAGE = 0.998  # share of the averaged weights that a step leaves
-GROWS = 60_000  # pictures of a stage until the whole world is in use
-LONG = 352  # tokens of an answer
+GROWS = 40_000  # pictures of a stage until the whole world is in use
+LONG = 264  # tokens of an answer
 EARLY = 4000  # pictures of stage c before pages of several lines come
 STILL = {  # rates of parts against the rest, by stage; 0: not trained
     "a": {"read.text_model": 0, "read.place_map": 0, "read.image_to_text": 0, "cell_heads": 0},
@@ -247,12 +247,12 @@ def run(args, world=lambda: World("train"), config=None):
             t = time.time()
             batch = source()
             waited, left = time.time() - t, (end - t) / 60
-            factor = min(1.0, (at["number"] - first + 1) / args.warm)
+            factor = args.rate * min(1.0, (at["number"] - first + 1) / args.warm)
             if args.fall and left < args.fall:
                 if not fell:
                     training.keep("plateau.pt")
                     fell = True
-                factor = min(factor, max(0.0, left / args.fall))
+                factor = min(factor, args.rate * max(0.0, left / args.fall))
             kind = "long_" if args.stage == "c" and len(batch[1]) < args.batch else ""
             report = training.train(batch, factor)
             at["minutes"] += (time.time() - t) / 60
@@ -279,6 +279,7 @@ def parser():
     ap.add_argument("--steps", type=int, help="at most so many steps in this command")
     ap.add_argument("--fall", type=float, default=0.0, help="minutes at the end over which the rates fall")
     ap.add_argument("--from", dest="start", help="a file of RUN to start from instead of state.pt")
+    ap.add_argument("--rate", type=float, default=1.0, help="all rates, against the recipe's")
     ap.add_argument("--fresh", action="store_true", help="forget the optimisers' state")
     ap.add_argument("--preset", choices=PRESETS, default="narrow", help="widths of a model that is new in RUN")
     ap.add_argument("--batch", type=int, default=24)
