@@ -145,13 +145,14 @@ class SearchablePdf:
     # ---- images
 
     def _append(self, page: ReadPage, image: PageImage | None) -> None:
-        from pikepdf import Dictionary, Name
+        from pikepdf import Array, Dictionary, Name
 
         across, down = page.dpi or (DEFAULT_DPI, DEFAULT_DPI)
         width, height = page.size[0] * 72 / across, page.size[1] * 72 / down
         unit = max(1, math.ceil(max(width, height) / _LARGEST))  # of 1/72 inch
         width, height = width / unit, height / unit
-        target = self._pdf.add_blank_page(page_size=(width, height))
+        target = self._pdf.add_blank_page()
+        target.obj.MediaBox = Array([0, 0, width, height])  # page_size takes no side of less than 3 units
         if unit > 1:
             target.obj.UserUnit = unit
         target.obj.Resources = Dictionary(Font=Dictionary())

@@ -165,6 +165,16 @@ def test_pages_larger_than_a_pdf_allows(tmp_path: Path) -> None:
         assert int(page.UserUnit) == 3
 
 
+@pytest.mark.parametrize(("size", "dpi"), [((20, 10), 300), ((1, 1), 72), ((30000, 1), 72), ((800, 600), 100_000)])
+def test_pages_of_a_few_pixels(tmp_path: Path, size: tuple[int, int], dpi: int) -> None:
+    data = searchable(save_png(tmp_path / "a.png", size, dpi=(dpi, dpi)), {1: [("word", (0, 0, *size), 0.5)]})
+    with pikepdf.open(io.BytesIO(data)) as pdf:
+        unit = float(pdf.pages[0].get("/UserUnit", 1))
+        shown = [float(v) * unit for v in pdf.pages[0].MediaBox][2:]
+        assert shown == pytest.approx([side * 72 / dpi for side in size], rel=0.01)
+    assert [text for text, _ in lines_of(data)] == ["word"]
+
+
 # ---- pages of a PDF
 
 
