@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, BinaryIO, Self, cast
 
+from PIL import Image
+
 from kosmos_edge.documents.page import PageImage
 from kosmos_edge.errors import ImageDecodeError
 from kosmos_edge.files import open_file
@@ -34,7 +36,7 @@ class ImageFile:
         picture = opening.open(self._source)
         if isinstance(self._source, bytes):
             picture = replace(picture, name=self.name)
-        dpi = self._facts.dpi
+        dpi = self._facts.dpi[number - 1]
         if dpi is not None and opening.exif and picture.orientation in _TURNED_SIDEWAYS:
             dpi = dpi[1], dpi[0]
         return PageImage(number, picture, dpi)
@@ -80,28 +82,41 @@ class ImageFacts:
     """What a file says about its images before they are decoded."""
 
     pages: tuple[int, ...]  # frames that are pages, for Opening.frame; one, unless it is a TIFF file of several pages
-    dpi: tuple[float, float] | None  # as stored, across and down; None: not stated
+    dpi: tuple[tuple[float, float] | None, ...]  # of each page, as stored, across and down; None: not stated
 
 
 def image_facts(file: BinaryIO, name: str) -> ImageFacts:
     """Reads the header of an image file, of a TIFF file those of all pages. Raises ImageDecodeError, KosmosIOError."""
     with identify(file, name) as image:
         try:
-            pages = [0]
+            dpi = {0: _stated_dpi(image)}
             if image.format == "TIFF":
-                tiff = cast(Any, image)
-                frames = range(int(tiff.n_frames))
-                # a smaller copy of another page (a thumbnail, a pyramid) says so in bit 0 of NewSubfileType
-                pages = [n for n in frames if (tiff.seek(n), not tiff.tag_v2.get(_SUBFILE_TYPE, 0) & 1)[1]] or [0]
-                tiff.seek(0)
-            dpi = image.info.get("dpi")
-            across, down = (_whole_dpi(float(value)) for value in dpi) if dpi else (0.0, 0.0)
+                dpi = _pages_of_tiff(image) or dpi
         except MemoryError:
             raise
         except Exception as error:  # a damaged directory can make the plugin raise anything
             raise ImageDecodeError(f"{name}: damaged ({type(error).__name__}: {error})") from error
+    return ImageFacts(tuple(dpi), tuple(dpi.values()))
+
+
+def _pages_of_tiff(image: Image.Image) -> dict[int, tuple[float, float] | None]:
+    """The resolution of each page, by its frame; none if all frames are smaller copies."""
+    tiff, found = cast(Any, image), {}
+    for frame in range(int(tiff.n_frames)):
+        if frame:
+            tiff.info.pop("dpi", None)  # Pillow leaves that of the frame before if this one states none
+        tiff.seek(frame)
+        # a smaller copy of another page (a thumbnail, a pyramid) says so in bit 0 of NewSubfileType
+        if not tiff.tag_v2.get(_SUBFILE_TYPE, 0) & 1:
+            found[frame] = _stated_dpi(tiff)
+    return found
+
+
+def _stated_dpi(image: Image.Image) -> tuple[float, float] | None:
+    dpi = image.info.get("dpi")
+    across, down = (_whole_dpi(float(value)) for value in dpi) if dpi else (0.0, 0.0)
     stated = all(math.isfinite(value) and value > 1 for value in (across, down))  # 1: a unit that says nothing
-    return ImageFacts(tuple(pages), (across, down) if stated else None)
+    return (across, down) if stated else None
 
 
 def _whole_dpi(value: float) -> float:

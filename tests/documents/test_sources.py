@@ -74,6 +74,15 @@ def test_pages_of_a_tiff(tmp_path: Path) -> None:
         assert not document.paged and sizes(document) == [(10, 20)]
 
 
+def test_each_page_of_a_tiff_has_its_own_resolution(tmp_path: Path) -> None:
+    images = [Image.new("L", (60, 40)) for _ in range(4)]
+    for image, dpi in zip(images, [(204, 98), (204, 196), None, (300, 300)], strict=True):
+        image.encoderinfo = {"tiffinfo": {} if dpi is None else {282: dpi[0], 283: dpi[1], 296: 2}}  # type: ignore[attr-defined]
+    images[0].save(tmp_path / "fax.tif", save_all=True, append_images=images[1:])
+    with open_document(tmp_path / "fax.tif") as document:
+        assert [document.page(n).dpi for n in (1, 2, 3, 4)] == [(204, 98), (204, 196), None, (300, 300)]
+
+
 def test_a_smaller_copy_in_a_tiff_is_no_page(tmp_path: Path) -> None:
     path = save_tiff(tmp_path / "a.tif", [(100, 200), (10, 20), (50, 60)], thumbnail=True)
     with Image.open(path) as image:
