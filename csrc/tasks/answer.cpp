@@ -201,10 +201,9 @@ std::vector<AnswerEvent> AnswerStream::events() {
 
 std::vector<AnswerEvent> AnswerStream::finish(const Answer& answer) {
   std::vector<AnswerEvent> out;
-  const size_t literal = std::min(answer.text.find('<'), answer.text.size());
   const bool goes_on = answer.text.starts_with(given_);
   for (; entities_ < answer.entities.size(); ++entities_) {
-    if (goes_on) advance(answer.text, std::min(answer.entities[entities_].end_byte, literal), out);
+    if (goes_on) advance(answer.text, answer.entities[entities_].end_byte, out);
     out.emplace_back(answer.entities[entities_]);
   }
   if (goes_on) advance(answer.text, answer.text.size(), out);

@@ -198,6 +198,19 @@ def test_events_of_a_page(model: kosmos_edge.Model, page: Path) -> None:
     assert entities == result.entities and [entity.phrase for entity in entities] == [text for _, text in LINES]
 
 
+def test_a_line_is_given_after_its_text(tmp_path: Path) -> None:
+    """Also where the text has a "<", which in answers of other models may be the beginning of a tag."""
+    lines: list[Boxed] = [((8, 8, 70, 24), "1 < 2"), ((8, 32, 90, 48), "last words here")]
+    text = ""
+    with kosmos_edge.load(write_reader(tmp_path / "reader.gguf", lines), threads=1) as model:
+        for event in model.read(save_png(tmp_path / "page.png"), stream=True):
+            if isinstance(event, EntityEvent):
+                assert text[slice(*event.entity.span)] == event.entity.phrase
+            elif isinstance(event, TextDelta):
+                text += event.text
+    assert text == "1 < 2\nlast words here"
+
+
 def test_a_cancelled_page_ends_soon(model: kosmos_edge.Model, page: Path) -> None:
     cancel = kosmos_edge.CancelToken()
     cancel.cancel()
