@@ -59,6 +59,12 @@ class ReadPage:
         return left, top, right, bottom
 
 
+def check_number(number: object, count: int, name: str) -> None:
+    """InvalidRequest unless a document of that name with `count` pages has a page of this number."""
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= count:
+        raise InvalidRequest(f"{name}: page {number!r} requested, expected 1..{count}")
+
+
 def around(rectangles: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
     """The smallest rectangle around all; there must be one at least."""
     lefts, tops, rights, bottoms = zip(*rectangles, strict=True)

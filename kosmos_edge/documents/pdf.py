@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kosmos_edge.documents.page import PageImage
-from kosmos_edge.errors import ImageDecodeError, KosmosError, OutOfMemory
+from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosError, OutOfMemory
 from kosmos_edge.files import open_file
 from kosmos_edge.images import Opening, Picture, check_size
 
@@ -64,6 +64,8 @@ class PdfPages:
             raise ImageDecodeError(f"{name}: the PDF has no pages")
 
     def _call(self, call: Callable[[], T]) -> T:
+        if self._closed:
+            raise InvalidRequest(f"{self.name}: the document is closed")
         return self._thread.submit(call).result()
 
     def _open(self) -> Any:
@@ -119,7 +121,7 @@ class PdfPages:
         if not self._closed:
             self._closed = True
             with self._thread:
-                self._call(lambda: self._pdf.close())  # whichever is open by then
+                self._thread.submit(lambda: self._pdf.close()).result()  # whichever is open by then
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Self, cast
 
 from PIL import Image
 
-from kosmos_edge.documents.page import PageImage
+from kosmos_edge.documents.page import PageImage, check_number
 from kosmos_edge.errors import ImageDecodeError
 from kosmos_edge.files import open_file
 from kosmos_edge.images import Opening, Picture, identify
@@ -32,6 +32,7 @@ class ImageFile:
 
     def page(self, number: int) -> PageImage:
         """See Document.page."""
+        check_number(number, self.count, self.name)
         opening = replace(self._opening, frame=self._facts.pages[number - 1]) if self.paged else self._opening
         picture = opening.open(self._source)
         if isinstance(self._source, bytes):
@@ -65,6 +66,7 @@ class OneImage:
 
     def page(self, number: int) -> PageImage:
         """See Document.page."""
+        check_number(number, self.count, self.name)
         return PageImage(number, self._picture)
 
     def close(self) -> None:

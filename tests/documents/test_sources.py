@@ -74,6 +74,21 @@ def test_pages_of_a_tiff(tmp_path: Path) -> None:
         assert not document.paged and sizes(document) == [(10, 20)]
 
 
+@pytest.mark.parametrize("kind", ["image", "tiff", "picture"])
+@pytest.mark.parametrize("number", [0, -1, 4, True, "1", 1.0])
+def test_a_page_that_is_not_there(tmp_path: Path, kind: str, number: Any) -> None:
+    source: Any = {
+        "image": lambda: save_png(tmp_path / "a.png"),
+        "tiff": lambda: save_tiff(tmp_path / "a.tif", [(9, 9), (9, 9), (9, 9)]),
+        "picture": lambda: Image.new("RGB", (9, 9)),
+    }[kind]()
+    with (
+        open_document(source) as document,
+        pytest.raises(InvalidRequest, match=r"page .* requested, expected 1\.\.[13]"),
+    ):
+        document.page(number)
+
+
 def test_each_page_of_a_tiff_has_its_own_resolution(tmp_path: Path) -> None:
     images = [Image.new("L", (60, 40)) for _ in range(4)]
     for image, dpi in zip(images, [(204, 98), (204, 196), None, (300, 300)], strict=True):
@@ -259,7 +274,7 @@ def test_ctrl_c_during_a_call_of_pdfium_is_no_damaged_page(monkeypatch: pytest.M
             document.page(1)
         assert document.page(1).picture.width == 144
         document.close()
-    with pytest.raises(RuntimeError, match="after shutdown"):
+    with pytest.raises(InvalidRequest, match="the document is closed"):
         document.page(1)
 
 
