@@ -19,6 +19,7 @@ class _Hocr(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[tuple[str, Corners | None]] = []
+        self.pages = 0
         self._depth = 0  # of elements inside the line; 0: outside
         self._text: list[str] = []
         self._box: Corners | None = None
@@ -31,7 +32,9 @@ class _Hocr(HTMLParser):
             self._depth += 1
             return
         named = {name: value or "" for name, value in attrs}
-        if _LINES & set(named.get("class", "").split()):
+        classes = set(named.get("class", "").split())
+        self.pages += "ocr_page" in classes
+        if _LINES & classes:
             found = _BBOX.search(named.get("title", ""))
             self._box = None if found is None else check_corners("bbox", [float(n) for n in found.groups()])
             self._depth, self._text = 1, []
@@ -49,27 +52,35 @@ class _Hocr(HTMLParser):
 
 
 def read_hocr(text: str, path: Path) -> list[tuple[str, Corners | None]]:
-    """(text, box) of every line; InvalidRequest if there is no page."""
-    if "ocr_page" not in text:
-        raise InvalidRequest(f"{path}: expected hOCR, which has an element of class ocr_page")
+    """(text, box) of every line; InvalidRequest unless there is one page."""
     parser = _Hocr()
     parser.feed(text)
     parser.close()
+    if parser.pages == 0:
+        raise InvalidRequest(f"{path}: expected hOCR, which has an element of class ocr_page")
+    _check_one(parser.pages, path)
     return parser.lines
 
 
 def read_alto(text: str, path: Path) -> list[tuple[str, Corners | None]]:
-    """(text, box) of every TextLine, of any version's namespace; boxes are taken as pixels."""
+    """(text, box) of every TextLine, of any version's namespace; boxes are taken as pixels. InvalidRequest if it is
+    not well-formed, or of several pages."""
     try:
         root = ElementTree.fromstring(text.encode())
     except ElementTree.ParseError as error:
         raise InvalidRequest(f"{path}: not XML: {error}") from None
     if _local(root) != "alto":
         raise InvalidRequest(f"{path}: expected ALTO, got an element {_local(root)}")
+    _check_one(sum(_local(node) == "Page" for node in root.iter()), path)
     unit = next((node.text for node in root.iter() if _local(node) == "MeasurementUnit"), "pixel")
     if unit != "pixel":
         raise InvalidRequest(f"{path}: MeasurementUnit is {unit}, expected pixel")
     return [_line(node, path) for node in root.iter() if _local(node) == "TextLine"]
+
+
+def _check_one(pages: int, path: Path) -> None:
+    if pages > 1:
+        raise InvalidRequest(f"{path}: {pages} pages, expected the one that the picture shows")
 
 
 def _line(node: ElementTree.Element, path: Path) -> tuple[str, Corners | None]:

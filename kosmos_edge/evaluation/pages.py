@@ -123,7 +123,7 @@ def _bounds(corners: Sequence[float]) -> Corners:
 def _from_json(path: Path) -> Page:
     try:
         record = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{path}: not JSON: {error}") from None
     try:
         if isinstance(record, dict):

@@ -121,6 +121,7 @@ def test_cord(tmp_path: Path) -> None:
     ("record", "reason"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ([], "expected an object with lines, form"),
         ({"text": "a"}, "expected an object with lines, form"),
         ({"lines": [{"box": [1, 2, 3, 4]}]}, "not as expected: 'text'"),
@@ -164,6 +165,8 @@ def test_hocr_and_alto_say_the_same(tmp_path: Path) -> None:
     ("name", "text", "reason"),
     [
         ("a.hocr", "<html><body>hello</body></html>", "expected hOCR"),
+        ("a.hocr", HOCR.replace("</body>", "<div class='ocr_page'></div></body>"), "2 pages, expected the one"),
+        ("a.xml", ALTO.format(unit="pixel").replace("</Layout>", "<Page/></Layout>"), "2 pages, expected the one"),
         ("a.xml", "<alto", "not XML"),
         ("a.xml", "<page/>", "expected ALTO, got an element page"),
         ("a.xml", ALTO.format(unit="mm10"), "MeasurementUnit is mm10, expected pixel"),
