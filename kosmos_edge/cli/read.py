@@ -86,6 +86,7 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     folder = output is not None and (several or output.endswith(("/", os.sep)) or os.path.isdir(output))
     if several and output is None:
         raise click.UsageError("several documents need a folder: -o FOLDER/")
+    inputs, repeated = _each_once(inputs) if folder else (inputs, [])
     form = form if folder else choose_format(form, output, SUFFIXES)
     words, dpi, overwrite, fail_fast = (rest.pop(name) for name in ("words", "dpi", "overwrite", "fail_fast"))
     if words and form not in ("hocr", "alto"):
@@ -106,6 +107,8 @@ def read(documents: tuple[str, ...], form: str, output: str | None, pages: str |
     assert not rest, rest
     # what this model refuses for any page is said once, before the first
     model.request("read", bind_task(model, "read", {"markdown": FORMATS[form].markdown, **generation}))
+    for item in repeated:
+        messages.say(f"{item.name}: named more than once, read once")
     words = words and form in ("hocr", "alto")
     run = Run(model, model.name, form, words, ranges, dpi, opening, generation, fail_fast, not several, messages)
     failed = 0
@@ -127,6 +130,13 @@ def _refuse_words(form: str) -> None:
     if not from_environment("words"):
         raise click.UsageError(f"--words: not an option of the format {form}")
     set_aside("words")
+
+
+def _each_once(inputs: list[Input]) -> tuple[list[Input], list[Input]]:
+    """The inputs, and those that name a path again, whose file would be written twice."""
+    known: dict[str | None, Input] = {}
+    repeated = [item for item in inputs if known.setdefault(item.path, item) is not item]
+    return list(known.values()), repeated
 
 
 def _targets(inputs: list[Input], folder: str | None, suffix: str, overwrite: bool, used: Iterable[str]) -> list[str]:

@@ -215,6 +215,21 @@ def test_several_documents_go_to_a_folder(run: Runner, book: Path) -> None:
     assert done.code == 2 and "exists" in done.err and len(run.model.calls) == 8
 
 
+def test_a_document_that_is_named_twice_is_read_once(run: Runner, book: Path) -> None:
+    path = save_png(book.parent / "a.png")
+    Path("list.txt").write_text("book.pdf\na.png\nmissing.png\nbook.pdf\n")
+    done = run("@list.txt", path.name, path.name, "-o", "out/", "--dpi", 72)
+    assert sorted(entry.name for entry in Path("out").iterdir()) == ["a.txt", "book.txt"]
+    assert [call[:2] for call in run.model.calls] == [(144, 72), (144, 72), (144, 72), (120, 80)]
+    assert done.code == 1 and done.err.splitlines() == [
+        "kosmos-edge: book.pdf: named more than once, read once",
+        "kosmos-edge: a.png: named more than once, read once",
+        "kosmos-edge: a.png: named more than once, read once",
+        "missing.png: No such file or directory",
+        "kosmos-edge: 1 of 3 failed",
+    ]
+
+
 def test_one_document_in_a_folder(run: Runner, book: Path) -> None:
     assert run(book, "-o", "new/", "--pages", "1").code == 0
     assert os.listdir("new") == ["book.txt"]
