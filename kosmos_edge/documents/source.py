@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from io import BytesIO
-from typing import Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
 from kosmos_edge import files
 from kosmos_edge.documents.page import PageImage
-from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture
+from kosmos_edge.errors import ImageDecodeError, InvalidRequest
+from kosmos_edge.images import AS_USUAL, ImageInput, Opening, Picture, identify
 
 DEFAULT_DPI = 200
 MIN_DPI, MAX_DPI = 36, 1200
 _PDF_MARK = b"%PDF"
+_HEAD = 1024  # bytes, in which PDF readers look for the mark
 
 
 class Document(Protocol):
@@ -57,12 +58,13 @@ def open_document(
         name = path if name is None else name
         with files.open_file(path, pipes=opening.pipes) as file:
             data = file.getvalue() if isinstance(file, BytesIO) else path  # a pipe can be read once
-            is_pdf = _is_pdf(file.read(1024))
+            is_pdf = _is_pdf(file, path)
     elif isinstance(source, bytes | bytearray):
-        data, is_pdf = bytes(source), _is_pdf(source[:1024])
+        data = bytes(source)
+        is_pdf = _is_pdf(BytesIO(data))
     elif hasattr(source, "read") and not isinstance(source, Picture):
         data = files.read_stream(source)
-        is_pdf = _is_pdf(data[:1024])
+        is_pdf = _is_pdf(BytesIO(data))
     else:
         from kosmos_edge.documents.pictures import OneImage
 
@@ -83,5 +85,15 @@ def check_dpi(dpi: object) -> None:
         raise InvalidRequest(f"dpi: expected an integer from {MIN_DPI} to {MAX_DPI}, got {dpi!r}")
 
 
-def _is_pdf(head: bytes | bytearray) -> bool:
-    return bytes(head).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_PDF_MARK)
+def _is_pdf(file: BinaryIO, name: str = "") -> bool:
+    """Whether PDFium is to open the file: the mark may stand behind other bytes, such as the header of a mail."""
+    head = file.read(_HEAD)
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_PDF_MARK):
+        return True
+    if _PDF_MARK + b"-" not in head:
+        return False
+    try:
+        identify(file, name)
+    except ImageDecodeError:
+        return True
+    return False

@@ -15,6 +15,7 @@ import pypdfium2
 import pytest
 from helpers.documents import make_pdf, save_png, save_tiff
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from kosmos_edge.documents import open_document
 from kosmos_edge.documents.pdf import PdfPages
@@ -132,6 +133,24 @@ def test_what_is_no_document(data: bytes, tmp_path: Path) -> None:
         open_document(path)
     with pytest.raises(ImageDecodeError, match="given bytes"):
         open_document(data)
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+@pytest.mark.parametrize("before", [b"\n", b"\xef\xbb\xbf", b"Content-Type: application/pdf\r\n\r\n", b"\0" * 1000])
+def test_a_pdf_behind_other_bytes(tmp_path: Path, as_path: bool, before: bytes) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(before + make_pdf(["a", "b"]))
+    with open_document(path if as_path else path.read_bytes(), dpi=72) as document:
+        assert sizes(document) == [(144, 72), (144, 72)] and isinstance(document, PdfPages)
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_an_image_that_speaks_of_pdf_is_an_image(tmp_path: Path, as_path: bool) -> None:
+    info = PngInfo()
+    info.add_text("Comment", "%PDF-1.7 was its source")
+    path = save_png(tmp_path / "a.png", (9, 7), pnginfo=info)
+    with open_document(path if as_path else path.read_bytes()) as document:
+        assert sizes(document) == [(9, 7)]
 
 
 def test_missing_files_and_urls(tmp_path: Path) -> None:
