@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pikepdf
 
 _DEEPEST = 100  # nodes above a page; damaged files have circles
+_LETTER = (0.0, 0.0, 612.0, 792.0)  # what PDFium takes for a page without an area
 _LARGEST = 14400  # units: of a page's side, by the specification
 _FONT = "/KosmosEdgeText"
 _TESSERACTS_FONT = "/f-0-0"  # in a page that is text alone: OCRmyPDF's --pdf-renderer sandwich looks for this name
@@ -87,11 +88,10 @@ class SearchablePdf:
 
     def _cover(self, page: ReadPage) -> None:
         target = self._pdf.pages[page.number - 1]
-        matrix, size = _upright(target)
-        text = b"Q\n" * (1 + _left_open(target)) + self._text(page, matrix, size)
+        text = self._text(page, *_upright(target))
         self._add_font(target)
-        target.contents_add(b"q\n", prepend=True)
-        target.contents_add(text)
+        # before what the page shows: whatever its content leaves open, or closes too often, does not reach the text
+        target.contents_add(text, prepend=True)
 
     def add_text(self, page: ReadPage) -> None:
         """Appends a page that is nothing but the text, as large as the page that was read."""
@@ -218,6 +218,8 @@ def _upright(page: pikepdf.Page) -> tuple[tuple[float, ...], tuple[float, float]
     """The matrix from the page as it is shown, its lower left corner at 0, 0, to its own units; the shown size."""
     media, crop = ([float(value) for value in box] for box in (page.mediabox, page.cropbox))
     x1, y1, x2, y2 = _ordered(media)
+    if x1 == x2 or y1 == y2:
+        x1, y1, x2, y2 = _LETTER
     c1, d1, c2, d2 = _ordered(crop)
     both = max(x1, c1), max(y1, d1), min(x2, c2), min(y2, d2)
     if both[0] < both[2] and both[1] < both[3]:
@@ -247,17 +249,6 @@ def _turn(page: pikepdf.Page) -> int:
 
 def _ordered(box: list[float]) -> tuple[float, float, float, float]:
     return min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
-
-
-def _left_open(page: pikepdf.Page) -> int:
-    """How many graphics states the page's content opens and does not close: they would move what follows."""
-    import pikepdf
-
-    depth = 0
-    for instruction in pikepdf.parse_content_stream(page, "q Q"):
-        operator = str(instruction.operator)
-        depth = depth + 1 if operator == "q" else max(depth - 1, 0) if operator == "Q" else depth
-    return depth
 
 
 def _plain_jpeg(document: Document | None) -> tuple[bytes, str] | None:

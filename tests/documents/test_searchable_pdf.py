@@ -228,13 +228,33 @@ def change(data: bytes, do: Any) -> bytes:
     return out.getvalue()
 
 
-def test_content_that_leaves_states_open_does_not_move_the_text() -> None:
-    def leave_open(pdf: pikepdf.Pdf) -> None:
-        pdf.pages[0].contents_add(b"q 2 0 0 2 50 50 cm q 1 0 0 1 9 9 cm Q q\n", prepend=True)
-
-    data = searchable(change(make_pdf([""]), leave_open), {1: [("read", (10, 20, 90, 30), 0.5)]})
-    ((text, place),) = lines_of(data)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"q 2 0 0 2 50 50 cm q 1 0 0 1 9 9 cm Q q",
+        b"Q Q 2 0 0 2 50 50 cm",
+        b"0 0 1 1 re W n 2 0 0 2 50 50 cm",
+        b"BT /F1 12 Tf 2 0 0 2 50 50 Tm",
+        b"/OC /Hidden BDC",
+        b"(never closed",
+        b"BI /W 1 /H 1 ID",
+    ],
+)
+def test_content_that_is_not_balanced_does_not_move_the_text(content: bytes) -> None:
+    original = change(make_pdf([""]), lambda pdf: pdf.pages[0].contents_add(content, prepend=True))
+    ((text, place),) = lines_of(searchable(original, {1: [("read", (10, 20, 90, 30), 0.5)]}))
     assert text == "read" and place == pytest.approx((10, 42, 90, 52), abs=0.5)
+
+
+@pytest.mark.parametrize("box", [None, [0, 0, 0, 0], [0, 0, 300]])
+def test_a_page_without_a_size_has_that_of_pdfium(box: list[int] | None) -> None:
+    def take_size(pdf: pikepdf.Pdf) -> None:
+        del pdf.pages[0].MediaBox
+        if box is not None:
+            pdf.pages[0].MediaBox = pikepdf.Array(box)
+
+    ((text, place),) = lines_of(searchable(change(make_pdf([""]), take_size), {1: [("read", (10, 20, 90, 30), 0.5)]}))
+    assert text == "read" and place == pytest.approx((10, 792 - 30, 90, 792 - 20), abs=0.5)
 
 
 def test_shared_and_inherited_resources_stay_as_they_are() -> None:
