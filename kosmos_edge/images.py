@@ -298,8 +298,9 @@ def _too_large(size: tuple[int, int] | None = None) -> str:
 def _decode_file(file: BinaryIO, name: str, opening: Opening) -> _Decoded:
     def decode() -> _Decoded:
         with identify(file, name) as image:
-            check_size(image.size, name, opening, of_file=True)
-            return _decode_pil(image, name, opening)
+            if image.format != "TIFF":  # whose pages have sizes of their own, and are not decoded by a seek
+                check_size(image.size, name, opening, of_file=True)
+            return _decode_pil(image, name, opening, of_file=True)
 
     return _within_limit(opening, decode)
 
@@ -361,11 +362,14 @@ def _decode_copy(image: Image.Image, name: str, opening: Opening, *, rest: bool 
         return _decode_pil(other, name, opening, rest=rest)
 
 
-def _decode_pil(image: Image.Image, name: str, opening: Opening, *, rest: bool = False) -> _Decoded:
-    """rest: the image is a copy of one whose file is truncated; its available part is used."""
+def _decode_pil(
+    image: Image.Image, name: str, opening: Opening, *, of_file: bool = False, rest: bool = False
+) -> _Decoded:
+    """of_file: as in check_size. rest: a copy of an image whose file is truncated; its available part is used."""
     notes: list[str] = []
     try:
         _choose_frame(image, name, opening.frame, notes)
+        check_size(image.size, name, opening, of_file=of_file)
         if rest:
             stored = _load_what_there_is(image, notes)
         else:

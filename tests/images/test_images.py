@@ -262,6 +262,29 @@ def test_first_frame_unless_told_otherwise(file_format: str) -> None:
         open_image(data, frame=3)
 
 
+def test_every_page_of_a_tiff_has_its_own_size() -> None:
+    """The limits are for the page that is decoded, before it is."""
+    pages = [Image.new("L", size) for size in ((30, 20), (50, 40), (10, 10))]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    for source in (data, io.BytesIO(data)):
+        assert open_image(source, frame=2, max_pixels=100).width == 10
+        for frame in (None, 0, 1):
+            with pytest.raises(ImageDecodeError, match="pixels are more than the 100 that max_pixels allows"):
+                open_image(source, frame=frame, max_pixels=100)
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(ImageDecodeError, match="50 x 40 pixels are more than"):
+        open_image(image, frame=1, max_pixels=600)
+
+
+def test_a_later_page_of_a_tiff_is_no_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [Image.new("L", size) for size in ((30, 20), (50, 40))]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    assert open_image(data, frame=0).width == 30
+    with pytest.raises(ImageDecodeError, match="50 x 40 pixels are more than the 600 pixels that PIL"):
+        open_image(data, frame=1)
+    assert open_image(data, frame=1, max_pixels=2000).width == 50
+
+
 def test_frame_of_a_still_picture() -> None:
     data = encode(noise(4, 4), "PNG")
     assert open_image(data, frame=0).notes == ()
