@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -198,6 +199,18 @@ def choose_format(form: str, output: str | None, suffixes: Mapping[str, str] = S
     return suffixes.get(os.path.splitext(output)[1].lower(), form)
 
 
+def refuse_part(target: Target) -> None:
+    """InvalidRequest if an earlier run's answers are where open_output is going to write: before all of many."""
+    path = part_path(target, PART_SUFFIX)
+    with contextlib.suppress(OSError):
+        if path.lstat().st_size and path.is_file():
+            raise _in_the_way(path)
+
+
+def _in_the_way(part: Path) -> InvalidRequest:
+    return InvalidRequest(f"{part} has the answers of a run that ended early: move it away, or --overwrite replaces it")
+
+
 @contextlib.contextmanager
 def open_output(
     path: str | None, overwrite: bool, *, inputs: Iterable[str] = (), say: Callable[[str], None] | None = None
@@ -228,9 +241,7 @@ def open_output(
         return
     with Part(target, PART_SUFFIX, wait=False) as part:
         if part.size and not overwrite:
-            raise InvalidRequest(
-                f"{part.path} has the answers of a run that ended early: move it away, or --overwrite replaces it"
-            )
+            raise _in_the_way(part.path)
         if part.size and say is not None:
             say(f"{part.path}, the answers of a run that ended early, is replaced")
         out = _PartOutput(part)

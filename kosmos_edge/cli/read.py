@@ -141,6 +141,7 @@ def _each_once(inputs: list[Input]) -> tuple[list[Input], list[Input]]:
 
 def _targets(inputs: list[Input], folder: str | None, suffix: str, overwrite: bool, used: Iterable[str]) -> list[str]:
     """A file in the folder for each document. Creates the folder; whatever prevents writing is found now."""
+    from kosmos_edge.cli.output import refuse_part
     from kosmos_edge.drawing_names import drawing_names
     from kosmos_edge.targets import find_target, make_folder, refuse_inputs
 
@@ -150,7 +151,9 @@ def _targets(inputs: list[Input], folder: str | None, suffix: str, overwrite: bo
     paths = [os.path.join(folder, name) for name in names]
     refuse_inputs("-o", [find_target(path, overwrite=True) for path in paths], used)
     for path in paths:
-        find_target(path, overwrite=overwrite)
+        target = find_target(path, overwrite=overwrite)
+        if not overwrite:
+            refuse_part(target)
     return paths
 
 
@@ -292,7 +295,8 @@ class _Job:
             if pdf is not None:
                 pdf.add(page, image)
         except KosmosError as error:
-            run.messages.error(name, plain_error(error))
+            text = plain_error(error)
+            run.messages.error(name, text if text.startswith(name) else text.removeprefix(f"{self._document.name}: "))
             return None
         finally:
             if self._progress is not None:

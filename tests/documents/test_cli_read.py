@@ -230,6 +230,18 @@ def test_a_document_that_is_named_twice_is_read_once(run: Runner, book: Path) ->
     ]
 
 
+def test_pages_of_an_earlier_run_are_kept_before_any_page_is_read(run: Runner, book: Path) -> None:
+    save_png(book.parent / "a.png")
+    Path("out").mkdir()
+    Path("out/book.txt.part").write_text("page 1 of an hour's work")
+    done = run("a.png", book, "-o", "out/")
+    assert (done.code, run.model.calls, os.listdir("out")) == (2, [], ["book.txt.part"])
+    assert f"{Path.cwd()}/out/book.txt.part has the answers of a run that ended early" in done.err
+    Path("out/book.txt.part").write_text("")  # nothing to lose
+    assert run("a.png", book, "-o", "out/").code == 0
+    assert sorted(os.listdir("out")) == ["a.txt", "book.txt"]
+
+
 def test_one_document_in_a_folder(run: Runner, book: Path) -> None:
     assert run(book, "-o", "new/", "--pages", "1").code == 0
     assert os.listdir("new") == ["book.txt"]
@@ -347,6 +359,13 @@ def test_a_page_that_cannot_be_rendered(run: Runner, tmp_path: Path, form: str) 
     assert done.code == 1 and done.err.startswith("a.pdf: page 1 at 400 dpi: 80000 x 80000 pixels")
     data = Path("out").read_bytes()
     assert (words_in(data)[1] if form == "pdf" else data.decode()) in ("page 1|800 x 400", "page 1\n800 x 400\n")
+
+
+def test_a_page_of_a_tiff_that_cannot_be_decoded(run: Runner, tmp_path: Path) -> None:
+    path = save_tiff(tmp_path / "a.tif", [(30, 20), (50, 40)])
+    done = run(path, "--max-pixels", 600)
+    assert done.code == 1 and done.out == "page 1\n30 x 20\n"
+    assert done.err == f"{path}: page 2: 50 x 40 pixels are more than the 600 that max_pixels allows\n"
 
 
 # ---- ended early
