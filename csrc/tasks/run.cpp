@@ -7,11 +7,13 @@
 #include "base/error.h"
 #include "format/utf8.h"
 #include "tasks/prompts.h"
+#include "text/utf8.h"
 
 namespace ke {
 namespace {
 
 constexpr float kUnasked = std::numeric_limits<float>::quiet_NaN();
+constexpr std::string_view kNoUsableBox = "no usable box";  // PageReader's words
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 std::vector<std::string> notes_about(const Tokenizer& tokenizer, const AnswerRequest& request) {
@@ -25,6 +27,30 @@ AnswerContext context_of(const Prompt& prompt, bool markdown) {
   for (auto placed = prompt.images.rbegin(); placed != prompt.images.rend(); ++placed)  // rows have no size
     if (placed->image->width > 0) return {placed->image->width, placed->image->height, markdown};
   return {0, 0, markdown};
+}
+
+// Whether there is text outside of the lines: before the first box, without any, or of one that a stop text has cut.
+bool has_loose_text(const Answer& answer) {
+  const std::string& text = answer.text;
+  size_t at = 0;
+  const auto is_blank_until = [&](size_t end) {
+    while (at < end) {
+      const size_t length = utf8::character_length(text, at);
+      if (!utf8::is_blank(utf8::code_point(text, at, length))) return false;
+      at += length;
+    }
+    return true;
+  };
+  for (const AnswerEntity& line : answer.entities) {
+    if (!is_blank_until(line.begin_byte)) return true;
+    at = std::max(at, line.end_byte);
+  }
+  return !is_blank_until(text.size());
+}
+
+bool is_told(const std::vector<std::string>& notes) {
+  return std::any_of(notes.begin(), notes.end(),
+                     [](const std::string& note) { return note.find(kNoUsableBox) != std::string::npos; });
 }
 
 std::string left_out(const AnswerEntity& e, double min_score) {
@@ -112,6 +138,8 @@ AnswerResult AnswerRun::finish(Generation generation) {
   }
   if (request_.page && out.answer.text.empty()) out.notes.push_back("no text that the model can read");
   if (!out.answer.entities.empty()) out.answer.entities[0].found_score = found_score_;
+  if (request_.page && !request_.markdown && has_loose_text(out.answer) && !is_told(out.answer.notes))
+    out.notes.push_back(concat("some text has ", kNoUsableBox, ": it is in the text, but not among the lines"));
   if (watcher_.on_event) hand_out(stream_.finish(out.answer));
   leave_out_unsure(out);
   for (size_t i = 0; i < g.ids.size(); i++)

@@ -19,7 +19,7 @@ struct AnswerRequest {
   // The prompt ends in the caller's phrase: the answer is over when the first box list closes, or when none begins, and
   // its first token says how likely it was that boxes follow (AnswerEntity::found_score).
   bool one_object = false;
-  bool page = false;               // a page is read; that no text was found is told
+  bool page = false;               // a page is read; that no text was found, or text without a box, is told
   bool markdown = false;           // Markdown was asked for
   double min_score = 0;            // entities of less sureness are left out, with a note
   std::vector<std::string> notes;  // what should be known about the request, for AnswerResult::notes

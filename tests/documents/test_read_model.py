@@ -9,6 +9,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pypdfium2
@@ -209,6 +210,31 @@ def test_a_line_is_given_after_its_text(tmp_path: Path) -> None:
             elif isinstance(event, TextDelta):
                 text += event.text
     assert text == "1 < 2\nlast words here"
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_text_without_a_box_is_told(reader: Path, page: Path, tmp_path: Path, isolation: Any) -> None:
+    told = "some text has no usable box: it is in the text, but not among the lines"
+    boxed: list[Boxed] = [((8, 8, 70, 24), "one"), ((8, 32, 90, 48), "two")]
+    answers: list[tuple[list[Boxed], list[str]]] = [
+        ([(None, "loose")], []),
+        ([(None, "loose"), *boxed], ["one", "two"]),
+    ]
+    for lines, kept in answers:
+        path = write_reader(tmp_path / "reader.gguf", lines, "# M")
+        with kosmos_edge.load(path, threads=1, isolation=isolation) as model:
+            result = model.read(page)
+            assert result.text.startswith("loose") and [line.text for line in result.lines or ()] == kept
+            assert result.notes == [told] == next(iter(model.batch([page], "read"))).notes
+            assert model.read(page, markdown=True).notes == []
+    done = run("-m", path, page, "-f", "hocr")
+    assert done.returncode == 0 and done.stderr == f"kosmos-edge: {page}: {told}\n"
+    with kosmos_edge.load(reader, threads=1, isolation=isolation) as model:
+        assert model.read(page).notes == []
+        cut = model.read(page, stop=["7"])
+        assert (cut.text, cut.lines, cut.notes) == ("Invoice", [], [told])
+        unsure = model.read(page, min_score=0.999999)
+        assert unsure.lines == [] and len(unsure.notes) == 3 and told not in unsure.notes
 
 
 def test_a_cancelled_page_ends_soon(model: kosmos_edge.Model, page: Path) -> None:

@@ -19,7 +19,8 @@ VISION, VISION_FF = 64, 64
 CONTROL, TAG, NORMAL = 3, 4, 1
 _PADDING = 1  # its id: positions are counted from the next one
 
-Boxed = tuple[tuple[int, int, int, int], str]  # x1, y1, x2, y2 in pixels of the page as the model sees it; text
+# x1, y1, x2, y2 in pixels of the page as the model sees it, or None for text without a box; text
+Boxed = tuple[tuple[int, int, int, int] | None, str]
 
 _SHOWN = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that a byte-level BPE writes as themselves
 _HIDDEN = [b for b in range(256) if b not in _SHOWN]
@@ -41,9 +42,12 @@ def ids_of_text(text: str) -> list[int]:
 def ids_of_lines(lines: Sequence[Boxed]) -> list[int]:
     """The ids of the lines of a page."""
     ids: list[int] = []
-    for (x1, y1, x2, y2), text in lines:
-        tags = ["<bbox>", f"<x_{x1}>", f"<y_{y1}>", f"<x_{x2}>", f"<y_{y2}>", "</bbox>"]
-        ids += [*(_IDS[tag] for tag in tags), *ids_of_text(text)]
+    for box, text in lines:
+        if box is not None:
+            x1, y1, x2, y2 = box
+            tags = ["<bbox>", f"<x_{x1}>", f"<y_{y1}>", f"<x_{x2}>", f"<y_{y2}>", "</bbox>"]
+            ids += [_IDS[tag] for tag in tags]
+        ids += ids_of_text(text)
     return ids
 
 
