@@ -107,6 +107,7 @@ class _Run:
         self.locations = self.session.engine.location_bins**2
         tasks_known = model.model_info["tasks"]
         self.reads = "caption" not in tasks_known and "read" in tasks_known
+        self.asks = "ask" in tasks_known
 
     def is_location(self, token: int) -> bool:
         """Whether a token names a place."""
@@ -201,6 +202,10 @@ def measure(
 def _one_type(
     run: _Run, cases: Sequence[Case], reference: _Reference, is_reference: bool
 ) -> tuple[list[Answers], Distance]:
+    if not run.asks and any(case.questions for case in cases):
+        raise InvalidRequest(
+            "the images have questions, and this model answers none: --pictures names a folder of images without labels"
+        )
     said: list[Answers] = []
     distance = Distance()
     for number, case in enumerate(cases):

@@ -56,6 +56,8 @@ def test_a_model_that_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     first, second = json.loads(out)["types"]
     assert code == 0 and first["tokens"] == second["tokens"] == 2 * (sum(6 + len(text) for _, text in lines) + 1)
     assert first["kl"] == 0 and 0 < second["kl"] < 0.01 and second["caption_agreement"] == 1
+    code, _, err = bench(capsys, "-m", model, "--n", 1, "--types", "f32,q8_0")  # scenes, with questions
+    assert code == 2 and "this model answers none: --pictures names a folder of images" in err
 
 
 def test_report_on_scenes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
