@@ -148,6 +148,12 @@ AnyDict info_dict(const ModelInfo& info) {
   for (const auto& [name, format] : formats) prompts[name] = format;
   if (info.prompts.chat) prompts["system"] = info.prompts.system;
   out["prompts"] = prompts;
+  if (info.prompts.chat) {
+    nb::dict turns;
+    turns["closed"] = info.prompts.closed;
+    turns["between"] = info.prompts.between;
+    out["turns"] = turns;
+  }
   for (const Fact& fact : info.facts) {
     const size_t dot = fact.name.find('.');
     if (dot == std::string::npos) {

@@ -33,6 +33,9 @@ ModelInfo info_of(const InfoMapping& given) {
   out.prompts.chat = prompts.contains("system");
   if (out.prompts.chat) {
     out.prompts.system = text_at(prompts, "system");
+    const nb::dict turns = nb::cast<nb::dict>(given["turns"]);
+    out.prompts.closed = nb::cast<bool>(turns["closed"]);
+    out.prompts.between = text_at(turns, "between");
     out.eos = nb::cast<int32_t>(given["eos"]);
   }
   if (!nb::object(given["grounding"]).is_none()) out.grounding.emplace();

@@ -93,8 +93,8 @@ std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const Ima
   return e;
 }
 
-Prompt Engine::prompt(const std::vector<Segment>& segments) const {
-  Prompt prompt = build_prompt(*model_, *tokenizer_, segments);
+Prompt Engine::prompt(const std::vector<Segment>& segments, bool goes_on) const {
+  Prompt prompt = build_prompt(*model_, *tokenizer_, segments, goes_on);
   if (prompt.images.empty()) prompt.text_prefix = text_prefix_.get();
   return prompt;
 }

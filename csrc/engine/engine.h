@@ -60,7 +60,8 @@ class Engine {
   std::shared_ptr<const ImageEmbedding> restore_image(std::vector<float> values, int64_t width, int64_t height,
                                                       bool keep) const;
   // The segments as token ids and images: to be made once per call, and then handed on. InvalidRequest.
-  Prompt prompt(const std::vector<Segment>& segments) const;
+  // goes_on: they will stand behind another prompt, see build_prompt.
+  Prompt prompt(const std::vector<Segment>& segments, bool goes_on = false) const;
   Generation generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without images.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <optional>
 
 #include "base/error.h"
@@ -14,9 +15,12 @@ ImageEmbedding::ImageEmbedding() : serial(++embeddings_made) {}
 
 namespace {
 
+constexpr size_t kSeenAlways = std::numeric_limits<size_t>::max();
+
 class Builder {
  public:
-  Builder(const Model& model, const Tokenizer& tokenizer) : model_(model), tokenizer_(tokenizer) {}
+  Builder(const Model& model, const Tokenizer& tokenizer, bool goes_on)
+      : model_(model), tokenizer_(tokenizer), begin_is_text_(model.info().begin_is_text && !goes_on) {}
 
   void segment(const Segment& s) {
     const bool text = s.kind == Segment::Kind::Text || s.kind == Segment::Kind::Tags;
@@ -30,7 +34,8 @@ class Builder {
         return;
       case Segment::Kind::Image:
         end_texts();
-        return image(s.image, model_.info().image.before, model_.info().image.after);
+        return image(s.image, joins_image() ? std::vector<int32_t>{} : model_.info().image.before,
+                     model_.info().image.after);
       case Segment::Kind::Rows:
         end_texts();
         return image(s.image, {}, {});
@@ -46,6 +51,7 @@ class Builder {
   Prompt take() {
     begin();
     end_texts();
+    for (size_t i = 0; i < prompt_.images.size(); i++) end_document(i);
     return std::move(prompt_);
   }
 
@@ -59,7 +65,8 @@ class Builder {
   // Texts that follow each other are one text to tokenizers that join them.
   void end_texts() {
     if (texts_.empty()) return;
-    tokens(tokenizer_.encode_parts(texts_, /*at_start=*/prompt_.ids.size() == begun_at_));
+    const bool at_start = !begin_is_text_ && prompt_.ids.size() == begun_at_;
+    tokens(tokenizer_.encode_parts(texts_, at_start));
     texts_.clear();
   }
 
@@ -82,10 +89,24 @@ class Builder {
     const size_t begin = prompt_.ids.size(), first = begin + before.size();
     const size_t end = first + static_cast<size_t>(e->features->rows) + after.size();
     for (int32_t id : before) token(id);
-    prompt_.images.push_back({begin, end, first, e});
+    prompt_.images.push_back({begin, end, first, kSeenAlways, e});
     prompt_.image_segment = info.image.segment;
     for (int64_t j = 0; j < e->features->rows; j++) token(info.image.row_id(j));
     for (int32_t id : after) token(id);
+  }
+
+  // Whether the next image stands right behind another one and begins with that one's end.
+  bool joins_image() const {
+    return model_.info().image.joined && !prompt_.images.empty() && prompt_.images.back().end == prompt_.ids.size();
+  }
+
+  // Sets from where on an image is not looked at, although no other has come.
+  void end_document(size_t image) {
+    const int32_t end = model_.info().document_end;
+    if (end < 0) return;
+    const auto begin = prompt_.ids.begin() + static_cast<ptrdiff_t>(prompt_.images[image].first);
+    const auto found = std::find(begin, prompt_.ids.end(), end);
+    if (found != prompt_.ids.end()) prompt_.images[image].unseen = static_cast<size_t>(found - prompt_.ids.begin()) + 1;
   }
 
   void boxes(const std::vector<std::pair<int32_t, int32_t>>& cells) {
@@ -106,6 +127,7 @@ class Builder {
 
   const Model& model_;
   const Tokenizer& tokenizer_;
+  const bool begin_is_text_;
   Prompt prompt_;
   std::optional<size_t> begun_at_;  // the position behind ModelInfo::begin, once that stands
   std::vector<TextPart> texts_;     // since the last segment of another kind
@@ -126,20 +148,21 @@ InputRow Prompt::row(size_t position, KvCache* cache) const {
     const ImageFeatures& features = *placed->image->features;
     const auto index = static_cast<int64_t>(position - placed->first);
     if (index < features.rows) features.place(index, out);
-    out.memory = features.memory();
+    if (position < placed->unseen) out.memory = features.memory();
   }
   return out;
 }
 
 InputRow Prompt::row_behind(int32_t id, size_t position, KvCache* cache) const {
   InputRow out{id, nullptr, {cache, static_cast<int32_t>(position)}};
-  if (!images.empty()) out.memory = images.back().image->features->memory();
+  if (!images.empty() && ids.size() <= images.back().unseen) out.memory = images.back().image->features->memory();
   return out;
 }
 
-Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments) {
+Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments,
+                    bool goes_on) {
   KE_CHECK(!segments.empty(), InvalidRequest, "the prompt is empty: expected at least one text, picture or box");
-  Builder builder(model, tokenizer);
+  Builder builder(model, tokenizer, goes_on);
   for (const Segment& s : segments) builder.segment(s);
   return builder.take();
 }

@@ -45,6 +45,7 @@ struct Prompt {
   struct PlacedImage {
     size_t begin, end;                            // positions of all of its ids
     size_t first;                                 // position of its first row; the others follow, if it has any
+    size_t unseen;                                // from here on it is not looked at: ModelInfo::document_end
     std::shared_ptr<const ImageEmbedding> image;  // keeps the rows and the memory alive
   };
   std::vector<int32_t> ids;         // ModelInfo::begin first, or behind its first images
@@ -53,14 +54,16 @@ struct Prompt {
   // Without images: its engine's, which must outlive the prompt; or nullptr, then nothing is kept.
   PrefixCache* text_prefix = nullptr;
   // The position as the decoder takes it; the prompt must live until it is computed. It looks at the last image whose
-  // `first` is not behind it: none, before the first image.
+  // `first` is not behind it: none, before the first image and behind the end of that image's document.
   InputRow row(size_t position, KvCache* cache) const;
   // The same of a token of an answer, at a position behind the prompt: it looks at the prompt's last image.
   InputRow row_behind(int32_t id, size_t position, KvCache* cache) const;
 };
 
 // InvalidRequest when there is no segment, a cell or id is out of range, an image was encoded by another
-// model, or there are boxes and the model has no location tokens.
-Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments);
+// model, or there are boxes and the model has no location tokens. goes_on: the segments will stand behind another
+// prompt, and a text in front begins a word.
+Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments,
+                    bool goes_on = false);
 
 }  // namespace ke

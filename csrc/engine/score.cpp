@@ -27,7 +27,7 @@ std::vector<Scored> tokens_of(const Engine& engine, const std::vector<std::vecto
     for (const Segment& segment : continuations[i])
       KE_CHECK(segment.kind != Segment::Kind::Image && segment.kind != Segment::Kind::Rows, InvalidRequest,
                "continuation ", i, " holds a picture or rows");
-    s.ids = continuations[i].empty() ? std::vector<int32_t>{} : engine.prompt(continuations[i]).ids;
+    s.ids = continuations[i].empty() ? std::vector<int32_t>{} : engine.prompt(continuations[i], /*goes_on=*/true).ids;
     KE_CHECK(s.ids.size() > static_cast<size_t>(begin), InvalidRequest, "continuation ", i, " has no tokens");
     s.ids.erase(s.ids.begin(), s.ids.begin() + begin);
     texts.push_back(std::move(s));

@@ -24,6 +24,8 @@ struct PromptFormats {
   // Prompts are turns of a chat: the answers of examples follow a blank, where the format does not end with one,
   // and end as the model's own answers do.
   bool chat = false;
+  bool closed = true;     // in a chat: else what ends the answers of examples and turns is `between` alone
+  std::string between{};  // plain text that stands between an example or a turn of a chat and what follows it
 };
 
 // How an image stands in a prompt: ids before it, one id for each of its rows, ids after it. Where rows look at images
@@ -34,6 +36,7 @@ struct ImageLayout {
   int32_t row = 0;       // id of the first row: a placeholder, which the n-gram rule sees and the decoder does not
   int32_t row_step = 0;  // how much the ids of the following rows grow; 0: all rows have the same
   int32_t segment = 0;   // the decoder's segment of all of these, where it has segments; everything else has segment 0
+  bool joined = false;   // right behind another image `before` is left out: what ends that one begins this one
   int32_t row_id(int64_t index) const { return row + static_cast<int32_t>(index) * row_step; }
 };
 
@@ -79,7 +82,9 @@ struct ModelInfo {
   int64_t max_new_tokens = 0, no_repeat_ngram_size = 0;  // defaults of generation; 0: no n-gram rule
   std::vector<int32_t> begin;                            // ids that every prompt begins with
   bool image_before_begin = false;                       // they stand behind the images that a prompt begins with
+  bool begin_is_text = false;                            // a text right behind them is not the first of its prompt
   int32_t eos = 0;
+  int32_t document_end = -1;  // behind this id of a prompt nothing is looked at until the next image; -1: there is none
   std::vector<int32_t> never;  // ids that no answer holds: placeholders, unused ones
   ImageLayout image;
   std::optional<Grounding> grounding;  // none: the model cannot write boxes of location tokens

@@ -194,6 +194,11 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     if (r.ground || r.verb == Verb::Ground || r.verb == Verb::Locate) append_format(model.prompts.grounding, {}, out);
     append_format(format_here, values, out);
   };
+  const auto close = [&] {  // an example or a turn of a chat
+    if (!model.prompts.chat) return;
+    if (model.prompts.closed) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
+    if (!model.prompts.between.empty()) append_text(model.prompts.between, out);
+  };
   for (size_t i = 0; i < r.examples.size(); i++) {
     const Example& e = r.examples[i];
     const PromptValues values = {.question = e.text, .answer = e.answer, .place = i};
@@ -201,7 +206,7 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     const bool joined = r.verb == Verb::Caption || model.prompts.chat;
     ask(i, joined ? concat(format, blank_behind(format), "{answer}") : format, values);
     if (!joined) append_text(e.answer, out);
-    if (model.prompts.chat) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
+    close();
   }
   size_t own = r.examples.size();
   // A blank parts a question from the answer before it, where no end of an answer does.
@@ -213,7 +218,7 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     const std::string asked = question_format(turn.image);
     ask(own, concat(asked, blank_behind(asked), "{answer}"),
         {.question = turn.text, .answer = turn.answer, .place = own}, turn.image);
-    if (model.prompts.chat) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
+    close();
     ++own;
   }
   const std::string_view text = r.text ? *r.text : std::string_view();
