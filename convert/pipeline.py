@@ -187,7 +187,7 @@ def _pieces(plan: _Plan) -> Iterator[Piece]:
 
 
 def _read(tensor: SourceTensor, start: int, count: int) -> bytearray:
-    tensor.file.hash_up_to(tensor.offset + start)
+    tensor.hash_up_to(start)
     return tensor.read(start, count)
 
 

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from kosmos_edge.errors import ModelCorrupt
+
 from .files import SourceFile
 
 # Bytes per value of the types that weights come in (the names are GGUF's and safetensors').
@@ -47,3 +49,49 @@ class SourceTensor:
     def read(self, start: int, count: int) -> bytearray:
         """`count` bytes from byte `start` of the tensor."""
         return self.file.read(self.offset + start, count)
+
+    def hash_up_to(self, start: int) -> None:
+        """Lets the file's hash catch up to byte `start` of the tensor."""
+        self.file.hash_up_to(self.offset + start)
+
+
+@dataclass(frozen=True)
+class _Stacked(SourceTensor):
+    """Several tensors, one behind the other; file and offset are the first one's."""
+
+    parts: tuple[SourceTensor, ...] = ()
+
+    def read(self, start: int, count: int) -> bytearray:
+        found = bytearray()
+        for part, at, size in self._within(start, count):
+            found += part.read(at, size)
+        return found
+
+    def hash_up_to(self, start: int) -> None:
+        part, at, _ = self._within(start, 1)[0]
+        part.hash_up_to(at)
+
+    def _within(self, start: int, count: int) -> list[tuple[SourceTensor, int, int]]:
+        """(part, first byte in it, bytes of it) of a stretch."""
+        found = []
+        for part in self.parts:
+            at, end = max(start, 0), min(start + count, part.nbytes)
+            if at < end:
+                found.append((part, at, end - at))
+            start -= part.nbytes
+        return found
+
+
+def stacked(parts: list[SourceTensor]) -> SourceTensor:
+    """The rows of tensors of one type and width (at least one of them), one tensor's behind the other's."""
+    first = parts[0]
+    for part in parts[1:]:
+        if (part.dtype, part.shape[1:]) != (first.dtype, first.shape[1:]):
+            raise ModelCorrupt(
+                f"{part.file.path}: {part.name} is {part.dtype} with rows of {part.shape[1:]}, "
+                f"expected those of {first.name}: {first.dtype}, {first.shape[1:]}"
+            )
+    if len(parts) == 1:
+        return first
+    shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
+    return _Stacked(first.name, first.dtype, shape, first.file, first.offset, tuple(parts))
