@@ -17,6 +17,41 @@ FLOAT_TYPES = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
+class Looks:
+    """What cross-attention to an image adds to a decoder: all of its layers together."""
+
+    macs: int  # of a position's products, without the attention itself
+    row_macs: int  # of a row of the image: its keys and values, which are made once
+    query_width: int  # of all heads of all layers
+    key_width: int  # the same of keys
+
+    @classmethod
+    def of(cls, shapes: dict[str, tuple[int, ...]]) -> Looks | None:
+        """Of a model's tensors; None: it has no such layers."""
+        cross = {name: shape for name, shape in shapes.items() if ".cross." in name and name.startswith("blk.")}
+        if not cross:
+            return None
+
+        def ends(*parts: str) -> list[tuple[int, ...]]:
+            return [shape for name, shape in cross.items() if name.endswith(tuple(f"{p}.weight" for p in parts))]
+
+        products = ends("attn_q", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+        memory = ends("attn_k", "attn_v")
+        return cls(
+            sum(map(math.prod, products)),
+            sum(map(math.prod, memory)),
+            sum(shape[0] for shape in ends("attn_q")),
+            sum(shape[0] for shape in ends("attn_k")),
+        )
+
+
+def _read_per_token(name: str, output: str) -> bool:
+    """Whether a token reads that tensor. Keys and values of an image are made when it is encoded."""
+    of_image = ".cross.attn_k." in name or ".cross.attn_v." in name
+    return name == output or (name.startswith(("blk.", "output_norm")) and not of_image)
+
+
+@dataclass(frozen=True)
 class Cost:
     """Sizes of one model file. Matrix products count as width x height x rows."""
 
@@ -27,6 +62,7 @@ class Cost:
     query_width: int | None = None  # of all heads together; None: the decoder's width
     key_width: int | None = None  # the same of keys, which heads may share
     gated: bool = False  # a third matrix in the feed-forward part
+    looks: Looks | None = None
 
     @classmethod
     def of(cls, path: str) -> Cost:
@@ -35,7 +71,7 @@ class Cost:
         shapes = {name: shape for name, _, shape, *_ in tensors}
         # Logits need one matrix: the embedding, where it is the output matrix, too.
         output = "output.weight" if "output.weight" in shapes else "token_embd.weight"
-        read = sum(size for name, *_, size in tensors if name.startswith(("blk.", "output_norm")) or name == output)
+        read = sum(size for name, *_, size in tensors if _read_per_token(name, output))
         up = next(dtype for name, dtype, *_ in tensors if name == "blk.0.ffn_up.weight")
         quantized = up not in FLOAT_TYPES
         return cls(
@@ -46,6 +82,7 @@ class Cost:
             shapes["blk.0.attn_q.weight"][0],
             shapes["blk.0.attn_k.weight"][0],
             "blk.0.ffn_gate.weight" in shapes,
+            Looks.of(shapes),
         )
 
     def encode_macs(self) -> float:
@@ -63,6 +100,8 @@ class Cost:
         blocks = vision["layers"] + 1 + vision.get("feature_layer", -1)
         tower = patches * 3 * patch * patch * width + blocks * layer
         d = text["width"]
+        if "perceiver" in self.config:
+            return float(tower + self._perceiver_macs(rows, width))
         if "qformer" in self.config:
             return float(tower + self._qformer_macs(rows, width, d))
         if "latents" not in self.config:
@@ -80,16 +119,31 @@ class Cost:
         cross = 2 * n * width * width + 2 * rows * features * width + 2 * n * rows * width
         return int(q["layers"] * block + -(-q["layers"] // every) * cross + n * width * out)
 
+    def _perceiver_macs(self, rows: int, width: int) -> int:
+        """The perceiver for `rows` features of that width, and the keys and values that the decoder looks at."""
+        p = self.config["perceiver"]
+        inner, n = p["heads"] * p["head_width"], p["latents"]
+        products = 2 * n * width * inner + 2 * (rows + n) * width * inner + 2 * n * width * p["ff_width"]
+        memory = n * self.looks.row_macs if self.looks else 0
+        return int(p["layers"] * (products + 2 * n * (rows + n) * inner) + memory)
+
+    @property
+    def _seen_rows(self) -> int:
+        """Of an image, by a position."""
+        return int(self.config["perceiver"]["latents"]) if self.looks else 0
+
     def prefill_macs(self, tokens: int) -> float:
-        """All layers for `tokens` positions and the logits of the last one."""
+        """All layers for `tokens` positions, which look at one image, and the logits of the last one."""
         text = self.config["decoder"]
         d, ff = text["width"], text["ff_width"]
         q, k = self.query_width or d, self.key_width or d
         layer = tokens * (2 * d * q + 2 * d * k + (3 if self.gated else 2) * d * ff) + tokens * (tokens + 1) * q
-        return float(text["layers"] * layer + d * text["vocab"])
+        look = tokens * (self.looks.macs + 2 * self._seen_rows * self.looks.query_width) if self.looks else 0
+        return float(text["layers"] * layer + look + d * text["vocab"])
 
     def decode_bytes(self, positions: float) -> float:
-        """Weights, and the cache of so many positions."""
+        """Weights, the cache of so many positions, and what the image's rows are looked at through, in float32."""
         text = self.config["decoder"]
         width = self.key_width or text["width"]
-        return float(self.weight_bytes + 2 * text["layers"] * width * self.cache_values_bytes * positions)
+        memory = 2 * 4 * self._seen_rows * self.looks.key_width if self.looks else 0
+        return float(self.weight_bytes + memory + 2 * text["layers"] * width * self.cache_values_bytes * positions)
