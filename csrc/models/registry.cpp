@@ -8,6 +8,7 @@
   ROW(kosmos2_5)              \
   ROW(llava)                  \
   ROW(llava_qwen2)            \
+  ROW(idefics)                \
   ROW(blip2)
 
 namespace ke {

@@ -22,9 +22,10 @@ void check_heads(const GgufFile& file, const char* part, int64_t width, int64_t 
 // ---- clip.*: a ViT for square images
 
 enum class TowerKind {
-  Clip,    // a class token, a norm in front of the blocks, quick GELU
-  Siglip,  // neither; patches have a bias, GELU by tanh; what is left of an image beside its whole patches is cut off
-  Eva,     // as BLIP-2 took it over: a class token, no norm in front of the blocks, patches have a bias, erf GELU
+  Clip,     // a class token, a norm in front of the blocks, quick GELU
+  ClipErf,  // the same with erf GELU
+  Siglip,   // neither; patches have a bias, GELU by tanh; what is left of an image beside its whole patches is cut off
+  Eva,      // as BLIP-2 took it over: a class token, no norm in front of the blocks, patches have a bias, erf GELU
 };
 
 struct VisionConfig {

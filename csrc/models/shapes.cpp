@@ -14,7 +14,8 @@ VitShape vision_tower(const VisionConfig& v) {
   VitShape s;
   s.block = plain_block(v.width, v.ff_width, v.heads, v.eps);
   s.patches = v.patches(), s.patch_values = v.patch_values(), s.layers = v.layers;
-  s.pre_norm = v.kind == TowerKind::Clip, s.patch_bias = v.kind != TowerKind::Clip;
+  s.pre_norm = v.kind == TowerKind::Clip || v.kind == TowerKind::ClipErf;
+  s.patch_bias = !s.pre_norm;
   s.class_token = v.kind != TowerKind::Siglip;
   switch (v.kind) {
     case TowerKind::Clip:
@@ -23,6 +24,7 @@ VitShape vision_tower(const VisionConfig& v) {
     case TowerKind::Siglip:
       s.block.activation = Activation::GeluTanh;
       break;
+    case TowerKind::ClipErf:
     case TowerKind::Eva:
       s.block.activation = Activation::GeluErf;
       break;

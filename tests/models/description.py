@@ -109,6 +109,8 @@ class Described(abc.ABC):
     accepted: ClassVar[dict[str, set[Any]]]
     # What a plain piece of the vocabulary may be made of these: two that are much longer or odder than words are.
     piece_texts: ClassVar[set[str]] = {"x" * 1024, "\x1b[0m"}
+    # (rows, width) of an encoded image that stands in no sequence but is looked at.
+    looked_at: ClassVar[tuple[int, int] | None] = None
 
     @abc.abstractmethod
     def make(self, seed: int) -> Tiny:
