@@ -130,6 +130,31 @@ _INTERLEAVE_QWEN = {  # Qwen1.5's 0.5 B behind SigLIP's tower for 384 pixels
     },
 }
 
+
+def _idefics(kind: str, added: int, source_bytes: int, about: str) -> Published:
+    """IDEFICS with 9 B parameters; kind: what stands behind its size; added: tokens beside LLaMA's."""
+    repo, basename = f"HuggingFaceM4/idefics-9b{kind}", f"IDEFICS{kind.title()}"
+    return Published(
+        f"idefics-9b{kind}",
+        repo,
+        "idefics",
+        basename,
+        "other",
+        source_bytes,  # in 16 bits
+        f"{about}; its licence is LLaMA's, for research",
+        _SPM,
+        {
+            "additional_vocab_size": added,
+            "cross_layer_interval": 4,
+            "qk_layer_norms": True,
+            "use_resampler": True,
+            "vision_config": {"embed_dim": 1280},
+            "perceiver_config": {"qk_layer_norms_perceiver": True},
+        },
+        {"name": f"IDEFICS 9B{kind.title()}", "basename": basename, "source_url": f"https://huggingface.co/{repo}"},
+    )
+
+
 PUBLISHED = {
     row.name: row
     for row in (
@@ -211,5 +236,7 @@ PUBLISHED = {
             _INTERLEAVE_QWEN,
             {"version": "v1.0", "source_url": "https://huggingface.co/llava-hf/llava-interleave-qwen-0.5b-hf"},
         ),
+        _idefics("", 2, 17_859_359_264, "texts about several pictures, after examples"),
+        _idefics("-instruct", 3, 17_859_375_648, "answers about several pictures, turn after turn"),
     )
 }
