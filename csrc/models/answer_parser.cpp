@@ -1,5 +1,7 @@
 #include "models/answer_parser.h"
 
+#include <utility>
+
 #include "image/image.h"
 #include "text/grounded_reader.h"
 #include "text/page_reader.h"
@@ -19,6 +21,38 @@ class Answers : public AnswerParser {
   int64_t bins_;
 };
 
+// Another answer's text without one id.
+class Without : public AnswerText {
+ public:
+  Without(std::unique_ptr<AnswerText> text, int32_t id) : text_(std::move(text)), id_(id) {}
+  void push(int32_t id) override {
+    if (id != id_) text_->push(id);
+  }
+  void finish() override { text_->finish(); }
+  std::string_view text() const override { return text_->text(); }
+  size_t settled() const override { return text_->settled(); }
+  size_t last_word() const override { return text_->last_word(); }
+  size_t unchanged() override { return text_->unchanged(); }
+  size_t byte_of(int64_t code_point) const override { return text_->byte_of(code_point); }
+  size_t entity_count() const override { return text_->entity_count(); }
+  Entity entity(size_t i) const override { return text_->entity(i); }
+
+ private:
+  const std::unique_ptr<AnswerText> text_;
+  const int32_t id_;
+};
+
+class PlainAnswers : public AnswerParser {
+ public:
+  explicit PlainAnswers(int32_t end) : end_(end) {}
+  std::unique_ptr<AnswerText> open(const Tokenizer& tokenizer, const AnswerContext&) const override {
+    return std::make_unique<Without>(std::make_unique<GroundedReader>(tokenizer, 0), end_);
+  }
+
+ private:
+  int32_t end_;
+};
+
 class PageAnswers : public AnswerParser {
  public:
   PageAnswers(int64_t patch, int64_t max_patches) : patch_(patch), max_patches_(max_patches) {}
@@ -34,7 +68,10 @@ class PageAnswers : public AnswerParser {
 
 }  // namespace
 
-std::shared_ptr<const AnswerParser> plain_answers() { return std::make_shared<Answers>(0); }
+std::shared_ptr<const AnswerParser> plain_answers(int32_t end) {
+  if (end < 0) return std::make_shared<Answers>(0);
+  return std::make_shared<PlainAnswers>(end);
+}
 
 std::shared_ptr<const AnswerParser> grounded_answers(int64_t bins) {
   check_bins(bins);

@@ -22,8 +22,9 @@ class AnswerParser {
   virtual std::unique_ptr<AnswerText> open(const Tokenizer& tokenizer, const AnswerContext& context = {}) const = 0;
 };
 
-// All that the model writes is text, tags included; there are no entities.
-std::shared_ptr<const AnswerParser> plain_answers();
+// All that the model writes is text, tags included, but for `end`, the tag that ends its answers (-1: there is none);
+// there are no entities.
+std::shared_ptr<const AnswerParser> plain_answers(int32_t end = -1);
 // parse_grounded: <phrase>, <object> and location tokens of a grid of bins x bins become entities, and every <...>
 // vanishes from the text.
 std::shared_ptr<const AnswerParser> grounded_answers(int64_t bins);

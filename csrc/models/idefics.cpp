@@ -1,5 +1,6 @@
 // IDEFICS (the first one): CLIP's tower -> perceiver -> LLaMA, whose blocks 0, n, 2n, ... have a gated cross-attention
 // in front that looks at the last image. The only file that knows this model.
+#include "models/answer_parser.h"
 #include "models/flamingo.h"
 #include "models/shapes.h"
 
@@ -59,6 +60,7 @@ struct Idefics {
     info.begin_is_text = true;
     info.document_end = c.tokenizer.eos;
     info.eos = c.end_token;
+    info.answers = plain_answers(c.end_token);
     info.never = vocabulary.unused();
     info.never.insert(info.never.end(), {c.image_token, c.mark_token});
     info.prompts.chat = true;

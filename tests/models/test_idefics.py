@@ -218,6 +218,20 @@ def test_the_images_tokens_are_never_generated(tmp_path: Path) -> None:
     assert not {IMAGE_ID, MARK_ID} & set(model.caption(PICTURES[0], max_tokens=12, num_beams=3).token_ids)
 
 
+def test_an_answer_ends_without_its_end(tmp_path: Path) -> None:
+    """The token that ends it is a tag, which no answer shows: neither whole nor streamed."""
+    first = kosmos_edge.load(write(tmp_path / "a.gguf")[0], threads=1).caption(PICTURES[0], max_tokens=3)
+    rows = OF.tiny.weights["output.weight"].copy()
+    rows[END] = 2 * rows[first.token_ids[2]]  # it comes early
+    weights = {**OF.tiny.weights, "output.weight": rows}
+    write_tiny(tmp_path / "b.gguf", tiny=dataclasses.replace(OF.tiny, weights=weights))
+    model = kosmos_edge.load(tmp_path / "b.gguf", threads=1)
+    ended = model.caption(PICTURES[0], max_tokens=3)
+    assert ended.finish_reason == "stop" and ended.token_ids[-1] == END and "<end" not in ended.text
+    *events, done = model.caption(PICTURES[0], max_tokens=3, stream=True)
+    assert "".join(e.text for e in events if isinstance(e, kosmos_edge.TextDelta)) == done.result.text == ended.text
+
+
 @pytest.mark.parametrize("key, value, message", [
     ("image__token_id", END, "image.token_id is .*, which is also the mark around images or an end"),
     ("image__token_id", MARK_ID, "image.token_id is .*, which is also the mark around images or an end"),
