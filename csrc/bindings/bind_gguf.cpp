@@ -150,6 +150,7 @@ AnyDict info_dict(const ModelInfo& info) {
   out["prompts"] = prompts;
   if (info.prompts.chat) {
     nb::dict turns;
+    turns["lead"] = info.prompts.lead;
     turns["closed"] = info.prompts.closed;
     turns["between"] = info.prompts.between;
     out["turns"] = turns;

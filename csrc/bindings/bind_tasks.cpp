@@ -34,6 +34,7 @@ ModelInfo info_of(const InfoMapping& given) {
   if (out.prompts.chat) {
     out.prompts.system = text_at(prompts, "system");
     const nb::dict turns = nb::cast<nb::dict>(given["turns"]);
+    out.prompts.lead = text_at(turns, "lead");
     out.prompts.closed = nb::cast<bool>(turns["closed"]);
     out.prompts.between = text_at(turns, "between");
     out.eos = nb::cast<int32_t>(given["eos"]);

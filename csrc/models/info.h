@@ -24,8 +24,9 @@ struct PromptFormats {
   // Prompts are turns of a chat: the answers of examples follow a blank, where the format does not end with one,
   // and end as the model's own answers do.
   bool chat = false;
-  bool closed = true;     // in a chat: else what ends the answers of examples and turns is `between` alone
-  std::string between{};  // plain text that stands between an example or a turn of a chat and what follows it
+  std::string lead = " ";  // what stands between a format's words and the answer of an example or of a ranking
+  bool closed = true;      // in a chat: else what ends the answers of examples and turns is `between` alone
+  std::string between{};   // plain text that stands between an example or a turn of a chat and what follows it
 };
 
 // How an image stands in a prompt: ids before it, one id for each of its rows, ids after it. Where rows look at images

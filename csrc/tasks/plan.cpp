@@ -204,7 +204,7 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     const PromptValues values = {.question = e.text, .answer = e.answer, .place = i};
     // One text where a segment of its own would begin with a fresh word mark, or with none.
     const bool joined = r.verb == Verb::Caption || model.prompts.chat;
-    ask(i, joined ? concat(format, blank_behind(format), "{answer}") : format, values);
+    ask(i, joined ? concat(format, lead_behind(format, model.prompts), "{answer}") : format, values);
     if (!joined) append_text(e.answer, out);
     close();
   }
@@ -216,7 +216,7 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
   };
   for (const Turn& turn : r.turns) {
     const std::string asked = question_format(turn.image);
-    ask(own, concat(asked, blank_behind(asked), "{answer}"),
+    ask(own, concat(asked, lead_behind(asked, model.prompts), "{answer}"),
         {.question = turn.text, .answer = turn.answer, .place = own}, turn.image);
     close();
     ++own;

@@ -20,11 +20,11 @@ constexpr std::string_view kImagePlace = "{image}";
 std::string without_image_place(std::string_view format);
 inline bool has_image_place(std::string_view format) { return format.find(kImagePlace) != std::string_view::npos; }
 
-// What stands between a format and words that go on from it: a blank, but nothing right behind the image, where a
-// format without words is, too, nor where the format itself ends with a blank or a line feed.
-inline std::string_view blank_behind(std::string_view format) {
+// What stands between a format and words that go on from it: the model's lead, a blank in most, but nothing right
+// behind the image, where a format without words is, too, nor where the format itself ends with a blank or a line feed.
+inline std::string_view lead_behind(std::string_view format, const PromptFormats& formats) {
   const bool behind_image = format.empty() || format.ends_with(kImagePlace);
-  return behind_image || format.ends_with(' ') || format.ends_with('\n') ? "" : " ";
+  return behind_image || format.ends_with(' ') || format.ends_with('\n') ? std::string_view() : formats.lead;
 }
 
 // Appends a format's segments: its tags are tags, its words and the values are plain text, joined where they touch

@@ -73,7 +73,7 @@ ScoreTemplate split_template(std::string_view text) {
 
 ScoreTemplate default_template(const PromptFormats& formats) {
   if (formats.caption.empty()) return {formats.system, ""};  // right behind the image
-  return {concat(formats.system, formats.caption, blank_behind(formats.caption)), ""};
+  return {concat(formats.system, formats.caption, lead_behind(formats.caption, formats)), ""};
 }
 
 Ranking rank_texts(const Engine& engine, const RankRequest& request, const CancelToken* cancel) {
