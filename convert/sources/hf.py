@@ -12,7 +12,13 @@ from .tokenizer_files import TokenizerFiles
 from .weights import read_sharded, read_state
 
 # In order of preference; an index names the files that hold the tensors.
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "checkpoint.pt",
+)
 
 
 def open_hf(folder: Folder, tokenizer: Path | None) -> Checkpoint:

@@ -9,6 +9,7 @@
   ROW(llava)                  \
   ROW(llava_qwen2)            \
   ROW(idefics)                \
+  ROW(openflamingo)           \
   ROW(blip2)
 
 namespace ke {
