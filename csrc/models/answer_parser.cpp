@@ -36,6 +36,7 @@ class Without : public AnswerText {
   size_t byte_of(int64_t code_point) const override { return text_->byte_of(code_point); }
   size_t entity_count() const override { return text_->entity_count(); }
   Entity entity(size_t i) const override { return text_->entity(i); }
+  std::vector<std::string> notes() const override { return text_->notes(); }
 
  private:
   const std::unique_ptr<AnswerText> text_;

@@ -55,7 +55,7 @@ ModelInfo language_info(const GgufFile& file, const std::string& architecture, c
   info.no_repeat_ngram_size = c.generation.no_repeat_ngram_size;
   if (c.tokenizer.bos >= 0 && c.tokenizer.add_bos) info.begin = {c.tokenizer.bos};
   info.eos = c.tokenizer.eos;
-  info.answers = plain_answers();
+  info.answers = plain_answers(c.tokenizer.eos);
   info.prompts = c.prompts;
   return info;
 }

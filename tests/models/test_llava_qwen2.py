@@ -109,6 +109,18 @@ def test_marks_of_the_chat_in_templates(model: kosmos_edge.Model) -> None:
     assert EOS not in asked.token_ids and prompt.count(EOS) == 1
 
 
+def test_an_answer_ends_without_its_end(tmp_path: Path) -> None:
+    """<|im_end|> is a tag, which stands in formats of prompts; no answer shows it."""
+    picture, output = make_picture(3, 60, 60), "token_embd.weight"  # which is the output matrix, too
+    write_tiny(tmp_path / "a.gguf", tiny=OF.tiny)
+    first = kosmos_edge.load(tmp_path / "a.gguf", threads=1).caption(picture, max_tokens=3)
+    rows = OF.tiny.weights[output].copy()
+    rows[EOS] = 2 * rows[first.token_ids[2]]  # it comes early
+    write_tiny(tmp_path / "b.gguf", tiny=dataclasses.replace(OF.tiny, weights={**OF.tiny.weights, output: rows}))
+    ended = kosmos_edge.load(tmp_path / "b.gguf", threads=1).caption(picture, max_tokens=3)
+    assert (ended.finish_reason, ended.token_ids[-1]) == ("stop", EOS) and "<|" not in ended.text
+
+
 @pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
