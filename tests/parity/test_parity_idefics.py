@@ -1,6 +1,7 @@
 """A converted IDEFICS checkpoint gives the ids, image rows and logits of transformers' IdeficsForVisionText2Text in
 float32, with one to three images, neighbours among them, and none."""
 
+import json
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,11 @@ class Pair:
     def __init__(self, folder: Path, name: str) -> None:
         import transformers
 
-        if name == "own":
+        if name.startswith("own"):
             self.folder = described()["idefics"].write_checkpoint(folder / "hf")
+            path = self.folder / "tokenizer_config.json"
+            settings = json.loads(path.read_text())
+            path.write_text(json.dumps(settings | {"legacy": "legacy" in name}))
         else:
             self.folder = write("idefics", name, folder / "hf")
         self.model, info = transformers.IdeficsForVisionText2Text.from_pretrained(
@@ -80,7 +84,7 @@ class Pair:
         return np.frombuffer(raw, np.float32).reshape(rows, cols)
 
 
-@pytest.fixture(scope="module", params=["own", *presets()])
+@pytest.fixture(scope="module", params=["own", "own, legacy blanks", *presets()])
 def pair(request: pytest.FixtureRequest, transformers_here: None, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("idefics"), request.param)
 
