@@ -18,7 +18,10 @@ from kosmos_edge.errors import InvalidRequest
 LENGTH = {"max_tokens": 6, "logprobs": True}
 
 
-@pytest.fixture(scope="module", params=sorted(described()))
+IN_SEQUENCE = sorted(name for name, of in described().items() if of.looked_at is None)
+
+
+@pytest.fixture(scope="module", params=IN_SEQUENCE)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> kosmos_edge.Model:
     path = tmp_path_factory.mktemp("rows") / "tiny.gguf"
     write_tiny(path, tiny=described()[request.param].tiny)
@@ -73,6 +76,15 @@ def test_what_rows_must_be(model: kosmos_edge.Model) -> None:
         model.generate(["a", bad])
     with pytest.raises(InvalidRequest, match="rows: expected 1"):
         model.generate(["a", np.zeros((0, width), np.float32)])
+
+
+@pytest.mark.parametrize("name", sorted(set(described()) - set(IN_SEQUENCE)))
+def test_models_that_look_at_images_refuse_them(name: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path / "tiny.gguf", tiny=described()[name].tiny)
+    with kosmos_edge.load(tmp_path / "tiny.gguf", threads=1) as model:
+        rows = np.zeros((2, model.model_info["width"]), np.float32)
+        with pytest.raises(InvalidRequest, match="rows: this model looks at images by cross-attention"):
+            model.generate(["a", rows])
 
 
 def test_a_worker_process_takes_them() -> None:

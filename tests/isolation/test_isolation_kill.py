@@ -1,5 +1,6 @@
 """The worker process is killed, the host killed, forked or interrupted: who lives, who is told what, what is left."""
 
+import contextlib
 import gc
 import os
 import random
@@ -45,8 +46,11 @@ def wait_until_gone(process: int) -> None:
 
 
 def children() -> set[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return {child for task in tasks for child in (task / "children").read_text().split()}
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update((task / "children").read_text().split())
+    return found
 
 
 def held() -> tuple[int, int]:
