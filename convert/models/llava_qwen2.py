@@ -36,7 +36,7 @@ PROMPTS = {
 CARD = llava.CARD | {
     "name": "LLaVA interleave Qwen",
     "basename": "LLaVA-Interleave-Qwen",
-    "version": "",
+    "version": "v1.0",
     "description": "LLaVA with SigLIP and Qwen2: answers about one or several pictures; all parts in one file",
 }
 _MAX_NEW_TOKENS = 512

@@ -1,6 +1,7 @@
 """Small random checkpoints of LLaVA with SigLIP and Qwen2 become one GGUF file; what is wrong is named."""
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ def test_the_file_holds_every_value_that_is_used(state: State, tmp_path: Path) -
     assert "tokenizer.ggml.bos_token_id" not in metadata and metadata["tokenizer.ggml.add_bos_token"] is False
     with kosmos_edge.load(path, threads=1) as model:
         assert model.ask(make_picture(1, 40, 50), "what is this?", max_tokens=4).token_ids
+
+
+def test_a_folder_gets_a_file_of_the_conventional_name(state: State, tmp_path: Path) -> None:
+    made = convert(write(tmp_path / "hf", state), tmp_path, type="q8_0").output
+    assert re.fullmatch(r"LLaVA-Interleave-Qwen-[\d.]+[KM]-v1\.0-Q8_0\.gguf", made.name), made.name
 
 
 def test_marks_in_a_question_are_characters(state: State, tmp_path: Path) -> None:
