@@ -6,7 +6,7 @@ from kosmos_edge.errors import ModelCorrupt
 
 from ..model import Model
 from ..sources.files import brief
-from . import blip2, idefics, kosmos1, kosmos2, kosmos2_5, llava, llava_qwen2, openflamingo
+from . import blip2, idefics, kosmos1, kosmos2, kosmos2_5, llava, llava_qwen2, mplug_owl, openflamingo
 
 # config.json's model_type -> the module. The first whose `recognises` says yes converts a checkpoint.
 MODELS: dict[str, Model] = {
@@ -18,6 +18,7 @@ MODELS: dict[str, Model] = {
     "blip-2": blip2,
     "idefics": idefics,
     "openflamingo": openflamingo,
+    "mplug-owl": mplug_owl,
 }
 
 

@@ -282,14 +282,19 @@ def fit(checkpoint: Checkpoint, config: Config, vocabulary: SpmBpe) -> Config:
     A head that is tied to the embedding is stored like one of its own.
     """
     tensors = published_names(checkpoint.tensors)
-    if config.tied and EMBEDDING in tensors:
-        head = tensors.setdefault(HEAD, tensors[EMBEDDING])
-        if not equal_tensors(head, tensors[EMBEDDING]):
-            raise ModelCorrupt(f"{head.file.path}: {head.name} differs from the embedding; config.json says tied")
+    give_own_head(tensors, config)
     if config.tower is None:
         config = _join_tower(checkpoint, config, tensors)
     checkpoint.tensors = tensors = without_unused(tensors, config)
     return cut_rows(tensors, config, len(vocabulary.tokens), vocabulary.where)
+
+
+def give_own_head(tensors: dict[str, SourceTensor], c: Config) -> None:
+    """A head that is tied to the embedding becomes one like others."""
+    if c.tied and EMBEDDING in tensors:
+        head = tensors.setdefault(HEAD, tensors[EMBEDDING])
+        if not equal_tensors(head, tensors[EMBEDDING]):
+            raise ModelCorrupt(f"{head.file.path}: {head.name} differs from the embedding; config.json says tied")
 
 
 def without_unused(tensors: dict[str, SourceTensor], c: Config) -> dict[str, SourceTensor]:
@@ -367,22 +372,27 @@ def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str
 def config_of_file(where: str, arch: str) -> Config:
     """The sizes in a GGUF file's keys, which the engine has accepted."""
     keys = _core.GgufFile(where).metadata()
+    layer, projector = keys[f"{arch}.vision.feature_layer"], keys[f"{arch}.projector"]
+    return replace(decoder_of_file(keys, arch), tower=tower_of_file(keys), feature_layer=layer, projector=projector)
 
-    def own(key: str) -> Any:
-        return keys[f"{arch}.{key}"]
 
-    heads = own("attention.head_count")
+def decoder_of_file(keys: dict[str, Any], arch: str) -> Config:
+    """The decoder's part of it."""
+    heads, width = keys[f"{arch}.attention.head_count"], keys[f"{arch}.embedding_length"]
+    return Config(
+        vocab=keys[f"{arch}.vocab_size"], width=width, layers=keys[f"{arch}.block_count"],
+        ff_width=keys[f"{arch}.feed_forward_length"], heads=heads, kv_heads=keys[f"{arch}.attention.head_count_kv"],
+        head_dim=keys.get(f"{arch}.attention.key_length", width // heads), context=0, eps=0, rope_base=0, rope_scale=1,
+        tied=False, tower=None, feature_layer=-1, projector="", aspect=None, image_id=None,
+    )  # fmt: skip
+
+
+def tower_of_file(keys: dict[str, Any]) -> Tower:
+    """The sizes of the tower's tensors."""
     vision = {key: keys[f"clip.vision.{key}"] for key in ("embedding_length", "block_count", "feed_forward_length")}
-    tower = Tower(
+    return Tower(
         vision["embedding_length"], vision["block_count"], vision["feed_forward_length"], 1, 1e-5,
         keys["clip.vision.image_size"], keys["clip.vision.patch_size"],
-    )  # fmt: skip
-    return Config(
-        vocab=own("vocab_size"), width=own("embedding_length"), layers=own("block_count"),
-        ff_width=own("feed_forward_length"), heads=heads, kv_heads=own("attention.head_count_kv"),
-        head_dim=keys.get(f"{arch}.attention.key_length", own("embedding_length") // heads),
-        context=0, eps=0, rope_base=0, rope_scale=1, tied=False, tower=tower,
-        feature_layer=own("vision.feature_layer"), projector=own("projector"), aspect=None, image_id=None,
     )  # fmt: skip
 
 

@@ -56,6 +56,36 @@ class SourceTensor:
 
 
 @dataclass(frozen=True)
+class _Runs(SourceTensor):
+    """Values that lie in runs of equal length in the file; offset: of the first one."""
+
+    run: int = 0  # bytes that lie together
+    stride: int = 0  # bytes from the start of one run to that of the next
+
+    def read(self, start: int, count: int) -> bytearray:
+        found = bytearray()
+        while len(found) < count:
+            at = start + len(found)
+            found += self.file.read(self._place(at), min(self.run - at % self.run, count - len(found)))
+        return found
+
+    def hash_up_to(self, start: int) -> None:
+        self.file.hash_up_to(self._place(start))
+
+    def _place(self, start: int) -> int:
+        """Where in the file byte `start` of the tensor is."""
+        return self.offset + start // self.run * self.stride + start % self.run
+
+
+def every_third(tensor: SourceTensor, rows: int, part: int) -> SourceTensor:
+    """A third of a tensor's rows: of each three times `rows` of them the part 0, 1 or 2."""
+    assert tensor.shape[0] % (3 * rows) == 0
+    run = rows * math.prod(tensor.shape[1:]) * ITEM_BYTES[tensor.dtype]
+    shape = (tensor.shape[0] // 3, *tensor.shape[1:])
+    return _Runs(tensor.name, tensor.dtype, shape, tensor.file, tensor.offset + part * run, run, 3 * run)
+
+
+@dataclass(frozen=True)
 class _Stacked(SourceTensor):
     """Several tensors, one behind the other; file and offset are the first one's."""
 

@@ -147,6 +147,7 @@ AnyDict info_dict(const ModelInfo& info) {
       {"read", info.prompts.read},         {"markdown", info.prompts.markdown}};
   for (const auto& [name, format] : formats) prompts[name] = format;
   if (info.prompts.chat) prompts["system"] = info.prompts.system;
+  if (!info.prompts.follow_up.empty()) prompts["follow_up"] = info.prompts.follow_up;
   out["prompts"] = prompts;
   if (info.prompts.chat) {
     nb::dict turns;

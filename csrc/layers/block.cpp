@@ -34,7 +34,11 @@ FeedForward::FeedForward(Backend& backend, Weights& weights, const BlockShape& s
   if (shape.gated) up.push_back({"ffn_gate", ff});
   up.push_back({"ffn_up", ff});
   up_ = load_parts(backend, weights, prefix, up, d, shape.bias, use, quantized);
-  if (shape.ffn_sub_norm) sub_norm_ = load_norm(backend, weights, prefix + "ffn_sub_norm", ff, shape.norm);
+  if (shape.ffn_sub_norm) {
+    NormShape norm = shape.norm;
+    if (shape.ffn_sub_norm_eps > 0) norm.eps = shape.ffn_sub_norm_eps;
+    sub_norm_ = load_norm(backend, weights, prefix + "ffn_sub_norm", ff, norm);
+  }
   down_ = load_parts(backend, weights, prefix, {{"ffn_down", d}}, ff, shape.bias, use, quantized);
 }
 

@@ -19,6 +19,7 @@ struct BlockShape {
   bool post_norm = false;      // norms after the sums instead of before the products
   bool attn_sub_norm = false;  // one more norm before the attention's output product (Magneto)
   bool ffn_sub_norm = false;   // and before the feed-forward's second product
+  float ffn_sub_norm_eps = 0;  // 0: as the other norms
   Activation activation = Activation::GeluErf;
   bool gated = false;  // feed-forward act(gate x) * (up x) instead of act(up x)
 

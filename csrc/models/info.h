@@ -21,6 +21,7 @@ struct PromptFormats {
   std::string caption, caption_detailed, question, locate, describe, grounding;
   std::string read{}, markdown{};  // a page's text lines with boxes; the page as Markdown
   std::string system{};            // plain text that stands once, before the first turn
+  std::string follow_up{};         // of a question without an image; empty: question's, without the image's place
   // Prompts are turns of a chat: the answers of examples follow a blank, where the format does not end with one,
   // and end as the model's own answers do.
   bool chat = false;

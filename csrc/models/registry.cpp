@@ -10,7 +10,8 @@
   ROW(llava_qwen2)            \
   ROW(idefics)                \
   ROW(openflamingo)           \
-  ROW(blip2)
+  ROW(blip2)                  \
+  ROW(mplug_owl)
 
 namespace ke {
 

@@ -159,6 +159,17 @@ Schema chat_prompt_rows(const std::string& architecture, PromptFormats& p) {
   return {optional(text(architecture + ".prompt.system", &p.system))};
 }
 
+Schema follow_up_rows(const std::string& architecture, PromptFormats& p) {
+  return {optional(text(architecture + ".prompt.follow_up", &p.follow_up, "holds {question}"))};
+}
+
+void check_follow_up(const GgufFile& file, const std::string& architecture, const PromptFormats& p) {
+  const std::string key = architecture + ".prompt.follow_up";
+  const auto has = [&](const char* place) { return p.follow_up.find(place) != std::string::npos; };
+  check_file(file, !file.has(key) || (has("{question}") && !has("{image}")), key, " is ", quoted(p.follow_up),
+             "; expected {question} in it, and no {image}");
+}
+
 Schema grounding_prompt_rows(const std::string& architecture, PromptFormats& p) {
   return {
       text(architecture + ".prompt.locate", &p.locate, "holds {phrase}"),

@@ -88,6 +88,9 @@ void check_placeholders(const GgufFile& file, const std::string& architecture, c
 
 Schema prompt_rows(const std::string& architecture, PromptFormats& p);
 Schema chat_prompt_rows(const std::string& architecture, PromptFormats& p);
+// Of a chat whose questions without an image are no questions with the image's place left out.
+Schema follow_up_rows(const std::string& architecture, PromptFormats& p);
+void check_follow_up(const GgufFile& file, const std::string& architecture, const PromptFormats& p);
 Schema grounding_prompt_rows(const std::string& architecture, PromptFormats& p);
 // A format has the place that its row's rule names: without it, what the user asks would be dropped. Its {image}, where
 // it has one, is the only one.

@@ -194,31 +194,35 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     if (r.ground || r.verb == Verb::Ground || r.verb == Verb::Locate) append_format(model.prompts.grounding, {}, out);
     append_format(format_here, values, out);
   };
-  const auto close = [&] {  // an example or a turn of a chat
+  // A chat's answer begins a text of its own behind a format that ends with a blank, as the model's own answers do.
+  // Else the two are one text, where an answer by itself would begin with a fresh word mark, or with none.
+  const auto ask_and_answer = [&](size_t place, std::string_view format_here, const PromptValues& values, bool image,
+                                  bool join) {
+    const bool apart = model.prompts.chat && format_here.ends_with(' '), joined = join && !apart;
+    ask(place,
+        joined ? concat(format_here, lead_behind(format_here, model.prompts), "{answer}") : std::string(format_here),
+        values, image);
+    if (apart) out.push_back({.kind = Kind::Ids});  // ends the text
+    if (!joined) append_text(std::string(values.answer), out);
     if (!model.prompts.chat) return;
     if (model.prompts.closed) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
     if (!model.prompts.between.empty()) append_text(model.prompts.between, out);
   };
   for (size_t i = 0; i < r.examples.size(); i++) {
     const Example& e = r.examples[i];
-    const PromptValues values = {.question = e.text, .answer = e.answer, .place = i};
-    // One text where a segment of its own would begin with a fresh word mark, or with none.
-    const bool joined = r.verb == Verb::Caption || model.prompts.chat;
-    ask(i, joined ? concat(format, lead_behind(format, model.prompts), "{answer}") : format, values);
-    if (!joined) append_text(e.answer, out);
-    close();
+    ask_and_answer(i, format, {.question = e.text, .answer = e.answer, .place = i}, /*image=*/true,
+                   /*join=*/r.verb == Verb::Caption || model.prompts.chat);
   }
   size_t own = r.examples.size();
   // A blank parts a question from the answer before it, where no end of an answer does.
   const auto question_format = [&](bool image) {
     const bool follows = own > 0 && !model.prompts.chat;
+    if (!image && !r.format && !model.prompts.follow_up.empty()) return model.prompts.follow_up;
     return (follows && !image ? " " : "") + (image ? format : without_image_place(format));
   };
   for (const Turn& turn : r.turns) {
-    const std::string asked = question_format(turn.image);
-    ask(own, concat(asked, lead_behind(asked, model.prompts), "{answer}"),
-        {.question = turn.text, .answer = turn.answer, .place = own}, turn.image);
-    close();
+    ask_and_answer(own, question_format(turn.image), {.question = turn.text, .answer = turn.answer, .place = own},
+                   turn.image, /*join=*/true);
     ++own;
   }
   const std::string_view text = r.text ? *r.text : std::string_view();

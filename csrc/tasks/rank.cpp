@@ -73,7 +73,9 @@ ScoreTemplate split_template(std::string_view text) {
 
 ScoreTemplate default_template(const PromptFormats& formats) {
   if (formats.caption.empty()) return {formats.system, ""};  // right behind the image
-  return {concat(formats.system, formats.caption, lead_behind(formats.caption, formats)), ""};
+  // The last blank is the texts' own: one that ends the format stays.
+  const std::string_view blank = formats.caption.ends_with(' ') ? " " : lead_behind(formats.caption, formats);
+  return {concat(formats.system, formats.caption, blank), ""};
 }
 
 Ranking rank_texts(const Engine& engine, const RankRequest& request, const CancelToken* cancel) {

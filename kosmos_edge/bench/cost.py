@@ -104,6 +104,8 @@ class Cost:
             return float(tower + self._perceiver_macs(rows, width))
         if "qformer" in self.config:
             return float(tower + self._qformer_macs(rows, width, d))
+        if "abstractor" in self.config:
+            return float(tower + self._abstractor_macs(rows, width, d))
         if "latents" not in self.config:
             products = width * d + (0 if self.config["projector"] == "linear" else d * d)
             return float(tower + patches * products)
@@ -118,6 +120,13 @@ class Cost:
         block = n * (4 * width * width + 2 * width * q["ff_width"]) + 2 * n * n * width
         cross = 2 * n * width * width + 2 * rows * features * width + 2 * n * rows * width
         return int(q["layers"] * block + -(-q["layers"] // every) * cross + n * width * out)
+
+    def _abstractor_macs(self, rows: int, width: int, out: int) -> int:
+        """The abstractor for `rows` features of that width, and the product behind it."""
+        a = self.config["abstractor"]
+        n = a["queries"]
+        products = (2 * n + 2 * (n + rows)) * width * width + 3 * n * width * a["ff_width"]
+        return int(a["layers"] * (products + 2 * n * (n + rows) * width) + n * width * out)
 
     def _perceiver_macs(self, rows: int, width: int) -> int:
         """The perceiver for `rows` features of that width, and the keys and values that the decoder looks at."""

@@ -121,6 +121,14 @@ def test_cost_of_a_qformer() -> None:
     assert round(cost.encode_macs() / 1e9, 1) == 266.8
 
 
+def test_cost_of_an_abstractor() -> None:
+    """mPLUG-Owl's published sizes, counted by hand: tower 81.0, abstractor and its product 10.2."""
+    vision = {"image_size": 224, "patch_size": 14, "width": 1024, "ff_width": 4096, "layers": 24}
+    abstractor = {"ff_width": 4096, "layers": 6, "queries": 64}
+    cost = Cost({"vision": vision, "decoder": {"width": 4096}, "abstractor": abstractor}, 1, 2, True)
+    assert round(cost.encode_macs() / 1e9, 1) == 91.2
+
+
 def test_bytes_of_a_token_are_those_of_the_decoder() -> None:
     tensors = {name: size for name, *_, size in _core.GgufFile(NANO).tensors()}
     vision = sum(size for name, size in tensors.items() if name.startswith(("v.", "mm.")))
