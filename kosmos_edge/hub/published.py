@@ -225,6 +225,21 @@ PUBLISHED = {
         _blip2_opt("2.7b", 14_979_047_424, 2560),
         _blip2_opt("6.7b", 31_011_477_504, 4096),
         Published(
+            "mplug-owl-llama-7b",
+            "MAGAer13/mplug-owl-llama-7b",
+            "mplug-owl",
+            "mPLUG-Owl-LLaMA-7B",
+            "apache-2.0",
+            14_293_385_216,  # in 16 bits
+            "answers about one or several pictures; the first LLaMA's licence forbids commercial use",
+            (("tokenizer.json", "tokenizer.model"), ("tokenizer_config.json",), ("special_tokens_map.json",)),
+            card={
+                "name": "mPLUG-Owl LLaMA 7B",
+                "basename": "mPLUG-Owl-LLaMA-7B",
+                "source_url": "https://huggingface.co/MAGAer13/mplug-owl-llama-7b",
+            },
+        ),
+        Published(
             "llava-interleave-qwen-0.5b",
             "llava-hf/llava-interleave-qwen-0.5b-hf",
             "llava",

@@ -19,10 +19,12 @@ UNUSED = 4 * (1024 * 1024 + 1024) + 2 * 1024 * 4096 + 4096 + 1024 + 3 * 2 * 1024
 IDEFICS = {"idefics-9b", "idefics-9b-instruct"}
 UNUSED_OF_IDEFICS = 2 * 1280  # the norm behind its tower
 # The others are stored in float32.
-IN_16_BITS = {"llava-1.5-7b", "llava-1.5-13b", "tinyllava", "llava-interleave-qwen-0.5b"} | IDEFICS
+IN_16_BITS = IDEFICS | {
+    "llava-1.5-7b", "llava-1.5-13b", "tinyllava", "llava-interleave-qwen-0.5b", "mplug-owl-llama-7b",
+}  # fmt: skip
 LICENSES = {
     "llama2": {"llava-1.5-7b", "llava-1.5-13b"},
-    "apache-2.0": {"tinyllava"},
+    "apache-2.0": {"tinyllava", "mplug-owl-llama-7b"},
     "other": {"llava-interleave-qwen-0.5b"} | IDEFICS,
 }
 NEEDED = [
