@@ -9,6 +9,7 @@
 #include "text/spm_bpe.h"
 #include "text/stream.h"
 #include "text/unigram.h"
+#include "text/word_piece.h"
 
 namespace ke {
 
@@ -75,6 +76,10 @@ static std::shared_ptr<Tokenizer> make_byte_bpe(const TextList& pieces, std::vec
                                                      whole_pieces, nfc});
 }
 
+static std::shared_ptr<Tokenizer> make_word_piece(const TextList& pieces, std::vector<int32_t> types, int32_t unk) {
+  return std::make_shared<WordPiece>(WordPieceVocabulary{strings_of(pieces), std::move(types), unk});
+}
+
 static std::vector<int32_t> encode_parts(const Tokenizer& t,
                                          const nb::typed<nb::sequence, std::pair<TextArg, bool>>& parts,
                                          bool at_start) {
@@ -105,6 +110,8 @@ static void bind_tokenizer(nb::module_& m) {
                   nb::arg("pretokenizer"), nb::arg("whole_pieces") = false, nb::arg("nfc") = false,
                   "Byte-level BPE; merges: 'left right', the first goes first; pretokenizer: 'gpt2', 'cl100k' or\n"
                   "'qwen2'; nfc: texts are brought into Unicode's form C first. Raises ModelCorrupt, InvalidRequest.")
+      .def_static("word_piece", &make_word_piece, nb::arg("pieces"), nb::arg("types"), nb::arg("unk") = 100,
+                  "BERT's uncased WordPiece; a piece that goes on with a word begins with ##. Raises ModelCorrupt.")
       .def_static(
           "load",
           [](const std::string& path) {

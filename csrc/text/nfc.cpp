@@ -38,25 +38,6 @@ uint8_t class_of(uint32_t code) {
   return code <= found->last ? found->value : 0;
 }
 
-void decompose(uint32_t code, std::vector<uint32_t>& out) {
-  if (code >= kSyllables && code < kSyllables + kSyllableCount) {
-    const uint32_t index = code - kSyllables, trailing = index % kTrailingCount;
-    out.push_back(kLeading + index / (kVowelCount * kTrailingCount));
-    out.push_back(kVowels + index / kTrailingCount % kVowelCount);
-    if (trailing) out.push_back(kTrailing + trailing);
-    return;
-  }
-  const auto below = [](const auto& entry, uint32_t c) { return entry.code < c; };
-  const auto* pair = std::lower_bound(std::begin(kPairs), std::end(kPairs), code, below);
-  if (pair != std::end(kPairs) && pair->code == code) {
-    decompose(pair->first, out);
-    return decompose(pair->second, out);
-  }
-  const auto* single = std::lower_bound(std::begin(kSingles), std::end(kSingles), code, below);
-  if (single != std::end(kSingles) && single->code == code) return decompose(single->first, out);
-  out.push_back(code);
-}
-
 // The character that two become; 0 if there is none.
 uint32_t compose(uint32_t first, uint32_t second) {
   if (first >= kLeading && first < kLeading + kLeadingCount && second >= kVowels && second < kVowels + kVowelCount)
@@ -76,18 +57,6 @@ uint32_t compose(uint32_t first, uint32_t second) {
   const auto found =
       std::lower_bound(pairs.begin(), pairs.end(), key, [](const Entry& p, uint64_t k) { return p.first < k; });
   return found != pairs.end() && found->first == key ? found->second : 0;
-}
-
-// Sorts runs of combining marks by class, those of one class in their order.
-void order_marks(std::vector<uint32_t>& codes) {
-  for (size_t at = 0; at < codes.size();) {
-    size_t end = at;
-    while (end < codes.size() && class_of(codes[end]) != 0) ++end;
-    if (end - at > 1)
-      std::stable_sort(codes.begin() + static_cast<ptrdiff_t>(at), codes.begin() + static_cast<ptrdiff_t>(end),
-                       [](uint32_t a, uint32_t b) { return class_of(a) < class_of(b); });
-    at = end + 1;
-  }
 }
 
 // Joins each starter with what follows it, unless a mark of the same or a higher class stands between.
@@ -112,23 +81,37 @@ void compose_all(std::vector<uint32_t>& codes) {
   codes.resize(kept);
 }
 
-void append(uint32_t code, std::string& out) {
-  const auto tail = [&](int shift) { out += static_cast<char>(0x80 | (code >> shift & 0x3F)); };
-  if (code < 0x80) {
-    out += static_cast<char>(code);
-  } else if (code < 0x800) {
-    out += static_cast<char>(0xC0 | code >> 6);
-    tail(0);
-  } else if (code < 0x10000) {
-    out += static_cast<char>(0xE0 | code >> 12);
-    tail(6), tail(0);
-  } else {
-    out += static_cast<char>(0xF0 | code >> 18);
-    tail(12), tail(6), tail(0);
+}  // namespace
+
+void decompose(uint32_t code, std::vector<uint32_t>& out) {
+  if (code >= kSyllables && code < kSyllables + kSyllableCount) {
+    const uint32_t index = code - kSyllables, trailing = index % kTrailingCount;
+    out.push_back(kLeading + index / (kVowelCount * kTrailingCount));
+    out.push_back(kVowels + index / kTrailingCount % kVowelCount);
+    if (trailing) out.push_back(kTrailing + trailing);
+    return;
   }
+  const auto below = [](const auto& entry, uint32_t c) { return entry.code < c; };
+  const auto* pair = std::lower_bound(std::begin(kPairs), std::end(kPairs), code, below);
+  if (pair != std::end(kPairs) && pair->code == code) {
+    decompose(pair->first, out);
+    return decompose(pair->second, out);
+  }
+  const auto* single = std::lower_bound(std::begin(kSingles), std::end(kSingles), code, below);
+  if (single != std::end(kSingles) && single->code == code) return decompose(single->first, out);
+  out.push_back(code);
 }
 
-}  // namespace
+void order_marks(std::vector<uint32_t>& codes) {
+  for (size_t at = 0; at < codes.size();) {
+    size_t end = at;
+    while (end < codes.size() && class_of(codes[end]) != 0) ++end;
+    if (end - at > 1)
+      std::stable_sort(codes.begin() + static_cast<ptrdiff_t>(at), codes.begin() + static_cast<ptrdiff_t>(end),
+                       [](uint32_t a, uint32_t b) { return class_of(a) < class_of(b); });
+    at = end + 1;
+  }
+}
 
 std::string to_nfc(std::string_view text) {
   std::vector<uint32_t> codes;
@@ -147,7 +130,7 @@ std::string to_nfc(std::string_view text) {
   compose_all(codes);
   std::string out;
   out.reserve(text.size());
-  for (const uint32_t code : codes) append(code, out);
+  for (const uint32_t code : codes) utf8::append(code, out);
   return out;
 }
 
