@@ -71,6 +71,7 @@ _ALWAYS_F32 = {
     "v.col_embd.weight",
     "mm.latent_query",
     "mm.query",
+    "mm.position_embd.weight",
 }
 
 

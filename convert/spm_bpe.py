@@ -123,6 +123,8 @@ def from_json(found: BpeJson, settings: Settings, where: Path, llama_class: bool
     """The vocabulary of a tokenizer.json. llama_class: see read_spm_bpe."""
     model = found.model
     unknown = model.get("unk_token") or settings.name("unk_token", "<unk>")  # transformers 5 writes null
+    if unknown == settings.name("eos_token", "</s>") and "<unk>" in found.ids:  # Vicuna as InstructBLIP has it
+        unknown = "<unk>"
     if model.get("ignore_merges"):
         raise ModelCorrupt(f"{where}: ignore_merges is true; a sentencepiece BPE always merges")
     if not isinstance(unknown, str) or unknown not in found.ids:

@@ -6,7 +6,18 @@ from kosmos_edge.errors import ModelCorrupt
 
 from ..model import Model
 from ..sources.files import brief
-from . import blip2, idefics, kosmos1, kosmos2, kosmos2_5, llava, llava_qwen2, mplug_owl, openflamingo
+from . import (
+    blip2,
+    idefics,
+    instructblip,
+    kosmos1,
+    kosmos2,
+    kosmos2_5,
+    llava,
+    llava_qwen2,
+    mplug_owl,
+    openflamingo,
+)
 
 # config.json's model_type -> the module. The first whose `recognises` says yes converts a checkpoint.
 MODELS: dict[str, Model] = {
@@ -16,6 +27,7 @@ MODELS: dict[str, Model] = {
     "llava_qwen2": llava_qwen2,  # before LLaVA, whose model_type it has
     "llava": llava,
     "blip-2": blip2,
+    "instructblip": instructblip,
     "idefics": idefics,
     "openflamingo": openflamingo,
     "mplug-owl": mplug_owl,

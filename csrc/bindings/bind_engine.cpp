@@ -134,6 +134,12 @@ std::shared_ptr<ImageEmbedding> given_rows(const Engine& e, const BufferArg& val
   return std::const_pointer_cast<ImageEmbedding>(e.given_rows(to_floats(values), count, keep));
 }
 
+std::shared_ptr<ImageEmbedding> read_image(const Engine& e, const ImageEmbedding& image, const TextArg& words) {
+  const std::string text = utf8_of(words);
+  nb::gil_scoped_release release;
+  return std::const_pointer_cast<ImageEmbedding>(e.read_image(image, text));
+}
+
 Generation run_generate(const Engine& e, const SegmentList& segments, const GenerateParams& params,
                         TokenCallback on_token, const CancelToken* cancel) {
   const std::vector<Segment> s = to_segments(segments);
@@ -172,7 +178,8 @@ void bind_engine(nb::module_& m) {
 
   nb::class_<PreparedImage>(m, "PreparedImage", "A picture as the encoder of the model that prepared it takes it.");
 
-  nb::class_<ImageEmbedding>(m, "ImageEmbedding", "An encoded picture: (image tokens, width) float32.")
+  nb::class_<ImageEmbedding>(m, "ImageEmbedding",
+                             "An encoded picture: (rows, width) float32; rows are image tokens, or features.")
       .def_prop_ro("shape",
                    [](const ImageEmbedding& e) { return std::pair(e.features->shape()[0], e.features->shape()[1]); })
       .def_ro("encode_ms", &ImageEmbedding::encode_ms)
@@ -181,7 +188,7 @@ void bind_engine(nb::module_& m) {
       .def("forget",
            [](const ImageEmbedding& e) {
              nb::gil_scoped_release release;
-             if (e.prefix) e.prefix->clear();
+             e.forget();
            })
       .def("tobytes", [](const ImageEmbedding& e) { return to_bytes(e.features->save()); });
 
@@ -254,6 +261,9 @@ void bind_engine(nb::module_& m) {
            nb::arg("keep") = false)
       .def("given_rows", &given_rows, nb::arg("values"), nb::arg("count"), nb::arg("keep") = false,
            "Rows of the caller's own, for a segment ('rows', ...): (count, width) float32. Raises InvalidRequest.")
+      .def("read_image", &read_image, nb::arg("image"), nb::arg("words"),
+           "The rows of a picture beside these words, of a model whose rows depend on them. Raises InvalidRequest,\n"
+           "ContextTooLong.")
       .def("restore_image", &restore_image, nb::arg("values"), nb::arg("width") = 0, nb::arg("height") = 0,
            nb::arg("keep") = false, "The same features of ImageEmbedding.tobytes(); width, height: of the picture.")
       .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
@@ -261,7 +271,11 @@ void bind_engine(nb::module_& m) {
       .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())
       .def(
           "prompt_ids",
-          [](const Engine& e, const SegmentList& segments) { return e.prompt(to_segments(segments)).ids; },
+          [](const Engine& e, const SegmentList& segments) {
+            const std::vector<Segment> s = to_segments(segments);
+            nb::gil_scoped_release release;
+            return e.prompt(s).ids;
+          },
           nb::arg("segments"))
       .def("logits", &run_logits, nb::arg("segments"));
 }

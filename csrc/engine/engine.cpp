@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "backend/devices.h"
@@ -89,13 +90,47 @@ std::shared_ptr<ImageEmbedding> Engine::make_embedding(std::shared_ptr<const Ima
   auto e = std::make_shared<ImageEmbedding>();
   e->features = std::move(features);
   e->shared_prefix = shared_prefix_;
-  if (keep && prefixes_->bytes() > 0) e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Scope::All);
+  if (keep && prefixes_->bytes() > 0) {
+    e->prefix = std::make_shared<PrefixCache>(prefixes_, PrefixCache::Scope::All);
+    if (e->features->unread()) e->last_reading = std::make_unique<ImageEmbedding::LastReading>();
+  }
+  return e;
+}
+
+// Other words make another image of it, with a serial of its own: no keys and values of one question serve another.
+std::shared_ptr<const ImageEmbedding> Engine::read_image(const ImageEmbedding& image, std::string_view words) const {
+  ImageEmbedding::LastReading* const last = image.last_reading.get();
+  if (last) {
+    const std::lock_guard lock(last->mutex);
+    if (last->image && last->words == words) return last->image;
+  }
+  auto e = std::make_shared<ImageEmbedding>();
+  e->features = model_->read(*image.features, words);
+  e->encode_ms = image.encode_ms;
+  e->width = image.width;
+  e->height = image.height;
+  e->prefix = image.prefix;
+  e->shared_prefix = image.shared_prefix;
+  if (last) {
+    const std::lock_guard lock(last->mutex);
+    last->words = words;
+    last->image = e;
+  }
   return e;
 }
 
 Prompt Engine::prompt(const std::vector<Segment>& segments, bool goes_on) const {
   Prompt prompt = build_prompt(*model_, *tokenizer_, segments, goes_on);
   if (prompt.images.empty()) prompt.text_prefix = text_prefix_.get();
+  const bool reads = std::any_of(prompt.images.begin(), prompt.images.end(),
+                                 [](const Prompt::PlacedImage& p) { return p.image->features->unread(); });
+  if (!reads) return prompt;
+  const std::vector<std::string> words = words_beside_images(segments);
+  KE_ASSERT(words.size() == prompt.images.size());
+  for (size_t i = 0; i < words.size(); i++) {
+    std::shared_ptr<const ImageEmbedding>& image = prompt.images[i].image;
+    if (image->features->unread()) image = read_image(*image, words[i]);
+  }
   return prompt;
 }
 

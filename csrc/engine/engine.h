@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/limits.h"
@@ -59,8 +60,12 @@ class Engine {
   std::shared_ptr<const ImageEmbedding> given_rows(std::vector<float> values, int64_t count, bool keep) const;
   std::shared_ptr<const ImageEmbedding> restore_image(std::vector<float> values, int64_t width, int64_t height,
                                                       bool keep) const;
-  // The segments as token ids and images: to be made once per call, and then handed on. InvalidRequest.
-  // goes_on: they will stand behind another prompt, see build_prompt.
+  // What the image's rows are beside these words, for an image whose rows depend on them. InvalidRequest,
+  // ContextTooLong.
+  std::shared_ptr<const ImageEmbedding> read_image(const ImageEmbedding& image, std::string_view words) const;
+  // The segments as token ids and images: to be made once per call, and then handed on. Images whose rows depend on
+  // words are read here. InvalidRequest, ContextTooLong. goes_on: they will stand behind another prompt, see
+  // build_prompt.
   Prompt prompt(const std::vector<Segment>& segments, bool goes_on = false) const;
   Generation generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;

@@ -6,12 +6,21 @@
 #include <optional>
 
 #include "base/error.h"
+#include "engine/prefix_cache.h"
 
 namespace ke {
 
 static std::atomic<uint64_t> embeddings_made{0};
 
 ImageEmbedding::ImageEmbedding() : serial(++embeddings_made) {}
+
+void ImageEmbedding::forget() const {
+  if (prefix) prefix->clear();
+  if (!last_reading) return;
+  const std::lock_guard lock(last_reading->mutex);
+  last_reading->words.clear();
+  last_reading->image.reset();
+}
 
 namespace {
 
@@ -156,6 +165,31 @@ InputRow Prompt::row(size_t position, KvCache* cache) const {
 InputRow Prompt::row_behind(int32_t id, size_t position, KvCache* cache) const {
   InputRow out{id, nullptr, {cache, static_cast<int32_t>(position)}};
   if (!images.empty() && ids.size() <= images.back().unseen) out.memory = images.back().image->features->memory();
+  return out;
+}
+
+std::vector<std::string> words_beside_images(const std::vector<Segment>& segments) {
+  std::vector<std::string> out;
+  std::vector<size_t> open;  // whose words these are
+  std::string words;
+  const auto close = [&] {
+    for (const size_t image : open) out[image] = words;
+    open.clear();
+    words.clear();
+  };
+  for (const Segment& s : segments) {
+    if (s.kind == Segment::Kind::Text || s.kind == Segment::Kind::Tags) {
+      words += s.text;
+      continue;
+    }
+    if (s.kind == Segment::Kind::Image) {
+      if (!open.empty() && words.find_first_not_of(" \t\r\n") != std::string::npos) close();
+      open.push_back(out.size());
+    }
+    if (s.kind == Segment::Kind::Image || s.kind == Segment::Kind::Rows) out.emplace_back();
+    words += ' ';
+  }
+  close();
   return out;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,14 @@ class PrefixCache;
 
 // An encoded image; may be used in any number of prompts of the model that made it.
 struct ImageEmbedding {
+  // What an unread one became beside the words of the last prompt that began with it, so that the same words find its
+  // keys and values again. Any number of threads may use it.
+  struct LastReading {
+    std::mutex mutex;
+    std::string words;
+    std::shared_ptr<const ImageEmbedding> image;
+  };
+
   ImageEmbedding();
   const uint64_t serial;  // no two of a process have the same, also one after the other
   std::shared_ptr<const ImageFeatures> features;
@@ -23,6 +32,10 @@ struct ImageEmbedding {
   // For prompts whose first image this is; either may be nullptr, then nothing is kept.
   std::shared_ptr<PrefixCache> prefix;         // its own
   std::shared_ptr<PrefixCache> shared_prefix;  // what stands before the image, shared by all of an engine
+  std::unique_ptr<LastReading> last_reading;   // beside `prefix`, where the features are unread
+
+  // Frees what is kept for later prompts.
+  void forget() const;
 };
 
 struct Segment {
@@ -65,5 +78,9 @@ struct Prompt {
 // prompt, and a text in front begins a word.
 Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments,
                     bool goes_on = false);
+
+// The words beside each image and each `Rows`, in order, for Model::read: the texts up to the next image, for the first
+// one also those in front of it; images without words between them share theirs. What stands between texts parts them.
+std::vector<std::string> words_beside_images(const std::vector<Segment>& segments);
 
 }  // namespace ke

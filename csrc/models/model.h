@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/backend.h"
@@ -35,6 +36,8 @@ class ImageFeatures {
   virtual ~ImageFeatures() = default;
   const uint64_t model;  // as PreparedImage's
   const int64_t rows;    // in the sequence; may be 0 where there is a memory
+  // The rows depend on the words beside the image: they are yet to be made, by Model::read.
+  virtual bool unread() const { return false; }
   // Makes `input` the position of this row.
   virtual void place(int64_t row, InputRow& input) const = 0;
   // What the positions from this image to the next one look at; nullptr: nothing.
@@ -57,6 +60,9 @@ class Model {
   virtual std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const = 0;
   // InvalidRequest where another model prepared the image.
   virtual std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const = 0;
+  // What features that are unread become beside these words, which are well-formed; the same for the same words.
+  // InvalidRequest where another model made them or they are not unread; ContextTooLong for too many words.
+  virtual std::unique_ptr<const ImageFeatures> read(const ImageFeatures& features, std::string_view words) const = 0;
   // Of ImageFeatures::save, perhaps in another process that loaded the same file. InvalidRequest where these are not as
   // many values as features have, or not finite.
   virtual std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const = 0;

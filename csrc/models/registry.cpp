@@ -11,6 +11,7 @@
   ROW(idefics)                \
   ROW(openflamingo)           \
   ROW(blip2)                  \
+  ROW(instructblip)           \
   ROW(mplug_owl)
 
 namespace ke {

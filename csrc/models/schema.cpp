@@ -81,7 +81,10 @@ class RowReader {
         (void)file_.bytes(row_.key);
         return;
       default:
-        (void)file_.strings(row_.key);
+        if (auto* const* out = std::get_if<std::vector<std::string>*>(&row_.out))
+          **out = file_.strings(row_.key);
+        else
+          (void)file_.strings(row_.key);
     }
   }
 
@@ -177,6 +180,12 @@ SchemaRow list(std::string key, MetaType type, double min, double max, std::stri
   SchemaRow row = scalar(std::move(key), type, min, max);
   row.array = true;
   row.rule = std::move(rule);
+  return row;
+}
+
+SchemaRow pieces(std::string key, std::vector<std::string>* out, std::string rule) {
+  SchemaRow row = list(std::move(key), MetaType::String, 1, 1024, std::move(rule));
+  row.out = out;
   return row;
 }
 

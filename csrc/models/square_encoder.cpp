@@ -17,8 +17,11 @@ class SquareEncoder : public ImageEncoder {
   SquareEncoder(Backend& backend, Weights& weights, const SquareParts& parts)
       : image_(parts.image),
         vit_(backend, weights, parts.vision),
-        projector_(parts.load_projector(backend, weights)),
-        rows_(projector_->rows(parts.vision.features())) {}
+        projector_(parts.load_projector ? parts.load_projector(backend, weights) : nullptr),
+        reader_(parts.load_reader ? parts.load_reader(backend, weights) : nullptr),
+        rows_(projector_ ? projector_->rows(parts.vision.features()) : parts.vision.features()) {
+    KE_ASSERT((projector_ != nullptr) != (reader_ != nullptr));
+  }
 
   std::unique_ptr<const PreparedImage> prepare(const Model& model, const ImageView& image,
                                                const CancelToken* cancel) const override {
@@ -35,15 +38,17 @@ class SquareEncoder : public ImageEncoder {
     const std::vector<float> patches = to_patches(rgb, image_.image_size, image_.patch_size, image_.mean, image_.std);
     const Mat features = vit_.forward(ws, patches.data(), cancel);
     if (cancel) cancel->check();
-    return projector_->forward(ws, features);
+    return projector_ ? projector_->forward(ws, features) : features;
   }
 
   int64_t rows() const override { return rows_; }
+  const WordsReader* reader() const override { return reader_.get(); }
 
  private:
   const ImageInput image_;
   const Vit vit_;
   const std::unique_ptr<Projector> projector_;
+  const std::unique_ptr<WordsReader> reader_;
   const int64_t rows_;
 };
 

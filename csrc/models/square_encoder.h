@@ -31,7 +31,9 @@ ModelInfo vision_language_info(const GgufFile& file, const std::string& architec
 struct SquareParts {
   ImageInput image;
   VitShape vision;
-  std::function<std::unique_ptr<Projector>(Backend&, Weights&)> load_projector;  // of vision's features
+  // Of vision's features; one of the two.
+  std::function<std::unique_ptr<Projector>(Backend&, Weights&)> load_projector;
+  std::function<std::unique_ptr<WordsReader>(Backend&, Weights&)> load_reader;
 };
 // The parts of a model with such an encoder.
 VisionLanguageParts square_parts(SquareParts parts, DecoderShape decoder, bool rows_in_sequence = true);

@@ -10,9 +10,11 @@ class VisionLanguageModel::Features : public ImageFeatures {
  public:
   // Of the model's shape, still to be filled.
   explicit Features(const VisionLanguageModel& model)
-      : Features(model, model.rows_in_sequence_ ? model.image_shape_[0] : 0, model.image_shape_) {}
-  Features(const VisionLanguageModel& model, int64_t rows_in_sequence, std::array<int64_t, 2> shape)
+      : Features(model, model.rows_in_sequence(), model.image_shape_, model.reader_ != nullptr) {}
+  Features(const VisionLanguageModel& model, int64_t rows_in_sequence, std::array<int64_t, 2> shape,
+           bool unread = false)
       : ImageFeatures(model, rows_in_sequence),
+        unread_(unread),
         backend_(model.backend_),
         shape_(shape),
         buffer_(backend_->alloc(shape_[0] * shape_[1])) {}
@@ -20,7 +22,9 @@ class VisionLanguageModel::Features : public ImageFeatures {
   Mat matrix() const { return Mat(*buffer_, shape_[0], shape_[1]); }
   void remember(std::unique_ptr<const CrossMemory> memory) { memory_ = std::move(memory); }
 
+  bool unread() const override { return unread_; }
   void place(int64_t row, InputRow& input) const override {
+    KE_ASSERT(!unread_);
     input.device_embedding = matrix().row_range(row, row + 1).data;
   }
   const CrossMemory* memory() const override { return memory_.get(); }
@@ -32,6 +36,7 @@ class VisionLanguageModel::Features : public ImageFeatures {
   std::array<int64_t, 2> shape() const override { return shape_; }
 
  private:
+  const bool unread_;
   const std::shared_ptr<Backend> backend_;  // outlives the buffers
   const std::array<int64_t, 2> shape_;
   const std::unique_ptr<Buffer> buffer_;
@@ -67,15 +72,18 @@ VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::sh
       backend_(std::move(backend)),
       weights_(file_),
       encoder_(parts.load_encoder(*backend_, weights_)),
-      image_shape_{encoder_->rows(),
-                   parts.rows_in_sequence ? parts.decoder.block.width : parts.decoder.cross.memory_width},
+      reader_(encoder_->reader()),
+      image_shape_{encoder_->rows(), reader_                  ? reader_->feature_width()
+                                     : parts.rows_in_sequence ? parts.decoder.block.width
+                                                              : parts.decoder.cross.memory_width},
       rows_in_sequence_(parts.rows_in_sequence),
       has_memory_(parts.decoder.cross.every > 0),
       decoder_(*backend_, weights_, parts.decoder),
       vision_workspaces_(*backend_),
       decoder_workspaces_(*backend_) {
   KE_ASSERT(!has_memory_ || image_shape_[1] == parts.decoder.cross.memory_width);
-  KE_ASSERT(rows_in_sequence_ ? image_shape_[0] <= this->info().image_tokens
+  KE_ASSERT(!reader_ || (rows_in_sequence_ && !has_memory_));
+  KE_ASSERT(rows_in_sequence_ ? rows_in_sequence() <= this->info().image_tokens
                               : has_memory_ && this->info().image_tokens == 0 && !this->info().image.after.empty());
   weights_.finish();
 }
@@ -99,6 +107,20 @@ std::unique_ptr<const ImageFeatures> VisionLanguageModel::finish(std::unique_ptr
   if (has_memory_) features->remember(decoder_.new_memory(features->matrix()));
   backend_->sync();
   return features;
+}
+
+std::unique_ptr<const ImageFeatures> VisionLanguageModel::read(const ImageFeatures& features,
+                                                               std::string_view words) const {
+  KE_CHECK(features.model == serial(), InvalidRequest, "the picture was encoded by another model");
+  KE_CHECK(features.unread(), InvalidRequest, "these rows depend on no words");
+  auto lease = vision_workspaces_.lease();
+  Workspace& ws = *lease;
+  ws.begin();
+  const Mat rows = reader_->read(ws, static_cast<const Features&>(features).matrix(), words);
+  auto made = std::make_unique<Features>(*this, rows.rows, std::array<int64_t, 2>{rows.rows, rows.cols});
+  backend_->copy(rows, made->matrix());
+  backend_->sync();
+  return made;
 }
 
 std::unique_ptr<const ImageFeatures> VisionLanguageModel::restore(std::vector<float> values) const {

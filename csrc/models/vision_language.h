@@ -43,6 +43,7 @@ class VisionLanguageModel : public Model {
 
   std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const override;
   std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const override;
+  std::unique_ptr<const ImageFeatures> read(const ImageFeatures& features, std::string_view words) const override;
   std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const override;
   std::unique_ptr<const ImageFeatures> given_rows(std::vector<float> values, int64_t count) const override;
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
@@ -56,12 +57,14 @@ class VisionLanguageModel : public Model {
 
  private:
   class Features;
+  int64_t rows_in_sequence() const { return !rows_in_sequence_ ? 0 : reader_ ? reader_->rows() : image_shape_[0]; }
   std::unique_ptr<const ImageFeatures> finish(std::unique_ptr<Features> features) const;
 
   std::shared_ptr<GgufFile> file_;
   std::shared_ptr<Backend> backend_;
   Weights weights_;
   std::unique_ptr<ImageEncoder> encoder_;
+  const WordsReader* reader_;           // the encoder's, or nullptr
   std::array<int64_t, 2> image_shape_;  // what the encoder makes of every image
   bool rows_in_sequence_;
   bool has_memory_;  // the decoder looks at it

@@ -86,7 +86,7 @@ class Cost:
         )
 
     def encode_macs(self) -> float:
-        """Tower, as far as it runs, and resampler or projector for one picture."""
+        """Tower, as far as it runs, and resampler or projector for one picture; not what is made anew per prompt."""
         vision, text = self.config["vision"], self.config["decoder"]
         width, ff, patch = vision["width"], vision["ff_width"], vision["patch_size"]
         products = 2
@@ -103,6 +103,8 @@ class Cost:
         if "perceiver" in self.config:
             return float(tower + self._perceiver_macs(rows, width))
         if "qformer" in self.config:
+            if "positions" in self.config["qformer"]:  # it reads the question
+                return float(tower)
             return float(tower + self._qformer_macs(rows, width, d))
         if "abstractor" in self.config:
             return float(tower + self._abstractor_macs(rows, width, d))

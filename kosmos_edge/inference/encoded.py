@@ -28,7 +28,8 @@ class EncodedImage:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(rows, width) of tobytes(): image tokens and decoder width, or what text looks at by cross-attention."""
+        """(rows, width) of tobytes(): image tokens and decoder width, or what text looks at by cross-attention, or,
+        where image tokens depend on the question, the features of which each prompt makes its own."""
         return self.embedding.shape
 
     @property

@@ -439,7 +439,10 @@ def test_values_that_are_not_finite_are_refused(state, tmp_path, value):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model_type": "fuyu"}, r"fuyu.*one of kosmos-1, kosmos-2, kosmos-2\.5, llava_qwen2, llava, blip-2, idefics"),
+        (
+            {"model_type": "fuyu"},
+            r"fuyu.*one of kosmos-1, kosmos-2, kosmos-2\.5, llava_qwen2, llava, blip-2, instructblip, idefics",
+        ),
         ({"model_type": None}, "model_type"),
         ({"text_config": 3}, "text_config"),
         ({"latent_query_num": 0}, "latent_query_num"),

@@ -152,6 +152,10 @@ class Described(abc.ABC):
         """The simplest verb about one picture: a caption where the model writes captions."""
         return next(case for case in self.cases if case.task != "generate")
 
+    def kept_shape(self, image_tokens: int) -> tuple[int, int]:
+        """Of an encoded image: its rows in the decoder's sequence, or what these are made of beside words."""
+        return self.looked_at or (image_tokens, self.tiny.metadata[f"{self.architecture}.embedding_length"][1])
+
     @functools.cached_property
     def ngram(self) -> int:
         """The model's own rule against repeats."""

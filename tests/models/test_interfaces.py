@@ -95,8 +95,7 @@ def test_a_batch_gives_the_answers_of_one_at_a_time(of: Described, model: kosmos
 
 def test_an_encoded_picture_is_not_computed_again(of: Described, model: kosmos_edge.Model) -> None:
     kept = model.encode(picture(1))
-    in_sequence = (model.image_tokens, of.tiny.metadata[f"{of.architecture}.embedding_length"][1])
-    assert kept.shape == (of.looked_at or in_sequence) and (model.image_tokens == 0) == (of.looked_at is not None)
+    assert kept.shape == of.kept_shape(model.image_tokens) and (model.image_tokens == 0) == (of.looked_at is not None)
     for _ in range(2):
         again = model.ask(kept, QUESTION, max_tokens=6)
         assert again.token_ids == model.ask(picture(1), QUESTION, max_tokens=6).token_ids
