@@ -136,7 +136,9 @@ class Folder:
             return None
         if not path.resolve().is_relative_to(self._root):
             raise ModelCorrupt(f"{path} is a link that leaves its folder (to {path.resolve()}); put the folder there")
-        return Folder(path, f"{self._prefix}{name}/")
+        found = Folder(path, f"{self._prefix}{name}/")
+        found._blobs = self._blobs
+        return found
 
     def open(self, name: str) -> SourceFile:
         """The file of that name; names come from checkpoints, so only plain ones that stay inside are accepted."""

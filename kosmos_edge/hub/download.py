@@ -258,7 +258,7 @@ def _remote_repo(repo: str) -> tuple[str, list[RemoteFile]]:
         lfs: Any = sibling.lfs or {}
         name, size = sibling.rfilename, sibling.size
         sha256, git_id = str(lfs.get("sha256") or ""), str(sibling.blob_id or "")
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):  # in a sub-folder, or not a name that we ask for
+        if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9._-]+", name):  # not a name that we ask for
             continue
         valid = re.fullmatch(r"[0-9a-f]{64}", sha256) if sha256 else re.fullmatch(r"[0-9a-f]{40}", git_id)
         if not isinstance(size, int) or size < 0 or not valid:
@@ -276,11 +276,12 @@ def _cached_repo(row: Published) -> tuple[str, list[RemoteFile]]:
     folders = [folder for folder in snapshots.iterdir() if folder.is_dir()] if snapshots.is_dir() else []
     for folder in sorted(folders, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
         files = []
-        for path in sorted(folder.iterdir()):
+        for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
             if path.is_file():
                 blob, size = path.resolve().name, path.stat().st_size  # huggingface_hub names blobs by their hash
                 kind = "SHA-256" if re.fullmatch(r"[0-9a-f]{64}", blob) else "git blob id"
-                files.append(RemoteFile(path.name, size, Digest(kind, blob, size), path))
+                name = path.relative_to(folder).as_posix()
+                files.append(RemoteFile(name, size, Digest(kind, blob, size), path))
         with contextlib.suppress(ModelNotFound):
             _needed(files, row)
             return folder.name, files

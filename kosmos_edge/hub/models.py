@@ -356,7 +356,7 @@ def remove(tag: str) -> Path:
 
 def is_linked(repo_folder: Path, blob: Path) -> bool:
     """Whether a snapshot still uses the blob."""
-    return any(entry.resolve() == blob for entry in (repo_folder / "snapshots").glob("*/*"))
+    return any(entry.resolve() == blob for entry in (repo_folder / "snapshots").rglob("*"))
 
 
 def _unlink(file: Path) -> None:

@@ -48,6 +48,35 @@ _CHAT = (
 )
 
 
+_QUESTION = (  # what a Q-Former reads with
+    ("qformer_tokenizer/tokenizer.json", "qformer_tokenizer/vocab.txt"),
+    ("qformer_tokenizer/tokenizer_config.json",),
+    ("qformer_tokenizer/special_tokens_map.json",),
+    ("qformer_tokenizer/added_tokens.json",),
+)
+
+
+def _instructblip_vicuna(size: str, source_bytes: int, **sizes: int) -> Published:
+    """InstructBLIP with a Vicuna of these sizes."""
+    repo, basename = f"Salesforce/instructblip-vicuna-{size}", f"InstructBLIP-Vicuna-{size.upper()}"
+    return Published(
+        f"instructblip-vicuna-{size}",
+        repo,
+        "instructblip",
+        basename,
+        "other",
+        source_bytes,
+        "captions and answers; LLaMA's licence forbids commercial use",
+        (*_BPE, *_QUESTION),
+        {"text_config": {"model_type": "llama", "vocab_size": 32001, **sizes}, "qformer_config": {"vocab_size": 30523}},
+        {
+            "name": f"InstructBLIP Vicuna {size.upper()}",
+            "basename": basename,
+            "source_url": f"https://huggingface.co/{repo}",
+        },
+    )
+
+
 def _blip2_opt(size: str, source_bytes: int, width: int) -> Published:
     """BLIP-2 with an OPT of 32 layers, 32 heads and that width."""
     repo = f"Salesforce/blip2-opt-{size}"
@@ -251,6 +280,7 @@ PUBLISHED = {
             _INTERLEAVE_QWEN,
             {"version": "v1.0", "source_url": "https://huggingface.co/llava-hf/llava-interleave-qwen-0.5b-hf"},
         ),
+        _instructblip_vicuna("7b", 31_652_842_496),
         _idefics("", 2, 17_859_359_264, "texts about several pictures, after examples"),
         _idefics("-instruct", 3, 17_859_375_648, "answers about several pictures, turn after turn"),
     )

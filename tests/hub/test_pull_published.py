@@ -18,6 +18,8 @@ VOCABULARY = PageVocabulary()
 UNUSED = 4 * (1024 * 1024 + 1024) + 2 * 1024 * 4096 + 4096 + 1024 + 3 * 2 * 1024
 IDEFICS = {"idefics-9b", "idefics-9b-instruct"}
 UNUSED_OF_IDEFICS = 2 * 1280  # the norm behind its tower
+# Of InstructBLIP's Q-Former: what its last block would make of the question.
+UNREAD = 2 * 3072 * 768 + 3072 + 3 * 768
 # The others are stored in float32.
 IN_16_BITS = IDEFICS | {
     "llava-1.5-7b", "llava-1.5-13b", "tinyllava", "llava-interleave-qwen-0.5b", "mplug-owl-llama-7b",
@@ -25,7 +27,7 @@ IN_16_BITS = IDEFICS | {
 LICENSES = {
     "llama2": {"llava-1.5-7b", "llava-1.5-13b"},
     "apache-2.0": {"tinyllava", "mplug-owl-llama-7b"},
-    "other": {"llava-interleave-qwen-0.5b"} | IDEFICS,
+    "other": {"llava-interleave-qwen-0.5b", "instructblip-vicuna-7b"} | IDEFICS,
 }
 NEEDED = [
     "model.safetensors",
@@ -149,7 +151,8 @@ def test_list_known(capsys, monkeypatch):
     assert cli.run(["models", "list", "--known", "-f", "json"]) == 0
     rows = {row["tag"]: row for row in json.loads(capsys.readouterr().out)}
     kosmos = {"kosmos-2", "kosmos-2.5", "kosmos-2.5-chat"}
-    assert set(rows) == set(hub.PUBLISHED) == kosmos | {"blip2-opt-2.7b", "blip2-opt-6.7b"} | IN_16_BITS
+    others = {"blip2-opt-2.7b", "blip2-opt-6.7b", "instructblip-vicuna-7b"}
+    assert set(rows) == set(hub.PUBLISHED) == kosmos | others | IN_16_BITS
     for tag, row in rows.items():
         assert row["license"] == next((name for name, tags in LICENSES.items() if tag in tags), "mit")
     assert rows["kosmos-2.5"]["download_bytes"] == 4 * 1_374_646_272  # float32
@@ -170,6 +173,7 @@ def test_the_published_sizes_are_those_of_the_tables():
         whole = row.source_bytes * (2 if row.name in IN_16_BITS else 1)
         unused = 4 * UNUSED if row.model_type == "llava" and row.sizes.get("vision_feature_layer", -2) == -2 else 0
         unused += 4 * UNUSED_OF_IDEFICS if row.name in IDEFICS else 0
+        unused += 4 * UNREAD if row.model_type == "instructblip" else 0
         assert whole % 4 == 0 and hub.converted_bytes(row, "f32") == whole - unused
         assert hub.converted_bytes(row, "q4_k_m") < 0.25 * whole  # of a SigLIP's, some rows do not fit 4 bits
 
