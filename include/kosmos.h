@@ -429,7 +429,7 @@ KOSMOS_API kosmos_status kosmos_generate(const kosmos_model *model, const kosmos
 
 enum {
   KOSMOS_FINISH_END = 0,         /* the model ended the answer (locate: the boxes are closed) */
-  KOSMOS_FINISH_STOP_STRING = 1, /* a text of options.stop was found */
+  KOSMOS_FINISH_STOP_STRING = 1, /* a text of options.stop, or of the model, was found */
   KOSMOS_FINISH_LENGTH = 2,      /* max_tokens was reached */
   KOSMOS_FINISH_CHOICE = 3,      /* one of options.choices is complete */
   KOSMOS_FINISH_STOPPED = 4      /* the event callback stopped it */

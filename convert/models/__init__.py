@@ -15,6 +15,7 @@ from . import (
     kosmos2_5,
     llava,
     llava_qwen2,
+    minigpt4,
     mplug_owl,
     openflamingo,
 )
@@ -28,6 +29,7 @@ MODELS: dict[str, Model] = {
     "llava": llava,
     "blip-2": blip2,
     "instructblip": instructblip,
+    "minigpt4": minigpt4,
     "idefics": idefics,
     "openflamingo": openflamingo,
     "mplug-owl": mplug_owl,

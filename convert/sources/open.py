@@ -9,6 +9,7 @@ from .checkpoint import Checkpoint
 from .fairseq import open_fairseq
 from .files import Folder, SourceFile
 from .hf import open_hf, open_hf_file
+from .lavis import is_lavis, open_lavis
 from .weights import read_torch, sniff
 
 __all__ = ["Checkpoint", "open_checkpoint"]
@@ -16,7 +17,7 @@ __all__ = ["Checkpoint", "open_checkpoint"]
 
 def open_checkpoint(source: Path, tokenizer: Path | None = None) -> Checkpoint:
     """The checkpoint at `source`: a folder in Hugging Face's layout or with unilm's kosmos-2.pt or ckpt.pt, or a file
-    of weights of either.
+    of weights of either; or a folder with MiniGPT-4's parts.
 
     tokenizer: a tokenizer.json, a sentencepiece .model, a .tiktoken, or a folder that holds one; None: beside the
     weights. The caller closes the checkpoint. ModelNotFound, ModelCorrupt and InvalidRequest say what is missing or
@@ -24,6 +25,8 @@ def open_checkpoint(source: Path, tokenizer: Path | None = None) -> Checkpoint:
     """
     if os.path.isdir(source):
         folder = Folder(source)
+        if is_lavis(folder):
+            return open_lavis(folder, tokenizer)
         if folder.has("config.json"):
             return open_hf(folder, tokenizer)
         names = sorted(path.name for path in source.iterdir() if path.suffix == ".pt")

@@ -125,3 +125,12 @@ def stacked(parts: list[SourceTensor]) -> SourceTensor:
         return first
     shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
     return _Stacked(first.name, first.dtype, shape, first.file, first.offset, tuple(parts))
+
+
+@dataclass(frozen=True)
+class ZeroTensor(SourceTensor):
+    """Zeros that no file holds. file and offset: of a tensor beside which it is to be written."""
+
+    def read(self, start: int, count: int) -> bytearray:
+        """`count` zeros."""
+        return bytearray(count)

@@ -166,6 +166,7 @@ AnyDict info_dict(const ModelInfo& info) {
     if (!out.contains(part.c_str())) out[part.c_str()] = nb::dict();
     out[part.c_str()][fact.name.substr(dot + 1).c_str()] = python_fact(fact);
   }
+  if (!info.stop.empty()) out["stop"] = info.stop;
   out["eos"] = info.eos;  // what ends answers, which need not be the vocabulary's own end
   return out;
 }
@@ -279,8 +280,8 @@ void bind_gguf(nb::module_& m) {
       "What a model file says of its model, checked: architecture, name, notice, trained_tasks, context (positions),\n"
       "vocabulary and image_tokens (numbers), tasks, grounding (None, or the grid's location_bins and the token ids of "
       "its tags),\n"
-      "image (ids before, of the rows and after one), prompts (with system where they are turns of a chat), and the "
-      "sizes of its parts (vision, decoder, ...).\n"
+      "image (ids before, of the rows and after one), prompts (with system where they are turns of a chat), stop "
+      "(texts that end an answer, if there are some), and the sizes of its parts (vision, decoder, ...).\n"
       "ModelNotFound, KosmosIOError, ModelCorrupt.");
   nb::module_ testing = nb::borrow<nb::module_>(m.attr("testing"));
   testing.def("claim_tensors", &claim_tensors, nb::arg("path"), nb::arg("wanted"),

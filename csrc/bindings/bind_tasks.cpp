@@ -39,6 +39,7 @@ ModelInfo info_of(const InfoMapping& given) {
     out.prompts.between = text_at(turns, "between");
     out.eos = nb::cast<int32_t>(given["eos"]);
     if (prompts.contains("follow_up")) out.prompts.follow_up = text_at(prompts, "follow_up");
+    if (given.contains("stop")) out.stop = nb::cast<std::vector<std::string>>(given["stop"]);
   }
   if (!nb::object(given["grounding"]).is_none()) out.grounding.emplace();
   return out;

@@ -21,7 +21,9 @@ Vit::Vit(Backend& backend, Weights& weights, const VitShape& shape) : backend_(b
                          MatmulUse::LargeBatch);
     if (blocks_.back().quantized()) score_type_ = ScoreType::Int8;
   }
-  if (shape.post_norm) post_ln_ = load_norm(backend, weights, "v.post_ln", d, shape.block.norm);
+  NormShape post = shape.block.norm;
+  if (shape.post_eps > 0) post.eps = shape.post_eps;
+  if (shape.post_norm) post_ln_ = load_norm(backend, weights, "v.post_ln", d, post);
 }
 
 Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel) const {

@@ -18,6 +18,7 @@ struct VitShape {
   bool patch_bias = false;   // v.patch_embd.bias
   bool pre_norm = true;      // v.pre_ln after the embeddings
   bool post_norm = true;     // v.post_ln after the blocks, on every token
+  float post_eps = 0;        // of v.post_ln; 0: as the blocks'
   bool keep_class = true;    // the class token is a feature, too
   bool unit_length = false;  // each feature is normalised to Euclidean length 1
   int64_t tokens() const { return patches + (class_token ? 1 : 0); }

@@ -23,7 +23,8 @@ struct PromptFormats {
   std::string system{};            // plain text that stands once, before the first turn
   std::string follow_up{};         // of a question without an image; empty: question's, without the image's place
   // Prompts are turns of a chat: the answers of examples follow a blank, where the format does not end with one,
-  // and end as the model's own answers do.
+  // and end as the model's own answers do. Where a text ends these (ModelInfo::stop), the next question's format begins
+  // with it.
   bool chat = false;
   std::string lead = " ";  // what stands between a format's words and the answer of an example or of a ranking
   bool closed = true;      // in a chat: else what ends the answers of examples and turns is `between` alone
@@ -87,7 +88,8 @@ struct ModelInfo {
   bool begin_is_text = false;                            // a text right behind them is not the first of its prompt
   int32_t eos = 0;
   int32_t document_end = -1;  // behind this id of a prompt nothing is looked at until the next image; -1: there is none
-  std::vector<int32_t> never;  // ids that no answer holds: placeholders, unused ones
+  std::vector<std::string> stop;  // texts that end an answer, too; they are none of it
+  std::vector<int32_t> never;     // ids that no answer holds: placeholders, unused ones
   ImageLayout image;
   std::optional<Grounding> grounding;  // none: the model cannot write boxes of location tokens
   bool page_lines = false;             // answers are pages (page_answers), whose scores need every token's probability

@@ -12,6 +12,7 @@
   ROW(openflamingo)           \
   ROW(blip2)                  \
   ROW(instructblip)           \
+  ROW(minigpt4)               \
   ROW(mplug_owl)
 
 namespace ke {

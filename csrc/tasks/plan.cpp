@@ -194,18 +194,20 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     if (r.ground || r.verb == Verb::Ground || r.verb == Verb::Locate) append_format(model.prompts.grounding, {}, out);
     append_format(format_here, values, out);
   };
-  // A chat's answer begins a text of its own behind a format that ends with a blank, as the model's own answers do.
-  // Else the two are one text, where an answer by itself would begin with a fresh word mark, or with none.
+  // A chat's answer begins a text of its own behind a format that ends with a blank, as the model's own answers do; not
+  // where a text ends answers, which are one text with what is around them. Else the two are one text, where an answer
+  // by itself would begin with a fresh word mark, or with none.
   const auto ask_and_answer = [&](size_t place, std::string_view format_here, const PromptValues& values, bool image,
                                   bool join) {
-    const bool apart = model.prompts.chat && format_here.ends_with(' '), joined = join && !apart;
+    const bool apart = model.prompts.chat && model.stop.empty() && format_here.ends_with(' ');
+    const bool joined = join && !apart;
     ask(place,
         joined ? concat(format_here, lead_behind(format_here, model.prompts), "{answer}") : std::string(format_here),
         values, image);
     if (apart) out.push_back({.kind = Kind::Ids});  // ends the text
     if (!joined) append_text(std::string(values.answer), out);
     if (!model.prompts.chat) return;
-    if (model.prompts.closed) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
+    if (model.prompts.closed && model.stop.empty()) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
     if (!model.prompts.between.empty()) append_text(model.prompts.between, out);
   };
   for (size_t i = 0; i < r.examples.size(); i++) {

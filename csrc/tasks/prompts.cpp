@@ -55,9 +55,15 @@ std::string first_tag(const Tokenizer& tokenizer, std::string_view text) {
 
 std::string without_image_place(std::string_view format) {
   std::string out(format);
-  const size_t at = out.find(kImagePlace);
+  size_t at = out.find(kImagePlace);
   if (at == std::string::npos) return out;
-  const size_t behind = std::min(out.find_first_not_of(" \n", at + kImagePlace.size()), out.size());
+  size_t end = at + kImagePlace.size();
+  const size_t open = out.rfind('<', at);
+  if (open != std::string::npos && at > open + 2 && tag_length(out, open) == at - open) {
+    const std::string close = "</" + out.substr(open + 1, at - open - 1);
+    if (out.compare(end, close.size(), close) == 0) at = open, end += close.size();
+  }
+  const size_t behind = std::min(out.find_first_not_of(" \n", end), out.size());
   return out.erase(at, behind - at);
 }
 

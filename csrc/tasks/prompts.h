@@ -16,7 +16,8 @@ struct PromptValues {
 };
 
 constexpr std::string_view kImagePlace = "{image}";
-// A format for a question without an image: without the place and the blanks behind it.
+// A format for a question without an image: without the place, a pair of tags around it (<Img>{image}</Img>) and the
+// blanks behind it.
 std::string without_image_place(std::string_view format);
 inline bool has_image_place(std::string_view format) { return format.find(kImagePlace) != std::string_view::npos; }
 

@@ -61,11 +61,17 @@ std::string left_out(const AnswerEntity& e, double min_score) {
   return out.str();
 }
 
+// The request's own stop texts, then the model's.
+AnswerRequest with_stops(AnswerRequest request, const ModelInfo& info) {
+  request.stop.insert(request.stop.end(), info.stop.begin(), info.stop.end());
+  return request;
+}
+
 }  // namespace
 
 AnswerRun::AnswerRun(const Engine& engine, AnswerRequest request, AnswerWatcher watcher)
     : info_(engine.model().info()),
-      request_(std::move(request)),
+      request_(with_stops(std::move(request), info_)),
       watcher_(std::move(watcher)),
       params_(request_.params),
       tokenizer_(engine.tokenizer()),

@@ -172,6 +172,8 @@ def weights_of(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.nd
 class Bridge(Reference):
     """EVA-CLIP's tower and a Q-Former over weights by GGUF name (transformers Blip2VisionModel, Blip2QFormerModel)."""
 
+    post_eps: float | None = None  # of the tower's last norm; None: as its blocks'
+
     def attend(
         self, x: np.ndarray, features: np.ndarray, b: str, heads: int, output: str = "attn_output"
     ) -> np.ndarray:
@@ -194,7 +196,7 @@ class Bridge(Reference):
             h = self.norm(x, b + "ln1", eps)
             x = x + self.attend(h, h, b, heads, "attn_out")
             x = x + self.linear(gelu(self.linear(self.norm(x, b + "ln2", eps), b + "ffn_up")), b + "ffn_down")
-        return self.norm(x, "v.post_ln", eps)
+        return self.norm(x, "v.post_ln", self.post_eps or eps)
 
     def read(self, features: np.ndarray) -> np.ndarray:
         """The Q-Former's rows, (queries, decoder's width)."""
