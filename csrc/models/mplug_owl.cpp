@@ -22,17 +22,17 @@ struct MplugOwl {
   using Config = MplugOwlConfig;
 
   static Schema rows(Config& c) {
-    const std::string a = concat(kName, ".abstractor.");
+    const std::string a = kName;
     AbstractorConfig& q = c.abstractor;
     const Schema own = {
-        named("abstractor.ff_width", whole(a + "feed_forward_length", 8, 262144, &q.ff_width)),
-        named("abstractor.layers", whole(a + "block_count", 1, 512, &q.layers)),
+        named("abstractor.ff_width", whole(a + ".abstractor.feed_forward_length", 8, 262144, &q.ff_width)),
+        named("abstractor.layers", whole(a + ".abstractor.block_count", 1, 512, &q.layers)),
         named("abstractor.heads",
-              whole(a + "attention.head_count", 1, 1024, &q.heads, "divides clip.vision.embedding_length")),
+              whole(a + ".abstractor.attention.head_count", 1, 1024, &q.heads, "divides clip.vision.embedding_length")),
         named("abstractor.queries",
-              whole(a + "query_count", 1, 4096, &q.queries, concat("fits ", kName, ".context_length"))),
-        named("abstractor.eps", real(a + "attention.layer_norm_epsilon", 1e-12, 0.1, &q.eps)),
-        named("abstractor.ff_eps", real(a + "feed_forward_norm_epsilon", 1e-12, 0.1, &q.ff_eps)),
+              whole(a + ".abstractor.query_count", 1, 4096, &q.queries, concat("fits ", kName, ".context_length"))),
+        named("abstractor.eps", real(a + ".abstractor.attention.layer_norm_epsilon", 1e-12, 0.1, &q.eps)),
+        named("abstractor.ff_eps", real(a + ".abstractor.feed_forward_norm_epsilon", 1e-12, 0.1, &q.ff_eps)),
         token_id(concat(kName, ".image.token_id"), &c.image_token, "a tag, a control token or the unknown one"),
     };
     return general_rows(kName, c.general) + rotary_decoder_rows(kName, c.decoder) +
