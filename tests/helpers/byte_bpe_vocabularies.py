@@ -6,16 +6,10 @@ from typing import Any
 import tokenizers
 
 from helpers.bpe_vocabularies import sentences
+from helpers.cut_patterns import PATTERNS
 from helpers.vocabularies import NORMAL, TAG
 from kosmos_edge import _core
 
-CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
-REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PATTERNS = {
-    "gpt2": CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "cl100k": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|" + REST,
-    "qwen2": rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|" + REST,
-}
 ADDED = ("<image>", "<md>")
 CONTROL = 3
 

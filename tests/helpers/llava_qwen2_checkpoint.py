@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from helpers.byte_bpe_vocabularies import PATTERNS
 from helpers.convert_checkpoint import convert_safetensors_bytes
+from helpers.cut_patterns import PATTERNS
 from helpers.llava_checkpoint import State, write_json
 
 ADDED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>")

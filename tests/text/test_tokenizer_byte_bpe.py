@@ -13,7 +13,8 @@ from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest, ModelCorrupt
 
 tokenizers = pytest.importorskip("tokenizers", reason="the reference is the tokenizers library")
-from helpers.byte_bpe_vocabularies import ADDED, CONTROL, PATTERNS, Trained, cut_by  # noqa: E402 (it needs tokenizers)
+from helpers.byte_bpe_vocabularies import ADDED, CONTROL, Trained, cut_by  # noqa: E402 (it needs tokenizers)
+from helpers.cut_patterns import PATTERNS  # noqa: E402
 
 
 def alphabet() -> dict[int, str]:
