@@ -162,7 +162,7 @@ void bind_tasks(nb::module_& m) {
   m.def(
       "default_template",
       [](const InfoMapping& info) {
-        ScoreTemplate t = default_template(info_of(info).prompts);
+        ScoreTemplate t = default_template(info_of(info));
         return std::pair(std::move(t.before), std::move(t.after));
       },
       nb::arg("info"), "The same of the template that is used where the caller gives none.");

@@ -14,7 +14,7 @@ std::shared_ptr<RankingObject> rank(const ModelObject& model, const ImageObject*
   KE_CHECK(o.normalize == KOSMOS_NORMALIZE_SUM || o.normalize == KOSMOS_NORMALIZE_MEAN, InvalidRequest,
            "normalize: expected KOSMOS_NORMALIZE_SUM or KOSMOS_NORMALIZE_MEAN, got ", o.normalize);
   RankRequest request;
-  request.around = o.template_text ? split_template(o.template_text) : default_template(model.about().prompts);
+  request.around = o.template_text ? split_template(o.template_text) : default_template(model.about());
   request.mean = o.normalize == KOSMOS_NORMALIZE_MEAN;
   if (image) request.image = image->embedding;
   for (size_t i = 0; i < count; i++) request.texts.emplace_back(given_text(concat("texts[", i, "]").c_str(), texts[i]));

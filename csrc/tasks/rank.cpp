@@ -71,10 +71,12 @@ ScoreTemplate split_template(std::string_view text) {
   return {std::string(text.substr(0, at)), std::string(text.substr(at + kPlace.size()))};
 }
 
-ScoreTemplate default_template(const PromptFormats& formats) {
+ScoreTemplate default_template(const ModelInfo& model) {
+  const PromptFormats& formats = model.prompts;
   if (formats.caption.empty()) return {formats.system, ""};  // right behind the image
-  // The last blank is the texts' own: one that ends the format stays.
-  const std::string_view blank = formats.caption.ends_with(' ') ? " " : lead_behind(formats.caption, formats);
+  // The last blank is the texts' own: one that ends the format stays, but where answers are one text with the format.
+  const bool apart = model.stop.empty() && formats.caption.ends_with(' ');
+  const std::string_view blank = apart ? " " : lead_behind(formats.caption, formats);
   return {concat(formats.system, formats.caption, blank), ""};
 }
 

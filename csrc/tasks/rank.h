@@ -21,7 +21,7 @@ struct ScoreTemplate {
 // Of a template with one {text}, and at most one {image} before it; else InvalidRequest.
 ScoreTemplate split_template(std::string_view text);
 // The caption's words, then the text.
-ScoreTemplate default_template(const PromptFormats& formats);
+ScoreTemplate default_template(const ModelInfo& model);
 
 struct RankRequest {
   std::shared_ptr<const ImageEmbedding> image;  // nullptr: the texts stand behind no image

@@ -24,7 +24,11 @@ LABELS: dict[str, Any] = {
 }
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 # What the README's commands need besides: the network (tests/hub/test_pull.py), or what .ci/run does itself.
-ELSEWHERE = ("kosmos-edge models pull kosmos-2", "pip install .", "pip install '.[test]' && pytest")
+ELSEWHERE = (
+    "kosmos-edge models pull kosmos-2",
+    "pip install .",
+    "pip install '.[test]' && pytest -n auto --dist loadfile",
+)
 
 
 def commands(page: str) -> list[str]:
