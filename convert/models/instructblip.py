@@ -69,7 +69,7 @@ class Text:
     positions: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config(Decoder):
     """The sizes of a model. vocab: rows of the embedding; once the vocabulary is known, its number of tokens."""
 

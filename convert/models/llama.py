@@ -3,6 +3,7 @@ halves of a head are turned together."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kosmos_edge.errors import ModelCorrupt
@@ -16,7 +17,7 @@ from ..spm_bpe import SpmBpe
 EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoder:
     """Its sizes. vocab: rows of the embedding; once the vocabulary is known, its number of tokens."""
 
@@ -32,6 +33,8 @@ class Decoder:
     rope_base: float
     rope_scale: float  # positions are divided by it
     tied: bool  # the head is the embedding
+    qkv_bias: bool = False
+    own_head: bool = True  # the file has an output matrix, be it tied or not
 
 
 AnyDecoder = TypeVar("AnyDecoder", bound=Decoder)
@@ -40,8 +43,8 @@ AnyDecoder = TypeVar("AnyDecoder", bound=Decoder)
 # ---- config.json
 
 
-def read_decoder(text: Section) -> Decoder:
-    """The sizes in LLaMA's config.json, or in a text_config; what is absent is LLaMA-7B's."""
+def read_decoder(text: Section, tied: bool = False) -> Decoder:
+    """The sizes in LLaMA's config.json, or in a text_config; what is absent is LLaMA-7B's. tied: also if it says no."""
     text.only("hidden_act", "silu")
     for key in ("attention_bias", "mlp_bias"):
         text.only(key, False)
@@ -65,7 +68,7 @@ def read_decoder(text: Section) -> Decoder:
         eps=text.real("rms_norm_eps", 1e-6, 0, 1),
         rope_base=base,
         rope_scale=scale,
-        tied=bool(text.only("tie_word_embeddings", False, True)),
+        tied=tied or bool(text.only("tie_word_embeddings", False, True)),
     )
 
 
@@ -81,24 +84,36 @@ def decoder_table(c: Decoder) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         yield source + "input_layernorm.weight", name + "attn_norm.weight", (d,)
         for part, rows in (("q", q), ("k", kv), ("v", kv)):
             yield f"{source}self_attn.{part}_proj.weight", f"{name}attn_{part}.weight", (rows, d)
+            if c.qkv_bias:
+                yield f"{source}self_attn.{part}_proj.bias", f"{name}attn_{part}.bias", (rows,)
         yield source + "self_attn.o_proj.weight", name + "attn_output.weight", (d, q)
         yield source + "post_attention_layernorm.weight", name + "ffn_norm.weight", (d,)
         yield source + "mlp.gate_proj.weight", name + "ffn_gate.weight", (c.ff_width, d)
         yield source + "mlp.up_proj.weight", name + "ffn_up.weight", (c.ff_width, d)
         yield source + "mlp.down_proj.weight", name + "ffn_down.weight", (d, c.ff_width)
     yield "language_model.model.norm.weight", "output_norm.weight", (d,)
-    yield HEAD, "output.weight", (c.vocab, d)
+    if c.own_head:
+        yield HEAD, "output.weight", (c.vocab, d)
 
 
 def fit_decoder(tensors: dict[str, SourceTensor], c: AnyDecoder, vocabulary: SpmBpe) -> AnyDecoder:
-    """Puts a head that is tied to the embedding beside it, and takes off the rows of both that only pad them."""
+    """give_own_head, then cut_rows."""
+    give_own_head(tensors, c)
+    return cut_rows(tensors, c, len(vocabulary.tokens), vocabulary.where)
+
+
+def give_own_head(tensors: dict[str, SourceTensor], c: Decoder) -> None:
+    """A head that is tied to the embedding becomes one like others."""
     if c.tied and EMBEDDING in tensors:
         head = tensors.setdefault(HEAD, tensors[EMBEDDING])
         if not equal_tensors(head, tensors[EMBEDDING]):
             raise ModelCorrupt(f"{head.file.path}: {head.name} differs from the embedding; config.json says tied")
-    tokens = len(vocabulary.tokens)
+
+
+def cut_rows(tensors: dict[str, SourceTensor], c: AnyDecoder, tokens: int, where: Path) -> AnyDecoder:
+    """Embedding and head without rows that only pad the vocabulary; -> the config of that many tokens."""
     if tokens > c.vocab:
-        raise ModelCorrupt(f"{vocabulary.where}: {tokens} tokens, the embedding has {c.vocab} rows")
+        raise ModelCorrupt(f"{where}: {tokens} tokens, the embedding has {c.vocab} rows")
     for name in (EMBEDDING, HEAD):
         if name in tensors and tensors[name].shape == (c.vocab, c.width):
             tensors[name] = replace(tensors[name], shape=(tokens, c.width))

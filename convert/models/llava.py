@@ -9,7 +9,6 @@ order: the halves of a head are turned together.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from kosmos_edge import _core
@@ -18,8 +17,8 @@ from kosmos_edge.errors import ModelCorrupt, ModelNotFound
 from ..card import general_entries, read_card
 from ..generation import generation_entries
 from ..gguf import Entry
-from ..mapping import check_tensors_of, equal_tensors
-from ..settings import Section, read_rope
+from ..mapping import check_tensors_of
+from ..settings import Section
 from ..sources.checkpoint import Checkpoint
 from ..sources.files import brief
 from ..sources.hf import open_hf
@@ -27,11 +26,11 @@ from ..sources.tensor import SourceTensor
 from ..spm_bpe import SpmBpe, read_spm_bpe
 from ..tokenizer import CONTROL, UNKNOWN, USER_DEFINED
 from .clip import Tower, expect, read_pixels, tower_entries, tower_table, weight_and_bias
+from .llama import Decoder, cut_rows, decoder_entries, decoder_of, decoder_table, give_own_head, read_decoder
 
 NAME, ARCHITECTURE = "LLaVA", "llava"
 IGNORED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that some versions of transformers stored
 TOWER = "vision_tower.vision_model."
-EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 TIED: dict[str, str] = {}  # fit sees to it
 
 _SYSTEM = "A chat between a curious {0} and an artificial intelligence assistant. "
@@ -61,29 +60,15 @@ _TOWER = "vision_tower"  # folder with CLIP's checkpoint
 _MAX_NEW_TOKENS = 512
 
 
-@dataclass(frozen=True)
-class Config:
-    """The sizes of a model. vocab: rows of the embedding; once the vocabulary is known, its number of tokens."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Decoder):
+    """The sizes of a model."""
 
-    vocab: int
-    width: int
-    layers: int
-    ff_width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    context: int
-    eps: float
-    rope_base: float
-    rope_scale: float  # positions are divided by it
-    tied: bool
     tower: Tower | None  # None until the folder with it is read
     feature_layer: int  # -1: behind the last block, -2: behind the one before it
     projector: str  # "linear" or "mlp2x_gelu"
     aspect: str | None  # "pad" or "crop"; None: as preprocessor_config.json says
     image_id: int | None  # of the image's placeholder; None: the vocabulary has none
-    qkv_bias: bool = False  # of the decoder
-    own_head: bool = True  # the file has an output matrix, be it tied or not
 
     @property
     def vision(self) -> Tower:
@@ -117,9 +102,15 @@ def read_config(settings: dict[str, Any]) -> Config:
     vision = settings.get("vision_config")
     tower = _large(336) if vision is None else _read_tower(Section(vision, "vision_config"))
     image_id = read_image_id(whole)
-    config = read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
-    layer = read_feature_layer(whole, "vision_feature_layer", tower)
-    return replace(config, tower=tower, feature_layer=layer, projector="mlp2x_gelu", image_id=image_id)
+    decoder = read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
+    return Config(
+        **vars(decoder),
+        tower=tower,
+        feature_layer=read_feature_layer(whole, "vision_feature_layer", tower),
+        projector="mlp2x_gelu",
+        aspect=None,
+        image_id=image_id,
+    )
 
 
 def read_image_id(whole: Section) -> int:
@@ -144,44 +135,12 @@ def _read_own(whole: Section) -> Config:
     layer = whole.get("mm_vision_select_layer", -2)
     if type(layer) is not int:
         raise whole.bad("mm_vision_select_layer", "a number")
-    return replace(
-        read_decoder(whole, False),
+    return Config(
+        **vars(read_decoder(whole)),
+        tower=None,
         feature_layer=layer,
         projector=whole.only("mm_projector_type", "linear", "mlp2x_gelu"),
         aspect="pad" if aspect == "pad" else "crop",
-    )
-
-
-def read_decoder(text: Section, tied: bool, rope_base: float = 10000.0) -> Config:
-    """The decoder's part of a config. rope_base: where it says none."""
-    text.only("hidden_act", "silu")
-    for key in ("attention_bias", "mlp_bias"):
-        text.only(key, False)
-    width, heads = text.whole("hidden_size", 4096), text.whole("num_attention_heads", 32)
-    kv_heads = text.whole("num_key_value_heads", heads)
-    if width % heads or heads % kv_heads:
-        raise ModelCorrupt(
-            f"config.json: {text.name}hidden_size {width} is no multiple of {heads} heads, "
-            f"or these are none of {kv_heads} KV heads"
-        )
-    base, scale = read_rope(text, rope_base)
-    return Config(
-        vocab=text.whole("vocab_size", 32000),
-        width=width,
-        layers=text.whole("num_hidden_layers", 32, 1000),
-        ff_width=text.whole("intermediate_size", 11008),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=text.whole("head_dim", width // heads),
-        context=text.whole("max_position_embeddings", 2048),
-        eps=text.real("rms_norm_eps", 1e-6, 0, 1),
-        rope_base=base,
-        rope_scale=scale,
-        tied=tied or bool(text.only("tie_word_embeddings", False, True)),
-        tower=None,
-        feature_layer=-2,
-        projector="",
-        aspect=None,
         image_id=None,
     )
 
@@ -247,27 +206,6 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     yield from projector_table(c)
 
 
-def decoder_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """The decoder's rows."""
-    d, q, kv = c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim
-    yield EMBEDDING, "token_embd.weight", (c.vocab, d)
-    for n in range(c.layers):
-        source, name = f"language_model.model.layers.{n}.", f"blk.{n}."
-        yield source + "input_layernorm.weight", name + "attn_norm.weight", (d,)
-        for part, rows in (("q", q), ("k", kv), ("v", kv)):
-            yield f"{source}self_attn.{part}_proj.weight", f"{name}attn_{part}.weight", (rows, d)
-            if c.qkv_bias:
-                yield f"{source}self_attn.{part}_proj.bias", f"{name}attn_{part}.bias", (rows,)
-        yield source + "self_attn.o_proj.weight", name + "attn_output.weight", (d, q)
-        yield source + "post_attention_layernorm.weight", name + "ffn_norm.weight", (d,)
-        yield source + "mlp.gate_proj.weight", name + "ffn_gate.weight", (c.ff_width, d)
-        yield source + "mlp.up_proj.weight", name + "ffn_up.weight", (c.ff_width, d)
-        yield source + "mlp.down_proj.weight", name + "ffn_down.weight", (d, c.ff_width)
-    yield "language_model.model.norm.weight", "output_norm.weight", (d,)
-    if c.own_head:
-        yield HEAD, "output.weight", (c.vocab, d)
-
-
 def projector_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """The projector's rows."""
     yield from weight_and_bias("multi_modal_projector.linear_1", "mm.0", c.width, c.vision.width)
@@ -289,29 +227,11 @@ def fit(checkpoint: Checkpoint, config: Config, vocabulary: SpmBpe) -> Config:
     return cut_rows(tensors, config, len(vocabulary.tokens), vocabulary.where)
 
 
-def give_own_head(tensors: dict[str, SourceTensor], c: Config) -> None:
-    """A head that is tied to the embedding becomes one like others."""
-    if c.tied and EMBEDDING in tensors:
-        head = tensors.setdefault(HEAD, tensors[EMBEDDING])
-        if not equal_tensors(head, tensors[EMBEDDING]):
-            raise ModelCorrupt(f"{head.file.path}: {head.name} differs from the embedding; config.json says tied")
-
-
 def without_unused(tensors: dict[str, SourceTensor], c: Config) -> dict[str, SourceTensor]:
     """Without what is behind the tower's feature layer."""
     unused = [f"{TOWER}encoder.layers.{n}." for n in range(c.blocks, c.vision.layers)]
     unused += [TOWER + "post_layernorm.", TOWER + "head."]
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(unused))}
-
-
-def cut_rows(tensors: dict[str, SourceTensor], c: Config, tokens: int, where: Path) -> Config:
-    """Embedding and head without rows that only pad the vocabulary; -> the config of that many tokens."""
-    if tokens > c.vocab:
-        raise ModelCorrupt(f"{where}: {tokens} tokens, the embedding has {c.vocab} rows")
-    for name in (EMBEDDING, HEAD):
-        if name in tensors and tensors[name].shape == (c.vocab, c.width):
-            tensors[name] = replace(tensors[name], shape=(tokens, c.width))
-    return replace(c, vocab=tokens)
 
 
 def published_names(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
@@ -373,18 +293,14 @@ def config_of_file(where: str, arch: str) -> Config:
     """The sizes in a GGUF file's keys, which the engine has accepted."""
     keys = _core.GgufFile(where).metadata()
     layer, projector = keys[f"{arch}.vision.feature_layer"], keys[f"{arch}.projector"]
-    return replace(decoder_of_file(keys, arch), tower=tower_of_file(keys), feature_layer=layer, projector=projector)
-
-
-def decoder_of_file(keys: dict[str, Any], arch: str) -> Config:
-    """The decoder's part of it."""
-    heads, width = keys[f"{arch}.attention.head_count"], keys[f"{arch}.embedding_length"]
     return Config(
-        vocab=keys[f"{arch}.vocab_size"], width=width, layers=keys[f"{arch}.block_count"],
-        ff_width=keys[f"{arch}.feed_forward_length"], heads=heads, kv_heads=keys[f"{arch}.attention.head_count_kv"],
-        head_dim=keys.get(f"{arch}.attention.key_length", width // heads), context=0, eps=0, rope_base=0, rope_scale=1,
-        tied=False, tower=None, feature_layer=-1, projector="", aspect=None, image_id=None,
-    )  # fmt: skip
+        **vars(decoder_of(keys, arch)),
+        tower=tower_of_file(keys),
+        feature_layer=layer,
+        projector=projector,
+        aspect=None,
+        image_id=None,
+    )
 
 
 def tower_of_file(keys: dict[str, Any]) -> Tower:
@@ -429,7 +345,7 @@ def metadata(
         *general_entries(card, arch, count, file_type),
         (f"{arch}.converter", "str", converter),
         (f"{arch}.source.sha256", "[str]", sha256),
-        *decoder_entries(arch, c),
+        *decoder_entries(c, arch),
         *tower_entries(c.vision, arch, c.width, pixels),
         (f"{arch}.vision.feature_layer", "i32", c.feature_layer),
         (f"{arch}.image.aspect", "str", aspect),
@@ -445,29 +361,6 @@ def metadata(
         *told_entries(arch, card),
         *vocabulary.entries(),
     ]
-
-
-def decoder_entries(arch: str, c: Config) -> list[Entry]:
-    """The decoder's keys."""
-    return [
-        (f"{arch}.context_length", "u32", c.context),
-        (f"{arch}.embedding_length", "u32", c.width),
-        (f"{arch}.block_count", "u32", c.layers),
-        (f"{arch}.feed_forward_length", "u32", c.ff_width),
-        (f"{arch}.attention.head_count", "u32", c.heads),
-        (f"{arch}.attention.head_count_kv", "u32", c.kv_heads),
-        (f"{arch}.attention.key_length", "u32", c.head_dim),
-        (f"{arch}.attention.layer_norm_rms_epsilon", "f32", c.eps),
-        (f"{arch}.rope.freq_base", "f32", c.rope_base),
-        *_scaling_entries(arch, c.rope_scale),
-        (f"{arch}.vocab_size", "u32", c.vocab),
-    ]
-
-
-def _scaling_entries(arch: str, scale: float) -> list[Entry]:
-    if scale == 1:
-        return []
-    return [(f"{arch}.rope.scaling.type", "str", "linear"), (f"{arch}.rope.scaling.factor", "f32", scale)]
 
 
 def told_entries(arch: str, card: dict[str, Any]) -> list[Entry]:

@@ -18,9 +18,10 @@ from ..mapping import check_tensors_of, equal_tensors
 from ..settings import Section
 from ..sources.checkpoint import Checkpoint
 from ..tokenizer import CONTROL, USER_DEFINED
-from . import llava
+from . import llama, llava
 from .clip import expect, read_pixels, tower_entries
-from .llava import EMBEDDING, HEAD, TOWER, Config
+from .llama import EMBEDDING, HEAD
+from .llava import TOWER, Config
 from .siglip import PIXELS, read_siglip, siglip_table
 
 NAME, ARCHITECTURE = "LLaVA with Qwen2", "llava_qwen2"
@@ -61,21 +62,20 @@ def read_config(settings: dict[str, Any]) -> Config:
     if settings.get("vision_feature_select_strategy") != "full":  # there is no class token to be left out
         raise whole.bad("vision_feature_select_strategy", "'full'")
     tower = read_siglip(Section(settings.get("vision_config"), "vision_config"))
-    config = llava.read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
-    return replace(
-        config,
+    decoder = llama.read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
+    return Config(
+        **vars(replace(decoder, qkv_bias=True, own_head=not decoder.tied)),
         tower=tower,
         feature_layer=llava.read_feature_layer(whole, "vision_feature_layer", tower),
         projector="mlp2x_gelu",
+        aspect=None,
         image_id=llava.read_image_id(whole),
-        qkv_bias=True,
-        own_head=not config.tied,
     )
 
 
 def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file."""
-    yield from llava.decoder_table(c)
+    yield from llama.decoder_table(c)
     yield from siglip_table(c.vision, TOWER, c.blocks)
     yield from llava.projector_table(c)
 
@@ -88,7 +88,7 @@ def fit(checkpoint: Checkpoint, config: Config, vocabulary: ByteBpe) -> Config:
     if head is not None and not equal_tensors(head, tensors[EMBEDDING]):
         raise ModelCorrupt(f"{head.file.path}: {head.name} differs from the embedding; config.json says tied")
     checkpoint.tensors = tensors = llava.without_unused(tensors, config)
-    return llava.cut_rows(tensors, config, len(vocabulary.tokens), vocabulary.where)
+    return llama.cut_rows(tensors, config, len(vocabulary.tokens), vocabulary.where)
 
 
 def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> None:
@@ -129,7 +129,7 @@ def metadata(
         *general_entries(card, arch, count, file_type),
         (f"{arch}.converter", "str", converter),
         (f"{arch}.source.sha256", "[str]", sha256),
-        *llava.decoder_entries(arch, c),
+        *llama.decoder_entries(c, arch),
         (f"{arch}.output.tied", "bool", not c.own_head),
         *tower_entries(c.vision, arch, c.width, pixels, gelu=True),
         (f"{arch}.vision.feature_layer", "i32", c.feature_layer),

@@ -60,7 +60,7 @@ _MAX_NEW_TOKENS = 300
 _POST_EPS = 1e-5  # of LAVIS' ln_vision; the tower's own norms have 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config(Decoder):
     """The sizes of a model. vocab: rows of the embedding; once the vocabulary is known, its number of tokens."""
 

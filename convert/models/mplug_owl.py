@@ -19,7 +19,7 @@ from ..settings import Section
 from ..sources.checkpoint import Checkpoint
 from ..sources.tensor import SourceTensor, every_third
 from ..spm_bpe import SpmBpe, read_spm_bpe
-from . import llava
+from . import llama, llava
 from .clip import Tower, expect, read_pixels, tower_entries, weight_and_bias
 
 NAME, ARCHITECTURE = "mPLUG-Owl", "mplug_owl"
@@ -67,7 +67,7 @@ class Abstractor:
 class Config:
     """The sizes of a model."""
 
-    decoder: llava.Config
+    decoder: llama.Decoder
     tower: Tower
     abstractor: Abstractor
 
@@ -86,7 +86,7 @@ def read_config(settings: dict[str, Any]) -> Config:
     whole = Section(settings, "")
     text = Section(whole.get("text_config", {}), "text_config")
     text.only("model_type", "llama")
-    decoder = llava.read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
+    decoder = llama.read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
     tower = _read_tower(Section(whole.get("vision_config", {}), "vision_config"))
     section = Section(whole.get("visual_abstractor_config", {}), "visual_abstractor_config")
     section.only("model_type", "mplug_owl_visual_abstract")
@@ -135,7 +135,7 @@ _ABSTRACTOR = "abstractor.encoder.layers."
 
 def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file."""
-    yield from llava.decoder_table(c.decoder)
+    yield from llama.decoder_table(c.decoder)
     t, d, ff = c.tower, c.tower.width, c.tower.ff_width
     yield _EMBEDDINGS + "cls_token", "v.class_embd", (d,)
     yield _EMBEDDINGS + "patch_embed.weight", "v.patch_embd.weight", (d, 3, t.patch_size, t.patch_size)
@@ -189,9 +189,9 @@ def fit(checkpoint: Checkpoint, config: Config, vocabulary: SpmBpe) -> Config:
             tensors.update(_parts_of_heads(name, tensor, config.tower))
         else:
             tensors[name] = tensor
-    llava.give_own_head(tensors, config.decoder)
+    llama.give_own_head(tensors, config.decoder)
     checkpoint.tensors = tensors
-    return replace(config, decoder=llava.cut_rows(tensors, config.decoder, len(vocabulary.tokens), vocabulary.where))
+    return replace(config, decoder=llama.cut_rows(tensors, config.decoder, len(vocabulary.tokens), vocabulary.where))
 
 
 def _parts_of_heads(name: str, tensor: SourceTensor, t: Tower) -> dict[str, SourceTensor]:
@@ -210,7 +210,7 @@ def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str
     ModelCorrupt names the first that is missing, misshapen or no part of the model.
     """
     keys = _core.GgufFile(where).metadata()
-    decoder, tower = llava.decoder_of_file(keys, ARCHITECTURE), llava.tower_of_file(keys)
+    decoder, tower = llama.decoder_of(keys, ARCHITECTURE), llava.tower_of_file(keys)
     own = {
         key: keys[f"{ARCHITECTURE}.abstractor.{key}"] for key in ("block_count", "feed_forward_length", "query_count")
     }
@@ -241,7 +241,7 @@ def metadata(
         *general_entries(card, arch, count, file_type),
         (f"{arch}.converter", "str", converter),
         (f"{arch}.source.sha256", "[str]", sha256),
-        *llava.decoder_entries(arch, c.decoder),
+        *llama.decoder_entries(c.decoder, arch),
         *tower_entries(c.tower, arch, c.decoder.width, pixels),
         (f"{arch}.abstractor.feed_forward_length", "u32", a.ff_width),
         (f"{arch}.abstractor.block_count", "u32", a.layers),
