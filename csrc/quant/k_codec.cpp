@@ -121,7 +121,7 @@ struct AffineBlock {
 
   AffineBlock(const float* in, const float* importance, int step_count) : steps(splat(static_cast<float>(step_count))) {
     F4 top_scale = splat(0), top_min = splat(0);
-    Fit fits[groups];
+    ScaleFit fits[groups];
     for (int g = 0; g < groups; ++g) {
       columns[g].load(in + 128 * g, importance ? importance + 128 * g : nullptr);
       fits[g] = AffineSearch<32>(columns[g], step_count, true).best();

@@ -154,7 +154,7 @@ void encode_affine(const float* in, void* blocks, int64_t n, int64_t row_length,
   for_groups(n, row_length, importance, [&](int64_t first, int used, const float* weights) {
     Columns<block> c;
     c.load(in + first * block, weights, used);
-    const Fit fit = AffineSearch<block>(c, steps, false).best();
+    const ScaleFit fit = AffineSearch<block>(c, steps, false).best();
     const F4 highest = splat(static_cast<float>(steps));
     const Stored m(fit.offset), d = best_stored(c, fit.scale, m.value, splat(0), highest);
     int8_t q[group * block];

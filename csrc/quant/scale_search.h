@@ -47,10 +47,10 @@ struct Columns {
 };
 
 // x ~ scale * code + offset, and the weighted squared error.
-struct Fit {
+struct ScaleFit {
   F4 scale, offset, error;
 
-  void improve(const Fit& other) {
+  void improve(const ScaleFit& other) {
     const I4 better = other.error < error;
     scale = pick(better, other.scale, scale);
     offset = pick(better, other.offset, offset);
@@ -60,7 +60,7 @@ struct Fit {
 
 // The error that scale and offset really give, every value rounded to its nearest code.
 template <int N>
-Fit measure(const Columns<N>& c, F4 scale, F4 offset, F4 low, F4 high) {
+ScaleFit measure(const Columns<N>& c, F4 scale, F4 offset, F4 low, F4 high) {
   const F4 inverse = reciprocal(scale);
   F4 error = splat(0);
   for (int i = 0; i < N; ++i) {
@@ -78,7 +78,7 @@ class AffineSearch {
   AffineSearch(const Columns<N>& columns, int steps, bool negative_offset)
       : c_(columns), steps_(splat(static_cast<float>(steps))), negative_offset_(negative_offset) {}
 
-  Fit best() {
+  ScaleFit best() {
     F4 low = c_.x[0], high = c_.x[0];
     for (int i = 0; i < N; ++i) {
       low = lanes_min(low, c_.x[i]);
@@ -93,7 +93,7 @@ class AffineSearch {
 
     // Candidates: the range takes steps - steps/8 .. steps + steps/8 steps.
     constexpr int candidates = 21;
-    Fit found{splat(0), splat(0), splat(std::numeric_limits<float>::infinity())};
+    ScaleFit found{splat(0), splat(0), splat(std::numeric_limits<float>::infinity())};
     for (int k = 0; k < candidates; ++k) {
       const float stretch = 1 + (static_cast<float>(k) / (candidates - 1) - 0.5f) * 0.25f;
       found.improve(refit(steps_ * splat(stretch) * per_range, low));
@@ -101,14 +101,14 @@ class AffineSearch {
     found.improve(refit(reciprocal(found.scale), found.offset));
 
     // The closed form cannot be trusted where nearly all codes are equal: compare what the fits really give.
-    Fit fit = measure(c_, range / steps_, low, splat(0), steps_);
+    ScaleFit fit = measure(c_, range / steps_, low, splat(0), steps_);
     fit.improve(measure(c_, found.scale, found.offset, splat(0), steps_));
     return fit;
   }
 
  private:
   // Least squares for the codes of (x - offset) * inverse.
-  Fit refit(F4 inverse, F4 offset) const {
+  ScaleFit refit(F4 inverse, F4 offset) const {
     F4 wq = splat(0), wqq = splat(0), wqx = splat(0);
     for (int i = 0; i < N; ++i) {
       const F4 code = nearest_code((c_.x[i] - offset) * inverse, splat(0), steps_);
@@ -139,7 +139,7 @@ class AffineSearch {
 // Codes low..high without an offset; the scale may be negative when low != -high (the largest value may take either
 // end).
 template <int N>
-Fit search_symmetric(const Columns<N>& c, int low_code, int high_code, int candidates) {
+ScaleFit search_symmetric(const Columns<N>& c, int low_code, int high_code, int candidates) {
   const F4 low = splat(static_cast<float>(low_code)), high = splat(static_cast<float>(high_code));
   F4 peak = splat(0);
   for (int i = 0; i < N; ++i) peak = pick(lanes_abs(c.x[i]) > lanes_abs(peak), c.x[i], peak);
