@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    """Ends with one line, instead of as many errors as there are test files, where the package cannot run."""
+    """Ends with one line, instead of as many errors as there are test files, where the package cannot run. The folder
+    KOSMOS_EDGE_TEST_RUN is for what all processes of a run share (helpers.shared)."""
     try:
         importlib.import_module("kosmos_edge._native")
     except ImportError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["KOSMOS_EDGE_TEST_RUN"] = tempfile.mkdtemp(prefix="kosmos-edge-run-")
+
+
+def pytest_unconfigure() -> None:
+    """Removes that folder, in the process that made it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and (folder := os.environ.pop("KOSMOS_EDGE_TEST_RUN", None)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

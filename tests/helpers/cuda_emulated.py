@@ -1,19 +1,20 @@
 """Builds the CUDA backend to run on the processor (tests/emulate), for tests: a C++ compiler is all it needs."""
 
-import atexit
 import ctypes
 import functools
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from helpers.shared import once
+
 CARD = os.environ.get("KOSMOS_EDGE_CUDA_CARD")  # the library for real devices: the same tests on a card
+LIBRARY = "libkosmos_edge_cuda_emulated.so"
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 EMULATE = ROOT / "tests" / "emulate"
@@ -67,7 +68,7 @@ def build_objects(folder: Path, sources: list[Path], flags: list[str]) -> list[s
 def build_library(folder: Path, flags: list[str] | None = None) -> Path:
     """The backend as a shared library."""
     flags = flags or []
-    library = folder / "libkosmos_edge_cuda_emulated.so"
+    library = folder / LIBRARY
     objects = build_objects(folder, SOURCES, flags)
     subprocess.run([os.environ.get("CXX", "g++"), "-shared", *flags, *objects, "-o", str(library)], check=True)
     return library
@@ -78,9 +79,7 @@ def emulated_library() -> Path:
     """The backend, built once per test run; KOSMOS_EDGE_CUDA_EMULATED names one that is built already."""
     if built := os.environ.get("KOSMOS_EDGE_CUDA_EMULATED"):
         return Path(built)
-    folder = Path(tempfile.mkdtemp(prefix="kosmos-edge-cuda-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return build_library(folder)
+    return once("cuda-emulated", build_library) / LIBRARY
 
 
 class EmulatedDevice:
