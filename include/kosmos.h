@@ -511,12 +511,13 @@ KOSMOS_API kosmos_status kosmos_batch(const kosmos_model *model, const kosmos_ba
 
 typedef struct kosmos_ranking kosmos_ranking;
 
-enum { KOSMOS_NORMALIZE_SUM = 0, KOSMOS_NORMALIZE_MEAN = 1 };
+enum { KOSMOS_NORMALIZE_SUM = 0, KOSMOS_NORMALIZE_MEAN = 1, KOSMOS_NORMALIZE_CHARACTERS = 2 };
 typedef struct kosmos_score_options {
   size_t struct_size;
   const char *template_text; /* words around exactly one "{text}"; the image is at "{image}" before it, or else before
                               * all words. NULL: the model's caption prompt, of KOSMOS-2 "An image of {text}" */
-  int32_t normalize;         /* KOSMOS_NORMALIZE_*: sum of ln p, or mean per token, for texts of different lengths */
+  int32_t normalize;         /* KOSMOS_NORMALIZE_*: sum of ln p; for texts of different lengths its mean per token, or
+                              * the sum by the number of the text's characters (Unicode code points) */
   int32_t reserved;
   kosmos_cancel *cancel; /* NULL: none */
   kosmos_abort_callback on_abort;
@@ -526,13 +527,15 @@ typedef struct kosmos_score_options {
 typedef struct kosmos_score_info {
   size_t struct_size;
   size_t index;        /* of the text in the caller's array */
-  double score;        /* by which texts are ranked: logprob_sum or logprob_mean */
+  double score;        /* by which texts are ranked, see kosmos_score_options.normalize */
   double share;        /* softmax of the scores; all shares sum to 1 */
   double logprob_sum;  /* ln p of the text, and of the template's words after it, given the image and the words before */
   double logprob_mean; /* per token */
   const int32_t *token_ids;
   const float *logprobs;
   size_t token_count;
+  int32_t greedy; /* 1: every token was the likeliest at its place, so that greedy decoding would say this text */
+  int32_t reserved;
 } kosmos_score_info;
 
 /* Ranks 1..10000 texts by how likely they are given the image (NULL: without one). options may be NULL.
@@ -540,6 +543,12 @@ typedef struct kosmos_score_info {
 KOSMOS_API kosmos_status kosmos_score(const kosmos_model *model, const kosmos_image *image, const char *const *texts,
                                       size_t text_count, const kosmos_score_options *options,
                                       kosmos_ranking **ranking, kosmos_error **error) KOSMOS_NOEXCEPT;
+/* The same behind any sequence of 1..4096 images, texts, boxes and rows, as in kosmos_generate: several images, few-shot
+ * prompts, no image. A blank that ends the last segment belongs to the texts. options.template_text must be NULL. */
+KOSMOS_API kosmos_status kosmos_score_segments(const kosmos_model *model, const kosmos_segment *segments,
+                                               size_t segment_count, const char *const *texts, size_t text_count,
+                                               const kosmos_score_options *options, kosmos_ranking **ranking,
+                                               kosmos_error **error) KOSMOS_NOEXCEPT;
 /* How many texts were ranked; 0 for an invalid handle. */
 KOSMOS_API size_t kosmos_ranking_count(const kosmos_ranking *ranking) KOSMOS_NOEXCEPT;
 /* The text at this rank, 0 the most likely; equal ones in the caller's order. INVALID_REQUEST. */

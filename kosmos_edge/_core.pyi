@@ -218,6 +218,8 @@ class Scored:
     def token_ids(self) -> list[int]: ...
     @property
     def logprobs(self) -> list[float]: ...
+    @property
+    def greedy(self) -> bool: ...
 
 class Scoring:
     @property
@@ -396,6 +398,8 @@ class RankedText:
     @property
     def logprob_mean(self) -> float: ...
     @property
+    def greedy(self) -> bool: ...
+    @property
     def token_ids(self) -> list[int]: ...
     @property
     def logprobs(self) -> list[float]: ...
@@ -416,7 +420,14 @@ def rank(
     texts: Sequence[str],
     before: str,
     after: str,
-    mean: bool,
+    normalize: str,
+    cancel: CancelToken | None = None,
+) -> Ranking: ...
+def rank_behind(
+    engine: Engine,
+    segments: Sequence[tuple[str, Any]],
+    texts: Sequence[str],
+    normalize: str,
     cancel: CancelToken | None = None,
 ) -> Ranking: ...
 

@@ -22,6 +22,7 @@ from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreReques
 from kosmos_edge.options import (
     GenerationOptions,
     Limits,
+    Normalize,
     Options,
     check_bool,
     check_cancel,
@@ -424,18 +425,36 @@ class Model:
         texts: Sequence[str],
         template: str | None = None,
         *,
-        normalize: Literal["sum", "mean"] = "sum",
+        normalize: Normalize = "sum",
         cancel: Any = None,
     ) -> Ranking:
         """Ranks texts by their likelihood given the image (None: without an image).
 
         template: words around {text}; the words before it are given, the text and the words after it are scored. The
         image stands at {image} before {text}, or where there is none before all words. None: the model's caption
-        prompt, of KOSMOS-2 "An image of {text}". normalize: "sum" of ln p, or the "mean" per token, for texts of
-        different lengths.
+        prompt, of KOSMOS-2 "An image of {text}". normalize: "sum" of ln p; for texts of different lengths the "mean"
+        per token, or the sum by the number of the text's "characters" (lm-evaluation-harness, acc_norm).
         """
         plan = tasks.plan_score(self._info, texts, template, normalize)
         return running.run(partial(self._open.score, self.name, image, plan), check_cancel(cancel))
+
+    def score_segments(
+        self,
+        segments: Sequence[Any],
+        texts: Sequence[str],
+        *,
+        raw: bool = False,
+        normalized: bool = False,
+        normalize: Normalize = "sum",
+        cancel: Any = None,
+    ) -> Ranking:
+        """Ranks texts by their likelihood behind any sequence of images, texts, boxes and rows, as generate takes it.
+
+        A blank that ends the last text belongs to the texts. Pass images from encode() where several calls begin alike
+        (candidates behind the same pictures, items behind the same examples): what they share is computed once.
+        """
+        plan = tasks.plan_score_segments(self._info, segments, texts, raw, normalized, normalize)
+        return running.run(partial(self._open.score, self.name, None, plan), check_cancel(cancel))
 
     def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage:
         """Encodes the image. Every verb accepts the result in place of the image and skips the encoder.

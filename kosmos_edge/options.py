@@ -8,12 +8,13 @@ import numbers
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 
 limits = _core.limits
+Normalize: TypeAlias = Literal["sum", "mean", "characters"]  # of scores, see Model.score
 
 
 class Cancellable(Protocol):
@@ -152,6 +153,14 @@ def check_bool(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name}: expected True or False, got {value!r}")
     return value
+
+
+def check_normalize(name: object) -> str:
+    """A name of Normalize; else InvalidRequest."""
+    names = get_args(Normalize)
+    if name not in names:
+        raise InvalidRequest(f"normalize: expected one of {', '.join(map(repr, names))}, got {name!r}")
+    return str(name)
 
 
 def check_text(name: str, value: object, *, empty: bool = False) -> str:

@@ -313,16 +313,17 @@ class Score:
     """How likely one text is."""
 
     text: str
-    score: float  # by which texts are ranked: logprob_sum or logprob_mean
+    score: float  # by which texts are ranked; see Model.score, normalize
     share: float  # softmax of the scores of all given texts; they sum to 1
     logprob_sum: float  # ln p of the whole text given the image and the prompt
     logprob_mean: float  # per token
     token_ids: list[int]
     logprobs: list[float]  # per token
+    greedy: bool  # every token was the likeliest at its place: greedy decoding would say this text
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        names = ("text", "score", "share", "logprob_sum", "logprob_mean", "token_ids", "logprobs")
+        names = ("text", "score", "share", "logprob_sum", "logprob_mean", "token_ids", "logprobs", "greedy")
         return {name: getattr(self, name) for name in names}
 
 

@@ -50,9 +50,28 @@ std::shared_ptr<BoundRun> new_run(std::shared_ptr<Engine> engine, const SegmentL
   return std::make_shared<BoundRun>(std::move(engine), std::move(request), std::move(watcher));
 }
 
+Normalize normalize_named(const std::string& name) {
+  if (name == "sum") return Normalize::Sum;
+  if (name == "mean") return Normalize::Mean;
+  KE_CHECK(name == "characters", InvalidRequest, "normalize: expected 'sum', 'mean' or 'characters', got '", name, "'");
+  return Normalize::Characters;
+}
+
 Ranking rank(const Engine& e, std::shared_ptr<ImageEmbedding> image, std::vector<std::string> texts, std::string before,
-             std::string after, bool mean, const CancelToken* cancel) {
-  const RankRequest request{std::move(image), std::move(texts), {std::move(before), std::move(after)}, mean};
+             std::string after, const std::string& normalize, const CancelToken* cancel) {
+  const RankRequest request{
+      std::move(image), std::move(texts), {std::move(before), std::move(after)}, normalize_named(normalize)};
+  nb::gil_scoped_release release;
+  return rank_texts(e, request, cancel);
+}
+
+Ranking rank_behind(const Engine& e, const SegmentList& segments, std::vector<std::string> texts,
+                    const std::string& normalize, const CancelToken* cancel) {
+  RankRequest request;
+  request.prompt = to_segments(segments);
+  KE_CHECK(!request.prompt.empty(), InvalidRequest, "segments: expected at least one");
+  request.texts = std::move(texts);
+  request.normalize = normalize_named(normalize);
   nb::gil_scoped_release release;
   return rank_texts(e, request, cancel);
 }
@@ -64,6 +83,7 @@ void bind_rank(nb::module_& m) {
       .def_ro("share", &RankedText::share)
       .def_ro("logprob_sum", &RankedText::sum)
       .def_ro("logprob_mean", &RankedText::mean)
+      .def_ro("greedy", &RankedText::greedy)
       .def_ro("token_ids", &RankedText::ids)
       .def_ro("logprobs", &RankedText::logprobs);
   nb::class_<Ranking>(m, "Ranking", "Texts by falling likelihood.")
@@ -72,9 +92,11 @@ void bind_rank(nb::module_& m) {
       .def_ro("tokens", &Ranking::tokens)
       .def_ro("reused", &Ranking::reused);
   m.def("rank", &rank, nb::arg("engine"), nb::arg("image").none(), nb::arg("texts"), nb::arg("before"),
-        nb::arg("after"), nb::arg("mean"), nb::arg("cancel").none() = nb::none(),
+        nb::arg("after"), nb::arg("normalize"), nb::arg("cancel").none() = nb::none(),
         "Ranks texts, with before and after around each, behind the image or none. Raises InvalidRequest,\n"
         "ContextTooLong, Cancelled.");
+  m.def("rank_behind", &rank_behind, nb::arg("engine"), nb::arg("segments"), nb::arg("texts"), nb::arg("normalize"),
+        nb::arg("cancel").none() = nb::none(), "As rank, behind any segments.");
 }
 
 }  // namespace

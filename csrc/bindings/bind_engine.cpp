@@ -228,7 +228,8 @@ void bind_engine(nb::module_& m) {
 
   nb::class_<Scored>(m, "Scored", "A continuation's tokens and how likely they are.")
       .def_ro("token_ids", &Scored::ids)
-      .def_ro("logprobs", &Scored::logprobs);
+      .def_ro("logprobs", &Scored::logprobs)
+      .def_ro("greedy", &Scored::greedy);
 
   nb::class_<Scoring>(m, "Scoring", "How likely each continuation is.")
       .def_ro("continuations", &Scoring::continuations)

@@ -28,6 +28,7 @@ struct LoadOptions {
 struct Scored {
   std::vector<int32_t> ids;     // the continuation's tokens
   std::vector<float> logprobs;  // ln p of each, given the prompt and the ones before
+  bool greedy = true;           // each was the likeliest at its place: greedy decoding without rules would say them
 };
 
 struct Scoring {

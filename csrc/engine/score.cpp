@@ -2,6 +2,7 @@
 // each text with a copy of the prompt's keys and values.
 #include <algorithm>
 
+#include "backend/logits.h"
 #include "base/error.h"
 #include "engine/engine.h"
 
@@ -18,6 +19,13 @@ struct Place {
   size_t token;
   KvCache* cache;
 };
+
+// The next token of the text, of which `logits` are those at its place.
+void add(Scored& text, std::span<const float> logits) {
+  const int32_t id = text.ids[text.logprobs.size()];
+  text.greedy = text.greedy && argmax(logits) == id;
+  text.logprobs.push_back(static_cast<float>(log_probability(logits, id)));
+}
 
 std::vector<Scored> tokens_of(const Engine& engine, const std::vector<std::vector<Segment>>& continuations) {
   const auto begin = static_cast<ptrdiff_t>(engine.model().info().begin.size());  // ids that start every prompt
@@ -53,7 +61,7 @@ Scoring Engine::score(const Prompt& prompt, const std::vector<std::vector<Segmen
   const std::vector<float> first = prefill(*model_, prompt, *caches[0], cancel, &out.reused);
   std::vector<Scored*> longer;  // those whose first token is not all
   for (Scored& s : out.continuations) {
-    s.logprobs.push_back(static_cast<float>(log_probability(first, s.ids[0])));
+    add(s, first);
     if (s.ids.size() > 1) longer.push_back(&s);
   }
   const int64_t positions = n + static_cast<int64_t>(longest);
@@ -83,9 +91,7 @@ Scoring Engine::score(const Prompt& prompt, const std::vector<std::vector<Segmen
       logits.resize(rows.size() * vocab);
       model_->forward(rows, logit_rows, logits.data(), cancel);
       check_finite(logits);
-      for (size_t r = 0; r < pass.size(); r++)
-        pass[r].text->logprobs.push_back(static_cast<float>(
-            log_probability(std::span(logits).subspan(r * vocab, vocab), pass[r].text->ids[pass[r].token + 1])));
+      for (size_t r = 0; r < pass.size(); r++) add(*pass[r].text, std::span(logits).subspan(r * vocab, vocab));
     }
   }
   return out;

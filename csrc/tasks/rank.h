@@ -23,19 +23,25 @@ ScoreTemplate split_template(std::string_view text);
 // The caption's words, then the text.
 ScoreTemplate default_template(const ModelInfo& model);
 
+// What the ranking goes by: the sum of ln p, its mean per token, or the sum by the number of the text's characters
+// (code points, without the template's words: lm-evaluation-harness, acc_norm).
+enum class Normalize { Sum, Mean, Characters };
+
 struct RankRequest {
   std::shared_ptr<const ImageEmbedding> image;  // nullptr: the texts stand behind no image
   std::vector<std::string> texts;               // 1..limits::kMaxTexts
   ScoreTemplate around;
-  bool mean = false;  // the score is the mean of ln p per token, else their sum
+  Normalize normalize = Normalize::Sum;
+  std::vector<Segment> prompt{};  // not empty: what the texts stand behind, instead of the image and `around`
 };
 
 struct RankedText {
-  size_t index = 0;  // in RankRequest::texts
-  double score = 0;  // what the ranking goes by: sum or mean
-  double share = 0;  // softmax of all scores; they sum to 1
-  double sum = 0;    // ln p of the text and what stands behind it
-  double mean = 0;   // per token
+  size_t index = 0;     // in RankRequest::texts
+  double score = 0;     // what the ranking goes by
+  double share = 0;     // softmax of all scores; they sum to 1
+  double sum = 0;       // ln p of the text and what stands behind it
+  double mean = 0;      // per token
+  bool greedy = false;  // each of its tokens was the likeliest at its place
   std::vector<int32_t> ids;
   std::vector<float> logprobs;  // per token
 };

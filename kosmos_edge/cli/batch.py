@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -21,6 +21,7 @@ from kosmos_edge.cli.common import (
 )
 from kosmos_edge.cli.tasks import answer_all, draw_option, pictures
 from kosmos_edge.cli.twins import from_environment, set_aside
+from kosmos_edge.options import Normalize
 
 # task -> its required options, its other options
 TASK_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -54,7 +55,7 @@ SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_
 @option("--markdown", is_flag=True, default=None, help="read: the page as Markdown instead of lines.")
 @option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank. Can be repeated.")
 @option("--template", metavar="TEXT", help="score: words around {text}. Default: the model's caption prompt.")
-@option("--normalize", type=click.Choice(["sum", "mean"]), help="score: rank by the sum of ln p (default) or its mean.")
+@option("--normalize", type=click.Choice(get_args(Normalize)), help="As for score. Default: sum.")
 @option("--lead-in", is_flag=True, default=None, help="Begin the text with the prompt's words.")
 @batch_size_option
 @draw_option

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -30,6 +30,7 @@ from kosmos_edge.cli.common import (
 )
 from kosmos_edge.cli.streams import plain_error
 from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.options import Normalize
 
 if TYPE_CHECKING:
     from kosmos_edge.cli.inputs import Input
@@ -161,10 +162,10 @@ def ask(
 @option("--template", metavar="TEXT", help="Words around {text}. Default: the model's caption prompt.")
 @option(
     "--normalize",
-    type=click.Choice(["sum", "mean"]),
+    type=click.Choice(get_args(Normalize)),
     default="sum",
     show_default=True,
-    help="Rank by the sum of ln p, or by its mean per token.",
+    help="Rank by the sum of ln p, its mean per token, or the sum by the number of the text's characters.",
 )
 @options(picture_options, output_options, model_options)
 def score(picture: str, texts: tuple[str, ...], template: str | None, normalize: str, **rest: Any) -> int:

@@ -75,14 +75,27 @@ class EngineSession:
     def score(self, name: str, image: Any, plan: tasks.ScorePlan, token: _core.CancelToken) -> Ranking:
         """Texts by falling likelihood."""
         start = time.perf_counter()
-        prompt = self._prompt([] if image is None else [PictureSegment(image)], token)
-        embedding = None if prompt.last is None else prompt.last.embedding
-        begin = time.perf_counter()
-        mean = plan.normalize == "mean"
-        found = _core.rank(self.engine, embedding, plan.texts, plan.before, plan.after, mean, token)
+        if plan.behind:
+            prompt = self._prompt(plan.behind.segments, token)
+            begin = time.perf_counter()
+            found = _core.rank_behind(self.engine, prompt.segments, plan.texts, plan.normalize, token)
+        else:
+            prompt = self._prompt([] if image is None else [PictureSegment(image)], token)
+            embedding = None if prompt.last is None else prompt.last.embedding
+            begin = time.perf_counter()
+            found = _core.rank(self.engine, embedding, plan.texts, plan.before, plan.after, plan.normalize, token)
         end = time.perf_counter()
         rows = [
-            Score(plan.texts[r.index], r.score, r.share, r.logprob_sum, r.logprob_mean, r.token_ids, r.logprobs)
+            Score(
+                plan.texts[r.index],
+                r.score,
+                r.share,
+                r.logprob_sum,
+                r.logprob_mean,
+                r.token_ids,
+                r.logprobs,
+                r.greedy,
+            )
             for r in found.rows
         ]
         timings = Timings(
@@ -99,7 +112,7 @@ class EngineSession:
         if prompt.last is not None:
             ranking.width, ranking.height = prompt.last.width, prompt.last.height
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
-        ranking.notes += found.notes
+        ranking.notes += (plan.behind.notes if plan.behind else []) + found.notes
         return ranking
 
     def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:

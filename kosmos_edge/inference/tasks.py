@@ -13,7 +13,7 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import names_picture
 from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, PlanSegment, RowsSegment, check_box
-from kosmos_edge.options import check_bool, check_text, check_texts
+from kosmos_edge.options import check_bool, check_normalize, check_text, check_texts
 from kosmos_edge.results import Box
 
 
@@ -38,19 +38,27 @@ class ScorePlan:
     texts: tuple[str, ...]
     before: str  # the template's words before each text; given
     after: str  # the words after each text; scored with it
-    normalize: str  # "sum" or "mean"
+    normalize: str  # a name of options.Normalize
+    behind: Plan | None = None  # what the texts stand behind, instead of an image and the template
 
 
 def plan_score(info: Mapping[str, Any], texts: object, template: object, normalize: object) -> ScorePlan:
     """score: the caller's template or the caption prompt around each text."""
     checked = check_texts("texts", texts, _core.limits.MAX_TEXTS)
-    if normalize not in ("sum", "mean"):
-        raise InvalidRequest(f"normalize: expected 'sum' or 'mean', got {normalize!r}")
     if template is None:
         before, after = _core.default_template(info)
     else:
         before, after = _core.split_template(check_text("template", template))
-    return ScorePlan(checked, before, after, str(normalize))
+    return ScorePlan(checked, before, after, check_normalize(normalize))
+
+
+def plan_score_segments(
+    info: Mapping[str, Any], segments: object, texts: object, raw: object, normalized: object, normalize: object
+) -> ScorePlan:
+    """score_segments: segments as plan_generate takes them."""
+    checked = check_texts("texts", texts, _core.limits.MAX_TEXTS)
+    behind = plan_generate(info, segments, raw, False, normalized)
+    return ScorePlan(checked, "", "", check_normalize(normalize), behind)
 
 
 def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tuple[Any, ...]]:

@@ -272,7 +272,8 @@ class RemoteSession:
         start = time.perf_counter()
         pictures = Pictures(self.engine, token)
         packed = None if image is None else pictures.pack(image)
-        arguments = [name, packed, plan]
+        sent = replace(plan, behind=pictures.plan(plan.behind)) if plan.behind else plan
+        arguments = [name, packed, sent, pictures.packed]
         ranking = remote_call(self._workers, "score", arguments, token, pictures.encoded)[0]
         assert isinstance(ranking, Ranking)
         ranking.timings = replace(ranking.timings, total_ms=(time.perf_counter() - start) * 1000)

@@ -192,9 +192,17 @@ class Server:
         self._model.stream(name, ready, options, token, lambda event: self.reply(number, event=event))
 
     def _do_score(
-        self, number: int, token: _core.CancelToken, name: str, picture: list[Any] | None, plan: ScorePlan
+        self,
+        number: int,
+        token: _core.CancelToken,
+        name: str,
+        picture: list[Any] | None,
+        plan: ScorePlan,
+        pictures: list[Any],
     ) -> Any:
         image = None if picture is None else self._picture(picture)
+        if plan.behind:
+            self._plan(plan.behind, pictures)
         return self._model.score(name, image, plan, token)
 
     def _do_open_batch(

@@ -184,8 +184,8 @@ def test_fragments_are_plain_decimals_of_full_precision() -> None:
 
 def test_ranking_is_json() -> None:
     rows = [
-        Score("a cat", -1.0, 0.7, -1.0, -0.5, [5, 6], [-0.4, -0.6]),
-        Score("a dog", -2.0, 0.3, -2.0, -1.0, [5, 7], [-1, -1]),
+        Score("a cat", -1.0, 0.7, -1.0, -0.5, [5, 6], [-0.4, -0.6], True),
+        Score("a dog", -2.0, 0.3, -2.0, -1.0, [5, 7], [-1, -1], False),
     ]
     ranking = Ranking(rows, "sum", "cpu", "tiny")
     record = json.loads(ranking.to_json())

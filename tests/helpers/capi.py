@@ -264,6 +264,8 @@ class ScoreInfo(Sized):
         ("token_ids", POINTER(c_int32)),
         ("logprobs", POINTER(c_float)),
         ("token_count", c_size_t),
+        ("greedy", c_int32),
+        ("reserved", c_int32),
     )
 
 
