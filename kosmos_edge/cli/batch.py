@@ -19,6 +19,7 @@ from kosmos_edge.cli.common import (
     settle_choices,
     take_generation,
 )
+from kosmos_edge.cli.folders import answer_folders, folder_options, take_settings
 from kosmos_edge.cli.tasks import answer_all, draw_option, pictures
 from kosmos_edge.cli.twins import from_environment, set_aside
 from kosmos_edge.options import Normalize
@@ -57,6 +58,7 @@ SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_
 @option("--template", metavar="TEXT", help="score: words around {text}. Default: the model's caption prompt.")
 @option("--normalize", type=click.Choice(get_args(Normalize)), help="As for score. Default: sum.")
 @option("--lead-in", is_flag=True, default=None, help="Begin the text with the prompt's words.")
+@folder_options
 @batch_size_option
 @draw_option
 @options(generation_options, picture_options, output_options_with("jsonl"), model_options)
@@ -66,7 +68,9 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
     \b
     kosmos-edge batch photos/ > captions.jsonl
     kosmos-edge batch photos/ --task ask --question "How many people?" --format csv
+    kosmos-edge batch photos/ -r --sidecar txt --resume
     """
+    settings = take_settings(rest)
     arguments = take_arguments(task, rest)
     if task == "score":
         unused = take_generation(rest)
@@ -74,6 +78,8 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
             unused["draw"] = rest.pop("draw")
         for name in unused:
             _refuse(name, task)
+    if settings is not None:
+        return answer_folders(task, pictures, arguments, rest, settings)
     return answer_all(task, pictures, arguments, rest)
 
 

@@ -147,16 +147,29 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def record_of(answer: Answer, name: str) -> dict[str, Any]:
+    """The answer as JSON has it, under the name that was given."""
+    return {**answer.to_dict(), "path": name}
+
+
 class Writer:
     """Writes answers one after another, each in one piece, so that none is left incomplete."""
 
-    def __init__(self, form: str, several: bool, out: Output, lines: Callable[[Answer], list[str]]) -> None:
-        self._form, self._several, self._out, self._lines = form, several, out, lines
+    def __init__(
+        self,
+        form: str,
+        several: bool,
+        out: Output,
+        lines: Callable[[Answer], list[str]],
+        record: Callable[[Answer, str], dict[str, Any]] = record_of,
+    ) -> None:
+        """lines: the text form of an answer. record: (answer, name) -> what the other forms are made of."""
+        self._form, self._several, self._out, self._lines, self._record = form, several, out, lines, record
         self._count = 0
 
     def write(self, name: str, answer: Answer) -> None:
         """Writes one answer; the text form leaves out one with an error (it is on stderr)."""
-        record = {**answer.to_dict(), "path": name}
+        record = self._record(answer, name)
         if self._form == "text":
             lines = [] if answer.error is not None else self._lines(answer)
             text = "".join(f"{name}: {line}\n" if self._several else f"{line}\n" for line in lines)
@@ -213,13 +226,18 @@ def _in_the_way(part: Path) -> InvalidRequest:
 
 @contextlib.contextmanager
 def open_output(
-    path: str | None, overwrite: bool, *, inputs: Iterable[str] = (), say: Callable[[str], None] | None = None
+    path: str | None,
+    overwrite: bool,
+    *,
+    inputs: Iterable[str] = (),
+    say: Callable[[str], None] | None = None,
+    resume: bool = False,
 ) -> Iterator[Output]:
     """stdout, or the output of that name; whatever prevents writing is found now.
 
     A file is written as FILE.part and renamed at the end. A run that ends early leaves its complete answers there, and
     a note on the exception that ends it says so. inputs: files that must not be replaced. say: receives a message about
-    an earlier run's answers.
+    an earlier run's answers. resume: they are written again, from a journal.
     """
     if path is None:
         check_stdout()
@@ -240,9 +258,9 @@ def open_output(
             os.close(descriptor)
         return
     with Part(target, PART_SUFFIX, wait=False) as part:
-        if part.size and not overwrite:
+        if part.size and not overwrite and not resume:
             raise _in_the_way(part.path)
-        if part.size and say is not None:
+        if part.size and say is not None and not resume:
             say(f"{part.path}, the answers of a run that ended early, is replaced")
         out = _PartOutput(part)
         try:

@@ -28,6 +28,7 @@ from kosmos_edge.cli.common import (
     take_model,
     take_opening,
 )
+from kosmos_edge.cli.progress import Progress
 from kosmos_edge.cli.streams import plain_error
 from kosmos_edge.errors import InvalidRequest, KosmosError
 from kosmos_edge.options import Normalize
@@ -219,23 +220,28 @@ def answer_all(
                 yield source
 
         answers = run_batch(model, sources(), task, "yield", size, arguments, opening=opening, namer=_name)
-        writer = Writer(form, several, out, _lines_of(task, arguments))
+        writer = Writer(form, several, out, lines_of(task, arguments))
         failed = 0
+        progress = Progress(len(inputs), shown=len(inputs) > 1 and shows_progress(messages))
         with closing(answers):
-            for number, answer in enumerate(_progress(answers, len(inputs), messages, to_terminal=out.isatty())):
+            for number, answer in enumerate(answers):
                 item = inputs[number]
+                progress.clear()
                 writer.write(item.name, answer)
                 error = answer.error
                 if error is None and item.name in drawings.targets:
                     error = drawings.draw(opening, streams.get(item.name) or item.path or b"", answer, item)
                 if error is None:
-                    _report(messages, item, answer, number + 1, len(inputs))
+                    report(messages, item.name, answer, number + 1, len(inputs))
+                    progress.advance()
                     continue
                 failed += 1
                 messages.error(item.name, plain_error(error))
                 if fail_fast:
                     out.complete = number + 1 == len(inputs)
                     break
+                progress.advance()
+        progress.clear()
         writer.close()
     if failed:
         messages.say(f"{failed} of {len(inputs)} failed") if len(inputs) > 1 else None
@@ -255,30 +261,27 @@ def _name(source: Any) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def _lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[str]]:
+def lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[str]]:
+    """How the text form shows an answer."""
     from kosmos_edge.cli.output import text_lines
 
     boxes = task in ("ground", "locate") or bool(arguments.get("ground"))
     return lambda answer: text_lines(answer, text=task != "locate", boxes=boxes)
 
 
-def _report(messages: Messages, item: Input, answer: Answer, number: int, count: int) -> None:
+def shows_progress(messages: Messages) -> bool:
+    """Whether stderr is a terminal on which nothing else is written for each image."""
+    return sys.stderr.isatty() and not messages.quiet and not messages.verbose
+
+
+def report(messages: Messages, name: str, answer: Answer, number: int, count: int | str) -> None:
+    """An answer's notes, and its timings with --verbose. count: of all images."""
     timings = answer.timings
-    messages.notes(item.name, answer.notes)
+    messages.notes(name, answer.notes)
     messages.detail(
-        f"{number}/{count} {item.name}: {timings.total_ms:.0f} ms (decode {timings.decode_image_ms:.0f}, encode "
+        f"{number}/{count} {name}: {timings.total_ms:.0f} ms (decode {timings.decode_image_ms:.0f}, encode "
         f"{timings.encode_ms:.0f}, prefill {timings.prefill_ms:.0f}, {timings.tokens} tokens {timings.decode_ms:.0f})"
     )
-
-
-def _progress(answers: Iterator[Answer], count: int, messages: Messages, *, to_terminal: bool) -> Iterator[Answer]:
-    """The answers, with a progress bar on stderr if there are several and the results go elsewhere."""
-    shown = count > 1 and sys.stderr.isatty() and not to_terminal
-    if not shown or messages.quiet or messages.verbose:
-        yield from answers
-        return
-    with click.progressbar(answers, count, label="images", file=sys.stderr, show_pos=True) as bar:
-        yield from bar
 
 
 class Drawings:

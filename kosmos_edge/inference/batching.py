@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kosmos_edge._native import _core
@@ -20,6 +21,13 @@ from kosmos_edge.results import Ranking, Result
 WITHOUT_PIPES = Opening(pipes=False)
 TASKS = ("caption", "ground", "locate", "describe", "ask", "read", "score")
 DEFAULT_BATCH = _core.limits.DEFAULT_BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An entry of `images` that needs no answer: it comes out in its place, between the answers."""
+
+    value: Any = None
 
 
 class Verbs(Protocol):
@@ -54,10 +62,11 @@ def run_batch(
     *,
     opening: Opening = WITHOUT_PIPES,
     namer: Callable[[Any], str | None] = source_name,
-) -> Generator[Result | Ranking, None, None]:
-    """Checks the arguments now; takes images as results are consumed.
+) -> Generator[Any, None, None]:
+    """One Result or Ranking per image, in order; a Settled entry comes out as it is.
 
-    opening: how images are opened, on separate threads. namer: entry -> Result.source of a failed one.
+    Checks the arguments now; takes images as results are consumed. opening: how images are opened, on separate threads.
+    namer: entry -> Result.source of a failed one.
     """
     if task not in TASKS:
         raise InvalidRequest(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
@@ -90,20 +99,22 @@ def _results(
     task: str,
     on_error: str,
     namer: Callable[[Any], str | None],
-) -> Generator[Result | Ranking, None, None]:
+) -> Generator[Any, None, None]:
     """Keeps worker.ahead images queued; a slow source of images does not delay results for long."""
-    jobs: deque[Job] = deque()
+    jobs: deque[Job | Settled] = deque()
     source = iter(images)
     more = True
-    job: Job | None = None
+    given: Any = None
+    job: Job | Settled | None = None
     error: BaseException | None = None
     broken: Exception | None = None
     try:
         with worker:
             while True:
-                while more and len(jobs) < worker.ahead and not (jobs and jobs[0].done.is_set()):
+                while more and len(jobs) < worker.ahead and not (jobs and _is_done(jobs[0])):
                     try:
-                        jobs.append(worker.submit(next(source)))
+                        given = next(source)
+                        jobs.append(given if isinstance(given, Settled) else worker.submit(given))
                     except StopIteration:
                         more = False
                     except Exception as raised:  # from the caller's iterable: raised after the results before it
@@ -111,6 +122,9 @@ def _results(
                 if not jobs:
                     break
                 job = jobs.popleft()
+                if isinstance(job, Settled):
+                    yield job
+                    continue
                 error = worker.wait(job)
                 if isinstance(error, KosmosError) and not isinstance(error, Cancelled) and on_error == "yield":
                     yield failed_answer(model, task, namer(job.source), error)
@@ -122,7 +136,19 @@ def _results(
         if broken is not None:
             raise broken
     finally:
-        del worker, jobs, job, error, broken  # an error that is raised holds this frame, which must not hold the model
+        given = None
+        del (
+            worker,
+            jobs,
+            job,
+            error,
+            broken,
+            given,
+        )  # an error that is raised holds this frame, which must not hold the model
+
+
+def _is_done(job: Job | Settled) -> bool:
+    return isinstance(job, Settled) or job.done.is_set()
 
 
 def failed_answer(model: Verbs, task: str, source: str | None, error: KosmosError) -> Result | Ranking:
