@@ -66,8 +66,12 @@ def merge_xmp(
             place.add_keywords(list(dict.fromkeys(plain_label(region.phrase) for region in named)))
         if picture.regions:
             place.add_regions(picture.regions, (picture.width, picture.height), _orientation(answer))
-    text = "".join(node.toxml() + "\n" for node in document.childNodes)
-    return text.encode("utf-8")
+    # Read once more: the parser puts attributes into an order that the next merge will not change.
+    return _written(_read(_written(document), name))
+
+
+def _written(document: minidom.Document) -> bytes:
+    return "".join(node.toxml() + "\n" for node in document.childNodes).encode("utf-8")
 
 
 def _orientation(answer: Answer) -> int:
