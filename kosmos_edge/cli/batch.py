@@ -7,6 +7,7 @@ from typing import Any, get_args
 import click
 
 from kosmos_edge.cli.common import (
+    EXPORT_FORMATS,
     Corners,
     batch_size_option,
     check_unit,
@@ -19,7 +20,8 @@ from kosmos_edge.cli.common import (
     settle_choices,
     take_generation,
 )
-from kosmos_edge.cli.folders import answer_folders, folder_options, take_settings
+from kosmos_edge.cli.folder_options import folder_options, take_settings
+from kosmos_edge.cli.folders import answer_folders
 from kosmos_edge.cli.tasks import answer_all, draw_option, pictures
 from kosmos_edge.cli.twins import from_environment, set_aside
 from kosmos_edge.options import Normalize
@@ -61,7 +63,7 @@ SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_
 @folder_options
 @batch_size_option
 @draw_option
-@options(generation_options, picture_options, output_options_with("jsonl"), model_options)
+@options(generation_options, picture_options, output_options_with("jsonl", EXPORT_FORMATS), model_options)
 def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
     """Run one task on each IMAGE: files, folders, globs, @list.txt, or - for stdin.
 

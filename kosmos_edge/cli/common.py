@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "json", "jsonl", "csv")
+EXPORT_FORMATS = ("coco", "label-studio", "yolo", "voc", "fiftyone", "imagefolder")  # of batch
 DOCUMENT_FORMATS = ("txt", "json", "markdown", "hocr", "alto", "tsv", "pdf")  # of read
 
 
@@ -121,16 +122,16 @@ generation_options = options(
 )
 
 
-def output_options_with(form: str) -> Callable[[F], F]:
-    """Options for the results; `form` is the default format."""
-    choice = click.Choice(FORMATS)
+def output_options_with(form: str, more: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Options for the results; `form` is the default format, `more` are formats besides FORMATS."""
+    choice = click.Choice((*FORMATS, *more))
     return options(
         option(
             "-f",
             "--format",
             "form",
             type=choice,
-            elsewhere=click.Choice(DOCUMENT_FORMATS),
+            elsewhere=click.Choice((*DOCUMENT_FORMATS, *EXPORT_FORMATS)),
             default=form,
             show_default=True,
             help="Output format.",
@@ -154,7 +155,7 @@ report_format_option = option(
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
-    elsewhere=click.Choice((*FORMATS, *DOCUMENT_FORMATS)),
+    elsewhere=click.Choice((*FORMATS, *DOCUMENT_FORMATS, *EXPORT_FORMATS)),
     default="text",
     show_default=True,
     help="Output format.",

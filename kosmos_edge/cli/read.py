@@ -13,6 +13,7 @@ import click
 
 from kosmos_edge.cli.common import (
     DOCUMENT_FORMATS,
+    EXPORT_FORMATS,
     FORMATS,
     Messages,
     document_options,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=click.Choice(DOCUMENT_FORMATS),
-    elsewhere=click.Choice(FORMATS),
+    elsewhere=click.Choice((*FORMATS, *EXPORT_FORMATS)),
     default="txt",
     show_default=True,
     help="Output format. pdf: the pages with invisible text that can be searched.",
