@@ -52,6 +52,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "documents": {"_native", "errors", "files", "images", "json_text", "results"},
     "integrations": {"documents", "errors", "loading", "model"},
     "storage": set(),
+    "urls": {"errors"},
     "pairs": {"errors"},
     "hub": {"_native", "errors", "storage", "targets"},
     "inference": {"_native", "errors", "images", "options", "results"},
