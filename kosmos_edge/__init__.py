@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kosmos_edge._core import CancelToken
     from kosmos_edge.draw import draw_boxes
     from kosmos_edge.images import Picture, open_image
+    from kosmos_edge.inference.async_calls import AsyncAnswer
     from kosmos_edge.inference.chat import Chat
     from kosmos_edge.loading import load
     from kosmos_edge.model import EncodedImage, EventStream, Model
@@ -63,6 +64,7 @@ _HOME = {
     "draw_boxes": "draw",
     "Picture": "images",
     "open_image": "images",
+    "AsyncAnswer": "inference.async_calls",
     "Chat": "inference.chat",
     "EncodedImage": "model",
     "EventStream": "model",
@@ -83,6 +85,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AsyncAnswer",
     "Box",
     "CancelToken",
     "Cancelled",

@@ -13,6 +13,8 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import ImageInput, Opening, Picture
 from kosmos_edge.inference import running, tasks
+from kosmos_edge.inference.async_calls import Lane
+from kosmos_edge.inference.async_verbs import AsyncVerbs
 from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
 from kosmos_edge.inference.chat import Chat
 from kosmos_edge.inference.encoded import EncodedImage
@@ -35,7 +37,7 @@ EventStream: TypeAlias = Generator[Event, None, None]
 BoxInput: TypeAlias = Box | Corners | Sequence[float]
 
 
-class Model:
+class Model(AsyncVerbs):
     """A loaded model. Any number of threads may call it at once; calls are independent of each other.
 
     caption, locate, describe and ask accept template: the prompt of this call and its examples instead of the model's
@@ -43,6 +45,7 @@ class Model:
     strings in it are tags.
     Every generating verb takes the options of GenerationOptions as keywords. With stream=True it returns an iterator
     of TextDelta, EntityEvent and finally Done instead of a Result; closing the iterator ends the computation.
+    With an a before its name (acaption) a verb is for asyncio, see AsyncVerbs.
     An image is a path, bytes, a binary file object, a PIL image, an HxWx3 uint8 buffer (a numpy array), a Picture
     from open_image, or an EncodedImage from encode; threads may share any of them. A file object that can seek is read
     from its start. Ctrl-C raises KeyboardInterrupt within about 0.2 s.
@@ -54,6 +57,7 @@ class Model:
         self._session: Session | None = LocalSession(engine) if isinstance(engine, _core.Engine) else engine
         self._process = os.getpid()
         self._path = Path(path)
+        self._lane = Lane()
         self._metadata: dict[str, Any] = dict(self._session.engine.metadata)
         self._info: dict[str, Any] = dict(self._session.engine.info)
 
@@ -62,6 +66,7 @@ class Model:
     def close(self) -> None:
         """Releases the model's memory once running calls have ended. Later calls raise InvalidRequest."""
         self._session = None
+        self._lane.close()
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +91,12 @@ class Model:
         if self._session is None:
             raise InvalidRequest("the model is closed")
         return self._session
+
+    @property
+    def awaiting(self) -> Lane:
+        """The thread of acaption and its like."""
+        _ = self._open
+        return self._lane
 
     # ---- facts
 

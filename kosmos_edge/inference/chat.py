@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Unpack, overload
 
 from kosmos_edge.images import ImageInput
+from kosmos_edge.inference.async_calls import AsyncAnswer, Lane
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.options import GenerationOptions
 from kosmos_edge.results import Done, Event, Result
@@ -24,6 +25,11 @@ class Turn:
 
 class Talker(Protocol):
     """What a chat needs from a Model."""
+
+    @property
+    def awaiting(self) -> Lane:
+        """Where aask runs."""
+        ...
 
     def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage:
         """Decodes and encodes one image."""
@@ -115,6 +121,19 @@ class Chat:
             keep(answer)
             return answer
         return _watch(answer, keep)
+
+    def aask(
+        self,
+        question: str,
+        *,
+        image: ImageInput | EncodedImage | None = None,
+        ground: bool = False,
+        choices: Sequence[str] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncAnswer:
+        """ask() for asyncio: `await` it, or iterate over its events with `async for`; see AsyncAnswer."""
+        arguments = {"question": question, "image": image, "ground": ground, "choices": choices, **options}
+        return AsyncAnswer(self._model, self.ask, arguments)
 
     def _encoded(self, image: ImageInput | EncodedImage, cancel: Any = None) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self._model.encode(image, cancel=cancel)
