@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import bisect
-import colorsys
 import io
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -14,13 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import ImageInput, open_image
+from kosmos_edge.marks import Colour, box_label
+from kosmos_edge.marks import distinct_colour as distinct_colour
+from kosmos_edge.overlay import overlay_page, overlay_svg
 from kosmos_edge.results import Box, Corners, Entity, Result
 from kosmos_edge.targets import Target, find_target, write_whole
 
-Colour: TypeAlias = tuple[int, int, int]
 Rectangle: TypeAlias = tuple[float, float, float, float]
 _checked: set[str] = set()  # formats that this Pillow can write
-_GOLDEN_TURN = 0.618034  # steps around the colour wheel that keep neighbours far apart
 
 
 def draw_boxes(image: ImageInput, result: Result | Iterable[Entity], *, scores: bool = True) -> Image.Image:
@@ -59,15 +58,35 @@ def draw_boxes(image: ImageInput, result: Result | Iterable[Entity], *, scores: 
     return canvas
 
 
-def save_drawing(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Writes the image in the format of the path's suffix; a failed write leaves nothing.
+def drawing(image: ImageInput, result: Result, path: str | os.PathLike[str], *, title: str = "") -> Image.Image | str:
+    """What save_drawing writes to the path: by its suffix an SVG or HTML text (overlay.py), else draw_boxes.
+
+    title: of an HTML page. Errors: those of draw_boxes.
+    """
+    form = overlay_format(os.fspath(path))
+    if form is None:
+        return draw_boxes(image, result)
+    picture = open_image(image)
+    return overlay_svg(result, picture) if form == "svg" else overlay_page(result, picture, title=title)
+
+
+def save_drawing(image: Image.Image | str, path: str | os.PathLike[str]) -> None:
+    """Writes the image in the format of the path's suffix, or a text; a failed write leaves nothing.
 
     A file that exists is replaced and keeps its mode; a link is followed; a device or pipe is written to in place, as
     PNG where its name has no suffix. Errors: InvalidRequest (suffix, a folder, a picture that the format cannot hold),
     KosmosIOError.
     """
     target = find_target(path, overwrite=True)
-    write_whole(target, _encode(image, picture_format(target), target.name))
+    if isinstance(image, str):
+        write_whole(target, image.encode())
+    else:
+        write_whole(target, _encode(image, picture_format(target), target.name))
+
+
+def overlay_format(name: str) -> str | None:
+    """ "svg" or "html" if the file's suffix is one of theirs."""
+    return {".svg": "svg", ".html": "html", ".htm": "html"}.get(os.path.splitext(name)[1].lower())
 
 
 def picture_format(target: Target) -> str:
@@ -76,7 +95,9 @@ def picture_format(target: Target) -> str:
     Image.init()
     file_format = "PNG" if target.in_place and not suffix else Image.EXTENSION.get(suffix)
     if file_format is None or file_format not in Image.SAVE:
-        raise InvalidRequest(f"{target.name}: cannot write an image with the suffix {suffix!r}; use .png or .jpg")
+        raise InvalidRequest(
+            f"{target.name}: cannot write an image with the suffix {suffix!r}; use .png, .jpg, .svg or .html"
+        )
     if file_format not in _checked:  # Pillow names formats whose library is not here, or that hold no colours
         _encode(Image.new("RGB", (1, 1)), file_format, target.name)
         _checked.add(file_format)
@@ -92,22 +113,9 @@ def _encode(image: Image.Image, file_format: str, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def distinct_colour(number: int) -> Colour:
-    """A saturated colour for the number-th thing, far from its neighbours'."""
-    red, green, blue = colorsys.hsv_to_rgb((number * _GOLDEN_TURN) % 1.0, 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
 def _label(entity: Entity, box: Box, scores: bool) -> str:
     score = box.score if box.score is not None else entity.score
-    phrase = _one_line(entity.phrase)
-    return f"{phrase} {score:.2f}".strip() if scores and score is not None else phrase
-
-
-def _one_line(text: str) -> str:
-    """The text as it can be drawn: line breaks and other white space as blanks, control characters as U+FFFD."""
-    plain = " ".join(text.split())
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in plain)
+    return box_label(entity.phrase, score if scores else None)
 
 
 def _inside(box: Box, size: tuple[int, int]) -> Corners:

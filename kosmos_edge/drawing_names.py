@@ -17,13 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SUFFIX = ".boxes.png"
-_ROOM = 255 - len(SUFFIX) - len(".kosmos-edge.part") - len("-000000")  # bytes: with what may be added to the name
+_ROOM = (
+    255 - len(".boxes.html") - len(".kosmos-edge.part") - len("-000000")
+)  # bytes: with what may be added to the name
 
 
 def drawing_names(pictures: Sequence[str], suffix: str = SUFFIX) -> list[str]:
     """One file name per picture, in their order; the same path given twice has one name. Linear in their number.
 
-    suffix: of all names, at most as long as that of drawings.
+    suffix: of all names, at most as long as .boxes.html.
     """
     parts = {picture: _parts(picture) for picture in pictures}
     names: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ from kosmos_edge.options import (
     check_cancel,
     check_options,
 )
-from kosmos_edge.results import Box, Corners, Event, Ranking, Result
+from kosmos_edge.results import Box, Corners, Done, Event, Ranking, Result
 
 AnyImage: TypeAlias = "ImageInput | EncodedImage"
 EventStream: TypeAlias = Generator[Event, None, None]
@@ -551,9 +552,21 @@ class Model(AsyncVerbs):
 
     def _run(self, plan: tasks.Plan, stream: bool, options: GenerationOptions) -> Result | EventStream:
         checked = self._options(plan, options)
+        image = tasks.kept_image(plan)
         if check_bool("stream", stream):
-            return running.stream(partial(self._open.stream, self.name, plan, checked), checked.cancel)
-        return running.run(partial(self._open.run, self.name, plan, checked), checked.cancel)
+            events = running.stream(partial(self._open.stream, self.name, plan, checked), checked.cancel)
+            return events if image is None else _with_image(events, image)
+        result = running.run(partial(self._open.run, self.name, plan, checked), checked.cancel)
+        result.image = image
+        return result
+
+
+def _with_image(events: EventStream, image: Any) -> EventStream:
+    with closing(events):
+        for event in events:
+            if isinstance(event, Done):
+                event.result.image = image
+            yield event
 
 
 __all__ = ["AnyImage", "BoxInput", "EncodedImage", "EventStream", "Model", "Picture"]

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.result_forms import ResultForms
 
 Corners: TypeAlias = tuple[float, float, float, float]  # x1, y1, x2, y2
 HfEntity: TypeAlias = tuple[str, tuple[int, int], list[Corners]]
@@ -159,7 +160,7 @@ class Timings:
 
 
 @dataclass(slots=True)
-class Result:
+class Result(ResultForms):
     """The answer to one request."""
 
     text: str  # the answer without tags, and without the prompt's words unless lead_in is set
@@ -178,6 +179,9 @@ class Result:
     lines: list[Line] | None = None  # read: the lines in reading order; None for other tasks and for Markdown
     error: KosmosError | None = None  # batch: why this image has no answer
     hf: tuple[str, list[HfEntity]] = field(default=("", []), repr=False)  # the result of to_hf()
+    # What the call got as its last image unless it was a path, a file object or an EncodedImage; None in a batch. Kept
+    # for to_html and notebooks; set it to None to free it.
+    image: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:

@@ -42,8 +42,19 @@ if TYPE_CHECKING:
 pictures = click.argument("pictures", nargs=-1, required=True, metavar="IMAGE...")
 picture = click.argument("picture", metavar="IMAGE")
 shared = options(generation_options, picture_options, output_options, model_options)
-draw_option = option(
-    "--draw", metavar="FILE", help="Write a drawing of the image with its boxes; with several images, a folder."
+draw_option = options(
+    option(
+        "--draw",
+        metavar="FILE",
+        help="Write the image with its boxes: .png, .jpg, .svg, .html, ...; with several images, a folder.",
+    ),
+    option(
+        "--draw-format",
+        type=click.Choice(["png", "jpg", "svg", "html"]),
+        default="png",
+        show_default=True,
+        help="Format of the drawings in a folder; html has the text, too.",
+    ),
 )
 boxes_option = option(
     "--boxes/--no-boxes", default=None, help="Request boxes and print them. Default: if the model has boxes."
@@ -193,7 +204,8 @@ def answer_all(
     if task != "score":
         arguments |= take_generation(rest)
     output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
-    drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite)
+    draw_format = rest.pop("draw_format", "png")
+    drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite, draw_format)
     shown = [shot[0] for shot in shots or ()]
     drawings.keep_apart(output, shown)
     paths = [item.path for item in inputs if item.path is not None]
@@ -287,24 +299,28 @@ def report(messages: Messages, name: str, answer: Answer, number: int, count: in
 class Drawings:
     """Where --draw writes: the file itself, or one file per image in a folder."""
 
-    def __init__(self, target: str | None, inputs: list[Input], several: bool, overwrite: bool) -> None:
+    def __init__(
+        self, target: str | None, inputs: list[Input], several: bool, overwrite: bool, draw_format: str = "png"
+    ) -> None:
+        """draw_format: the suffix of the files in a folder."""
         self.targets: dict[str, str] = {}  # by the image's name
         self._found: list[Target] = []
         if target is None:
             return
-        from kosmos_edge.draw import picture_format
+        from kosmos_edge.draw import overlay_format, picture_format
         from kosmos_edge.drawing_names import drawing_names
         from kosmos_edge.targets import find_target, make_folder, refuse_inputs
 
         if several:
             make_folder(target, "--draw: several images need a folder")
-            names = drawing_names([item.path or "/stdin" for item in inputs])
+            names = drawing_names([item.path or "/stdin" for item in inputs], f".boxes.{draw_format}")
             self.targets = {item.name: os.path.join(target, name) for item, name in zip(inputs, names, strict=True)}
         else:
             self.targets = {item.name: target for item in inputs}
         self._found = [find_target(path, overwrite=overwrite) for path in self.targets.values()]
         for found in self._found:
-            picture_format(found)
+            if overlay_format(found.name) is None:
+                picture_format(found)
         refuse_inputs("--draw", self._found, (item.path for item in inputs if item.path is not None))
 
     def keep_apart(self, output: str | None, shots: Iterable[str] = ()) -> None:
@@ -322,13 +338,13 @@ class Drawings:
 
         A failed write is raised, because it would fail for the remaining images, too.
         """
-        from kosmos_edge.draw import draw_boxes, save_drawing
+        from kosmos_edge.draw import drawing, save_drawing
         from kosmos_edge.results import Result
 
         if not isinstance(answer, Result):
             return None
         try:
-            drawn = draw_boxes(opening.open(source), answer)
+            drawn = drawing(opening.open(source), answer, self.targets[item.name], title=item.name)
         except KosmosError as error:
             return error
         save_drawing(drawn, self.targets[item.name])

@@ -12,6 +12,7 @@ from typing import Any
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import names_picture
+from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, PlanSegment, RowsSegment, check_box
 from kosmos_edge.options import check_bool, check_normalize, check_text, check_texts
 from kosmos_edge.results import Box
@@ -316,6 +317,14 @@ PLANS: dict[str, Callable[..., Plan]] = {
     "ask": plan_ask,
     "read": plan_read,
 }  # by verb; the parameters behind info (the model's model_info) are those of the verb
+
+
+def kept_image(plan: Plan) -> Any:
+    """The last image for Result.image: one that can be opened again, and is not known by Result.source already."""
+    sources = [segment.source for segment in plan.segments if isinstance(segment, PictureSegment)]
+    if not sources or isinstance(sources[-1], str | os.PathLike | EncodedImage):
+        return None
+    return sources[-1] if not hasattr(sources[-1], "read") else None
 
 
 def source_name(source: object) -> str | None:

@@ -113,7 +113,7 @@ def _pack(value: Any, blobs: list[memoryview]) -> Any:
     name = type(value).__name__
     if CLASSES.get(name) is not type(value):
         raise TypeError(f"{type(value)} cannot be sent")
-    fields = [_pack(getattr(value, f.name), blobs) for f in dataclasses.fields(value)]
+    fields = [_pack(getattr(value, f.name), blobs) for f in dataclasses.fields(value) if f.init]
     return {"class": name, "fields": fields}
 
 

@@ -379,6 +379,21 @@ def test_draw(run: Runner, photo: Path, album: Path, tmp_path: Path) -> None:
     assert run("ground", photo, "-n", 8, "--draw", tmp_path / "x.xyz").code == 2
 
 
+def test_draw_svg_and_html(run: Runner, photo: Path, album: Path, tmp_path: Path) -> None:
+    done = run("caption", photo, "-n", 8, "--draw", tmp_path / "drawn.html")
+    assert done.code == 0
+    page = (tmp_path / "drawn.html").read_text()
+    assert page.startswith("<!doctype html>") and "data:image/jpeg;base64," in page
+    assert f"<title>{photo}</title>" in page and done.out.splitlines()[0].strip() in page
+    assert run("caption", photo, "-n", 8, "--draw", tmp_path / "drawn.html").code == 2
+    assert run("caption", photo, "-n", 8, "--draw", tmp_path / "drawn.svg").code == 0
+    assert (tmp_path / "drawn.svg").read_text().startswith("<?xml")
+    for form in ("svg", "html", "jpg"):
+        folder = tmp_path / form
+        assert run("ground", album, "-n", 8, "--draw", folder, "--draw-format", form).code == 1  # b.jpg is damaged
+        assert sorted(path.name for path in folder.iterdir()) == [f"a.boxes.{form}", f"c.boxes.{form}"]
+
+
 # ---- stderr, environment
 
 

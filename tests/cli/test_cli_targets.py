@@ -448,6 +448,7 @@ def test_long_names_of_drawings(tmp_path: Path) -> None:
     for name in made:
         save_drawing(IMAGE, tmp_path / name)
     assert names(tmp_path) == sorted(made)
+    assert all(len(os.fsencode(name)) < 255 for name in drawing_names([f"{stem}.png" for stem in stems], ".boxes.html"))
 
 
 def test_equal_stems_are_drawn(run: Runner, tmp_path: Path) -> None:  # noqa: F811
