@@ -363,7 +363,7 @@ typedef struct kosmos_options {
                               * model's (kosmos_model_info.prompt_*). locate: with "{phrase}" in it, describe: "{boxes}",
                               * ask: "{question}", each once. Tag strings in it are tags. NULL: the model's */
   int32_t markdown;           /* KOSMOS_ON: read: the page as Markdown; default OFF; others: leave it 0 */
-  int32_t reserved;           /* 0 */
+  int32_t top_logprobs;       /* 0..20: as many of the likeliest tokens for each of the answer's; includes logprobs */
   const kosmos_turn *turns;   /* ask: up to 1024, what was asked and answered before, behind the examples; NULL: none.
                                * The image of the question itself may be NULL then */
   size_t turn_count;
@@ -455,6 +455,9 @@ typedef struct kosmos_result_info {
   const char *model;
   const char *const *notes; /* what the caller should know about this answer */
   size_t note_count;
+  const int32_t *top_token_ids; /* options.top_logprobs: top_count for each token, the likeliest first, token after */
+  const float *top_logprobs;    /* token; ln p of each, as logprobs */
+  size_t top_count;             /* top_logprobs, or the size of a smaller vocabulary; 0 if not requested */
 } kosmos_result_info;
 
 /* The whole answer except its entities. INVALID_REQUEST. */

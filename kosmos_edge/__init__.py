@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Score,
         TextDelta,
         Timings,
+        TokenLogprob,
     )
 
     __version__: str
@@ -82,6 +83,7 @@ _HOME = {
     "Score": "results",
     "TextDelta": "results",
     "Timings": "results",
+    "TokenLogprob": "results",
 }
 
 __all__ = [
@@ -115,6 +117,7 @@ __all__ = [
     "Score",
     "TextDelta",
     "Timings",
+    "TokenLogprob",
     "WorkerDied",
     "__version__",
     "draw_boxes",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest, ModelNotFound
@@ -12,6 +14,8 @@ from kosmos_edge.inference import running
 from kosmos_edge.model import Model
 from kosmos_edge.options import check_bool, check_cancel, check_int, limits
 
+_log = logging.getLogger(__name__)
+Progress: TypeAlias = Callable[[int, int, str], None]
 PREFIX_CACHE_MB = limits.DEFAULT_PREFIX_CACHE_MB
 
 
@@ -26,6 +30,7 @@ def load(
     isolation: Literal["none", "process"] = "none",
     cancel: Any = None,
     mmproj: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
 ) -> Model:
     """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
 
@@ -40,6 +45,9 @@ def load(
     and those of the last prompt without images; the least recently used are dropped first. 0: nothing is kept.
     isolation: "process" runs the model in a worker process. If it crashes, this process survives: calls in flight raise
     WorkerDied, and the next call starts a new worker (docs/isolation.md). cancel: as in GenerationOptions.
+    progress: called during the load as progress(done, total, name): bytes of weights, and the file's name; at the end
+    done is total. Perhaps on another thread; begins again if device="auto" tries another device. What it raises ends
+    the load.
     Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, OutOfMemory, KosmosIOError, InvalidRequest, Cancelled,
     WorkerDied.
     """
@@ -61,6 +69,9 @@ def load(
                 f"{text!r}: the path of a model file must be valid Unicode; rename or link it"
             ) from None
     check_cancel(cancel)
+    shown = f"{name} and {vision}" if vision else name
+    _log.debug("loads %s: device %s, mode %s, isolation %s", shown, device, mode, isolation)
+    report = None if progress is None else _Report(progress, path.name)
     if isolation == "process":
         if os.name != "posix":
             raise InvalidRequest(f"isolation: 'process' needs a POSIX system, this one is {os.name!r}")
@@ -68,14 +79,51 @@ def load(
         from kosmos_edge.isolation.session import RemoteSession
 
         settings = Settings(os.path.abspath(name), device, count, mode, kept, os.path.abspath(vision) if vision else "")
-        return Model(running.run(lambda token: RemoteSession(settings, token), cancel), path)
+        loaded = Model(running.run(lambda token: RemoteSession(settings, token, report), cancel), path)
+        if report is not None:
+            report.end()
+        return _loaded(loaded)
 
     def load_engine(token: _core.CancelToken) -> _core.Engine:
         return _core.Engine(
-            name, device=device, threads=count, mode=mode, prefix_bytes=kept, cancel=token, mmproj=vision
+            name,
+            device=device,
+            threads=count,
+            mode=mode,
+            prefix_bytes=kept,
+            cancel=token,
+            mmproj=vision,
+            progress=report,
         )
 
-    return Model(running.run(load_engine, cancel), path)
+    loaded = Model(running.run(load_engine, cancel), path)
+    if report is not None:
+        report.end()
+    return _loaded(loaded)
+
+
+def _loaded(model: Model) -> Model:
+    _log.debug("loaded %s on %s, context %d", model.name, model.description, model.context_length)
+    return model
+
+
+class _Report:
+    """Calls the caller's progress, and at the end once more unless it knows: some tensors are never asked for."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        if not callable(progress):
+            raise InvalidRequest(f"progress: expected a function (done, total, name), got {progress!r}")
+        self._progress, self._name = progress, name
+        self._done = self._total = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        self._progress(done, total, self._name)
+
+    def end(self) -> None:
+        """The model is loaded."""
+        if self._done < self._total:
+            self(self._total, self._total)
 
 
 def _find_files(

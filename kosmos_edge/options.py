@@ -37,6 +37,7 @@ class GenerationOptions(TypedDict, total=False):
     no_repeat_ngram_size: int  # 0 (off)..context length; default: the model's (3 as published)
     stop: str | Sequence[str]  # texts that end the answer; the text found is not part of it
     logprobs: bool  # return ln p of every token
+    top_logprobs: int  # 0..20: as many of the likeliest tokens for each of the answer's, Result.top_logprobs
     min_score: (
         float  # 0 (the default: all) .. 1: entities with a lower sureness (see Entity) are left out of the Result
     )
@@ -64,6 +65,7 @@ class Options:
     cancel: Any = None
     default_length: bool = False  # max_tokens is the model's, not the caller's: a longer choice raises it
     min_score: float = 0.0
+    top_logprobs: int = 0  # logprobs is True if it is not 0
     fitted: bool = False  # the choices have been checked, and max_tokens is enough for them
 
 
@@ -90,6 +92,7 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
         raise InvalidRequest("template: only caption, locate, describe and ask take one")
     checked_choices = check_texts("choices", choices, limits.MAX_CHOICES) if choices is not None else ()
     context, penalty = facts.context_length, limits.MAX_LENGTH_PENALTY
+    top = check_int("top_logprobs", given.get("top_logprobs", 0), 0, limits.MAX_TOP_LOGPROBS)
     out = Options(
         max_tokens=check_int("max_tokens", given.get("max_tokens", facts.max_tokens), 1, context),
         temperature=check_float("temperature", given.get("temperature", 0.0), 0, limits.MAX_TEMPERATURE),
@@ -102,12 +105,13 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
             "no_repeat_ngram_size", given.get("no_repeat_ngram_size", facts.no_repeat_ngram_size), 0, context
         ),
         stop=check_stop(given.get("stop", ())),
-        logprobs=check_bool("logprobs", given.get("logprobs", False)),
+        logprobs=check_bool("logprobs", given.get("logprobs", top > 0)) or top > 0,
         grammar=check_bool("grammar", given.get("grammar", grammar and not checked_choices)),
         choices=checked_choices,
         cancel=check_cancel(given.get("cancel")),
         default_length="max_tokens" not in given,
         min_score=check_float("min_score", given.get("min_score", 0.0), 0, 1),
+        top_logprobs=top,
     )
     _core.check_together(
         num_beams=out.num_beams,

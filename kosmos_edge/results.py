@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from numbers import Real
 from typing import Any, TypeAlias
 
 from kosmos_edge.errors import InvalidRequest, KosmosError
@@ -159,6 +160,19 @@ class Timings:
         return out | {"prompt_tokens": self.prompt_tokens, "tokens": self.tokens, "reused_tokens": self.reused_tokens}
 
 
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One of the likeliest tokens at a place of an answer."""
+
+    token_id: int
+    text: str  # what it adds to the text; U+FFFD for a part of a character
+    logprob: float  # ln p, before any rule
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"token_id": self.token_id, "text": self.text, "logprob": self.logprob}
+
+
 @dataclass(slots=True)
 class Result(ResultForms):
     """The answer to one request."""
@@ -179,6 +193,9 @@ class Result(ResultForms):
     lines: list[Line] | None = None  # read: the lines in reading order; None for other tasks and for Markdown
     error: KosmosError | None = None  # batch: why this image has no answer
     hf: tuple[str, list[HfEntity]] = field(default=("", []), repr=False)  # the result of to_hf()
+    # For each of token_ids the likeliest tokens, first the most likely; only with top_logprobs=n. A rule (the grammar,
+    # no_repeat_ngram_size, choices) or sampling may have chosen another one.
+    top_logprobs: list[list[TokenLogprob]] | None = field(default=None, repr=False)
     # What the call got as its last image unless it was a path, a file object or an EncodedImage; None in a batch. Kept
     # for to_html and notebooks; set it to None to free it.
     image: Any = field(default=None, init=False, repr=False, compare=False)
@@ -222,11 +239,32 @@ class Result(ResultForms):
             out["box"] = self.box.to_dict()
         if self.lines is not None:
             out["lines"] = [line.to_dict() for line in self.lines]
+        if self.top_logprobs is not None:
+            out["top_logprobs"] = [[token.to_dict() for token in place] for place in self.top_logprobs]
         return out | error_fields(self.error)
 
     def to_json(self, indent: int | None = None) -> str:
         """to_dict() as JSON text, with readable Unicode."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
+
+    def above(self, min_score: float = 0.0, *, place: float = 0.0) -> Result:
+        """A copy without the entities (and lines) that min_score as an option would have left out.
+
+        min_score: 0..1, for Entity.sureness: the phrase's probability, or that of locate's boxes. place: 0..1, for the
+        score of each box; an entity without boxes is left out then. Unknown scores stay. The text stays.
+        """
+        for name, value in (("min_score", min_score), ("place", place)):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+                raise InvalidRequest(f"{name}: expected a number from 0 to 1, got {value!r}")
+        kept, lines = [], []
+        for number, entity in enumerate(self.entities):
+            boxes = tuple(box for box in entity.boxes if box.score is None or box.score >= place)
+            if entity.reaches(min_score) and (boxes or not place):
+                kept.append(entity if len(boxes) == len(entity.boxes) else replace(entity, boxes=boxes))
+                lines += [] if self.lines is None else [self.lines[number]]
+        out = replace(self, entities=kept, lines=None if self.lines is None else lines)
+        out.image = self.image
+        return out
 
     def to_coco(
         self,

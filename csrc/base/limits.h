@@ -19,6 +19,7 @@ constexpr size_t kMaxTexts = 10000;    // ranked in one call
 constexpr size_t kMaxStops = 32;
 constexpr size_t kMaxChoices = 1000;
 constexpr int32_t kMaxBeams = 8;
+constexpr int32_t kMaxTopLogprobs = 20;  // tokens beside each of the answer's
 constexpr double kMaxTemperature = 100;
 constexpr double kMaxLengthPenalty = 10;  // and no less than its negative
 

@@ -82,9 +82,17 @@ nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.s
 
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
                              const std::string& isa, size_t prefix_bytes, const CancelToken* cancel,
-                             const std::string& mmproj) {
+                             const std::string& mmproj, nb::object progress) {
   LoadOptions o;
-  if (cancel) o.on_progress = [cancel](uint64_t, uint64_t) { cancel->check(); };
+  std::shared_ptr<nb::object> held;
+  if (!progress.is_none()) held = shared_object(std::move(progress));
+  if (cancel || held)
+    o.on_progress = [cancel, held](uint64_t done, uint64_t total) {
+      if (cancel) cancel->check();
+      if (!held) return;
+      nb::gil_scoped_acquire acquire;
+      (*held)(done, total);
+    };
   o.backend = {device, threads, isa};
   KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode must be 'mmap' or 'copy', got '", mode, "'");
   o.prefix_bytes = prefix_bytes;
@@ -201,6 +209,7 @@ void bind_engine(nb::module_& m) {
       .def_rw("choices", &GenerateParams::choices)
       .def_rw("grammar", &GenerateParams::grammar)
       .def_rw("logprobs", &GenerateParams::logprobs)
+      .def_rw("top_logprobs", &GenerateParams::top_logprobs)
       .def_rw("hash_logits", &GenerateParams::hash_logits)
       .def_rw("draft", &GenerateParams::draft)
 #define KE_SAMPLER_FIELD(type, field)                                  \
@@ -218,6 +227,14 @@ void bind_engine(nb::module_& m) {
       .def_ro("prompt_ids", &Generation::prompt_ids)
       .def_ro("token_ids", &Generation::ids)
       .def_ro("logprobs", &Generation::logprobs)
+      .def_prop_ro(
+          "top",
+          [](const Generation& g) {
+            std::vector<std::pair<int32_t, float>> out;
+            for (const TokenLogprob& t : g.top) out.emplace_back(t.id, t.logprob);
+            return out;
+          },
+          "[(id, ln p)]: top_logprobs of them for each id, the most likely first.")
       .def_prop_ro("finish_reason", [](const Generation& g) { return reason_name(g.reason); })
       .def_ro("stop_string", &Generation::stop_string)
       .def_ro("passes", &Generation::passes)
@@ -238,7 +255,7 @@ void bind_engine(nb::module_& m) {
   nb::class_<Engine>(m, "Engine", "A model file on a device.")
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
            nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
-           nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "")
+           nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "", nb::arg("progress").none() = nb::none())
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("info", [](const Engine& e) { return info_dict(e.model().info()); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })

@@ -20,6 +20,7 @@ void bind_limits(nb::module_& m) {
   l.attr("MAX_STOPS") = kMaxStops;
   l.attr("MAX_CHOICES") = kMaxChoices;
   l.attr("MAX_BEAMS") = kMaxBeams;
+  l.attr("MAX_TOP_LOGPROBS") = kMaxTopLogprobs;
   l.attr("MAX_TEMPERATURE") = kMaxTemperature;
   l.attr("MAX_LENGTH_PENALTY") = kMaxLengthPenalty;
   l.attr("MAX_BATCH") = kMaxBatch;

@@ -69,7 +69,8 @@ struct ResultObject {
   std::string text, device, model;
   std::vector<EntityObject> entities;
   std::vector<int32_t> token_ids;
-  std::vector<float> logprobs;
+  std::vector<float> logprobs, top_logprobs;
+  std::vector<int32_t> top_token_ids;
   std::vector<std::string> notes;
   std::vector<const char*> note_texts;  // of notes
   kosmos_result_info info{};

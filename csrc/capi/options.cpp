@@ -56,6 +56,7 @@ AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, c
   check_range("top_p", o.top_p, 0.0, 1.0, " (0: off)");
   check_range("top_k", o.top_k, 0, model.vocabulary, " (0: off)");
   check_range("no_repeat_ngram_size", o.no_repeat_ngram_size, -1, context, " (0: the model's default, -1: off)");
+  check_range("top_logprobs", o.top_logprobs, 0, kMaxTopLogprobs, " (0: none)");
   check_range("min_score", o.min_score, 0.0, 1.0, " (0: all)");
   p.max_tokens = o.max_tokens ? o.max_tokens : model.max_tokens;
   p.num_beams = o.num_beams ? o.num_beams : 1;
@@ -75,6 +76,7 @@ AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, c
              " needs use_length_penalty KOSMOS_ON");
   }
   p.logprobs = switched("logprobs", o.logprobs, false);
+  p.top_logprobs = o.top_logprobs;
   p.choices = check_texts("choices", o.choices, o.choice_count, kMaxChoices, false);
   KE_CHECK(traits == nullptr || traits->takes_choices || p.choices.empty(), InvalidRequest,
            "choices: only ask and generate take them");

@@ -88,6 +88,10 @@ std::shared_ptr<ResultObject> make_result(AnswerResult result, const ModelObject
   for (const AnswerEntity& e : result.answer.entities) r->entities.emplace_back(e, frame.width, frame.height);
   r->token_ids = std::move(result.generation.ids);
   r->logprobs = std::move(result.generation.logprobs);
+  for (const TokenLogprob& t : result.generation.top) {
+    r->top_token_ids.push_back(t.id);
+    r->top_logprobs.push_back(t.logprob);
+  }
   r->notes = std::move(result.notes);
   for (const std::string& note : r->notes) r->note_texts.push_back(note.c_str());
 
@@ -98,6 +102,9 @@ std::shared_ptr<ResultObject> make_result(AnswerResult result, const ModelObject
   info.token_ids = r->token_ids.data();
   info.logprobs = r->logprobs.data();
   info.token_count = r->token_ids.size();
+  info.top_token_ids = r->top_token_ids.data();
+  info.top_logprobs = r->top_logprobs.data();
+  info.top_count = info.token_count == 0 ? 0 : r->top_token_ids.size() / info.token_count;
   info.prompt_token_count = result.generation.prompt_ids.size();
   info.reused_token_count = result.generation.reused;
   info.finish = finish_of(result.reason);

@@ -14,6 +14,7 @@ namespace {
 struct Hypothesis {
   std::vector<int32_t> ids;  // the answer so far
   std::vector<float> logprobs;
+  std::vector<TokenLogprob> top;
   float score = 0;  // running: sum of log-probabilities; finished: divided by length^length_penalty
   bool finished = false;
 };
@@ -61,6 +62,7 @@ class BeamSearch {
     const Hypothesis& best = finished_[0];
     out.ids = best.ids;
     out.logprobs = best.logprobs;
+    out.top = best.top;
     const bool eos = !best.ids.empty() && best.ids.back() == model_.info().eos;
     out.reason = eos ? FinishReason::Eos : choice_made_ ? FinishReason::Choice : FinishReason::Length;
     out.decode_ms = ms(decode_start);
@@ -140,7 +142,9 @@ class BeamSearch {
     h.ids = beam.ids;
     h.ids.push_back(c.id);
     h.logprobs = beam.logprobs;
-    const bool scored = params_.logprobs || model_.info().is_scored(c.id, beam.ids);
+    h.top = beam.top;
+    if (params_.top_logprobs > 0) append_top(beam.logits, static_cast<size_t>(params_.top_logprobs), h.top);
+    const bool scored = params_.logprobs || params_.top_logprobs > 0 || model_.info().is_scored(c.id, beam.ids);
     h.logprobs.push_back(scored ? static_cast<float>(log_probability(beam.logits, c.id))
                                 : std::numeric_limits<float>::quiet_NaN());
     h.score = c.score;

@@ -23,6 +23,8 @@ void check_params(const GenerateParams& p) {
            ", got ", p.num_beams);
   KE_CHECK(std::isfinite(p.length_penalty) && std::abs(p.length_penalty) <= kMaxLengthPenalty, InvalidRequest,
            "length_penalty must be in ", -kMaxLengthPenalty, "..", kMaxLengthPenalty, ", got ", p.length_penalty);
+  KE_CHECK(p.top_logprobs >= 0 && p.top_logprobs <= kMaxTopLogprobs, InvalidRequest, "top_logprobs must be in 0..",
+           kMaxTopLogprobs, ", got ", p.top_logprobs);
   for (const std::string& s : p.stop) KE_CHECK(!s.empty(), InvalidRequest, "a stop string is empty");
   if (p.num_beams > 1) {
     KE_CHECK(p.sampler.temperature == 0, InvalidRequest, "num_beams ", p.num_beams, " and temperature ",

@@ -20,6 +20,7 @@ struct GenerateParams {
   std::vector<std::string> choices;  // the answer is exactly one of these
   bool grammar = false;              // keep location tags well formed
   bool logprobs = false;             // of every token; without it location tokens and those of phrases have one
+  int32_t top_logprobs = 0;          // 0..limits::kMaxTopLogprobs: fill Generation::top; includes logprobs
   bool hash_logits = false;          // fill Generation::logits_hash (not with beams)
   bool draft = true;                 // try likely tokens ahead of their turn; the answer does not depend on it
 };
@@ -30,6 +31,7 @@ struct Generation {
   std::vector<int32_t> prompt_ids;
   std::vector<int32_t> ids;     // the answer, </s> included when it came
   std::vector<float> logprobs;  // per id: ln softmax over the whole vocabulary before any rule; NaN where not asked for
+  std::vector<TokenLogprob> top;  // top_logprobs for each id, the most likely first; before any rule, as logprobs
   FinishReason reason = FinishReason::Length;
   std::string stop_string;   // the one that was met
   int32_t passes = 0;        // of the model that gave a token or several (beams: not counted)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "backend/logits.h"
 #include "base/error.h"
@@ -14,6 +15,18 @@ constexpr const char* kNotFinite = "the model's weights gave a logit that is not
 double log_probability(std::span<const float> logits, int32_t id) {
   const float top = logits[argmax(logits)];
   return Sampled{id, true, logits[id], top, sum_exp(logits, top)}.log_probability();
+}
+
+void append_top(std::span<const float> logits, size_t count, std::vector<TokenLogprob>& out) {
+  const float top = logits[argmax(logits)];
+  const double sum = sum_exp(logits, top);
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  count = std::min(count, ids.size());
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count), ids.end(),
+                    [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+  for (int32_t id : std::span(ids).first(count))
+    out.push_back({id, static_cast<float>(Sampled{id, true, logits[id], top, sum}.log_probability())});
 }
 
 void check_finite(std::span<const float> logits) { KE_CHECK(all_finite(logits), ModelCorrupt, kNotFinite); }

@@ -18,6 +18,14 @@ struct SamplerParams : Sampling {
 // ln softmax(logits)[id], over the whole vocabulary, summed in double; right to about 1e-6.
 double log_probability(std::span<const float> logits, int32_t id);
 
+struct TokenLogprob {
+  int32_t id;
+  float logprob;
+};
+// The `count` most likely tokens (all, if the vocabulary is smaller) by falling log_probability(), equal ones by id;
+// appended to `out`.
+void append_top(std::span<const float> logits, size_t count, std::vector<TokenLogprob>& out);
+
 // ModelCorrupt unless every logit is finite.
 void check_finite(std::span<const float> logits);
 void check_finite(const Sampled& sampled);

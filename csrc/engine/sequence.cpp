@@ -17,13 +17,18 @@ static double ms_since(Clock::time_point t) {
   return std::chrono::duration<double, std::milli>(Clock::now() - t).count();
 }
 
+static GenerateParams all_scored(GenerateParams params) {
+  params.logprobs |= params.top_logprobs > 0;
+  return params;
+}
+
 Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt, const GenerateParams& params,
                    const OnToken& on_token)
     : model_(model),
       tokenizer_(tokenizer),
       stop_(tokenizer, params.stop),
       prompt_(std::move(prompt)),
-      params_(params),
+      params_(all_scored(params)),
       on_token_(on_token),
       rules_(model.info().never),
       sampler_(params.sampler) {
@@ -128,6 +133,7 @@ void Sequence::begin() {
 void Sequence::decide(std::span<const float> logits) {
   check_finite(logits);
   begin();
+  if (params_.top_logprobs > 0) append_top(logits, static_cast<size_t>(params_.top_logprobs), out_.top);
   if (params_.hash_logits) out_.logits_hash = hash_bits(logits, out_.logits_hash);
   if (logits.size() == static_cast<size_t>(model_.info().vocab)) {
     scores_.assign(logits.begin(), logits.end());

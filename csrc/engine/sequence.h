@@ -46,7 +46,7 @@ class Sequence {
   // come. As many rules as rows.
   void sampling_rules(std::span<SamplingRule> rules);
   // Whether the tokens can be sampled only where all logits are.
-  bool needs_logits() const { return params_.hash_logits; }
+  bool needs_logits() const { return params_.hash_logits || params_.top_logprobs > 0; }
   // take_logits() where the device sampled, one result per logit row.
   void take_sampled(std::span<const Sampled> sampled);
 

@@ -93,7 +93,8 @@ OnToken AnswerRun::on_token() {
 
 // Whether the caller wants the log-probability of this token.
 bool AnswerRun::is_asked_for(int32_t id, std::span<const int32_t> before) const {
-  return request_.params.logprobs || !request_.one_object || info_.grounding->is_scored(id, before);
+  return request_.params.logprobs || request_.params.top_logprobs > 0 || !request_.one_object ||
+         info_.grounding->is_scored(id, before);
 }
 
 bool AnswerRun::take(int32_t id, float logprob) {

@@ -117,6 +117,7 @@ generation_options = options(
     ),
     option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text. Can be repeated."),
     option("--logprobs", is_flag=True, default=None, help="Include the ln p of every token in JSON."),
+    option("--top-logprobs", type=int, metavar="N", help="Include up to 20 likeliest tokens per place in JSON."),
     option("--grammar/--no-grammar", default=None, help="Keep location tokens well formed."),
     option("--min-score", type=float, metavar="P", help="Leave out boxes with a lower score, 0..1. Default: 0."),
 )
@@ -203,6 +204,7 @@ GENERATION_NAMES = (
     "no_repeat_ngram_size",
     "stop",
     "logprobs",
+    "top_logprobs",
     "grammar",
     "min_score",
 )

@@ -13,7 +13,7 @@ from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.running import is_cancelled
 from kosmos_edge.inference.tasks import Plan
 from kosmos_edge.options import Options
-from kosmos_edge.results import Box, Entity, EntityEvent, Line, OnEvent, Result, TextDelta, Timings
+from kosmos_edge.results import Box, Entity, EntityEvent, Line, OnEvent, Result, TextDelta, Timings, TokenLogprob
 
 
 @dataclass(slots=True)
@@ -78,6 +78,7 @@ class Answering:
             entities=entities,
             token_ids=list(generation.token_ids),
             logprobs=list(generation.logprobs) if self._options.logprobs else None,
+            top_logprobs=self._top(generation),
             finish_reason=reply.finish_reason,
             device=self._engine.device,
             model=self._name,
@@ -100,6 +101,14 @@ class Answering:
             result.notes, result.source = list(self._prompt.last.notes), self._prompt.last.source
         result.notes += reply.notes
         return result
+
+    def _top(self, generation: _core.Generation) -> list[list[TokenLogprob]] | None:
+        if self._options.top_logprobs == 0:
+            return None
+        decode = self._engine.tokenizer.text
+        found = [TokenLogprob(number, decode(number), logprob) for number, logprob in generation.top]
+        each = max(1, len(found) // max(1, len(generation.token_ids)))  # fewer than asked for in a tiny vocabulary
+        return [found[i : i + each] for i in range(0, len(found), each)]
 
 
 def _lines(entities: list[Entity]) -> list[Line]:
@@ -129,4 +138,5 @@ def _params(options: Options) -> _core.GenerateParams:
     params.choices = list(options.choices)
     params.grammar = options.grammar
     params.logprobs = options.logprobs
+    params.top_logprobs = options.top_logprobs
     return params

@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -70,6 +70,7 @@ class Settings:
     mmproj: str  # a pair's second file; empty: there is none
 
 
+LoadProgress: TypeAlias = Callable[[int, int], None]
 Encoded: TypeAlias = dict[int, list[Any]]  # number of an encoded picture -> what it is made of
 
 
@@ -209,8 +210,11 @@ class Worker:
         if self._process is not None:
             self._process.returncode = 0  # or its destructor would look after a process that is not its child
 
-    def wait_ready(self, token: Flag) -> None:
-        """Returns when the model is loaded; raises what loading it raised, and Cancelled, which ends nothing."""
+    def wait_ready(self, token: Flag, progress: LoadProgress | None = None) -> None:
+        """Returns when the model is loaded; raises what loading it raised, and Cancelled, which ends nothing.
+
+        progress: called here with the bytes that are loaded and all of them.
+        """
         while not self.facts:
             try:
                 kind, value = self._loaded.get(timeout=POLL_SECONDS)
@@ -223,7 +227,10 @@ class Worker:
             if kind == "error":
                 self.kill(value)
                 raise value
-            self.facts = value
+            if kind == "result":
+                self.facts = value
+            elif progress is not None:
+                progress(*value)
 
     def call(
         self,
@@ -340,7 +347,7 @@ class Workers:
         worker = None if os.getpid() != self._process_id else self._worker
         return worker if worker is not None and worker.facts and not worker.ended else None
 
-    def worker(self, token: Flag) -> Worker:
+    def worker(self, token: Flag, progress: LoadProgress | None = None) -> Worker:
         """A worker with the model loaded, started if there is none. Raises what loading raises."""
         self.check_process()
         with self._lock:
@@ -349,7 +356,7 @@ class Workers:
             if self._worker is None or self._worker.ended:
                 self._worker = Worker(self._settings)
             worker = self._worker
-        worker.wait_ready(token)
+        worker.wait_ready(token, progress)
         with self._lock:
             self._facts = self._facts or worker.facts
         if worker.facts != self._facts:

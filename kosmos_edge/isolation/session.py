@@ -32,7 +32,7 @@ from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
 from kosmos_edge.inference.requests import GenerateRequest, Request
 from kosmos_edge.inference.running import CANCEL_SECONDS, POLL_SECONDS, Flag, apart, is_cancelled, without_frames
-from kosmos_edge.isolation.process import Encoded, Settings, Worker, Workers
+from kosmos_edge.isolation.process import Encoded, LoadProgress, Settings, Worker, Workers
 from kosmos_edge.options import Options
 from kosmos_edge.results import Done, OnEvent, Ranking, Result
 
@@ -188,12 +188,12 @@ def _folder() -> str | None:
 class RemoteSession:
     """A Session in a worker process."""
 
-    def __init__(self, settings: Settings, token: _core.CancelToken) -> None:
-        """Starts the worker and loads the model; raises what loading raises, and WorkerDied."""
+    def __init__(self, settings: Settings, token: _core.CancelToken, progress: LoadProgress | None = None) -> None:
+        """Starts the worker and loads the model; raises what loading raises, and WorkerDied. progress: of the load."""
         self._workers = Workers(settings)
         self._close = weakref.finalize(self, self._workers.close)
         try:
-            facts = dict(self._workers.worker(token).facts)
+            facts = dict(self._workers.worker(token, progress).facts)
         except BaseException:
             self._close()
             raise

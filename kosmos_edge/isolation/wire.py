@@ -17,7 +17,19 @@ from kosmos_edge.images import Picture
 from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, RowsSegment
 from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.options import Options
-from kosmos_edge.results import Box, Done, Entity, EntityEvent, Line, Ranking, Result, Score, TextDelta, Timings
+from kosmos_edge.results import (
+    Box,
+    Done,
+    Entity,
+    EntityEvent,
+    Line,
+    Ranking,
+    Result,
+    Score,
+    TextDelta,
+    Timings,
+    TokenLogprob,
+)
 
 HEAD = struct.Struct("<II")  # bytes of JSON, number of byte strings; then the length of each as LENGTH, then all
 LENGTH = struct.Struct("<Q")
@@ -45,6 +57,7 @@ CLASSES: dict[str, type[Any]] = {
         ScorePlan,
         TextDelta,
         Timings,
+        TokenLogprob,
     )
 }
 ERRORS: dict[str, type[errors.KosmosError]] = {

@@ -136,8 +136,23 @@ class Server:
         kept: int,
         mmproj: str,
     ) -> dict[str, Any]:
+        steps = -1
+
+        def progress(done: int, total: int) -> None:
+            nonlocal steps
+            if done * 100 // max(1, total) != steps:  # at most a hundred messages
+                steps = done * 100 // max(1, total)
+                self.reply(number, event=[done, total])
+
         engine = _core.Engine(
-            path, device=device, threads=threads, mode=mode, prefix_bytes=kept, cancel=token, mmproj=mmproj
+            path,
+            device=device,
+            threads=threads,
+            mode=mode,
+            prefix_bytes=kept,
+            cancel=token,
+            mmproj=mmproj,
+            progress=progress,
         )
         self._session = EngineSession(engine)
         names = (

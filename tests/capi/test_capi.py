@@ -352,6 +352,7 @@ def test_impossible_pictures_are_refused(model, wrong):
         {"temperature": float("nan")}, {"temperature": 101.0}, {"top_p": 1.5, "temperature": 1.0}, {"top_p": 0.5},
         {"top_k": 5}, {"top_k": -1}, {"no_repeat_ngram_size": -2}, {"length_penalty": 1.0},
         {"length_penalty": 1.0, "use_length_penalty": 1}, {"grammar": 2}, {"lead_in": -2}, {"logprobs": 3},
+        {"top_logprobs": -1}, {"top_logprobs": 21},
         {"ground": 9}, {"detailed": 5}, {"stop_count": 1}, {"choice_count": 1}, {"stop_count": 33},
         {"num_beams": 2, "temperature": 1.0}, {"cancel": 5},
     ],

@@ -141,6 +141,14 @@ def test_stop_texts_mean_the_same(pair):
         same(pair.c("caption", stop=texts(word), stop_count=1, **LENGTH), expected)
 
 
+def test_the_likeliest_tokens(pair):
+    c = pair.c("caption", top_logprobs=4, **LENGTH)
+    expected = pair.python.caption(pair.array, top_logprobs=4, **LENGTH)
+    assert c["top"] == [[(t.token_id, t.logprob) for t in place] for place in expected.top_logprobs]
+    assert c["logprobs"] == expected.logprobs and not any(map(math.isnan, c["logprobs"]))
+    assert pair.c("caption", **LENGTH)["top"] == []
+
+
 def test_logprobs_of_every_token(pair):
     c = pair.c("caption", logprobs=1, **LENGTH)
     expected = pair.python.caption(pair.array, logprobs=True, **LENGTH)

@@ -179,7 +179,7 @@ class Options(Sized):
         ("min_score", c_double),
         ("template_text", c_char_p),
         ("markdown", c_int32),
-        ("reserved", c_int32),
+        ("top_logprobs", c_int32),
         ("turns", POINTER(Turn)),
         ("turn_count", c_size_t),
     )
@@ -243,6 +243,9 @@ class ResultInfo(Sized):
         ("model", c_char_p),
         ("notes", POINTER(c_char_p)),
         ("note_count", c_size_t),
+        ("top_token_ids", POINTER(c_int32)),
+        ("top_logprobs", POINTER(c_float)),
+        ("top_count", c_size_t),
     )
 
 
@@ -430,6 +433,11 @@ def read(result: c_void_p) -> dict:
         "entities": entities,
         "ids": info.token_ids[: info.token_count],
         "logprobs": info.logprobs[: info.token_count],
+        "top": [
+            list(zip(info.top_token_ids[i:j], info.top_logprobs[i:j], strict=True))
+            for i, j in ((n * info.top_count, (n + 1) * info.top_count) for n in range(info.token_count))
+            if j > i
+        ],
         "prompt_tokens": info.prompt_token_count,
         "reused": info.reused_token_count,
         "finish": FINISH[info.finish],
