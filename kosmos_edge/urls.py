@@ -11,6 +11,7 @@ import errno
 import http.client
 import io
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -23,6 +24,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from kosmos_edge.errors import InvalidRequest, KosmosIOError
 
+_log = logging.getLogger(__name__)
 Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -45,11 +47,6 @@ class UrlRules:
 DEFAULT_RULES = UrlRules()
 
 
-def is_web_url(text: str) -> bool:
-    """Whether the text is an http or https URL by its beginning."""
-    return text[:8].lower().startswith(("http://", "https://"))
-
-
 def fetch(url: str, rules: UrlRules = DEFAULT_RULES) -> bytes:
     """The bytes that the URL has. Blocks up to rules.seconds.
 
@@ -57,14 +54,17 @@ def fetch(url: str, rules: UrlRules = DEFAULT_RULES) -> bytes:
     than allowed) and KosmosIOError (no such host, refused, timed out, a status other than 200, a file that ends early).
     """
     deadline = time.monotonic() + rules.seconds
+    _log.debug("GET %s", shorten(url))
     shown = shorten(url)
     for _ in range(rules.max_redirects + 1):
         parts = _check(url, shown)
         with _network_errors(shown, rules):
             answer = _request(parts, rules, deadline, shown)
         if isinstance(answer, bytes):
+            _log.debug("%d bytes", len(answer))
             return answer
         url = urljoin(urlunsplit(parts), answer)
+        _log.debug("redirected to %s", shorten(url))
     raise InvalidRequest(f"{shown}: more than {rules.max_redirects} redirects")
 
 
@@ -105,6 +105,7 @@ def _request(parts: SplitResult, rules: UrlRules, deadline: float, shown: str) -
     """The file's bytes, or the Location of a redirect."""
     host, port = str(parts.hostname), parts.port or _PORTS[parts.scheme]
     addresses = _resolve(host, port, deadline)
+    _log.debug("%s is %s", host, ", ".join(addresses))
     if not rules.private:
         for address in addresses:
             if not is_public(ipaddress.ip_address(address)):
@@ -263,4 +264,4 @@ def _network_errors(shown: str, rules: UrlRules) -> Iterator[None]:
         raise KosmosIOError(errno.EIO, text, shown) from error
 
 
-__all__ = ["DEFAULT_RULES", "UrlRules", "fetch", "is_public", "is_web_url"]
+__all__ = ["DEFAULT_RULES", "UrlRules", "fetch", "is_public", "shorten"]

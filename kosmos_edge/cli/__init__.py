@@ -36,6 +36,8 @@ COMMANDS = {
     "convert": ("models", "Convert a published checkpoint to one GGUF file."),
     "bench": ("bench", "Measure speed; bench quality measures accuracy by storage type."),
     "eval": ("eval", "Run published benchmarks on a model, beside the published figures."),
+    "completion": ("completion", "Print a script for bash, zsh or fish that completes commands and options."),
+    "man": ("completion", "Print the manual page."),
     "doctor": ("doctor", "Report versions, devices and models, with reasons."),
 }
 
@@ -85,7 +87,8 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
     "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
     "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so has the format of eval, "
-    "KOSMOS_EDGE_EVAL_FORMAT.",
+    "KOSMOS_EDGE_EVAL_FORMAT. config.toml in the folder for settings sets defaults, too: kosmos-edge doctor shows "
+    "where it is, docs/config.md what may be in it.",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
@@ -98,7 +101,8 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     callback=_print_devices,
     help="List devices, and why some are unavailable.",
 )
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Captions, answers and boxes for images, computed on this machine.
 
     \b
@@ -108,6 +112,10 @@ def cli() -> None:
     kosmos-edge ask photo.jpg "How many people?"
     kosmos-edge read page.png
     """
+    if ctx.invoked_subcommand not in (None, "doctor"):  # doctor reports what is wrong with the config file
+        from kosmos_edge.cli.config import check_config
+
+        check_config(ctx, cli, cli.get_command(ctx, str(ctx.invoked_subcommand)))
 
 
 def main(args: Sequence[str] | None = None) -> None:

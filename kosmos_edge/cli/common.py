@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kosmos_edge.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
+URLS = "kosmos_edge.urls"  # in the root context's meta: whether --allow-urls is given
 FORMATS = ("text", "json", "jsonl", "csv")
 EXPORT_FORMATS = ("coco", "label-studio", "yolo", "voc", "fiftyone", "imagefolder")  # of batch
 DOCUMENT_FORMATS = ("txt", "json", "markdown", "hocr", "alto", "tsv", "pdf")  # of read
@@ -65,6 +67,21 @@ class Parts(ParamType):
         return fields
 
 
+class Level(ParamType):
+    """How often -v is given; 1 or yes in the environment is once."""
+
+    name = "level"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        return int(value) if str(value).isdecimal() else int(bool(click.BOOL.convert(value, param, ctx)))
+
+
+def _allow_urls(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.find_root().meta[URLS] = value
+    return value
+
+
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Several decorators as one, in the order in which --help shows them."""
 
@@ -78,7 +95,7 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 message_options = options(
     option("-q", "--quiet", is_flag=True, help="Print only errors to stderr."),
-    option("-v", "--verbose", is_flag=True, help="Print progress and timings to stderr."),
+    option("-v", "--verbose", count=True, type=Level(), help="Print timings to stderr; -vv: and logs."),
 )
 
 model_options = options(
@@ -188,6 +205,12 @@ opening_options = options(
     _exif_option,
     option("--frame", type=int, metavar="N", help="Frame or page of the image file. Default: 0, the first."),
     _damage_options,
+    option(
+        "--allow-urls",
+        is_flag=True,
+        callback=_allow_urls,
+        help="Fetch images from http and https URLs, of public addresses only.",
+    ),
 )
 picture_options = options(_recursive_option, opening_options, _fail_fast_option)
 # Of files that may have pages, which have an option of their own instead of --frame.
@@ -267,8 +290,10 @@ def settle_choices(ground: bool | None, choices: tuple[str, ...], names: tuple[s
 
 
 def take_opening(values: dict[str, Any]) -> Opening:
-    """Moves the options for opening images out of `values`."""
+    """Moves the options for opening images out of `values`; --allow-urls is in the context's meta (inputs.py)."""
     from kosmos_edge.images import Opening
+
+    values.pop("allow_urls", None)
 
     names = ("exif", "frame", "max_pixels", "allow_truncated")
     return Opening(**{name: values.pop(name) for name in names if name in values})
@@ -279,7 +304,7 @@ class Messages:
     """Messages on stderr, by --quiet and --verbose."""
 
     quiet: bool
-    verbose: bool
+    verbose: int  # 2: logs, too
     _said: set[str] = field(default_factory=set)
 
     def say(self, text: str) -> None:
@@ -318,15 +343,37 @@ class Messages:
 
 def take_messages(values: dict[str, Any]) -> Messages:
     """Moves --quiet and --verbose out of `values`."""
-    return Messages(values.pop("quiet"), values.pop("verbose"))
+    messages = Messages(values.pop("quiet"), values.pop("verbose"))
+    if messages.verbose > 1 and not messages.quiet:
+        _show_logs(click.get_current_context())
+    return messages
+
+
+def _show_logs(ctx: click.Context) -> None:
+    """Logs of this package and the hub's on stderr, until the command ends."""
+    import logging
+
+    class Echo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(self.format(record), err=True)
+
+    handler = Echo()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    for name in ("kosmos_edge", "huggingface_hub"):
+        logger = logging.getLogger(name)
+        before = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        ctx.call_on_close(partial(logger.removeHandler, handler))
+        ctx.call_on_close(partial(logger.setLevel, before))
 
 
 def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = False) -> Model:
     """Moves the model options out of `values` and loads the model; by default one that reads pages, if `reads`."""
     from kosmos_edge.loading import load
 
-    for variable in take_set_aside():
-        messages.detail(f"ignored {variable} from the environment")
+    for ignored in take_set_aside():
+        messages.detail(f"ignored {ignored}")
     spec, device, threads = values.pop("model"), values.pop("device"), values.pop("threads")
     copy, offline, isolation = values.pop("copy"), values.pop("offline"), values.pop("isolation")
     mmproj = values.pop("mmproj")

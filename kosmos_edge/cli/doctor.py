@@ -70,6 +70,19 @@ def _software() -> dict[str, Any]:
     }
 
 
+def _config() -> dict[str, Any]:
+    from kosmos_edge.cli.config import check_config, config_path, read_config
+
+    ctx = click.get_current_context()
+    group = ctx.find_root().command
+    out: dict[str, Any] = {"path": None if (path := config_path()) is None else str(path)}
+    config = read_config()
+    if isinstance(group, click.Group):
+        check_config(ctx, group, None)
+    settings = [f"{key} = {value!r}" for key, value in config.settings()]
+    return out | {"exists": config.exists, "sets": settings}
+
+
 def _models() -> dict[str, Any]:
     from kosmos_edge import hub
     from kosmos_edge._native import _core
@@ -105,7 +118,8 @@ def doctor(form: str, **rest: Any) -> int:
     from kosmos_edge.cli.output import to_json
 
     take_messages(rest)
-    parts: dict[str, Callable[[], dict[str, Any]]] = {"software": _software, "machine": _machine, "models": _models}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"software": _software, "machine": _machine, "config": _config}
+    parts["models"] = _models
     report: dict[str, Any] = {}
     failed = False
     for name, part in parts.items():

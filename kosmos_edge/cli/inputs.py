@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from kosmos_edge.errors import ImageDecodeError, KosmosError, KosmosIOError
+from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosError, KosmosIOError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Input:
         try:
             if self.path is None:
                 return files.read_stdin(sys.stdin)
+            if self.path[:8].lower().startswith(("http://", "https://")) and files.url_problem(self.path):
+                return _fetch(self.path)
             what = None if not (self.found or read) else _irregular(self.path)
             if what is None:
                 return self.path
@@ -49,6 +51,17 @@ class Input:
                 return files.read_stream(file, self.path)
         except KosmosError as error:
             return Unusable(error)
+
+
+def _fetch(url: str) -> bytes:
+    """The image, with --allow-urls."""
+    from kosmos_edge.cli.common import URLS
+    from kosmos_edge.urls import fetch, shorten
+
+    ctx = click.get_current_context(silent=True)
+    if ctx is None or not ctx.find_root().meta.get(URLS):
+        raise InvalidRequest(f"{shorten(url)}: URLs are not fetched without --allow-urls")
+    return fetch(url)
 
 
 def _irregular(path: str) -> str | None:

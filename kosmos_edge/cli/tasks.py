@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -35,13 +35,16 @@ from kosmos_edge.options import Normalize
 
 if TYPE_CHECKING:
     from kosmos_edge.cli.inputs import Input
-    from kosmos_edge.cli.output import Answer
+    from kosmos_edge.cli.output import Answer, Output
     from kosmos_edge.images import Opening
+    from kosmos_edge.model import Model
     from kosmos_edge.targets import Target
 
 pictures = click.argument("pictures", nargs=-1, required=True, metavar="IMAGE...")
 picture = click.argument("picture", metavar="IMAGE")
 shared = options(generation_options, picture_options, output_options, model_options)
+clipboard_option = option("--clipboard", is_flag=True, help="Copy the text to the clipboard, too.")
+stream_option = option("--stream", is_flag=True, help="Print the text as it is decoded; for one image and text.")
 draw_option = options(
     option(
         "--draw",
@@ -76,6 +79,8 @@ boxes_option = option(
 )
 @batch_size_option
 @draw_option
+@stream_option
+@clipboard_option
 @shared
 def caption(
     pictures: tuple[str, ...],
@@ -99,6 +104,8 @@ def caption(
 @option("--lead-in", is_flag=True, help="Begin the text with the prompt's words.")
 @batch_size_option
 @draw_option
+@stream_option
+@clipboard_option
 @shared
 def ground(pictures: tuple[str, ...], prompt: str | None, lead_in: bool, **rest: Any) -> int:
     """Continue a prompt about each IMAGE, with boxes for what the text names."""
@@ -109,6 +116,7 @@ def ground(pictures: tuple[str, ...], prompt: str | None, lead_in: bool, **rest:
 @picture
 @click.argument("phrase")
 @draw_option
+@clipboard_option
 @shared
 def locate(picture: str, phrase: str, **rest: Any) -> int:
     """Find the boxes of PHRASE, such as "a red hat". Prints nothing if the model gives none."""
@@ -122,6 +130,8 @@ def locate(picture: str, phrase: str, **rest: Any) -> int:
 @boxes_option
 @option("--lead-in", is_flag=True, help="Begin the text with the prompt's words.")
 @draw_option
+@stream_option
+@clipboard_option
 @shared
 def describe(
     picture: str,
@@ -152,6 +162,8 @@ def describe(
     help="Few-shot example before the request. Can be repeated.",
 )
 @draw_option
+@stream_option
+@clipboard_option
 @shared
 def ask(
     picture: str,
@@ -179,7 +191,7 @@ def ask(
     show_default=True,
     help="Rank by the sum of ln p, its mean per token, or the sum by the number of the text's characters.",
 )
-@options(picture_options, output_options, model_options)
+@options(clipboard_option, picture_options, output_options, model_options)
 def score(picture: str, texts: tuple[str, ...], template: str | None, normalize: str, **rest: Any) -> int:
     """Rank TEXTs by their likelihood given IMAGE. Prints ln p, share and text, the most likely first."""
     arguments = {"texts": texts, "template": template, "normalize": normalize}
@@ -200,6 +212,8 @@ def answer_all(
 
     messages = take_messages(rest)
     given = list(given)
+    copied = Copied(rest.pop("clipboard", False))
+    streams_text = rest.pop("stream", False)
     inputs, several = expand_inputs(given, rest.pop("recursive"))
     if task != "score":
         arguments |= take_generation(rest)
@@ -213,6 +227,8 @@ def answer_all(
     read = [*paths, *shown, *lists, *filter(None, [rest["model"]])]
     with open_output(output, overwrite, inputs=read, say=messages.say) as out:
         form = choose_format(form, output)
+        if streams_text and (several or form != "text"):
+            raise click.UsageError(f"--stream is for one image and text, got {'several' if several else form}")
         opening, fail_fast = take_opening(rest), rest.pop("fail_fast")
         size = min(rest.pop("batch_size", 1), len(inputs))
         model = take_model(rest, messages, reads=task == "read")
@@ -231,8 +247,12 @@ def answer_all(
                     streams[item.name] = source
                 yield source
 
-        answers = run_batch(model, sources(), task, "yield", size, arguments, opening=opening, namer=_name)
-        writer = Writer(form, several, out, lines_of(task, arguments))
+        answers: Generator[Answer, None, None]
+        if streams_text:
+            answers = _streamed(model, opening, next(sources()), task, arguments, out)
+        else:
+            answers = run_batch(model, sources(), task, "yield", size, arguments, opening=opening, namer=_name)
+        writer = Writer(form, several, out, lines_of(task, arguments, text=not streams_text))
         failed = 0
         progress = Progress(len(inputs), shown=len(inputs) > 1 and shows_progress(messages))
         with closing(answers):
@@ -241,6 +261,7 @@ def answer_all(
                 progress.clear()
                 writer.write(item.name, answer)
                 error = answer.error
+                copied.add(answer, task)
                 if error is None and item.name in drawings.targets:
                     error = drawings.draw(opening, streams.get(item.name) or item.path or b"", answer, item)
                 if error is None:
@@ -255,6 +276,7 @@ def answer_all(
                 progress.advance()
         progress.clear()
         writer.close()
+    copied.finish()
     if failed:
         messages.say(f"{failed} of {len(inputs)} failed") if len(inputs) > 1 else None
     return 1 if failed else 0
@@ -273,12 +295,63 @@ def _name(source: Any) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def lines_of(task: str, arguments: dict[str, Any]) -> Callable[[Answer], list[str]]:
-    """How the text form shows an answer."""
+def _streamed(
+    model: Model, opening: Opening, source: Any, task: str, arguments: dict[str, Any], out: Output
+) -> Generator[Answer, None, None]:
+    """The one answer, after its text was written piece by piece."""
+    from kosmos_edge.inference.batching import bind_task, failed_answer
+    from kosmos_edge.results import Done, TextDelta
+
+    model.request(task, bind_task(model, task, arguments))  # what is wrong for every image is raised
+    begun = False
+    try:
+        with closing(getattr(model, task)(opening.open(source), stream=True, **arguments)) as events:
+            for event in events:
+                if isinstance(event, TextDelta):
+                    begun = True
+                    out.end(event.text)
+                elif isinstance(event, Done):
+                    out.end("\n")
+                    yield event.result
+    except KosmosError as error:
+        if begun:
+            out.end("\n")
+        yield failed_answer(model, task, None, error)
+
+
+class Copied:
+    """What --clipboard copies: the texts, of locate the boxes, each answer in lines of its own."""
+
+    def __init__(self, wanted: bool) -> None:
+        """Raises what says that there is no clipboard, before anything is computed."""
+        self._lines: list[str] = []
+        self._command: list[str] | None = None
+        if wanted:
+            from kosmos_edge.cli.clipboard import find_clipboard
+
+            self._command = find_clipboard()
+
+    def add(self, answer: Answer, task: str) -> None:
+        """One answer; those with an error have no text."""
+        from kosmos_edge.cli.output import text_lines
+
+        if self._command is not None and answer.error is None:
+            self._lines += text_lines(answer, text=task != "locate", boxes=task == "locate")
+
+    def finish(self) -> None:
+        """Copies all; nothing if there is none."""
+        if self._command is not None and self._lines:
+            from kosmos_edge.cli.clipboard import copy
+
+            copy(self._command, "\n".join(self._lines))
+
+
+def lines_of(task: str, arguments: dict[str, Any], *, text: bool = True) -> Callable[[Answer], list[str]]:
+    """How the text form shows an answer; text: False: its text was written already."""
     from kosmos_edge.cli.output import text_lines
 
     boxes = task in ("ground", "locate") or bool(arguments.get("ground"))
-    return lambda answer: text_lines(answer, text=task != "locate", boxes=boxes)
+    return lambda answer: text_lines(answer, text=text and task != "locate", boxes=boxes)
 
 
 def shows_progress(messages: Messages) -> bool:

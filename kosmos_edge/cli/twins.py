@@ -4,6 +4,8 @@ Every long name of an option has a variable, its twin. An empty value is ignored
 true, ...): KOSMOS_EDGE_BOXES=0 is --no-boxes, and so is KOSMOS_EDGE_NO_BOXES=1. For a repeatable option each line is
 one value, with its spaces; empty lines are skipped.
 
+A key of the config file (config.py) is as good as its variable, but behind it.
+
 A variable is a default for many commands. One that a command cannot use is ignored ("set aside"); the same option on
 the command line is an error.
 """
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 from click.core import ParameterSource
+
+from kosmos_edge.cli.config import look_up
 
 if TYPE_CHECKING:
     ParamType: TypeAlias = click.ParamType[Any]
@@ -40,6 +44,7 @@ class TwinOption(click.Option):
         super().__init__(*declarations, **settings)
         self.elsewhere = elsewhere
         self._prefix = "KOSMOS_EDGE_" + prefix
+        self.shared = not prefix  # whether it means in all commands the same
         self.envvar = next(variable for variable, _ in self.twins())
 
     def twins(self) -> Iterator[tuple[str, bool]]:
@@ -49,9 +54,13 @@ class TwinOption(click.Option):
                 if name.startswith("--"):
                     yield self._prefix + name.removeprefix("--").replace("-", "_").upper(), opposite
 
-    def _variable(self) -> str:
-        """The variable that is set."""
-        return next((variable for variable, _ in self.twins() if os.environ.get(variable)), str(self.envvar))
+    def _origin(self, ctx: click.Context) -> str:
+        """The variable that is set, or the key of the config file."""
+        for variable, _ in self.twins():
+            if os.environ.get(variable):
+                return variable
+        found = look_up(ctx, self, shared=self.shared)
+        return str(self.envvar) if found is None else found[0]
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """The value; UsageError if two variables contradict each other."""
@@ -76,6 +85,9 @@ class TwinOption(click.Option):
     def value_from_envvar(self, ctx: click.Context) -> Any:
         """As on the command line: click would split the values of a repeated option at spaces."""
         value = self.resolve_envvar_value(ctx)
+        if value is None and not ctx.resilient_parsing:
+            found = look_up(ctx, self, shared=self.shared)
+            return None if found is None else found[1]
         if value is None or not self.multiple:
             return value
         return [line for line in value.split("\n") if line] or None
@@ -87,16 +99,16 @@ class TwinOption(click.Option):
         if self.elsewhere is not None and self.multiple:
             kept = [item for item in value if self._takes(ctx, self.type, item) or not self._is_of_others(ctx, item)]
             if len(kept) < len(value):
-                set_aside(self._variable(), ctx)
+                set_aside(self._origin(ctx), ctx)
             value = kept
         elif self.elsewhere is not None and not self._takes(ctx, self.type, value) and self._is_of_others(ctx, value):
-            set_aside(self._variable(), ctx)
+            set_aside(self._origin(ctx), ctx)
             ctx.set_parameter_source(str(self.name), ParameterSource.DEFAULT)
             return super().process_value(ctx, self.get_default(ctx))
         try:
             return super().process_value(ctx, value)
         except click.BadParameter as error:
-            error.param_hint = self._variable()
+            error.param_hint = self._origin(ctx)
             raise
 
     def _is_of_others(self, ctx: click.Context, value: Any) -> bool:
@@ -116,7 +128,7 @@ def option(*declarations: str, **settings: Any) -> Callable[[F], F]:
 
 
 def from_environment(name: str) -> bool:
-    """Whether the running command's parameter got its value from the environment."""
+    """Whether the running command's parameter got its value from the environment or the config file."""
     ctx = click.get_current_context(silent=True)
     return ctx is not None and ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
 
@@ -125,12 +137,15 @@ def set_aside(name: str, ctx: click.Context | None = None) -> None:
     """Records for --verbose that a variable (or that of the parameter `name`) is ignored."""
     ctx = ctx or click.get_current_context()
     twins = {
-        parameter.name: parameter._variable() for parameter in ctx.command.params if isinstance(parameter, TwinOption)
+        parameter.name: parameter._origin(ctx)
+        for parameter in ctx.command.params
+        if isinstance(parameter, TwinOption) and parameter.name == name
     }
     ctx.meta.setdefault(_ASIDE, {})[twins.get(name, name)] = None
 
 
 def take_set_aside() -> list[str]:
-    """The variables that the running command has ignored since the last call."""
+    """What the running command has ignored since the last call: "VARIABLE from the environment", "key in FILE"."""
     ctx = click.get_current_context(silent=True)
-    return [] if ctx is None else list(ctx.meta.pop(_ASIDE, {}))
+    names = [] if ctx is None else list(ctx.meta.pop(_ASIDE, {}))
+    return [f"{name} from the environment" if name.startswith("KOSMOS_EDGE_") else name for name in names]

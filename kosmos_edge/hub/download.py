@@ -74,12 +74,14 @@ class Plan:
 
 
 def describe_plan(plan: Plan) -> list[str]:
-    """The plan as lines for people, sizes first."""
+    """The plan as lines for people, sizes first, then the licence."""
     if plan.ready is not None:
         return [f"{plan.spec} is here: {plan.ready}"]
     lines = [f"{plan.repo} at {plan.commit[:12]}: {_megabytes(plan.download_bytes)} to download"]
     if plan.cached_bytes:
         lines[0] += f", {_megabytes(plan.cached_bytes)} are in the cache"
+    known = [row.license for row in PUBLISHED.values() if row.repo == plan.repo]
+    lines.append(f"licence: {known[0] if known else f'not known here, see the page of {plan.repo}'}")
     lines += [f"  {file.name}  {_megabytes(file.size)}" for file in plan.files if file.cached is None]
     if plan.type is not None:
         lines.append(f"to be converted to {plan.type}, about {_megabytes(plan.output_bytes)}, in {plan.folder}")

@@ -72,6 +72,8 @@ def parse(
 def values(option: click.Option) -> list[str]:
     """Some that the option takes, as they are typed."""
     kind = option.type
+    if option.count:
+        return ["1", "2", "yes", "false"]
     if isinstance(kind, click.Choice):
         return list(kind.choices)
     if isinstance(kind, Corners):
@@ -104,6 +106,10 @@ def test_a_twin_gives_the_same_value(
             for no in (opposite, "false", "No", "off", "f", "n"):
                 if option.secondary_opts:
                     tried.append(([other[0]], {variable_of(name): no}))
+    elif option.count:
+        for name in long_names(option):
+            tried += [([name], {variable_of(name): yes}) for yes in ("1", "true", "YES", "on")]
+            tried.append(([name, name], {variable_of(name): "2"}))
     else:
         for name in long_names(option):
             tried += [([f"{name}={value}"], {variable_of(name, prefix): value}) for value in values(option)]

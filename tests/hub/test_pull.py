@@ -101,6 +101,7 @@ def test_pull_converts_and_keeps_one_file(server, place, gguf, checkpoint):
     assert plan.cached_bytes == 0 and plan.commit == COMMIT
     text = "\n".join(hub.describe_plan(plan))
     assert "to download" in text and "model.safetensors" in text and "q4_k_m" in text
+    assert "licence: mit" in text
     assert server.fetched() == []  # sizes are said before anything is fetched
 
     seen = []
