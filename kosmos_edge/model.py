@@ -542,6 +542,12 @@ class Model(AsyncVerbs):
         """The threads that answer the request about many images; here or in the worker process."""
         return self._open.batch_worker(request, size, opening)
 
+    def settle(self, plan: tasks.Plan | None, options: Mapping[str, Any]) -> tuple[Session, Options | None]:
+        """What a server needs to run a plan by itself: the session, and the checked options (None without a plan)."""
+        session = self._open
+        checked = None if plan is None else session.fit(self._options(plan, GenerationOptions(**options)))  # type: ignore[typeddict-item]
+        return session, checked
+
     def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:
         info = self._info
         numbers = info["context"], info["vocabulary"], info["max_new_tokens"], info["no_repeat_ngram_size"]
