@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,19 +15,26 @@ from starlette.routing import Route
 
 from kosmos_edge.model import Model
 from kosmos_edge.server.errors import ApiError
+from kosmos_edge.server.fields import Fields
 from kosmos_edge.server.guard import Guard
 from kosmos_edge.server.openapi import document
-from kosmos_edge.server.routes import openai, service
+from kosmos_edge.server.routes import moondream, ollama, openai, ours, service
 from kosmos_edge.server.routes.table import Row
 from kosmos_edge.server.service import Context, Endpoint, Service, openai_error
 from kosmos_edge.server.settings import Settings
 
 EVENTS = "text/event-stream"
-LINES = "application/x-ndjson"
 
 
 async def _openapi(context: Context) -> Response:
     return JSONResponse(document(ROWS))
+
+
+def _ollama(
+    method: str, path: str, handle: Callable[[Context], Awaitable[Response]], about: str, fields: Fields | None = None
+) -> Row:
+    streams = ollama.LINES if path in ("/api/generate", "/api/chat") else ""
+    return Row(method, path, handle, about, fields, ollama.render_error, streams=streams)
 
 
 ROWS = (
@@ -46,6 +53,21 @@ ROWS = (
         openai.CHAT,
         streams=EVENTS,
     ),
+    Row("POST", "/v1/caption", moondream.caption, "Moondream: a caption.", moondream.CAPTION, streams=EVENTS),
+    Row("POST", "/v1/query", moondream.query, "Moondream: answers a question.", moondream.QUERY, streams=EVENTS),
+    Row("POST", "/v1/detect", moondream.detect, "Moondream: boxes of an object.", moondream.FIND),
+    Row("POST", "/v1/point", moondream.point, "Moondream: points on an object.", moondream.FIND),
+    Row("POST", "/v1/ground", ours.ground, "Text with boxes for what it names.", ours.GROUND, streams=EVENTS),
+    Row("POST", "/v1/locate", ours.locate, "The boxes of a phrase.", ours.LOCATE, streams=EVENTS),
+    Row("POST", "/v1/describe", ours.describe, "Describes what is in a box.", ours.DESCRIBE, streams=EVENTS),
+    Row("POST", "/v1/read", ours.read, "The lines of a page, with boxes.", ours.READ, streams=EVENTS),
+    Row("POST", "/v1/score", ours.score, "Ranks texts by their likelihood given an image.", ours.SCORE),
+    _ollama("POST", "/api/generate", ollama.generate, "Ollama: answers a prompt.", ollama.GENERATE),
+    _ollama("POST", "/api/chat", ollama.chat, "Ollama: answers the last message.", ollama.CHAT),
+    _ollama("POST", "/api/show", ollama.show, "Ollama: about the model.", ollama.SHOW),
+    _ollama("GET", "/api/tags", ollama.tags, "Ollama: the model that is served."),
+    _ollama("GET", "/api/ps", ollama.running, "Ollama: the model, while it is loaded."),
+    _ollama("GET", "/api/version", ollama.version, "Ollama: our version."),
 )
 
 
