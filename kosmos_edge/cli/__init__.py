@@ -33,6 +33,7 @@ COMMANDS = {
     "batch": ("batch", "Run one of these tasks on folders of images."),
     "generate": ("generate", "Continue images, texts and boxes in any order."),
     "serve": ("serve", "Serve a model over HTTP: OpenAI's, Ollama's, Moondream's and own routes."),
+    "mcp": ("mcp", "Give agents tools for images, by the Model Context Protocol."),
     "models": ("models", "List, pull, remove and verify models; print their paths."),
     "convert": ("models", "Convert a published checkpoint to one GGUF file."),
     "bench": ("bench", "Measure speed; bench quality measures accuracy by storage type."),

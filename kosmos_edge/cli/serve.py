@@ -86,10 +86,16 @@ def serve(name: str | None, **rest: Any) -> int:
     load, tag = _loader(rest, messages)
     app = make_app(settings, load, name or tag)
 
-    def ready(url: str) -> None:
-        messages.say(f"{app.state.service.keeper.about.id} is served at {url}")
+    keeper = app.state.service.keeper
 
-    server = make_server(app, settings, ready, log=messages.verbose)
+    def ready(url: str) -> None:
+        messages.say(f"{keeper.about.id} is served at {url}")
+
+    return run_server(make_server(app, settings, ready, log=messages.verbose, reload=keeper.reload_quietly))
+
+
+def run_server(server: Any) -> int:
+    """Runs it to its end; the exit status."""
     try:
         server.run()
     except SystemExit as error:  # uvicorn: the address cannot be had; it has said why
@@ -99,9 +105,8 @@ def serve(name: str | None, **rest: Any) -> int:
     return 0
 
 
-def _take_settings(values: dict[str, Any]) -> Settings:
-    from kosmos_edge.images import Opening
-
+def take_access(values: dict[str, Any]) -> dict[str, Any]:
+    """Moves the access options out of `values`, as Settings has them."""
     key, file = values.pop("api_key"), values.pop("api_key_file")
     if key is not None and file is not None:
         raise click.UsageError("--api-key and --api-key-file contradict each other")
@@ -110,15 +115,23 @@ def _take_settings(values: dict[str, Any]) -> Settings:
     folder = values.pop("media_path")
     if folder is not None and not os.path.isdir(folder):
         raise click.UsageError(f"--media-path {folder}: no folder has this name")
+    return {
+        "host": values.pop("host"),
+        "port": values.pop("port"),
+        "api_key": key,
+        "allow_hosts": values.pop("allow_host"),
+        "allow_origins": values.pop("allow_origin"),
+        "allow_urls": values.pop("allow_urls"),
+        "media_path": None if folder is None else Path(folder),
+    }
+
+
+def _take_settings(values: dict[str, Any]) -> Settings:
+    from kosmos_edge.images import Opening
+
     body = values.pop("max_body_mb") * MIB
     return Settings(
-        host=values.pop("host"),
-        port=values.pop("port"),
-        api_key=key,
-        allow_hosts=values.pop("allow_host"),
-        allow_origins=values.pop("allow_origin"),
-        allow_urls=values.pop("allow_urls"),
-        media_path=None if folder is None else Path(folder),
+        **take_access(values),
         opening=Opening(max_pixels=values.pop("max_pixels")),
         max_body=body,
         max_bodies=4 * body,

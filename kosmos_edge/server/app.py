@@ -18,9 +18,10 @@ from kosmos_edge.server.errors import ApiError
 from kosmos_edge.server.fields import Fields
 from kosmos_edge.server.guard import Guard
 from kosmos_edge.server.openapi import document
+from kosmos_edge.server.responses import openai_error
 from kosmos_edge.server.routes import moondream, ollama, openai, ours, service
 from kosmos_edge.server.routes.table import Row
-from kosmos_edge.server.service import Context, Endpoint, Service, openai_error
+from kosmos_edge.server.service import Context, Endpoint, Service
 from kosmos_edge.server.settings import Settings
 
 EVENTS = "text/event-stream"

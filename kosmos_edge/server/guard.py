@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kosmos_edge.server.errors import ApiError
-from kosmos_edge.server.service import openai_error
+from kosmos_edge.server.responses import openai_error
 from kosmos_edge.server.settings import Settings
 
 OPEN = ("/health", "/")  # need no key

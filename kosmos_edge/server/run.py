@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any
 
 import h11
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kosmos_edge.server.service import Service
 from kosmos_edge.server.settings import Settings
 
 HEADER_BYTES = 16 << 10
@@ -68,7 +67,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]
     """A server that ends with the first SIGTERM or Ctrl-C after its answers, with the second at once, and reloads its
     model on SIGHUP."""
 
-    service: Service
+    reload: Callable[[], Awaitable[None]] | None = None
     should_exit: bool
     on_ready: Callable[[str], None] = staticmethod(lambda url: None)
 
@@ -92,8 +91,12 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         reloads: set[asyncio.Task[None]] = set()
 
+        async def once() -> None:
+            if self.reload is not None:
+                await self.reload()
+
         def reload() -> None:
-            task = loop.create_task(self.service.keeper.reload_quietly())
+            task = loop.create_task(once())
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
@@ -107,8 +110,16 @@ class Server(uvicorn.Server):  # type: ignore[misc]
                 signal.signal(number, handler)
 
 
-def make_server(app: Starlette, settings: Settings, on_ready: Callable[[str], None], *, log: bool = False) -> Server:
-    """The server, ready to run(). on_ready: called with its URL once it listens. log: one line per request."""
+def make_server(
+    app: ASGIApp,
+    settings: Settings,
+    on_ready: Callable[[str], None],
+    *,
+    log: bool = False,
+    reload: Callable[[], Awaitable[None]] | None = None,
+) -> Server:
+    """The server, ready to run(). on_ready: called with its URL once it listens. log: one line per request.
+    reload: called on SIGHUP."""
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -128,6 +139,6 @@ def make_server(app: Starlette, settings: Settings, on_ready: Callable[[str], No
         h11_max_incomplete_event_size=HEADER_BYTES,
     )
     server = Server(config)
-    server.service = app.state.service
+    server.reload = reload
     server.on_ready = on_ready
     return server

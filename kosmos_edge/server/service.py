@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from kosmos_edge._native import _core
@@ -25,13 +25,13 @@ from kosmos_edge.server.fields import parse_json
 from kosmos_edge.server.keeper import Keeper
 from kosmos_edge.server.metrics import Metrics
 from kosmos_edge.server.pictures import Source
+from kosmos_edge.server.responses import Render, openai_error
 from kosmos_edge.server.scheduler import Job, Outcome, Scheduler, Shown
 from kosmos_edge.server.settings import Settings
 
 logger = logging.getLogger("kosmos_edge.server")
 WAITERS = 16  # threads that fetch images, or wait for their turn to decode one
 SEND_SECONDS = 30.0  # a client that takes nothing in for so long is given up
-Render = Callable[[ApiError], Response]
 
 
 @dataclass(slots=True)
@@ -289,11 +289,6 @@ def logged(error: Exception) -> ApiError:
     return found
 
 
-def openai_error(error: ApiError) -> Response:
-    """A response in OpenAI's form."""
-    return JSONResponse(error.to_dict(), error.status, error.headers)
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """A route's handler as an ASGI application: errors become responses, and nothing outlives the request."""
@@ -324,4 +319,4 @@ class Endpoint:
                 metrics.seconds.labels(self.route).observe(time.perf_counter() - begun)
 
 
-__all__ = ["Asked", "Call", "Context", "Endpoint", "Service", "Streamed", "logged", "openai_error"]
+__all__ = ["Asked", "Call", "Context", "Endpoint", "Service", "Streamed", "logged"]

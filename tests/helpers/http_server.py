@@ -39,6 +39,7 @@ class Running:
     """A running server."""
 
     server: Server
+    service: Service
     port: int
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -46,11 +47,6 @@ class Running:
     def url(self) -> str:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def service(self) -> Service:
-        """What its requests share."""
-        return self.server.service
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection to it."""
@@ -88,7 +84,7 @@ def serving(load_model: Callable[[], Model] | None = None, id: str = "nano", **s
     thread.start()
     try:
         assert ready.wait(60)
-        yield Running(server, server.servers[0].sockets[0].getsockname()[1])
+        yield Running(server, app.state.service, server.servers[0].sockets[0].getsockname()[1])
     finally:
         server.should_exit = True
         thread.join(60)

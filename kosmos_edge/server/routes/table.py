@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from kosmos_edge.server.fields import Fields
-from kosmos_edge.server.service import Context, Render, openai_error
+from kosmos_edge.server.responses import Render, openai_error
+from kosmos_edge.server.service import Context
 
 
 @dataclass(frozen=True)
