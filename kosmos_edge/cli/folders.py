@@ -41,7 +41,8 @@ def answer_folders(
         arguments |= take_generation(rest)
     output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
     form = choose_format(form, output)
-    drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite)
+    draw_format = rest.pop("draw_format", "png")
+    drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite, draw_format)
     if form not in FOLDERS:  # a data set in a folder refuses one that has files
         drawings.keep_apart(output)
     paths = [item.path for item in inputs if item.path is not None]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.results import Box, Entity, Line, Ranking, Result, Score, Timings
+from kosmos_edge.results import Box, Entity, Line, Ranking, Result, Score, Timings, TokenLogprob
 
 Answer = Result | Ranking
 
@@ -16,8 +16,9 @@ def pack(answer: Answer) -> str:
     """One line of JSON. An answer with an error is refused: it shall be computed again."""
     if answer.error is not None:
         raise InvalidRequest(f"expected an answer without an error, got {answer.error}")
-    values = dataclasses.asdict(answer)
+    values = dataclasses.asdict(dataclasses.replace(answer))  # a new one has no image
     del values["error"]
+    values.pop("image", None)
     kind = "ranking" if isinstance(answer, Ranking) else "result"
     return json.dumps([kind, values], ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
@@ -33,6 +34,8 @@ def unpack(text: str) -> Answer:
     values["box"] = None if values["box"] is None else _box(values["box"])
     if values["lines"] is not None:
         values["lines"] = [Line(**{**line, "box": _box(line["box"])}) for line in values["lines"]]
+    if values["top_logprobs"] is not None:
+        values["top_logprobs"] = [[TokenLogprob(**token) for token in place] for place in values["top_logprobs"]]
     caption, entities = values["hf"]
     values["hf"] = caption, [(phrase, tuple(span), [tuple(box) for box in boxes]) for phrase, span, boxes in entities]
     return Result(**values)

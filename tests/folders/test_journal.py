@@ -19,7 +19,7 @@ from kosmos_edge.results import Box, Line
 @pytest.mark.parametrize(
     ("task", "more"),
     [
-        ("caption", {"ground": True, "logprobs": True}),
+        ("caption", {"ground": True, "logprobs": True, "top_logprobs": 2}),
         ("describe", {"box": (1, 2, 30, 40)}),
         ("locate", {"phrase": "a dog"}),
         ("score", {"texts": ["a dog", "a cat"]}),
