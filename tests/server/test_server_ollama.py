@@ -87,6 +87,7 @@ def test_options(client, model):
         ({"template": "{{ .Prompt }}"}, "template"),
         ({"context": [1, 2]}, "context"),
         ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"options": {"repeat_penalty": 1.1}}, "options.repeat_penalty"),
         ({"options": {"num_ctx": 8192}}, "options.num_ctx"),
         ({"options": {"colour": 1}}, "options.colour"),

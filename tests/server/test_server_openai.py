@@ -76,6 +76,16 @@ def test_a_stream_is_the_same_answer(client, model):
     assert chunks[-1].usage.completion_tokens == own.timings.tokens and not chunks[-1].choices
 
 
+def test_the_likeliest_tokens_at_each_place(client, model):
+    answer = client.chat.completions.create(model="nano", logprobs=True, top_logprobs=3, **chat_body(EXAMPLES[0]))
+    own = model.caption(EXAMPLES[0], top_logprobs=3)
+    places = answer.choices[0].logprobs.content
+    assert len(places) == len(own.token_ids) - 1 > 0
+    for place, token, others in zip(places, own.token_ids, own.top_logprobs, strict=False):
+        assert [other.logprob for other in place.top_logprobs] == [other.logprob for other in others]
+        assert token == others[0].token_id and place.token == place.top_logprobs[0].token
+
+
 def test_a_conversation_and_a_system_text(client, model):
     def user(*parts):
         return chat_body(*parts)["messages"][0]
@@ -143,7 +153,8 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"n": 2}, "n"),
-        ({"logprobs": True, "top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"max_tokens": 0}, "max_tokens"),

@@ -18,7 +18,7 @@ from kosmos_edge.server.conversation import Message, build
 from kosmos_edge.server.errors import ApiError, refuse
 from kosmos_edge.server.fields import Field, Fields, take
 from kosmos_edge.server.pictures import Source
-from kosmos_edge.server.routes.openai import token_logprobs, without_sampling
+from kosmos_edge.server.routes.openai import logprob_options, token_logprobs, without_sampling
 from kosmos_edge.server.service import Asked, Call, Context, Streamed
 
 LINES = "application/x-ndjson"
@@ -29,7 +29,7 @@ COMMON: dict[str, Field] = {
     "options": Field("object", "temperature, top_k, top_p, seed, num_predict, stop; others only without effect."),
     "keep_alive": Field("string|number", 'For how long the model stays loaded when idle: seconds, "5m", -1: for ever.'),
     "logprobs": Field("boolean", "ln p of every token, with the last part."),
-    "top_logprobs": Field("integer", "other tokens' log-probabilities are not given", values=(0,), neutral=True),
+    "top_logprobs": Field("integer", "How many of the likeliest tokens at each place are given, too; needs logprobs."),
     "format": Field("string|object", "an answer in a given format is not made", values=("",), neutral=True),
     "think": Field("boolean|string", "the model does not think", values=(False,), neutral=True),
 }
@@ -102,8 +102,7 @@ def _options(context: Context, body: Mapping[str, Any]) -> dict[str, Any]:
         found["top_k"] = given["top_k"]
     if given.get("num_predict", -1) not in (-1, -2):  # the model's own length; as far as the context goes
         found["max_tokens"] = given["num_predict"]
-    if "logprobs" in body:
-        found["logprobs"] = body["logprobs"]
+    found |= logprob_options(body)
     if not found.get("stop", True):
         del found["stop"]
     return without_sampling(found)
@@ -258,7 +257,7 @@ def _last(context: Context, result: Result) -> dict[str, Any]:
         "eval_duration": int(timings.decode_ms * 1e6),
     }
     if result.logprobs is not None:
-        found["logprobs"] = token_logprobs(context.tokenizer, result.token_ids, result.logprobs)
+        found["logprobs"] = token_logprobs(context.tokenizer, result)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -36,7 +36,7 @@ CHAT: dict[str, Field] = {
     "min_score": Field("number", "Leave out boxes with a lower score, 0..1."),
     "choices": Field("array", "Texts; the answer is exactly one of them."),
     "n": Field("integer", f"more than one answer {LACKS}", values=(1,), neutral=True),
-    "top_logprobs": Field("integer", "other tokens' log-probabilities are not given", values=(0,), neutral=True),
+    "top_logprobs": Field("integer", "How many of the likeliest tokens at each place are given, too; needs logprobs."),
     "tools": Field("array", f"the use of tools {LACKS}", values=([],), neutral=True),
     "tool_choice": Field("string|object", f"the use of tools {LACKS}", values=("none", "auto"), neutral=True),
     "parallel_tool_calls": Field("boolean", "Without tools, has no effect."),
@@ -99,11 +99,18 @@ def generation(body: Mapping[str, Any]) -> dict[str, Any]:
     """Our options for OpenAI's."""
     if "max_tokens" in body and "max_completion_tokens" in body:
         raise refuse("max_tokens", "contradicts max_completion_tokens; give one of them")
-    names = ("temperature", "top_p", "top_k", "seed", "stop", "logprobs", "no_repeat_ngram_size", "min_score")
-    options = {name: body[name] for name in names if name in body}
+    names = ("temperature", "top_p", "top_k", "seed", "stop", "no_repeat_ngram_size", "min_score")
+    options = {name: body[name] for name in names if name in body} | logprob_options(body)
     if "max_tokens" in body or "max_completion_tokens" in body:
         options["max_tokens"] = body.get("max_tokens", body.get("max_completion_tokens"))
     return without_sampling(options)
+
+
+def logprob_options(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Our options for logprobs and top_logprobs."""
+    if body.get("top_logprobs") and not body.get("logprobs"):
+        raise refuse("top_logprobs", "needs logprobs: true")
+    return {name: body[name] for name in ("logprobs", "top_logprobs") if name in body}
 
 
 def without_sampling(options: dict[str, Any]) -> dict[str, Any]:
@@ -160,19 +167,26 @@ def usage(result: Result) -> dict[str, Any]:
     }
 
 
-def token_logprobs(tokenizer: _core.Tokenizer, ids: Sequence[int], values: Sequence[float]) -> list[dict[str, Any]]:
-    """ln p per token, without the ends of texts, whose tokens have no characters."""
+def token_logprobs(tokenizer: _core.Tokenizer, result: Result) -> list[dict[str, Any]]:
+    """ln p per token, with the likeliest ones if they were asked for; without tokens that have no characters, such as
+    the end of the text."""
+
+    def entry(token: int, value: float) -> dict[str, Any]:
+        raw = tokenizer.bytes(token)
+        return {"token": raw.decode("utf-8", "replace"), "logprob": value, "bytes": list(raw)}
+
+    places = result.top_logprobs or [[]] * len(result.token_ids)
     return [
-        {"token": raw.decode("utf-8", "replace"), "logprob": value, "bytes": list(raw), "top_logprobs": []}
-        for raw, value in zip(map(tokenizer.bytes, ids), values, strict=True)
-        if raw
+        {**entry(token, value), "top_logprobs": [entry(other.token_id, other.logprob) for other in others]}
+        for token, value, others in zip(result.token_ids, result.logprobs or [], places, strict=True)
+        if tokenizer.bytes(token)
     ]
 
 
 def _logprobs(context: Context, result: Result) -> Any:
     if result.logprobs is None:
         return None
-    return {"content": token_logprobs(context.tokenizer, result.token_ids, result.logprobs), "refusal": None}
+    return {"content": token_logprobs(context.tokenizer, result), "refusal": None}
 
 
 def _head(context: Context, kind: str) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from starlette.responses import JSONResponse, Response
 
 from kosmos_edge.inference import tasks
 from kosmos_edge.model import Model
+from kosmos_edge.options import Normalize
 from kosmos_edge.results import EntityEvent, Ranking, Result, TextDelta
 from kosmos_edge.server.errors import ApiError
 from kosmos_edge.server.fields import Field, Fields, take
@@ -29,6 +30,7 @@ OPTIONS: dict[str, Field] = {
     "no_repeat_ngram_size": Field("integer", "No stretch of that many tokens comes twice. 0: off."),
     "stop": Field("string|array", "A text, or several, that ends the answer."),
     "logprobs": Field("boolean", "Give ln p of every token."),
+    "top_logprobs": Field("integer", "Give the likeliest tokens at each place, too, so many of them; 0..20."),
     "min_score": Field("number", "Leave out boxes with a lower score, 0..1."),
     "grammar": Field("boolean", "Keep location tokens well formed. Default: true."),
 }
@@ -60,7 +62,7 @@ SCORE: Fields = {
     "image": Field("string", IMAGE.about),
     "texts": Field("array", "Texts to rank by their likelihood.", True),
     "template": Field("string", "Words around {text}. Default: the model's caption prompt."),
-    "normalize": Field("string", "Rank by the sum of ln p (the default) or its mean.", values=("sum", "mean")),
+    "normalize": Field("string", "What to rank by; default: sum.", values=get_args(Normalize)),
 }
 DEFAULTS: dict[str, dict[str, Any]] = {  # the verb's arguments besides the image
     "ground": {"prompt": None, "lead_in": False},
