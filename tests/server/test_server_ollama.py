@@ -93,6 +93,9 @@ def test_options(client, model):
         ({"options": {"colour": 1}}, "options.colour"),
         ({"options": {"num_predict": 0}}, "max_tokens"),
         ({"keep_alive": "soon"}, "keep_alive"),
+        ({"keep_alive": "nan"}, "keep_alive"),
+        ({"keep_alive": "1e300"}, "keep_alive"),
+        ({"keep_alive": 10**300}, "keep_alive"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

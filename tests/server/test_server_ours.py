@@ -143,3 +143,18 @@ def test_every_option_is_a_field():
     from kosmos_edge.options import GenerationOptions
 
     assert set(ours.OPTIONS) == set(GenerationOptions.__annotations__) - {"cancel", "template"}
+
+
+def test_a_model_in_a_worker_process(model):
+    def isolated():
+        return load("nano", threads=1, isolation="process")
+
+    with serving(isolated) as server:
+        body = {"image": data_uri(EXAMPLES[0]), "logprobs": True}
+        own = plain(model.ground(EXAMPLES[0].read_bytes(), logprobs=True))
+        assert plain(server.post("/v1/ground", body).json()) == own
+        streamed = server.post("/v1/ground", {**body, "stream": True}).body.decode()
+        assert plain(json.loads(streamed.split("event: done\ndata: ")[1])) == own
+        texts = ["a dog", "a truck"]
+        ranked = server.post("/v1/score", {"image": data_uri(EXAMPLES[0]), "texts": texts}).json()
+        assert plain(ranked) == plain(model.score(EXAMPLES[0].read_bytes(), texts))

@@ -82,6 +82,7 @@ OPTIONS: Fields = {
     "typical_p": Field("number", _LACKS, values=(1,), neutral=True),
     "mirostat": Field("integer", _LACKS, values=(0,), neutral=True),
 }
+LONGEST = 10**9  # seconds
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h)")
 
@@ -114,8 +115,10 @@ def _keep_alive(context: Context, body: Mapping[str, Any]) -> None:
     if value is None:
         return
     keeper = context.service.keeper
-    seconds = float(value) if isinstance(value, int | float) else _seconds(value)
-    keeper.keep_alive = None if seconds < 0 else seconds
+    seconds = value if isinstance(value, int | float) else _seconds(value)
+    if not seconds <= LONGEST:
+        raise refuse("keep_alive", f"expected at most {LONGEST} seconds (-1: for ever)")
+    keeper.keep_alive = None if seconds < 0 else float(seconds)
 
 
 def _seconds(text: str) -> float:
