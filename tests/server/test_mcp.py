@@ -12,6 +12,7 @@ import pytest
 
 mcp = pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 pytest.importorskip("mcp.server.mcpserver", reason="an older `mcp` is installed")
+pytest.importorskip("prometheus_client", reason="the extra `server` is not installed")
 
 from helpers.http_server import EXAMPLES, data_uri  # noqa: E402
 from helpers.reciting import write_reader  # noqa: E402

@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -212,8 +213,12 @@ def test_garbage_is_answered_and_forgotten():
 
 def test_the_model_is_unloaded_when_idle_and_comes_back():
     with serving(keep_alive=0.3) as server:
+        session = weakref.ref(server.service.keeper._model._session)
         first = server.post(CHAT, chat_body(EXAMPLES[0])).json()
+        assert server.post(CHAT, chat_body(EXAMPLES[0], max_tokens=0)).status == 400
+        assert server.post("/v1/ground", {"image": data_uri(EXAMPLES[0]), "stream": True}).status == 200
         until(lambda: not server.get("/health").json()["loaded"], 5)
+        until(lambda: session() is None, 5)  # its memory is free, too
         again = server.post(CHAT, chat_body(EXAMPLES[0])).json()
         assert again["choices"] == first["choices"] and server.service.keeper.loads == 2
 
