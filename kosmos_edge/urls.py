@@ -34,6 +34,14 @@ _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
 
 
+class NotPublic(InvalidRequest):
+    """The host has an address that is not public."""
+
+
+class TooManyBytes(InvalidRequest):
+    """The file is larger than allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class UrlRules:
     """What fetch() accepts."""
@@ -50,8 +58,8 @@ DEFAULT_RULES = UrlRules()
 def fetch(url: str, rules: UrlRules = DEFAULT_RULES) -> bytes:
     """The bytes that the URL has. Blocks up to rules.seconds.
 
-    Raises InvalidRequest (not http or https, a user name in it, an address that is not public, more bytes or redirects
-    than allowed) and KosmosIOError (no such host, refused, timed out, a status other than 200, a file that ends early).
+    Raises InvalidRequest (not http or https, a user name in it, more redirects than allowed; NotPublic, TooManyBytes)
+    and KosmosIOError (no such host, refused, timed out, a status other than 200, a file that ends early).
     """
     deadline = time.monotonic() + rules.seconds
     _log.debug("GET %s", shorten(url))
@@ -109,7 +117,7 @@ def _request(parts: SplitResult, rules: UrlRules, deadline: float, shown: str) -
     if not rules.private:
         for address in addresses:
             if not is_public(ipaddress.ip_address(address)):
-                raise InvalidRequest(f"{shown}: {host} is {address}, which is not a public address")
+                raise NotPublic(f"{shown}: {host} is {address}, which is not a public address")
     connection = http.client.HTTPConnection(host, port)
     plain = _connect(addresses, port, host if parts.scheme == "https" else None, deadline)
     connection.sock = _Limited(plain, deadline)
@@ -136,7 +144,7 @@ def _request(parts: SplitResult, rules: UrlRules, deadline: float, shown: str) -
 
 
 def _read(response: http.client.HTTPResponse, rules: UrlRules, shown: str) -> bytes:
-    too_long = InvalidRequest(f"{shown}: more than the {rules.max_bytes} bytes that are allowed")
+    too_long = TooManyBytes(f"{shown}: more than the {rules.max_bytes} bytes that are allowed")
     if response.getheader("Content-Encoding", "identity").strip().lower() != "identity":
         raise KosmosIOError(errno.EIO, "the server compressed the file, which was not asked for", shown)
     expected = response.length  # None: chunked, or to the end of the connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import re
@@ -11,17 +12,18 @@ import threading
 from pathlib import Path
 from urllib.parse import unquote
 
-from kosmos_edge.errors import KosmosIOError
+from kosmos_edge.errors import InvalidRequest, KosmosIOError
 from kosmos_edge.files import open_file
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.protocol import Session
 from kosmos_edge.inference.session import EngineSession
 from kosmos_edge.server.errors import ApiError, refuse
-from kosmos_edge.server.fetch import fetch
 from kosmos_edge.server.scheduler import Shown
 from kosmos_edge.server.settings import Settings
+from kosmos_edge.urls import NotPublic, TooManyBytes, UrlRules, fetch
 
 _DATA = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.I)
+URL_SECONDS = 10.0  # for one fetch, redirects included
 _decoding = threading.BoundedSemaphore(2)  # bounds the memory of images that are being decoded
 _TYPES = ("image/", "application/octet-stream")
 
@@ -57,7 +59,7 @@ class Source:
     def _read(self) -> bytes:
         scheme = self._text[:8].lower()
         if scheme.startswith(("http:", "https:")):
-            return fetch(self._text, self._settings.max_body)
+            return _fetch(self._text, self._settings.max_body, self._param)
         if scheme.startswith("file:"):
             assert self._settings.media_path is not None
             return _read_file(self._text[5:], self._settings.media_path, self._param)
@@ -68,6 +70,21 @@ class Source:
             return base64.b64decode(text.encode("ascii"), validate=True)
         except (UnicodeEncodeError, binascii.Error) as error:
             raise refuse(self._param, f"expected an image in base64 ({error})", code="invalid_image") from None
+
+
+def _fetch(url: str, most: int, param: str) -> bytes:
+    """The file at a URL. A private address that a name has is not told."""
+    try:
+        return fetch(url, UrlRules(max_bytes=most, seconds=URL_SECONDS))
+    except NotPublic:
+        raise refuse(param, "not a public address") from None
+    except TooManyBytes:
+        raise refuse(param, f"more than {most} bytes", 413) from None
+    except InvalidRequest as error:
+        raise refuse(param, str(error)) from None
+    except KosmosIOError as error:
+        late = error.errno == errno.ETIMEDOUT
+        raise refuse(param, f"not fetched: {error.strerror}", 504 if late else 422) from None
 
 
 def _check_data_uri(text: str, param: str) -> None:

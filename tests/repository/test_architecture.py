@@ -63,7 +63,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "model": {"_native", "errors", "images", "inference", "options", "results"},
     "loading": {"_native", "errors", "hub", "inference", "isolation", "model", "options", "pairs"},
     "folders": {"annotations", "errors", "images", "inference", "json_text", "model", "results", "targets"},
-    "server": {"_native", "errors", "files", "images", "inference", "model", "options", "results"},
+    "server": {"_native", "errors", "files", "images", "inference", "model", "options", "results", "urls"},
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
     "quality": {"_native", "errors", "hub", "images", "inference", "loading", "model", "results"},
     "evaluation": {"errors", "images", "quality", "results", "targets"},
