@@ -58,4 +58,4 @@ def mcp(root: tuple[str, ...], http: bool, **rest: Any) -> int:
         def ready(url: str) -> None:
             messages.say(f"the tools are served at {url}{PATH}")
 
-        return run_server(make_http(Guard(app, settings), settings, ready, log=messages.verbose))
+        return run_server(make_http(Guard(app, settings), settings, ready, log=bool(messages.verbose)))

@@ -91,7 +91,7 @@ def serve(name: str | None, **rest: Any) -> int:
     def ready(url: str) -> None:
         messages.say(f"{keeper.about.id} is served at {url}")
 
-    return run_server(make_server(app, settings, ready, log=messages.verbose, reload=keeper.reload_quietly))
+    return run_server(make_server(app, settings, ready, log=bool(messages.verbose), reload=keeper.reload_quietly))
 
 
 def run_server(server: Any) -> int:
