@@ -82,6 +82,14 @@ struct Rope {
   bool interleaved = false;
 };
 
+// Added to the scores of attention by how far a key stands from its query: for head h, a query at position i and a key
+// at position j table[h stride + zero + j - i]. At least 15 values stand behind the last one of each head that is
+// meant.
+struct RelativeBias {
+  const Buffer* table = nullptr;  // (heads, stride); nullptr: nothing is added
+  int64_t stride = 0, zero = 0;   // zero: where j = i
+};
+
 // What an uploaded matrix is for. LargeBatch: it is always multiplied with hundreds of rows at once, so that arithmetic
 // decides and not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's
 // type has.
@@ -134,14 +142,15 @@ class Backend {
   virtual void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) = 0;
   // softmax(q k^T * scale) v per head, no mask. q (m, heads*d), k and v (n, kv_heads*d), out (m, heads*d). heads is a
   // multiple of kv_heads; head j reads keys and values of KV head j / (heads / kv_heads). d: multiples of 8 up to 256.
+  // With a bias softmax(q k^T * scale + bias): rows of q and of k are at positions 0, 1, ...; scores are floats.
   virtual void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out,
-                         ScoreType score_type = ScoreType::Float) = 0;
+                         ScoreType score_type = ScoreType::Float, const RelativeBias& bias = {}) = 0;
   // Stores row r of k and v (m, width) at positions[r] of one layer.
   virtual void kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) = 0;
   // Row r of q attends to positions 0..positions[r].pos of its own cache (causal; kv_write comes first). Heads share KV
-  // heads as in attention().
+  // heads, and scores take a bias, as in attention().
   virtual void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
-                            Mat out) = 0;
+                            Mat out, const RelativeBias& bias = {}) = 0;
 
   // ---- fused; the defaults (fused.cpp) are norm into scratch, then linear.
   // y = act(norm(x) W^T + b) + residual. scratch (m, in) may be overwritten.

@@ -24,6 +24,12 @@ inline int64_t head_group(int64_t heads, int64_t kv_heads) {
   return heads / kv_heads;
 }
 
+// Whether a bias has a value for every pair of a query at up to `last_query` and a key at up to `last_key`, and its
+// padding.
+inline bool fits(const RelativeBias& b, int64_t heads, int64_t last_query, int64_t last_key) {
+  return !b.table || (b.zero >= last_query && b.zero + last_key + 16 <= b.stride && b.table->count >= heads * b.stride);
+}
+
 inline bool fits(const Norm& n, int64_t cols) { return n.gamma->count >= cols && (!n.beta || n.beta->count >= cols); }
 
 // A part of a Linear whose rows have `in` values.

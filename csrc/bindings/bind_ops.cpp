@@ -57,6 +57,23 @@ struct Device {
   }
 };
 
+// A RelativeBias on the backend, given as (values (heads, columns), columns, zero) or None; what pads it is NaN.
+struct Bias {
+  std::unique_ptr<Buffer> table;
+  RelativeBias bias;
+  Bias(Backend& b, const nb::object& given, int64_t heads) {
+    if (given.is_none()) return;
+    const auto [values, columns, zero] = nb::cast<std::tuple<nb::object, int64_t, int64_t>>(given);
+    bias.stride = columns + 15, bias.zero = zero;
+    const std::vector<float> host = floats(values, heads * columns, "bias");
+    table = b.alloc(heads * bias.stride);
+    const Mat all(*table, heads, bias.stride);
+    b.write(std::vector<float>(static_cast<size_t>(heads * bias.stride), NAN).data(), all);
+    b.write(host.data(), all.col_range(0, columns));
+    bias.table = table.get();
+  }
+};
+
 // A norm on the backend, given as (gamma, beta or None, eps) or (gamma, beta or None, eps, "layer" or "rms").
 struct DeviceNorm {
   Norm norm;
@@ -254,9 +271,10 @@ class Ops {
   }
 
   // q (m, heads head_dim), kv (n, 2 kv_heads head_dim): keys and values side by side, as a projection leaves them.
-  // kv_heads 0: as many as heads.
+  // kv_heads 0: as many as heads. bias: see Bias.
   nb::bytes attention(nb::handle q, nb::handle kv, int64_t m, int64_t n, int64_t heads, int64_t head_dim, float scale,
-                      bool int8_scores, int64_t kv_heads) {
+                      bool int8_scores, int64_t kv_heads, const nb::object& bias) {
+    const Bias added(*backend_, bias, heads);
     const int64_t width = heads * head_dim, kv_width = (kv_heads ? kv_heads : heads) * head_dim;
     const std::vector<float> hq = floats(q, m * width, "q"), hkv = floats(kv, n * 2 * kv_width, "kv");
     Device dq(*backend_, hq.data(), m, width, 3), dkv(*backend_, hkv.data(), n, 2 * kv_width),
@@ -264,7 +282,7 @@ class Ops {
     {
       nb::gil_scoped_release release;
       backend_->attention(dq.mat, dkv.mat.col_range(0, kv_width), dkv.mat.col_range(kv_width, 2 * kv_width), heads,
-                          scale, out.mat, int8_scores ? ScoreType::Int8 : ScoreType::Float);
+                          scale, out.mat, int8_scores ? ScoreType::Int8 : ScoreType::Float, added.bias);
     }
     return read(out);
   }
@@ -284,7 +302,8 @@ class Ops {
   // attention reads copies of the caches.
   nb::bytes kv_attention(nb::handle q, nb::handle k, nb::handle v, const std::vector<std::pair<int, int>>& rows,
                          int64_t caches, int64_t n, int64_t heads, int64_t head_dim, float scale, bool half,
-                         int64_t batch, int layers, bool copied, int64_t kv_heads) {
+                         int64_t batch, int layers, bool copied, int64_t kv_heads, const nb::object& bias) {
+    const Bias added(*backend_, bias, heads);
     const int64_t all = heads * head_dim, m = static_cast<int64_t>(rows.size());
     if (kv_heads == 0) kv_heads = heads;
     const int64_t width = kv_heads * head_dim;
@@ -317,7 +336,7 @@ class Ops {
     for (const auto& [cache, pos] : rows) positions.push_back({store.at(cache).get(), pos});
     {
       nb::gil_scoped_release release;
-      backend_->kv_attention(dq.mat, layers - 1, heads, scale, positions, out.mat);
+      backend_->kv_attention(dq.mat, layers - 1, heads, scale, positions, out.mat, added.bias);
     }
     return read(out);
   }
@@ -408,10 +427,12 @@ void bind_ops(nb::module_& m) {
       .def("gate", &Ops::gate)
       .def("copy", &Ops::copy)
       .def("attention", &Ops::attention, nb::arg("q"), nb::arg("kv"), nb::arg("m"), nb::arg("n"), nb::arg("heads"),
-           nb::arg("head_dim"), nb::arg("scale"), nb::arg("int8_scores") = false, nb::arg("kv_heads") = 0)
+           nb::arg("head_dim"), nb::arg("scale"), nb::arg("int8_scores") = false, nb::arg("kv_heads") = 0,
+           nb::arg("bias").none() = nb::none())
       .def("kv_attention", &Ops::kv_attention, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("rows"),
            nb::arg("caches"), nb::arg("n"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("scale"), nb::arg("half"),
-           nb::arg("batch"), nb::arg("layers"), nb::arg("copied"), nb::arg("kv_heads") = 0)
+           nb::arg("batch"), nb::arg("layers"), nb::arg("copied"), nb::arg("kv_heads") = 0,
+           nb::arg("bias").none() = nb::none())
       .def("hold_kv", &Ops::hold_kv)
       .def("rope", &Ops::rope)
       .def("embed_rows", &Ops::embed_rows);

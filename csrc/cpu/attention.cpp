@@ -30,11 +30,18 @@ struct CpuBackend::HeadTasks {
   int64_t row(int64_t tile) const { return tile_start(rows, tile_cols, tile); }
 };
 
-void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) {
+// What is added to the scores of the query at `position`, from key 0 on; nullptr: nothing is.
+static const float* bias_row(const RelativeBias& b, int64_t head, int64_t position) {
+  return b.table ? b.table->data + head * b.stride + b.zero - position : nullptr;
+}
+
+void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type,
+                           const RelativeBias& bias) {
   const int64_t d = head_dim_of(q, heads), n = k.rows;
   KE_ASSERT(k.cols % d == 0 && v.cols == k.cols && v.rows == n && out.rows == q.rows && out.cols == q.cols && n > 0);
   const int64_t group = head_group(heads, k.cols / d);
   if (q.rows == 0) return;
+  KE_ASSERT(fits(bias, heads, q.rows - 1, n - 1) && (!bias.table || score_type == ScoreType::Float));
   const int64_t enough = 2 * pool_.threads();
   const int64_t splits =
       heads >= enough ? 1 : std::min(tile_count(q.rows, kernels_.tile_cols), (enough + heads - 1) / heads);
@@ -43,13 +50,14 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
       d, heads, group, q.rows, kernels_.tile_cols, splits, grain, task_workers(pool_, heads * splits, grain)};
   const bool codes = score_type == ScoreType::Int8 && d % 16 == 0;
   if (n <= kOnePassKeys)
-    attend_at_once(tasks, q, k, v, scale, codes, out);
+    attend_at_once(tasks, q, k, v, scale, codes, bias, out);
   else
-    attend_by_tiles(tasks, q, k, v, scale, codes, out);
+    attend_by_tiles(tasks, q, k, v, scale, codes, bias, out);
 }
 
 // Each task packs all of its head's keys and values into panels of its own, then goes through its tiles of queries.
-void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out) {
+void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes,
+                                const RelativeBias& bias, Mat out) {
   const int64_t d = tasks.head_dim, dims = (d + 15) / 16 * 16, n = k.rows, positions = (n + 15) / 16 * 16;
   const size_t key_bytes = Arena::padded(positions * d * (codes ? 1 : sizeof(float)));
   const size_t scale_bytes = codes ? Arena::padded((positions + d) * sizeof(float)) : 0;  // and the mean key
@@ -77,7 +85,10 @@ void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, flo
       AttentionTask t;
       t.queries = {q.data + row * q.stride + first, q.stride, d, scale};
       t.rows = static_cast<int>(tasks.row(tile + 1) - row);
-      for (int r = 0; r < t.rows; ++r) t.lengths[r] = n;
+      for (int r = 0; r < t.rows; ++r) {
+        t.lengths[r] = n;
+        t.bias[r] = bias_row(bias, tasks.head(task), row + r);
+      }
       t.half = false;
       t.tiles = {nullptr, nullptr, 0, 0, keys, reinterpret_cast<const uint8_t*>(values), n};
       t.key_scales = scales;
@@ -92,7 +103,8 @@ void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, flo
 // Each task packs one tile of its head's keys and values at a time, and all of its rows meet it. Their queries are
 // copied next to each other first: they are read anew for each tile, and rows of all heads are too far apart to be
 // fetched ahead.
-void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out) {
+void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes,
+                                 const RelativeBias& bias, Mat out) {
   const int64_t d = tasks.head_dim, dims = (d + 15) / 16 * 16, n = k.rows;
   const bool value_codes = codes && kernels_.pack_value_codes;
   int64_t most_rows = 0;
@@ -104,7 +116,9 @@ void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, fl
   const size_t scratch_bytes = Arena::padded(key_tile_scratch_floats() * sizeof(float));
   const size_t state_bytes = Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
   const size_t query_bytes = Arena::padded(most_rows * d * sizeof(float));
-  const size_t own_bytes = key_bytes + value_bytes + scale_bytes + scratch_bytes + state_bytes + query_bytes;
+  const size_t bias_bytes = bias.table ? Arena::padded(most_rows * sizeof(const float*)) : 0;
+  const size_t own_bytes =
+      key_bytes + value_bytes + scale_bytes + scratch_bytes + state_bytes + query_bytes + bias_bytes;
   ArenaPool::Lease arena(arenas_);
   arena->reset(tasks.workers * own_bytes);
   uint8_t* memory = arena->take(tasks.workers * own_bytes);
@@ -124,6 +138,9 @@ void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, fl
     t.queries = {queries, d, d, scale};
     t.rows = rows;
     t.lengths = nullptr;
+    const auto biases = reinterpret_cast<const float**>(reinterpret_cast<uint8_t*>(queries) + query_bytes);
+    for (int64_t r = 0; r < rows && bias.table; ++r) biases[r] = bias_row(bias, tasks.head(task), row + r);
+    if (bias.table) t.bias = biases;
     t.half = false;
     t.keys = keys;
     t.key_scales = codes ? key_scales : nullptr;
@@ -142,6 +159,7 @@ void CpuBackend::attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, fl
       else
         kernels_.pack_values(tile_v, v.stride, t.positions, d, reinterpret_cast<float*>(values));
       kernels_.attend_tile(&t);
+      for (int64_t r = 0; r < rows && bias.table; ++r) biases[r] += kKeyTile;
     }
     kernels_.finish_rows(t.states, rows, d, out.data + row * out.stride + first, out.stride);
   });
@@ -165,7 +183,7 @@ void CpuBackend::kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>
 }
 
 void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
-                              Mat out) {
+                              Mat out, const RelativeBias& bias) {
   const int64_t d = head_dim_of(q, heads);
   KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(positions.size()) >= q.rows);
   if (q.rows == 0) return;
@@ -178,6 +196,7 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
               positions[r].pos < c.capacity);
     longest = std::max<int64_t>(longest, positions[r].pos + 1);
   }
+  KE_ASSERT(fits(bias, heads, longest - 1, 0));
   // A run: rows of one cache that all go in one pass, or all tile by tile; runs are counted first, then listed, to fit
   // one arena.
   const auto by_tiles = [&](int64_t r) { return positions[r].pos >= kOnePassKeys; };
@@ -197,8 +216,9 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
   const int64_t scratch = attention_scratch_floats(std::min(longest, kOnePassKeys));
   const size_t scratch_bytes = Arena::padded(sizeof(float) * std::max(scratch, key_tile_scratch_floats()));
   const size_t length_bytes = Arena::padded(most_rows * sizeof(int64_t));
+  const size_t bias_bytes = bias.table ? Arena::padded(most_rows * sizeof(const float*)) : 0;
   const size_t own_bytes =
-      scratch_bytes + length_bytes + Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
+      scratch_bytes + length_bytes + bias_bytes + Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
   const size_t list_bytes = Arena::padded((runs + 1) * sizeof(int64_t));
   ArenaPool::Lease arena(arenas_);
   arena->reset(list_bytes + workers * own_bytes);
@@ -219,7 +239,10 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
       AttentionTask t;
       t.queries = queries;
       t.rows = static_cast<int>(rows);
-      for (int r = 0; r < t.rows; ++r) t.lengths[r] = positions[row + r].pos + 1;
+      for (int r = 0; r < t.rows; ++r) {
+        t.lengths[r] = positions[row + r].pos + 1;
+        t.bias[r] = bias_row(bias, head, positions[row + r].pos);
+      }
       t.half = cache.half();
       t.tiles = tiles;
       t.key_scales = nullptr;
@@ -229,9 +252,11 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
       return kernels_.attention(&t);
     }
     auto* lengths = reinterpret_cast<int64_t*>(own + scratch_bytes);
+    const auto biases = reinterpret_cast<const float**>(own + scratch_bytes + length_bytes);
     int64_t seen = 0;
     for (int64_t r = 0; r < rows; ++r) {
       lengths[r] = positions[row + r].pos + 1;
+      if (bias.table) biases[r] = bias_row(bias, head, positions[row + r].pos);
       seen = std::max(seen, lengths[r]);
     }
     KeyTileTask t;
@@ -241,7 +266,8 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
     t.half = cache.half();
     t.key_scales = t.value_steps = nullptr;
     t.scratch = reinterpret_cast<float*>(own);
-    t.states = reinterpret_cast<float*>(own + scratch_bytes + length_bytes);
+    t.states = reinterpret_cast<float*>(own + scratch_bytes + length_bytes + bias_bytes);
+    if (bias.table) t.bias = biases;
     kernels_.begin_rows(t.states, rows, d);
     for (int64_t tile = 0; tile * kKeyTile < seen; ++tile) {
       t.positions = std::min(kKeyTile, seen - tile * kKeyTile);
@@ -249,7 +275,10 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
       t.values = tiles.values_of(tile);
       t.value_panel = tiles.panel_of(tile);
       kernels_.attend_tile(&t);
-      for (int64_t r = 0; r < rows; ++r) lengths[r] -= kKeyTile;
+      for (int64_t r = 0; r < rows; ++r) {
+        lengths[r] -= kKeyTile;
+        if (bias.table) biases[r] += kKeyTile;
+      }
     }
     kernels_.finish_rows(t.states, rows, d, to, out.stride);
   });

@@ -38,6 +38,11 @@ inline void float_scores(const float* q, int64_t head_dim, const void* keys, int
                      scores, stride, false);
 }
 
+// Adds the first n of a row's bias; both may be read up to the next multiple of 16.
+inline void add_bias(const float* bias, int64_t n, float* scores) {
+  for (int64_t i = 0; i < n; i += 16) store(scores + i, add(load(scores + i), load(bias + i)));
+}
+
 // The queries of a tile as codes. float(sum of products) * scale[c] * the key's scale is a score.
 template <int C>
 struct QueryCodes {

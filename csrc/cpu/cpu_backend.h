@@ -49,16 +49,19 @@ class CpuBackend final : public Backend {
   void copy(Mat x, Mat y) override;
   void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) override;
   void embed_rows(const Tensor& table, std::span<const int32_t> ids, float factor, Mat y) override;
-  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) override;
+  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type,
+                 const RelativeBias& bias) override;
   void kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) override;
-  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
-                    Mat out) override;
+  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions, Mat out,
+                    const RelativeBias& bias) override;
 
  private:
   struct HeadTasks;
   // The two ways of attention over matrices, see kernels.h.
-  void attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out);
-  void attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, Mat out);
+  void attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, const RelativeBias& bias,
+                      Mat out);
+  void attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, const RelativeBias& bias,
+                       Mat out);
   // norm == nullptr: plain linear; else rows of x are normalised into scratch first.
   void run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scratch, Activation act, Mat residual, Mat y);
   // padded: of every worker packed.cols floats, or nullptr where x has as many.

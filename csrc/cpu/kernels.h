@@ -108,7 +108,8 @@ struct AttentionTask {
   bool half;  // keys and values are float16, else float32
   KeyTiles tiles;
   const float* key_scales;  // one per position, keys being codes (Kernels::pack_key_codes); nullptr: keys are floats
-  float* out;               // (rows, head_dim)
+  const float* bias[kMaxTile] = {};  // of each row, one value per position, is added to its scores; nullptr: nothing is
+  float* out;                        // (rows, head_dim)
   int64_t out_stride;
   float* scratch;  // attention_scratch_floats(), 64-byte aligned
 };
@@ -122,7 +123,8 @@ struct KeyTileTask {
   int64_t positions;  // of the tile, at most kKeyTile
   bool half;
   const void* keys;
-  const float* key_scales;  // as above
+  const float* key_scales;             // as above
+  const float* const* bias = nullptr;  // as above, of all rows, from the tile's first position on; or nullptr
   const void* values;
   const float* value_steps;  // values being codes (Kernels::pack_value_codes); nullptr: values are floats
   int64_t value_panel;       // positions per panel of values

@@ -12,10 +12,11 @@ cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& 
 }
 
 cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const DevicePosition* positions,
-                                const CacheShape& shape, float scale, int64_t longest, const Matrix& out) {
+                                const CacheShape& shape, float scale, int64_t longest, const BiasTable& bias,
+                                const Matrix& out) {
   return launch(stream, shape.half ? kv_attention_kernel<true> : kv_attention_kernel<false>,
                 dim3{up(shape.heads * shape.group, 1), up(q.rows, 1), 1}, kThreads, sizeof(float) * longest, q,
-                positions, shape, scale, out);
+                positions, shape, scale, bias, out);
 }
 
 // How many positions fit the shared memory that every device has.
@@ -28,12 +29,12 @@ static int64_t positions_for(int64_t dims, int warp_queries) {
 int64_t attention_positions(int64_t dims) { return positions_for(dims, 1); }
 
 cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
-                             float scale, const Matrix& out) {
+                             float scale, const BiasTable& bias, const Matrix& out) {
   const int64_t dims = q.cols / heads, group = q.cols / k.cols;
   const int queries = k.rows <= positions_for(dims, kWarpQueries) ? kWarpQueries : 1;
   return launch(stream, queries == 1 ? attention_kernel<1> : attention_kernel<kWarpQueries>,
                 dim3{up(q.rows, kWarps * queries), up(heads, 1), 1}, kThreads,
-                attention_shared_bytes(dims, k.rows, queries), q, k, v, dims, group, scale, out);
+                attention_shared_bytes(dims, k.rows, queries), q, k, v, dims, group, scale, bias, out);
 }
 
 }  // namespace ke::cuda

@@ -49,7 +49,8 @@ using Query = float[kMostDim];
 // Dynamic shared memory: scores, as many as the row that sees the most positions has.
 template <bool Half>
 __global__ void __launch_bounds__(kThreads)
-    kv_attention_kernel(Matrix q, const DevicePosition* positions, CacheShape shape, float scale, Matrix out) {
+    kv_attention_kernel(Matrix q, const DevicePosition* positions, CacheShape shape, float scale, BiasTable bias,
+                        Matrix out) {
   KE_SHARED(Partial, partial);
   KE_SHARED(Query, query);
   KE_DYNAMIC_SHARED(float, scores);
@@ -75,6 +76,7 @@ __global__ void __launch_bounds__(kThreads)
       }
       score = chunk == 0 ? sum : __fadd_rn(score, sum);
     }
+    if (bias.data) score = __fadd_rn(score, bias.data[head * bias.stride + bias.zero + p - place.position]);
     scores[p] = score;
     top = fmaxf(top, score);
   }
@@ -116,8 +118,8 @@ constexpr size_t attention_shared_bytes(int64_t dims, int64_t positions, int war
 
 // group: query heads that share keys and values.
 template <int kQueries>
-__global__ void __launch_bounds__(kThreads)
-    attention_kernel(Matrix q, Matrix k, Matrix v, int64_t dims, int64_t group, float scale, Matrix out) {
+__global__ void __launch_bounds__(kThreads) attention_kernel(Matrix q, Matrix k, Matrix v, int64_t dims, int64_t group,
+                                                             float scale, BiasTable bias, Matrix out) {
   constexpr int kTileQueries = kWarps * kQueries;
   KE_DYNAMIC_SHARED(float, memory);
   const int64_t n = k.rows, head = blockIdx.y, first = int64_t{blockIdx.x} * kTileQueries, stride = dims + 4;
@@ -157,8 +159,14 @@ __global__ void __launch_bounds__(kThreads)
       for (int r = 0; r < kQueries; r++) score[r] = chunk == 0 ? sum[r] : __fadd_rn(score[r], sum[r]);
     }
 #pragma unroll
-    for (int r = 0; r < kQueries; r++)
-      if (tile + lane < n) scores[(own + r) * n + tile + lane] = score[r];
+    for (int r = 0; r < kQueries; r++) {
+      if (tile + lane >= n) continue;
+      if (bias.data && first + own + r < q.rows) {
+        const int64_t distance = tile + lane - (first + own + r);
+        score[r] = __fadd_rn(score[r], bias.data[head * bias.stride + bias.zero + distance]);
+      }
+      scores[(own + r) * n + tile + lane] = score[r];
+    }
   }
   __syncwarp();  // from here on a warp works on its own queries' scores alone
   float inverse[kQueries];

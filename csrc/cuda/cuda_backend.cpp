@@ -302,7 +302,10 @@ void CudaBackend::copy(Mat x, Mat y) {
   });
 }
 
-void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType) {
+static BiasTable bias_table(const RelativeBias& b) { return {b.table ? b.table->data : nullptr, b.stride, b.zero}; }
+
+void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType,
+                            const RelativeBias& bias) {
   const int64_t d = head_dim_of(q, heads);
   KE_ASSERT(k.cols % d == 0 && v.cols == k.cols && v.rows == k.rows && out.rows == q.rows && out.cols == q.cols &&
             k.rows > 0);
@@ -311,10 +314,12 @@ void CudaBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat
   KE_CHECK(k.rows <= most, InvalidRequest, "attention over ", k.rows, " positions with heads of ", d,
            " values: a CUDA device takes at most ", most);
   if (q.rows == 0) return;
+  KE_ASSERT(fits(bias, heads, q.rows - 1, k.rows - 1));
   const auto lock = enter();
-  queue_->add("attention", key_of(matrix(q), matrix(k), matrix(v), heads, scale, matrix(out)),
+  const BiasTable table = bias_table(bias);
+  queue_->add("attention", key_of(matrix(q), matrix(k), matrix(v), heads, scale, table, matrix(out)),
               [=](cudaStream_t stream) {
-                return launch_attention(stream, matrix(q), matrix(k), matrix(v), heads, scale, matrix(out));
+                return launch_attention(stream, matrix(q), matrix(k), matrix(v), heads, scale, table, matrix(out));
               });
 }
 
@@ -368,7 +373,7 @@ void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition
 }
 
 void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
-                               Mat out) {
+                               Mat out, const RelativeBias& bias) {
   const int64_t d = head_dim_of(q, heads);
   KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(positions.size()) >= q.rows);
   if (q.rows == 0) return;
@@ -383,15 +388,17 @@ void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, con
   }
   KE_CHECK(longest <= kMostPositions, InvalidRequest, "attention over ", longest, " positions: a CUDA device takes at ",
            "most ", kMostPositions);
+  KE_ASSERT(fits(bias, heads, longest - 1, 0));
   const auto lock = enter();
   // Room for scores by whole steps, so that a pass stays the same while positions are added.
   const int64_t room = std::min(kMostPositions, (longest + kScoreStep - 1) / kScoreStep * kScoreStep);
   const DevicePosition* on_device = device_positions(positions, q.rows);
   const CacheShape shape{kv_heads, d, group, layer, first.half()};
   positions_in_queue_ = true;
-  queue_->add("attention over the cache", key_of(matrix(q), on_device, shape, scale, room, matrix(out)),
+  const BiasTable table = bias_table(bias);
+  queue_->add("attention over the cache", key_of(matrix(q), on_device, shape, scale, room, table, matrix(out)),
               [=](cudaStream_t stream) {
-                return launch_kv_attention(stream, matrix(q), on_device, shape, scale, room, matrix(out));
+                return launch_kv_attention(stream, matrix(q), on_device, shape, scale, room, table, matrix(out));
               });
 }
 

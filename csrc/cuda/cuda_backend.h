@@ -66,10 +66,11 @@ class CudaBackend final : public Backend {
   void gate(Mat gate, Activation act, Mat up, Mat y) override;
   void copy(Mat x, Mat y) override;
   void rope(Mat x, int64_t heads, const Rope& rope, const std::vector<KvPosition>& positions) override;
-  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type) override;
+  void attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat out, ScoreType score_type,
+                 const RelativeBias& bias) override;
   void kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>& positions) override;
-  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions,
-                    Mat out) override;
+  void kv_attention(Mat q, int layer, int64_t heads, float scale, const std::vector<KvPosition>& positions, Mat out,
+                    const RelativeBias& bias) override;
   bool samples_on_device() const override { return true; }
   void sample(Mat logits, std::span<const SamplingRule> rules, std::span<Sampled> sampled) override;
   void sync() override;

@@ -103,15 +103,21 @@ struct RopeTable {
   int64_t dims;
   int interleaved;
 };
+// See RelativeBias; data: nullptr where there is none.
+struct BiasTable {
+  const float* data = nullptr;
+  int64_t stride = 0, zero = 0;
+};
 cudaError_t launch_rope(cudaStream_t stream, const Matrix& x, int64_t heads, const RopeTable& rope,
                         const DevicePosition* positions);
 cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& v, const DevicePosition* positions,
                             const CacheShape& shape);
 // longest: the most positions that a row sees. Row r sees positions 0 .. positions[r].position.
 cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const DevicePosition* positions,
-                                const CacheShape& shape, float scale, int64_t longest, const Matrix& out);
+                                const CacheShape& shape, float scale, int64_t longest, const BiasTable& bias,
+                                const Matrix& out);
 cudaError_t launch_attention(cudaStream_t stream, const Matrix& q, const Matrix& k, const Matrix& v, int64_t heads,
-                             float scale, const Matrix& out);
+                             float scale, const BiasTable& bias, const Matrix& out);
 
 // ---- sampling a token from each row of logits (backend/sampling.h); a vocabulary is processed in chunks
 constexpr int kVocabChunk = 512;       // tokens

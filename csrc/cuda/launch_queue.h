@@ -72,6 +72,7 @@ inline void put(Key& k, const CacheShape& c) {
   put(k, c.heads), put(k, c.head_dim), put(k, c.group), put(k, int64_t{c.layer}), put(k, int64_t{c.half});
 }
 inline void put(Key& k, const RopeTable& r) { put(k, r.table), put(k, r.dims), put(k, int64_t{r.interleaved}); }
+inline void put(Key& k, const BiasTable& b) { put(k, b.data), put(k, b.stride), put(k, b.zero); }
 template <class... T>
 Key key_of(const T&... values) {
   Key k;

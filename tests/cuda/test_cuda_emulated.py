@@ -173,6 +173,25 @@ def test_attention(both, m: int, n: int, heads: int, dim: int, kv_heads: int) ->
     assert same(got, want)
 
 
+@pytest.mark.parametrize("m,n,heads,dim", [(1, 1, 2, 64), (37, 37, 3, 16), (5, 140, 2, 64), (6, 601, 2, 64)])
+def test_attention_with_a_bias_by_distance(both, m: int, n: int, heads: int, dim: int) -> None:
+    """All-to-all, and the rows of a cache."""
+    rng = np.random.default_rng(n)
+    q, kv = f32(rng.standard_normal((m, heads * dim))), f32(rng.standard_normal((n, 2 * heads * dim)))
+    bias = (f32(rng.standard_normal((heads, m + n - 1)) * 3), m + n - 1, m - 1)
+    want, got = (ops.attention(q, kv, m, n, heads, dim, 0.3, bias=bias) for ops in both)
+    assert same(got, want)
+    assert n == 1 or not same(got, both[0].attention(q, kv, m, n, heads, dim, 0.3))
+    rows = [(0, n - 1), (0, n // 2), (1, n - 1), (1, 0)]
+    q, k, v = (f32(rng.standard_normal(shape)) for shape in ((4, heads * dim), *[(2, n, heads * dim)] * 2))
+    bias = (f32(rng.standard_normal((heads, n)) * 3), n, n - 1)
+    for half in (True, False):
+        want, got = (
+            ops.kv_attention(q, k, v, rows, 2, n, heads, dim, 0.3, half, 48, 2, False, bias=bias) for ops in both
+        )
+        assert same(got, want)
+
+
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("copied", [True, False])
 @pytest.mark.parametrize("n,heads,dim,kv_heads", [(140, 2, 64, 2), (20, 3, 24, 3), (9, 1, 160, 1), (30, 6, 88, 2)])

@@ -46,6 +46,7 @@ void attention_tile(const AttentionTask& task) {
   f32x16 inverse[C];
   for (int c = 0; c < C; ++c) {
     float* s = scores + c * stride;
+    if (task.bias[c]) add_bias(task.bias[c], task.lengths[c], s);
     inverse[c] = set1(1.0f / softmax_numerators(s, task.lengths[c]));
     for (int64_t i = task.lengths[c]; i < longest; ++i) s[i] = 0;  // later positions belong to the tile's other rows
   }

@@ -100,6 +100,7 @@ void attend_floats(const KeyTileTask& task, int64_t row) {
     pack_queries<C>(rows.queries(1.0f), q);
     float_scores<W, C>(q, d, task.keys, rows.panels(), scores, stride);
   }
+  for (int c = 0; c < C && task.bias; ++c) add_bias(task.bias[row + c], rows.seen[c], scores + c * stride);
   const Rescale<C> to(rows, scores, stride, 1.0f);
   for (int c = 0; c < C; ++c) {
     float* s = scores + c * stride;
