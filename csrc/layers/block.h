@@ -2,6 +2,7 @@
 // gated feed-forward, shared key and value heads. The attention itself is between the two halves below, because
 // stacks differ in what their rows see.
 #pragma once
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,8 +22,11 @@ struct BlockShape {
   bool ffn_sub_norm = false;   // and before the feed-forward's second product
   float ffn_sub_norm_eps = 0;  // 0: as the other norms
   Activation activation = Activation::GeluErf;
-  bool gated = false;  // feed-forward act(gate x) * (up x) instead of act(up x)
+  bool gated = false;     // feed-forward act(gate x) * (up x) instead of act(up x)
+  bool unscaled = false;  // scores are products of queries and keys as they are (T5)
 
+  // By which scores of attention are multiplied.
+  float score_scale() const { return unscaled ? 1.0f : 1.0f / std::sqrt(static_cast<float>(head_dim)); }
   int64_t q_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
   int64_t qkv_width() const { return q_width() + 2 * kv_width(); }

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "base/error.h"
+
 namespace ke {
 
 CrossBlock::CrossBlock(Backend& backend, Weights& weights, const CrossShape& shape, const std::string& prefix)
@@ -20,6 +22,7 @@ CrossBlock::CrossBlock(Backend& backend, Weights& weights, const CrossShape& sha
     k_norm_ = load_norm(backend, weights, n + "attn_k_norm", b.head_dim, b.norm);
   }
   output_ = linear("attn_output", b.width, b.q_width());
+  if (shape.within) return;
   attn_gate_ = std::tanh(weights.vector(n + "attn_alpha", 1)[0]);
   ffn_ = FeedForward(backend, weights, b, n, "ffn_norm", MatmulUse::Any, nullptr);
   ffn_gate_ = std::tanh(weights.vector(n + "ffn_alpha", 1)[0]);
@@ -51,14 +54,15 @@ void CrossBlock::project(Mat x, Mat scratch, Mat q) const {
 
 void CrossBlock::add_attention(Mat q, Mat kv, Mat a, Mat y, Mat x) const {
   const BlockShape& b = shape_.block;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(b.head_dim));
   const Mat k = kv.col_range(0, b.kv_width()), v = kv.col_range(b.kv_width(), 2 * b.kv_width());
-  backend_.attention(q, k, v, b.heads, scale, a);
+  backend_.attention(q, k, v, b.heads, b.score_scale(), a);
+  if (shape_.within) return backend_.linear(*output_, a, Activation::None, x, x);
   backend_.linear(*output_, a, Activation::None, {}, y);
   backend_.add_scaled(y, attn_gate_, x);
 }
 
 void CrossBlock::add_feed_forward(Mat scratch, Mat hidden, Mat y, Mat x) const {
+  if (shape_.within) return;
   ffn_.run(backend_, x, scratch, hidden, {}, y);
   backend_.add_scaled(y, ffn_gate_, x);
 }

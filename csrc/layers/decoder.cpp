@@ -1,7 +1,6 @@
 #include "layers/decoder.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace ke {
 
@@ -36,12 +35,12 @@ std::unique_ptr<CrossMemory> Decoder::new_memory(Mat features) const {
   return memory;
 }
 
-void Decoder::look(const CrossBlock& layer, int64_t index, const std::vector<InputRow>& rows, Mat scratch, Mat q, Mat a,
-                   Mat hidden, Mat y, Mat x) const {
+void Decoder::look(const CrossBlock& layer, int64_t index, const std::vector<const CrossMemory*>& memories, Mat scratch,
+                   Mat q, Mat a, Mat hidden, Mat y, Mat x) const {
   layer.project(x, scratch, q);
   for (int64_t begin = 0, end; begin < x.rows; begin = end) {
-    const CrossMemory* memory = rows[begin].memory;
-    for (end = begin + 1; end < x.rows && rows[end].memory == memory;) end++;
+    const CrossMemory* memory = memories[begin];
+    for (end = begin + 1; end < x.rows && memories[end] == memory;) end++;
     if (!memory) continue;
     layer.add_attention(q.row_range(begin, end), memory->layer(index), a.row_range(begin, end), y.row_range(begin, end),
                         x.row_range(begin, end));
@@ -50,30 +49,7 @@ void Decoder::look(const CrossBlock& layer, int64_t index, const std::vector<Inp
 }
 
 void Decoder::embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) const {
-  const auto is_token = [](const InputRow& row) { return !row.embedding && !row.device_embedding; };
-  ws.ids.clear();
-  for (const InputRow& row : rows) ws.ids.push_back(is_token(row) ? row.id : -1);
-  backend_.embed_rows(token_embd_, ws.ids, shape_.embedding_scale, x);
-  for (size_t begin = 0; begin < rows.size();) {
-    // A run of adjacent vectors: an image's rows.
-    const InputRow& first = rows[begin];
-    size_t end = begin + 1;
-    const auto follows = [&](const float* p, const float* from) {
-      return from ? p == from + static_cast<int64_t>(end - begin) * x.cols : !p;
-    };
-    while (end < rows.size() && !is_token(first) && follows(rows[end].embedding, first.embedding) &&
-           follows(rows[end].device_embedding, first.device_embedding))
-      end++;
-    const Mat run = x.row_range(static_cast<int64_t>(begin), static_cast<int64_t>(end));
-    if (first.device_embedding) {
-      const Mat from(const_cast<float*>(first.device_embedding), run.rows, x.cols, x.cols);
-      backend_.scale(from, shape_.embedding_scale, run);
-    } else if (first.embedding) {
-      backend_.write(first.embedding, run);
-      backend_.scale(run, shape_.embedding_scale, run);
-    }
-    begin = end;
-  }
+  embed_inputs(backend_, ws, token_embd_, rows, shape_.embedding_scale, x);
   positions_.add_to(ws, x);
   if (shape_.segments == 0) return;
   ws.ids.clear();
@@ -109,7 +85,6 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
   const BlockShape& b = shape_.block;
   const int64_t d = b.width, q_width = b.q_width(), kv_width = b.kv_width(), n = static_cast<int64_t>(rows.size());
   const int64_t n_logit_rows = static_cast<int64_t>(logit_rows.size());
-  const float scale = 1.0f / std::sqrt(static_cast<float>(b.head_dim));
   ws.begin();
   ws.kv_positions.clear();
   for (const InputRow& row : rows) ws.kv_positions.push_back(row.position);
@@ -122,6 +97,8 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
   if (!cross_.empty()) {
     cross_q = ws.take(n, c.q_width()), cross_a = ws.take(n, c.q_width()), cross_h = ws.take(n, c.hidden_width());
     cross_y = ws.take(n, d), cross_scratch = ws.take(n, c.scratch_width());
+    ws.memories.clear();
+    for (const InputRow& row : rows) ws.memories.push_back(row.memory);
   }
   // Without a last norm the product of the whole vocabulary is made and columns are picked. Taken before what only some
   // calls need, so that every call has the same memory for it: a device recognises a pass by that.
@@ -129,14 +106,18 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
   Mat y;
   if (n_logit_rows > 0) y = ws.take(n_logit_rows, some ? static_cast<int64_t>(vocab_subset.size()) : shape_.vocab);
   int64_t crossed = 0;
+  const auto look_on = [&](int64_t rows_left) {
+    const auto rows_of = [&](Mat m) { return m.row_range(0, rows_left); };
+    look(cross_[crossed], crossed, ws.memories, rows_of(cross_scratch), rows_of(cross_q), rows_of(cross_a),
+         rows_of(cross_h), rows_of(cross_y), x);
+    crossed++;
+  };
 
   for (size_t i = 0; i < blocks_.size(); i++) {
     if (cancel) cancel->check();
     const int l = static_cast<int>(i);
-    if (shape_.cross.before(l)) {
-      look(cross_[crossed], crossed, rows, cross_scratch, cross_q, cross_a, cross_h, cross_y, x);
-      crossed++;
-    }
+    const bool looks = shape_.cross.before(l);
+    if (looks && !shape_.cross.within) look_on(n);
     blocks_[i].project(x, scratch, qkv);
     positions_.turn(qkv.col_range(0, q_width + kv_width), b.heads + b.kv_heads, *positions);
     const Mat keys = qkv.col_range(q_width, q_width + kv_width);
@@ -151,12 +132,14 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
         backend_.copy(q.row_range(logit_rows[r], logit_rows[r] + 1), q2.row_range(r, r + 1));
         backend_.copy(x.row_range(logit_rows[r], logit_rows[r] + 1), x2.row_range(r, r + 1));
         ws.last_kv_positions.push_back(ws.kv_positions[logit_rows[r]]);
+        if (!ws.memories.empty()) ws.memories[r] = ws.memories[logit_rows[r]];
       }
       q = q2, x = x2, positions = &ws.last_kv_positions;
       scratch = scratch.row_range(0, n_logit_rows), a = a.row_range(0, n_logit_rows), h = h.row_range(0, n_logit_rows);
     }
-    backend_.kv_attention(q, l, b.heads, scale, *positions, a);
+    backend_.kv_attention(q, l, b.heads, b.score_scale(), *positions, a, positions_.bias());
     blocks_[i].add_attention(a, scratch, x);
+    if (looks && shape_.cross.within) look_on(x.rows);
     if (cancel) cancel->check();
     blocks_[i].add_feed_forward(scratch, h, x);
   }

@@ -6,6 +6,7 @@
 #include "base/cancel.h"
 #include "layers/block.h"
 #include "layers/cross.h"
+#include "layers/input.h"
 #include "layers/load.h"
 #include "layers/position.h"
 #include "layers/workspace.h"
@@ -18,32 +19,24 @@ struct DecoderShape {
   float embedding_scale = 1;                   // of token and image rows
   PositionShape position;
   int64_t segments = 0;     // rows of segment_embd.weight, of which each position adds one, unscaled; 0: no segments
-  CrossShape cross;         // of layers that look at images' features; none by default
+  CrossShape cross;         // of layers that look at images' features or at an encoder's rows; none by default
   bool final_norm = true;   // output_norm
   bool tied_output = true;  // token_embd is the output product's matrix, too; else output.weight, without bias
 };
 
-// What rows may look at: an image's keys and values for every cross-attention layer, on the device. Made once.
+// What rows may look at: keys and values of an image, or of what an encoder read, for every cross-attention layer, on
+// the device. Made once.
 class CrossMemory {
  public:
   CrossMemory(std::unique_ptr<Buffer> buffer, int64_t rows, int64_t cols)
       : buffer_(std::move(buffer)), rows_(rows), cols_(cols) {}
+  int64_t rows() const { return rows_; }
+  size_t bytes() const { return static_cast<size_t>(buffer_->count) * sizeof(float); }
   Mat layer(int64_t i) const { return Mat(*buffer_, (i + 1) * rows_, cols_).row_range(i * rows_, (i + 1) * rows_); }
 
  private:
   std::unique_ptr<Buffer> buffer_;  // (layers, rows, cols)
   int64_t rows_, cols_;
-};
-
-// One position to compute: a token, or a vector that takes the token's embedding's place (an image row). Vectors are
-// (width), unscaled.
-struct InputRow {
-  int32_t id = 0;
-  const float* embedding = nullptr;         // on the host; nullptr: use device_embedding
-  KvPosition position;                      // sequence and position
-  const float* device_embedding = nullptr;  // in the backend's memory; nullptr, too: the embedding of id
-  int32_t segment = 0;                      // of the decoder's segments
-  const CrossMemory* memory = nullptr;      // what the row attends to, if the decoder has such layers; or nullptr
 };
 
 class Decoder {
@@ -71,9 +64,10 @@ class Decoder {
  private:
   // x (rows, width): embeddings times their scale, plus positions.
   void embed(Workspace& ws, const std::vector<InputRow>& rows, Mat x) const;
-  // The cross-attention layer in front of a block. Neighbouring rows with one memory go together, so no mask is needed.
-  void look(const CrossBlock& layer, int64_t index, const std::vector<InputRow>& rows, Mat scratch, Mat q, Mat a,
-            Mat hidden, Mat y, Mat x) const;
+  // The cross-attention layer of a block. Row r of x looks at memories[r]; neighbouring rows with one memory go
+  // together, so no mask is needed.
+  void look(const CrossBlock& layer, int64_t index, const std::vector<const CrossMemory*>& memories, Mat scratch, Mat q,
+            Mat a, Mat hidden, Mat y, Mat x) const;
   // Logits on the device: (logit rows, vocab_subset, or where that is empty vocab).
   Mat run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
           const CancelToken* cancel, std::span<const int32_t> vocab_subset) const;

@@ -1,5 +1,6 @@
 #include "layers/position.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace ke {
@@ -20,7 +21,19 @@ std::vector<float> rope_table(const RopePositions& shape, int64_t positions) {
   return table;
 }
 
-Positions::Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context)
+int64_t relative_bucket(const RelativePositions& shape, int64_t distance) {
+  const int64_t buckets = shape.both_ways ? shape.buckets / 2 : shape.buckets, exact = buckets / 2;
+  const int64_t first = shape.both_ways && distance > 0 ? buckets : 0;
+  const int64_t far = shape.both_ways ? std::abs(distance) : std::max<int64_t>(-distance, 0);
+  if (far < exact) return first + far;
+  const double range = std::log(static_cast<double>(shape.max_distance) / static_cast<double>(exact));
+  const float share = std::log(static_cast<float>(far) / static_cast<float>(exact)) / static_cast<float>(range);
+  const auto behind = static_cast<int64_t>(share * static_cast<float>(buckets - exact));
+  return first + std::min(exact + behind, buckets - 1);
+}
+
+Positions::Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context,
+                     const std::string& prefix)
     : backend_(backend), shape_(shape) {
   if (std::holds_alternative<SinusoidPositions>(shape)) {
     // In float32 as the reference computes it (Kosmos2TextSinusoidalPositionalEmbedding.get_embedding).
@@ -28,10 +41,30 @@ Positions::Positions(Backend& backend, Weights& weights, const PositionShape& sh
     const float step = static_cast<float>(-(std::log(10000.0) / static_cast<double>(half - 1)));
     for (int64_t i = 0; i < half; i++) frequency_.push_back(std::exp(static_cast<float>(i) * step));
   } else if (const auto* learned = std::get_if<LearnedPositions>(&shape)) {
-    learned_ = weights.matrix("position_embd.weight", learned->offset + context, width);
+    learned_ = weights.matrix(prefix + "position_embd.weight", learned->offset + context, width);
   } else if (const auto* rope = std::get_if<RopePositions>(&shape)) {
     table_ = load_floats(backend, rope_table(*rope, context), context, rope->dims);
+  } else if (const auto* relative = std::get_if<RelativePositions>(&shape)) {
+    load_bias(weights, *relative, context, prefix);
   }
+}
+
+// A row per head: distances -context + 1 .. context - 1, or to 0 where nobody looks ahead; then the padding.
+void Positions::load_bias(Weights& weights, const RelativePositions& shape, int64_t context,
+                          const std::string& prefix) {
+  const std::vector<float> learned = weights.floats(prefix + "attn_rel_b.weight", {shape.buckets, shape.heads});
+  const int64_t last = shape.both_ways ? context - 1 : 0;
+  bias_.zero = context - 1;
+  bias_.stride = bias_.zero + last + 16;
+  std::vector<float> table(static_cast<size_t>(shape.heads * bias_.stride));
+  for (int64_t at = -bias_.zero; at <= last; at++) {
+    const int64_t bucket = relative_bucket(shape, at);
+    for (int64_t h = 0; h < shape.heads; h++)
+      table[static_cast<size_t>(h * bias_.stride + bias_.zero + at)] =
+          learned[static_cast<size_t>(bucket * shape.heads + h)];
+  }
+  table_ = load_floats(backend_, table, shape.heads, bias_.stride);
+  bias_.table = table_.get();
 }
 
 void Positions::add_to(Workspace& ws, Mat x) const {

@@ -1,6 +1,7 @@
 // Position encodings of a decoder's rows: vectors added to the embeddings (sinusoids, learned ones), rotations of
 // queries and keys, or nothing.
 #pragma once
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -25,7 +26,18 @@ struct RopePositions {
   bool interleaved = false;
   float scale = 1;
 };
-using PositionShape = std::variant<NoPositions, SinusoidPositions, LearnedPositions, RopePositions>;
+// A score grows by a learned bias of its head and of how far the key stands from the query (T5): attn_rel_b.weight
+// (buckets, heads). Near distances have a bucket each, farther ones share buckets whose width grows, all from
+// max_distance on the last; both_ways: half of the buckets are for keys behind the query.
+struct RelativePositions {
+  int64_t buckets = 32, max_distance = 128, heads = 0;
+  bool both_ways = false;
+};
+using PositionShape = std::variant<NoPositions, SinusoidPositions, LearnedPositions, RopePositions, RelativePositions>;
+
+// The bucket of a key that stands `distance` positions behind the query (before it: negative), as transformers'
+// T5Attention chooses it, rounding included.
+int64_t relative_bucket(const RelativePositions& shape, int64_t distance);
 
 // (positions, dims): the cosines, then the sines of each position's angles, in float32 as transformers'
 // LlamaRotaryEmbedding computes them.
@@ -33,19 +45,26 @@ std::vector<float> rope_table(const RopePositions& shape, int64_t positions);
 
 class Positions {
  public:
-  Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context);
+  // prefix: of the tensors' names.
+  Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context,
+            const std::string& prefix = "");
 
   // x (rows, width) += the vectors of ws.kv_positions' positions, if there are any.
   void add_to(Workspace& ws, Mat x) const;
   // Turns what lies side by side in qk (rows, heads * head_dim), row r at positions[r], where positions are rotary.
   void turn(Mat qk, int64_t heads, const std::vector<KvPosition>& positions) const;
+  // What attention adds to scores; nothing unless positions are relative.
+  const RelativeBias& bias() const { return bias_; }
 
  private:
+  void load_bias(Weights& weights, const RelativePositions& shape, int64_t context, const std::string& prefix);
+
   Backend& backend_;
   PositionShape shape_;
   std::vector<float> frequency_;   // of sinusoids (width / 2)
   Tensor learned_;                 // stays in the file: only single rows are read
-  std::unique_ptr<Buffer> table_;  // of Rope
+  std::unique_ptr<Buffer> table_;  // of Rope, or of the bias
+  RelativeBias bias_;
 };
 
 }  // namespace ke

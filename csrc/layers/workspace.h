@@ -8,6 +8,8 @@
 
 namespace ke {
 
+class CrossMemory;  // layers/decoder.h
+
 class Workspace {
  public:
   explicit Workspace(Backend& backend) : backend_(backend) {}
@@ -45,6 +47,7 @@ class Workspace {
   std::vector<int32_t> ids;                                 // of all rows; negative where the row is no token
   std::vector<float> positions;                             // (rows, width)
   std::vector<KvPosition> kv_positions, last_kv_positions;  // of all rows; of those that go through the last layer
+  std::vector<const CrossMemory*> memories;                 // of all rows that are left, where a decoder looks at them
 
  private:
   Backend& backend_;
