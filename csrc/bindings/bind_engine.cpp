@@ -165,12 +165,13 @@ Scoring run_score(const Engine& e, const SegmentList& segments,
   return e.score(e.prompt(s), c, cancel);
 }
 
-std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const SegmentList& segments) {
+std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const SegmentList& segments,
+                                                   const std::vector<int32_t>& answer) {
   const std::vector<Segment> s = to_segments(segments);
   std::vector<float> v;
   {
     nb::gil_scoped_release release;
-    v = e.logits(e.prompt(s), nullptr);
+    v = e.logits(e.prompt(s), answer, nullptr);
   }
   const int64_t vocab = e.model().info().vocab;
   return {to_bytes(v), static_cast<int64_t>(v.size()) / vocab, vocab};
@@ -292,10 +293,10 @@ void bind_engine(nb::module_& m) {
           [](const Engine& e, const SegmentList& segments) {
             const std::vector<Segment> s = to_segments(segments);
             nb::gil_scoped_release release;
-            return e.prompt(s).ids;
+            return e.prompt(s).told().ids;
           },
           nb::arg("segments"))
-      .def("logits", &run_logits, nb::arg("segments"));
+      .def("logits", &run_logits, nb::arg("segments"), nb::arg("answer") = std::vector<int32_t>{});
 }
 
 }  // namespace ke

@@ -47,7 +47,7 @@ std::unique_ptr<KvCache> Batch::take_cache(int64_t capacity) {
 std::vector<Batch::Finished> Batch::step(const CancelToken* cancel) {
   KE_CHECK(open() > 0, InvalidRequest, "the batch is empty: add an answer before a step");
   try {
-    gather();
+    gather(cancel);
     if (!rows_.empty()) compute(cancel);
     return collect();
   } catch (...) {
@@ -58,7 +58,7 @@ std::vector<Batch::Finished> Batch::step(const CancelToken* cancel) {
 
 // The rows of the next pass: those of all that decode, then prompt rows of the first that waits for its prompt. One
 // prompt at a time: the others' tokens then ride on as many passes of prompts as possible.
-void Batch::gather() {
+void Batch::gather(const CancelToken* cancel) {
   rows_.clear();
   logit_rows_.clear();
   takers_.clear();
@@ -75,7 +75,9 @@ void Batch::gather() {
     else if (!prompt)
       prompt = m.get();
   }
-  if (prompt) feed(*prompt, kRowsPerPass > rows_.size() ? kRowsPerPass - rows_.size() : 1);
+  if (!prompt) return;
+  if (prompt->sequence->stored() == 0) prompt->sequence->read_source(cancel);
+  feed(*prompt, kRowsPerPass > rows_.size() ? kRowsPerPass - rows_.size() : 1);
 }
 
 void Batch::compute(const CancelToken* cancel) {

@@ -49,7 +49,7 @@ class Batch {
     std::exception_ptr error;
   };
   std::unique_ptr<KvCache> take_cache(int64_t capacity);
-  void gather();
+  void gather(const CancelToken* cancel);
   void compute(const CancelToken* cancel);
   void hand_out(bool on_device);
   std::vector<Finished> collect();

@@ -5,6 +5,7 @@
 
 #include "backend/devices.h"
 #include "base/error.h"
+#include "engine/source.h"
 #include "backend/logits.h"
 #include "models/architecture.h"
 #include "text/load_tokenizer.h"
@@ -122,16 +123,20 @@ std::shared_ptr<const ImageEmbedding> Engine::read_image(const ImageEmbedding& i
 Prompt Engine::prompt(const std::vector<Segment>& segments, bool goes_on) const {
   Prompt prompt = build_prompt(*model_, *tokenizer_, segments, goes_on);
   if (prompt.images.empty()) prompt.text_prefix = text_prefix_.get();
+  read_images(segments, prompt);
+  return model_->info().answer_start && !goes_on ? behind_encoder(*model_, std::move(prompt)) : prompt;
+}
+
+void Engine::read_images(const std::vector<Segment>& segments, Prompt& prompt) const {
   const bool reads = std::any_of(prompt.images.begin(), prompt.images.end(),
                                  [](const Prompt::PlacedImage& p) { return p.image->features->unread(); });
-  if (!reads) return prompt;
+  if (!reads) return;
   const std::vector<std::string> words = words_beside_images(segments);
   KE_ASSERT(words.size() == prompt.images.size());
   for (size_t i = 0; i < words.size(); i++) {
     std::shared_ptr<const ImageEmbedding>& image = prompt.images[i].image;
     if (image->features->unread()) image = read_image(*image, words[i]);
   }
-  return prompt;
 }
 
 Generation Engine::generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
@@ -139,16 +144,25 @@ Generation Engine::generate(const Prompt& prompt, const GenerateParams& params, 
   return ke::generate(*model_, *tokenizer_, prompt, params, on_token, cancel);
 }
 
-std::vector<float> Engine::logits(const Prompt& prompt, const CancelToken* cancel) const {
-  check_context(*model_, prompt.ids.size(), 0);
-  const std::unique_ptr<KvCache> cache = model_->new_cache(static_cast<int64_t>(prompt.ids.size()));
+std::vector<float> Engine::logits(const Prompt& prompt, std::span<const int32_t> answer,
+                                  const CancelToken* cancel) const {
+  const int64_t vocab = model_->info().vocab;
+  check_context(*model_, prompt, static_cast<int64_t>(answer.size()));
+  for (const int32_t id : answer)
+    KE_CHECK(id >= 0 && id < vocab, InvalidRequest, "token id ", id, " is outside 0..", vocab - 1);
+  const std::unique_ptr<KvCache> cache = model_->new_cache(static_cast<int64_t>(prompt.ids.size() + answer.size()));
+  read_source(*model_, prompt, cancel);
   std::vector<InputRow> rows;
   std::vector<int32_t> logit_rows;
   for (size_t i = 0; i < prompt.ids.size(); i++) {
     rows.push_back(prompt.row(i, cache.get()));
     logit_rows.push_back(static_cast<int32_t>(i));
   }
-  std::vector<float> out(rows.size() * model_->info().vocab);
+  for (const int32_t id : answer) {
+    logit_rows.push_back(static_cast<int32_t>(rows.size()));
+    rows.push_back(prompt.row_behind(id, rows.size(), cache.get()));
+  }
+  std::vector<float> out(rows.size() * static_cast<size_t>(vocab));
   model_->forward(rows, logit_rows, out.data(), cancel);
   return out;
 }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -73,10 +74,11 @@ class Engine {
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without images.
   Scoring score(const Prompt& prompt, const std::vector<std::vector<Segment>>& continuations,
                 const CancelToken* cancel) const;
-  // (positions, vocab) for every position of the prompt.
-  std::vector<float> logits(const Prompt& prompt, const CancelToken* cancel) const;
+  // (positions, vocab) for every position of the prompt, as the decoder sees it, and of an answer's ids behind it.
+  std::vector<float> logits(const Prompt& prompt, std::span<const int32_t> answer, const CancelToken* cancel) const;
 
  private:
+  void read_images(const std::vector<Segment>& segments, Prompt& prompt) const;
   static std::shared_ptr<Engine> load_named(const std::string& path, const LoadOptions& options);
   std::shared_ptr<const ImageEmbedding> encode(const PreparedImage& image, const CancelToken* cancel, bool keep,
                                                std::chrono::steady_clock::time_point start) const;

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "engine/prefix_cache.h"
 #include "engine/sequence.h"
+#include "engine/source.h"
 
 namespace ke {
 
@@ -33,7 +34,10 @@ void check_params(const GenerateParams& p) {
   }
 }
 
-void check_context(const Model& model, size_t prompt_tokens, int64_t new_tokens) {
+void check_context(const Model& model, const Prompt& prompt, int64_t new_tokens) {
+  const size_t prompt_tokens = prompt.ids.size(), told = prompt.told().ids.size();
+  KE_CHECK(!prompt.source || static_cast<int64_t>(told) <= model.info().context, ContextTooLong, "the prompt has ",
+           told, " tokens, the encoder of the model has ", model.info().context, " positions");
   const int64_t needed = static_cast<int64_t>(prompt_tokens) + new_tokens;
   KE_CHECK(needed <= model.info().context, ContextTooLong, "the prompt has ", prompt_tokens, " tokens and up to ",
            new_tokens, " are to follow: ", needed, " positions, the model has ", model.info().context);
@@ -43,8 +47,8 @@ std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& ca
                            size_t* reused) {
   std::vector<float> logits(model.info().vocab);
   const size_t n = prompt.ids.size();
-  const size_t kept = restore_prefix(model, prompt, cache);
-  if (reused) *reused = kept;
+  const size_t read = read_source(model, prompt, cancel), kept = restore_prefix(model, prompt, cache);
+  if (reused) *reused = read + kept;
   for (size_t begin = kept; begin < n; begin += kRowsPerPass) {
     const size_t end = std::min(n, begin + kRowsPerPass);
     std::vector<InputRow> rows;
@@ -76,10 +80,10 @@ std::unique_ptr<Constraint> make_constraint(const Model& model, const Tokenizer&
 Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt, const GenerateParams& params,
                     const OnToken& on_token, const CancelToken* cancel) {
   check_params(params);
-  check_context(model, prompt.ids.size(), params.max_tokens);
+  check_context(model, prompt, params.max_tokens);
   if (params.num_beams > 1) {
     Generation out;
-    out.prompt_ids = prompt.ids;
+    out.prompt_ids = prompt.told().ids;
     beam_search(model, tokenizer, prompt, params, cancel, out);
     for (size_t i = 0; on_token && i < out.ids.size(); i++)
       if (!on_token(out.ids[i], out.logprobs[i])) break;
@@ -88,6 +92,7 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   Sequence sequence(model, tokenizer, prompt, params, on_token);
   const std::unique_ptr<KvCache> cache = model.new_cache(sequence.capacity());
   sequence.start(*cache);
+  sequence.read_source(cancel);
   const bool on_device = model.samples_on_device() && !sequence.needs_logits();
   std::vector<SamplingRule> rules;
   std::vector<Sampled> sampled;

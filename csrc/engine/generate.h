@@ -47,7 +47,7 @@ using OnToken = std::function<bool(int32_t id, float logprob)>;
 void check_params(const GenerateParams& params);
 
 // ContextTooLong, with both counts, before anything is computed.
-void check_context(const Model& model, size_t prompt_tokens, int64_t new_tokens);
+void check_context(const Model& model, const Prompt& prompt, int64_t new_tokens);
 
 Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt, const GenerateParams& params,
                     const OnToken& on_token, const CancelToken* cancel);

@@ -92,9 +92,32 @@ void PrefixCache::save(const Model& model, const Prompt& prompt, std::span<const
   budget_->touch(place_);
 }
 
+std::shared_ptr<const CrossMemory> PrefixCache::restore_source(const Prompt& prompt) const {
+  std::shared_lock lock(mutex_);
+  return source_ && ids_ == prompt.ids && images_ == places_of(prompt) ? source_ : nullptr;
+}
+
+void PrefixCache::save_source(const Prompt& prompt, std::shared_ptr<const CrossMemory> memory) {
+  if (memory->bytes() > budget_->bytes()) return;
+  {
+    std::unique_lock lock(mutex_);
+    source_ = std::move(memory);
+    ids_ = prompt.ids;
+    images_ = places_of(prompt);
+  }
+  budget_->touch(place_);
+}
+
+std::vector<PrefixCache::PlacedImage> PrefixCache::places_of(const Prompt& prompt) {
+  std::vector<PlacedImage> places;
+  for (const Prompt::PlacedImage& p : prompt.images) places.push_back({p.first, p.image->serial});
+  return places;
+}
+
 void PrefixCache::clear() {
   std::unique_lock lock(mutex_);
   kv_.reset();
+  source_.reset();
   ids_.clear();
   images_.clear();
 }
@@ -106,7 +129,7 @@ size_t PrefixCache::positions() const {
 
 size_t PrefixCache::bytes() const {
   std::shared_lock lock(mutex_);
-  return kv_ ? kv_->bytes() : 0;
+  return (kv_ ? kv_->bytes() : 0) + (source_ ? source_->bytes() : 0);
 }
 
 // ---- by prompt
@@ -127,6 +150,19 @@ void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32
   const ImageEmbedding& first = *prompt.images[0].image;
   for (PrefixCache* kept : {first.prefix.get(), first.shared_prefix.get()})
     if (kept) kept->save(model, prompt, sequence, cache);
+}
+
+static PrefixCache* source_cache(const Prompt& prompt) {
+  return prompt.images.empty() ? prompt.text_prefix : prompt.images[0].image->prefix.get();
+}
+
+std::shared_ptr<const CrossMemory> restore_source(const Prompt& prompt) {
+  const PrefixCache* kept = source_cache(prompt);
+  return kept ? kept->restore_source(prompt) : nullptr;
+}
+
+void save_source(const Prompt& prompt, std::shared_ptr<const CrossMemory> memory) {
+  if (PrefixCache* kept = source_cache(prompt)) kept->save_source(prompt, std::move(memory));
 }
 
 }  // namespace ke

@@ -51,6 +51,11 @@ class PrefixCache {
   // as many as the budget allows. Only complete passes are offered, so a call that failed leaves nothing behind.
   void save(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
 
+  // The same of an encoder-decoder model: what its encoder made of a whole prompt, which serves equal prompts alone.
+  // nullptr where another one is kept.
+  std::shared_ptr<const CrossMemory> restore_source(const Prompt& prompt) const;
+  void save_source(const Prompt& prompt, std::shared_ptr<const CrossMemory> memory);
+
   void clear();
   size_t positions() const;
   size_t bytes() const;  // of memory
@@ -61,6 +66,7 @@ class PrefixCache {
     uint64_t serial;  // of the embedding
     bool operator==(const PlacedImage&) const = default;
   };
+  static std::vector<PlacedImage> places_of(const Prompt& prompt);
   // How many positions of the sequence, which begins with the prompt, are kept.
   size_t shared_positions(const Prompt& prompt, std::span<const int32_t> sequence) const;
 
@@ -69,12 +75,16 @@ class PrefixCache {
   PrefixBudget::Order::iterator place_;
   mutable std::shared_mutex mutex_;  // shared while positions are copied out
   std::unique_ptr<KvCache> kv_;
-  std::vector<int32_t> ids_;  // of the positions kept
+  std::shared_ptr<const CrossMemory> source_;  // instead
+  std::vector<int32_t> ids_;                   // of the positions kept
   std::vector<PlacedImage> images_;
 };
 
 // The same with the caches of the prompt's first image, or with the one of prompts without images.
 size_t restore_prefix(const Model& model, const Prompt& prompt, KvCache& cache);
 void save_prefix(const Model& model, const Prompt& prompt, std::span<const int32_t> sequence, const KvCache& cache);
+// Of a prompt that an encoder reads.
+std::shared_ptr<const CrossMemory> restore_source(const Prompt& prompt);
+void save_source(const Prompt& prompt, std::shared_ptr<const CrossMemory> memory);
 
 }  // namespace ke

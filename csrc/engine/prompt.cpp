@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "engine/prefix_cache.h"
+#include "engine/source.h"
 
 namespace ke {
 
@@ -29,7 +30,10 @@ constexpr size_t kSeenAlways = std::numeric_limits<size_t>::max();
 class Builder {
  public:
   Builder(const Model& model, const Tokenizer& tokenizer, bool goes_on)
-      : model_(model), tokenizer_(tokenizer), begin_is_text_(model.info().begin_is_text && !goes_on) {}
+      : model_(model),
+        tokenizer_(tokenizer),
+        goes_on_(goes_on),
+        begin_is_text_(model.info().begin_is_text && !goes_on) {}
 
   void segment(const Segment& s) {
     const bool text = s.kind == Segment::Kind::Text || s.kind == Segment::Kind::Tags;
@@ -60,6 +64,8 @@ class Builder {
   Prompt take() {
     begin();
     end_texts();
+    if (!goes_on_)
+      for (int32_t id : model_.info().end) token(id);
     for (size_t i = 0; i < prompt_.images.size(); i++) end_document(i);
     return std::move(prompt_);
   }
@@ -136,7 +142,7 @@ class Builder {
 
   const Model& model_;
   const Tokenizer& tokenizer_;
-  const bool begin_is_text_;
+  const bool goes_on_, begin_is_text_;
   Prompt prompt_;
   std::optional<size_t> begun_at_;  // the position behind ModelInfo::begin, once that stands
   std::vector<TextPart> texts_;     // since the last segment of another kind
@@ -144,8 +150,11 @@ class Builder {
 
 }  // namespace
 
+const Prompt& Prompt::told() const { return source ? source->prompt() : *this; }
+
 InputRow Prompt::row(size_t position, KvCache* cache) const {
   InputRow out{ids[position], nullptr, {cache, static_cast<int32_t>(position)}};
+  if (source) out.memory = source->memory();
   const auto last = [&](size_t PlacedImage::* bound) -> const PlacedImage* {
     const auto behind = std::upper_bound(images.begin(), images.end(), position,
                                          [&](size_t at, const PlacedImage& p) { return at < p.*bound; });
@@ -164,6 +173,7 @@ InputRow Prompt::row(size_t position, KvCache* cache) const {
 
 InputRow Prompt::row_behind(int32_t id, size_t position, KvCache* cache) const {
   InputRow out{id, nullptr, {cache, static_cast<int32_t>(position)}};
+  if (source) out.memory = source->memory();
   if (!images.empty() && ids.size() <= images.back().unseen) out.memory = images.back().image->features->memory();
   return out;
 }

@@ -13,6 +13,7 @@
 namespace ke {
 
 class PrefixCache;
+class Source;  // engine/source.h
 
 // An encoded image; may be used in any number of prompts of the model that made it.
 struct ImageEmbedding {
@@ -61,21 +62,27 @@ struct Prompt {
     size_t unseen;                                // from here on it is not looked at: ModelInfo::document_end
     std::shared_ptr<const ImageEmbedding> image;  // keeps the rows and the memory alive
   };
-  std::vector<int32_t> ids;         // ModelInfo::begin first, or behind its first images
+  std::vector<int32_t> ids;         // ModelInfo::begin first, or behind its first images; ModelInfo::end last
   std::vector<PlacedImage> images;  // in order of position
   int32_t image_segment = 0;        // ImageLayout::segment
+  // Where an encoder reads the prompt: that prompt; `ids` then are those that the decoder's sequence begins with, and
+  // there are no images.
+  std::shared_ptr<const Source> source;
+  // What the model is told, wherever it goes.
+  const Prompt& told() const;
   // Without images: its engine's, which must outlive the prompt; or nullptr, then nothing is kept.
   PrefixCache* text_prefix = nullptr;
   // The position as the decoder takes it; the prompt must live until it is computed. It looks at the last image whose
   // `first` is not behind it: none, before the first image and behind the end of that image's document.
   InputRow row(size_t position, KvCache* cache) const;
-  // The same of a token of an answer, at a position behind the prompt: it looks at the prompt's last image.
+  // The same of a token of an answer, at a position behind the prompt: it looks at the prompt's last image, or at what
+  // the encoder made of the source, which must have been read.
   InputRow row_behind(int32_t id, size_t position, KvCache* cache) const;
 };
 
 // InvalidRequest when there is no segment, a cell or id is out of range, an image was encoded by another
 // model, or there are boxes and the model has no location tokens. goes_on: the segments will stand behind another
-// prompt, and a text in front begins a word.
+// prompt, and a text in front begins a word; nothing ends them.
 Prompt build_prompt(const Model& model, const Tokenizer& tokenizer, const std::vector<Segment>& segments,
                     bool goes_on = false);
 

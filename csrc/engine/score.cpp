@@ -54,7 +54,7 @@ Scoring Engine::score(const Prompt& prompt, const std::vector<std::vector<Segmen
   out.continuations = tokens_of(*this, continuations);
   size_t longest = 0;
   for (const Scored& s : out.continuations) longest = std::max(longest, s.ids.size());
-  check_context(*model_, prompt.ids.size(), static_cast<int64_t>(longest));
+  check_context(*model_, prompt, static_cast<int64_t>(longest));
 
   std::vector<std::unique_ptr<KvCache>> caches;
   caches.push_back(model_->new_cache(n + static_cast<int64_t>(longest)));

@@ -6,6 +6,7 @@
 #include "backend/logits.h"
 #include "base/error.h"
 #include "engine/prefix_cache.h"
+#include "engine/source.h"
 
 namespace ke {
 
@@ -33,7 +34,7 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
       rules_(model.info().never),
       sampler_(params.sampler) {
   check_params(params_);
-  check_context(model_, prompt_.ids.size(), params_.max_tokens);
+  check_context(model_, prompt_, params_.max_tokens);
   constraint_ = make_constraint(model_, tokenizer_, prompt_, params_);
   ids_.reserve(static_cast<size_t>(capacity()));
   out_.ids.reserve(static_cast<size_t>(params_.max_tokens));
@@ -41,7 +42,7 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
   vocab_subset_.reserve(16);
   drafts_.reserve(kMostDrafts);
   ids_ = prompt_.ids;
-  out_.prompt_ids = prompt_.ids;
+  out_.prompt_ids = prompt_.told().ids;
   find_vocab_subset();
 }
 
@@ -51,9 +52,14 @@ void Sequence::start(KvCache& cache) {
   cache_ = &cache;
 }
 
+void Sequence::read_source(const CancelToken* cancel) { out_.reused = ke::read_source(model_, prompt_, cancel); }
+
 size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& logit_rows) {
   KE_ASSERT(cache_ && !done_ && most >= 1 && fed_ < static_cast<int64_t>(ids_.size()));
-  if (fed_ == 0) fed_ = static_cast<int64_t>(out_.reused = restore_prefix(model_, prompt_, *cache_));
+  if (fed_ == 0) {
+    fed_ = static_cast<int64_t>(restore_prefix(model_, prompt_, *cache_));
+    out_.reused += static_cast<size_t>(fed_);
+  }
   const size_t end = std::min(ids_.size(), static_cast<size_t>(fed_) + most);
   for (size_t i = static_cast<size_t>(fed_); i < end; i++) {
     if (i < prompt_.ids.size())

@@ -27,6 +27,9 @@ class Sequence {
   // positions that are kept already (prefix_cache.h) are put there, and the rows begin behind.
   void start(KvCache& cache);
 
+  // Reads what the decoder is to look at, if it is an encoder-decoder model. Must be called before the first rows.
+  void read_source(const CancelToken* cancel);
+
   const Prompt& prompt() const { return prompt_; }
   // Positions whose keys and values are stored once the rows handed out so far are computed.
   int64_t stored() const { return fed_; }

@@ -78,7 +78,7 @@ struct ModelInfo {
   std::string notice;                                    // what users should know of the model's limits; may be empty
   std::string trained_tasks;                             // tasks/trained.h; empty: the file does not say
   std::string preprocessing;                             // what becomes of an image before the encoder, for people
-  int64_t context = 0;                                   // positions of prompt and answer together
+  int64_t context = 0;                                   // positions of prompt and answer together, or of each
   int64_t vocab = 0;                                     // token ids
   int64_t width = 0;                                     // of a row of the decoder
   int64_t image_tokens = 0;                              // rows of one image in the sequence, at most
@@ -86,6 +86,10 @@ struct ModelInfo {
   std::vector<int32_t> begin;                            // ids that every prompt begins with
   bool image_before_begin = false;                       // they stand behind the images that a prompt begins with
   bool begin_is_text = false;                            // a text right behind them is not the first of its prompt
+  // An encoder reads prompts, and answers are those of a decoder that looks at what it made of them: the id that the
+  // decoder's sequence begins with. None: prompt and answer are one sequence.
+  std::optional<int32_t> answer_start{};
+  std::vector<int32_t> end{};  // ids that every prompt ends with
   int32_t eos = 0;
   int32_t document_end = -1;  // behind this id of a prompt nothing is looked at until the next image; -1: there is none
   std::vector<std::string> stop;  // texts that end an answer, too; they are none of it

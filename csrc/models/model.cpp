@@ -2,6 +2,8 @@
 
 #include <atomic>
 
+#include "base/error.h"
+
 namespace ke {
 
 static std::atomic<uint64_t> models_made{0};
@@ -12,5 +14,9 @@ PreparedImage::PreparedImage(const Model& m, const ImageView& image)
     : model(m.serial()), width(image.width), height(image.height) {}
 
 ImageFeatures::ImageFeatures(const Model& m, int64_t n) : model(m.serial()), rows(n) {}
+
+std::unique_ptr<const CrossMemory> Model::read_source(const std::vector<InputRow>&, const CancelToken*) const {
+  fail(ErrorCode::InvalidRequest, "this model has no encoder that reads prompts");
+}
 
 }  // namespace ke

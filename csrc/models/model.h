@@ -70,6 +70,10 @@ class Model {
   // them. InvalidRequest where the values are not so many or not finite, and where rows look at images by
   // cross-attention.
   virtual std::unique_ptr<const ImageFeatures> given_rows(std::vector<float> values, int64_t count) const = 0;
+  // What the decoder's rows look at, of an encoder-decoder model (ModelInfo::answer_start): rows of a whole prompt, at
+  // most info().context of them, in order; of other models InvalidRequest.
+  virtual std::unique_ptr<const CrossMemory> read_source(const std::vector<InputRow>& rows,
+                                                         const CancelToken* cancel) const;
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity) const = 0;
   // Positions [begin, end); see Backend::kv_copy.
   virtual void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const = 0;

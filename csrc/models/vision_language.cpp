@@ -77,10 +77,13 @@ VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::sh
                                      : parts.rows_in_sequence ? parts.decoder.block.width
                                                               : parts.decoder.cross.memory_width},
       rows_in_sequence_(parts.rows_in_sequence),
-      has_memory_(parts.decoder.cross.every > 0),
+      has_memory_(parts.decoder.cross.every > 0 && !parts.text_encoder),
+      text_encoder_(parts.text_encoder ? std::make_unique<TextEncoder>(*backend_, weights_, *parts.text_encoder)
+                                       : nullptr),
       decoder_(*backend_, weights_, parts.decoder),
       vision_workspaces_(*backend_),
       decoder_workspaces_(*backend_) {
+  KE_ASSERT((text_encoder_ != nullptr) == this->info().answer_start.has_value());
   KE_ASSERT(!has_memory_ || image_shape_[1] == parts.decoder.cross.memory_width);
   KE_ASSERT(!reader_ || (rows_in_sequence_ && !has_memory_));
   KE_ASSERT(rows_in_sequence_ ? rows_in_sequence() <= this->info().image_tokens
@@ -144,6 +147,15 @@ std::unique_ptr<const ImageFeatures> VisionLanguageModel::given_rows(std::vector
   backend_->write(values.data(), made->matrix());
   backend_->sync();
   return made;
+}
+
+std::unique_ptr<const CrossMemory> VisionLanguageModel::read_source(const std::vector<InputRow>& rows,
+                                                                    const CancelToken* cancel) const {
+  if (!text_encoder_) return Model::read_source(rows, cancel);
+  auto lease = decoder_workspaces_.lease();
+  std::unique_ptr<const CrossMemory> memory = decoder_.new_memory(text_encoder_->forward(*lease, rows, cancel));
+  backend_->sync();
+  return memory;
 }
 
 std::unique_ptr<KvCache> VisionLanguageModel::new_cache(int64_t capacity) const { return decoder_.new_cache(capacity); }

@@ -4,9 +4,11 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "layers/text_encoder.h"
 #include "models/architecture.h"
 #include "models/image_encoder.h"
 #include "models/model.h"
@@ -20,6 +22,8 @@ struct VisionLanguageParts {
   std::function<std::unique_ptr<ImageEncoder>(Backend&, Weights&)> load_encoder;
   DecoderShape decoder;          // with cross layers: the encoder's rows are their memory, too
   bool rows_in_sequence = true;  // else images are memory alone, and the layout has an id after them
+  // Of an encoder-decoder model: prompts, images' rows among them, go through it, and what it gives is the memory.
+  std::optional<TextEncoderShape> text_encoder{};
 };
 
 // The numbers and texts of such a model's file that every one of them has.
@@ -46,6 +50,8 @@ class VisionLanguageModel : public Model {
   std::unique_ptr<const ImageFeatures> read(const ImageFeatures& features, std::string_view words) const override;
   std::unique_ptr<const ImageFeatures> restore(std::vector<float> values) const override;
   std::unique_ptr<const ImageFeatures> given_rows(std::vector<float> values, int64_t count) const override;
+  std::unique_ptr<const CrossMemory> read_source(const std::vector<InputRow>& rows,
+                                                 const CancelToken* cancel) const override;
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
   void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override;
   bool samples_on_device() const override;
@@ -67,7 +73,8 @@ class VisionLanguageModel : public Model {
   const WordsReader* reader_;           // the encoder's, or nullptr
   std::array<int64_t, 2> image_shape_;  // what the encoder makes of every image
   bool rows_in_sequence_;
-  bool has_memory_;  // the decoder looks at it
+  bool has_memory_;                                  // the decoder looks at the image
+  std::unique_ptr<const TextEncoder> text_encoder_;  // or nullptr
   Decoder decoder_;
   mutable WorkspacePool vision_workspaces_, decoder_workspaces_;
 };

@@ -151,9 +151,10 @@ std::vector<int32_t> kept_ids(const ModelInfo& info, const std::vector<int32_t>&
 
 std::vector<int32_t> kept_ids(const ModelInfo& info, const Prompt& prompt, bool keep_prompt, bool exact) {
   if (!keep_prompt) return kept_ids(info, prompt.ids, false, exact);
+  const Prompt& told = prompt.told();
   size_t begin = 0;
-  if (!prompt.images.empty()) begin = prompt.images.back().end;
-  return {prompt.ids.begin() + static_cast<ptrdiff_t>(begin), prompt.ids.end()};
+  if (!told.images.empty()) begin = told.images.back().end;
+  return {told.ids.begin() + static_cast<ptrdiff_t>(begin), told.ids.end()};
 }
 
 AnswerStream::AnswerStream(const AnswerReader& reader, const std::vector<int32_t>& kept,
