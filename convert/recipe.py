@@ -3,8 +3,8 @@
 The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the output matrix is Q6_K, be it the embedding
 (tied) or one of its own, beside which the embedding is stored like the blocks. Attention values and ffn_down are Q6_K
 in the first and last eighth of the layers and in every third between, in cross-attention, too. Vision and projector
-stay at 6 and 8 bits: boxes suffer first there. Norms, biases, gates, class, position and segment embeddings and latent
-queries are always F32.
+stay at 6 and 8 bits: boxes suffer first there. Norms, biases, those by distance too, gates, class, position and
+segment embeddings and latent queries are always F32.
 """
 
 import math
@@ -64,6 +64,8 @@ DEFAULT = STORAGE_TYPES[0]
 OUTPUT = "output.weight"  # of a model whose output matrix is not its embedding
 _ALWAYS_F32 = {
     "position_embd.weight",
+    "attn_rel_b.weight",
+    "enc.attn_rel_b.weight",
     "segment_embd.weight",
     "v.class_embd",
     "v.position_embd.weight",
@@ -107,7 +109,8 @@ def wanted_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int, 
         return recipe.vision
     if name.startswith("mm."):
         return recipe.projector
-    parts = name.split(".")  # blk.N.PART.weight, blk.N.cross.PART.weight
+    # blk.N.PART.weight, blk.N.cross.PART.weight; of an encoder behind enc.
+    parts = name.removeprefix("enc.").split(".")
     if len(parts) not in (4, 5) or parts[0] != "blk" or not parts[1].isdecimal():
         raise KosmosError(f"internal: no storage type is known for the tensor {name}")
     more = parts[-2] in ("attn_v", "ffn_down") and gets_more_bits(int(parts[1]), layers)

@@ -8,8 +8,10 @@ from ..model import Model
 from ..sources.files import brief
 from . import (
     blip2,
+    blip2_t5,
     idefics,
     instructblip,
+    instructblip_t5,
     kosmos1,
     kosmos2,
     kosmos2_5,
@@ -27,7 +29,9 @@ MODELS: dict[str, Model] = {
     "kosmos-2.5": kosmos2_5,
     "llava_qwen2": llava_qwen2,  # before LLaVA, whose model_type it has
     "llava": llava,
+    "blip2_t5": blip2_t5,  # before BLIP-2 with OPT, whose model_type it has
     "blip-2": blip2,
+    "instructblip_t5": instructblip_t5,  # before InstructBLIP with Vicuna, likewise
     "instructblip": instructblip,
     "minigpt4": minigpt4,
     "idefics": idefics,

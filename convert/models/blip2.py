@@ -1,5 +1,5 @@
 """BLIP-2 with an OPT decoder: EVA-CLIP's tower, a Q-Former, a linear product, OPT. Transformers' layout, of old and new
-versions. BLIP-2 with Flan-T5 is not supported."""
+versions."""
 
 import math
 from collections.abc import Iterable, Iterator

@@ -1,5 +1,5 @@
 """InstructBLIP with a Vicuna decoder: EVA-CLIP's tower, a Q-Former that reads the question, a linear product, LLaMA.
-Transformers' layout, of old and new versions. InstructBLIP with Flan-T5 is not supported."""
+Transformers' layout, of old and new versions."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -104,15 +104,20 @@ def read_config(settings: dict[str, Any]) -> Config:
     if image_id is not None and (type(image_id) is not int or image_id < 0):
         raise whole.bad("image_token_index", "a token id")
     tower = read_tower(Section(whole.get("vision_config", {}), "vision_config"), "instructblip_vision_model")
-    own = Section(whole.get("qformer_config", {}), "qformer_config")
-    own.only("position_embedding_type", "absolute")
     return Config(
         **vars(decoder),
         tower=tower,
         qformer=read_qformer(whole, "instructblip_qformer", tower),
-        text=Text(own.whole("vocab_size", 30522), own.whole("max_position_embeddings", 512, 65536)),
+        text=read_text(whole),
         image_id=image_id,
     )
+
+
+def read_text(whole: Section) -> Text:
+    """What the Q-Former of a config.json reads."""
+    own = Section(whole.get("qformer_config", {}), "qformer_config")
+    own.only("position_embedding_type", "absolute")
+    return Text(own.whole("vocab_size", 30522), own.whole("max_position_embeddings", 512, 65536))
 
 
 # ---- tensors
@@ -122,11 +127,16 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file."""
     yield from decoder_table(c)
     yield from eva_table(c.tower, "vision_model.")
-    yield from qformer_table(c.qformer, c.tower.width, c.width, norm="embeddings.layernorm")
-    d, ff, own = c.qformer.width, c.qformer.ff_width, "qformer.embeddings."
-    yield own + "word_embeddings.weight", "mm.token_embd.weight", (c.text.vocab, d)
-    yield own + "position_embeddings.weight", "mm.position_embd.weight", (c.text.positions, d)
-    for n in range(c.qformer.layers - 1):  # nobody looks at what the last one makes of the text
+    yield from reader_table(c.qformer, c.text, c.tower.width, c.width)
+
+
+def reader_table(q: Qformer, text: Text, features: int, out: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """The rows of a Q-Former that reads text. features, out: as qformer_table's."""
+    yield from qformer_table(q, features, out, norm="embeddings.layernorm")
+    d, ff, own = q.width, q.ff_width, "qformer.embeddings."
+    yield own + "word_embeddings.weight", "mm.token_embd.weight", (text.vocab, d)
+    yield own + "position_embeddings.weight", "mm.position_embd.weight", (text.positions, d)
+    for n in range(q.layers - 1):  # nobody looks at what the last one makes of the text
         block, name = f"qformer.encoder.layer.{n}.", f"mm.blk.{n}.text."
         yield from weight_and_bias(block + "intermediate.dense", name + "ffn_up", ff, d)
         yield from weight_and_bias(block + "output.dense", name + "ffn_down", d, ff)
@@ -143,18 +153,27 @@ _PREFIXES = (  # of transformers 5 in memory -> as published; the first that fit
 def fit(checkpoint: Checkpoint, config: Config, vocabulary: Vocabulary) -> Config:
     """Brings the tensors under the table's names, without those that nothing computes with."""
     tensors = fit_bridge(_renamed(checkpoint.tensors), "vision_model.")
-    last = f"qformer.encoder.layer.{config.qformer.layers - 1}."
-    unused = (last + "intermediate.", last + "output.")
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
-    tokens = len(vocabulary.question.tokens)
-    if tokens > config.text.vocab:
-        raise ModelCorrupt(f"{_QUESTION}: {tokens} tokens, qformer_config.vocab_size is {config.text.vocab}")
-    words = "qformer.embeddings.word_embeddings.weight"
-    if words in tensors and tensors[words].shape == (config.text.vocab, config.qformer.width):
-        tensors[words] = replace(tensors[words], shape=(tokens, config.qformer.width))
+    tensors, text = fit_reader(tensors, config.qformer, config.text, vocabulary.question)
     config = fit_decoder(tensors, config, vocabulary.spm)
     checkpoint.tensors = tensors
-    return replace(config, text=replace(config.text, vocab=tokens))
+    return replace(config, text=text)
+
+
+def fit_reader(
+    tensors: dict[str, SourceTensor], qformer: Qformer, text: Text, question: WordPiece
+) -> tuple[dict[str, SourceTensor], Text]:
+    """The tensors without what the Q-Former's last block makes of the text and without rows that only pad its
+    vocabulary; its text with that many tokens."""
+    last = f"qformer.encoder.layer.{qformer.layers - 1}."
+    unused = (last + "intermediate.", last + "output.")
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
+    tokens = len(question.tokens)
+    if tokens > text.vocab:
+        raise ModelCorrupt(f"{_QUESTION}: {tokens} tokens, qformer_config.vocab_size is {text.vocab}")
+    words = "qformer.embeddings.word_embeddings.weight"
+    if words in tensors and tensors[words].shape == (text.vocab, qformer.width):
+        tensors[words] = replace(tensors[words], shape=(tokens, qformer.width))
+    return tensors, replace(text, vocab=tokens)
 
 
 def _renamed(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
@@ -175,9 +194,14 @@ def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str
     """
     keys = _core.GgufFile(where).metadata()
     tower, qformer = parts_of(keys, ARCHITECTURE)
-    text = Text(keys[f"{ARCHITECTURE}.qformer.vocab_size"], keys[f"{ARCHITECTURE}.qformer.context_length"])
+    text = text_of(keys, ARCHITECTURE)
     c = Config(**vars(decoder_of(keys, ARCHITECTURE)), tower=tower, qformer=qformer, text=text, image_id=None)
     check_tensors_of(where, tensor_table(c), tensors)
+
+
+def text_of(keys: dict[str, Any], architecture: str) -> Text:
+    """What the keys of a GGUF file say of it."""
+    return Text(keys[f"{architecture}.qformer.vocab_size"], keys[f"{architecture}.qformer.context_length"])
 
 
 # ---- metadata
@@ -196,20 +220,25 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
         spm = replace(spm, pad=None)
     if not spm.add_bos:
         raise ModelCorrupt(f"{spm.where}: add_bos_token is false; every prompt of {NAME} begins with one")
+    return Vocabulary(spm, begin, read_question(checkpoint))
+
+
+def read_question(checkpoint: Checkpoint) -> WordPiece:
+    """The vocabulary in which the Q-Former reads."""
     folder = checkpoint.folder.inner(_QUESTION)
     if folder is None:
         raise ModelNotFound(
             f"no folder {checkpoint.folder.path / _QUESTION}: put the Q-Former's vocabulary (tokenizer.json or "
             "vocab.txt, and tokenizer_config.json) there"
         )
-    return Vocabulary(spm, begin, read_word_piece(TokenizerFiles(folder, None, checkpoint.files)))
+    return read_word_piece(TokenizerFiles(folder, None, checkpoint.files))
 
 
 def metadata(
     checkpoint: Checkpoint, c: Config, vocabulary: Vocabulary, file_type: int, sha256: list[str], converter: str
 ) -> list[Entry]:
     """Everything but the tensors' checksums: (key, GGUF type, value). sha256: "file name:hex" of every source file."""
-    arch, question = ARCHITECTURE, vocabulary.question
+    arch = ARCHITECTURE
     card = read_card(checkpoint.card, CARD, PROMPTS)
     pixels = read_pixels(checkpoint.preprocessor)
     check_squash(checkpoint.preprocessor, c.tower.image_size)
@@ -220,13 +249,7 @@ def metadata(
         (f"{arch}.source.sha256", "[str]", sha256),
         *decoder_entries(c, arch),
         *qformer_entries(c.qformer, arch),
-        (f"{arch}.qformer.vocab_size", "u32", c.text.vocab),
-        (f"{arch}.qformer.context_length", "u32", c.text.positions),
-        (f"{arch}.qformer.tokenizer", "str", "bert-uncased"),
-        (f"{arch}.qformer.tokens", "[str]", question.tokens),
-        (f"{arch}.qformer.begin_token_id", "u32", question.begin),
-        (f"{arch}.qformer.end_token_id", "u32", question.end),
-        (f"{arch}.qformer.unknown_token_id", "u32", question.unk),
+        *reader_entries(c.text, vocabulary.question, arch),
         *tower_entries(c.tower, arch, c.width, pixels, gelu=True),
         (f"{arch}.image.token_id", "u32", _image_id(c, vocabulary.spm)),
         (f"{arch}.begin_token_id", "u32", vocabulary.begin),
@@ -241,6 +264,20 @@ def metadata(
         *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
         *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
         *vocabulary.spm.entries(),
+    ]
+
+
+def reader_entries(text: Text, question: WordPiece, architecture: str) -> list[Entry]:
+    """<architecture>.qformer.* of the text."""
+    own = f"{architecture}.qformer"
+    return [
+        (f"{own}.vocab_size", "u32", text.vocab),
+        (f"{own}.context_length", "u32", text.positions),
+        (f"{own}.tokenizer", "str", "bert-uncased"),
+        (f"{own}.tokens", "[str]", question.tokens),
+        (f"{own}.begin_token_id", "u32", question.begin),
+        (f"{own}.end_token_id", "u32", question.end),
+        (f"{own}.unknown_token_id", "u32", question.unk),
     ]
 
 

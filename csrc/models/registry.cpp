@@ -12,6 +12,8 @@
   ROW(openflamingo)           \
   ROW(blip2)                  \
   ROW(instructblip)           \
+  ROW(blip2_t5)               \
+  ROW(instructblip_t5)        \
   ROW(minigpt4)               \
   ROW(mplug_owl)
 

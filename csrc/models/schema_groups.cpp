@@ -67,9 +67,7 @@ void check_vision(const GgufFile& file, const VisionConfig& v) {
   check_file(file, v.patches() <= 16384, "pictures have ", v.patches(), " patches; at most 16384 are supported");
 }
 
-namespace {
-
-Schema decoder_sizes(const std::string& architecture, DecoderConfig& d) {
+Schema decoder_size_rows(const std::string& architecture, DecoderConfig& d) {
   const std::string& a = architecture;
   return {
       named("decoder.context", whole(a + ".context_length", 8, 131072, &d.context,
@@ -84,11 +82,9 @@ Schema decoder_sizes(const std::string& architecture, DecoderConfig& d) {
   };
 }
 
-}  // namespace
-
 Schema decoder_rows(const std::string& architecture, DecoderConfig& d) {
   const Schema norms = {named("decoder.eps", real(architecture + ".attention.layer_norm_epsilon", 1e-12, 0.1, &d.eps))};
-  return decoder_sizes(architecture, d) + norms;
+  return decoder_size_rows(architecture, d) + norms;
 }
 
 Schema rotary_decoder_rows(const std::string& architecture, DecoderConfig& d) {
@@ -102,7 +98,7 @@ Schema rotary_decoder_rows(const std::string& architecture, DecoderConfig& d) {
       optional(fixed_text(a + ".rope.scaling.type", "linear")),
       optional(real(a + ".rope.scaling.factor", 1, 1e4, &d.rope_scale)),
   };
-  return decoder_sizes(architecture, d) + own;
+  return decoder_size_rows(architecture, d) + own;
 }
 
 void check_decoder(const GgufFile& file, const std::string& architecture, const DecoderConfig& d) {

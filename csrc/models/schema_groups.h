@@ -57,6 +57,8 @@ struct DecoderConfig {
   int64_t key_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t key_width() const { return head_dim > 0 ? head_dim : width / heads; }  // of a head
 };
+// Its sizes alone.
+Schema decoder_size_rows(const std::string& architecture, DecoderConfig& d);
 // Of a decoder of layer norms, whose heads have keys and values of their own.
 Schema decoder_rows(const std::string& architecture, DecoderConfig& d);
 // Of LLaMA's kind: RMS norms, rotary positions, heads that may share keys and values.

@@ -37,22 +37,22 @@ SchemaRow charsmap_row() {
 
 }  // namespace
 
-Schema unigram_rows(const std::string& architecture, TokenizerConfig& t) {
+Schema unigram_rows(const std::string& architecture, TokenizerConfig& t, bool begins) {
   const std::string size = architecture + ".vocab_size of them";
-  return {
+  const Schema begin = {bos_row(t), optional(fixed_flag("tokenizer.ggml.add_bos_token", true))};
+  const Schema rows = {
       fixed_text("tokenizer.ggml.model", "t5"),  // llama.cpp's name of sentencepiece unigram
       tokens_row(size),
       scores_row(size),
       types_row(size, unused_piece),
-      bos_row(t),
       eos_row(t),
       unk_row(t),
       pad_row(t),
-      optional(fixed_flag("tokenizer.ggml.add_bos_token", true)),
       fixed_flag("tokenizer.ggml.add_space_prefix", true),
       fixed_flag("tokenizer.ggml.remove_extra_whitespaces", true),
       charsmap_row(),
   };
+  return begins ? rows + begin : rows;
 }
 
 Schema spm_bpe_rows(const std::string& architecture, TokenizerConfig& t) {

@@ -14,8 +14,8 @@ struct TokenizerConfig {
   int32_t bos = -1, eos = -1, pad = -1, unk = -1;  // -1: there is none
   bool add_bos = true;                             // prompts begin with it
 };
-// Sentencepiece's unigram model.
-Schema unigram_rows(const std::string& architecture, TokenizerConfig& t);
+// Sentencepiece's unigram model. begins: it has a token that prompts begin with.
+Schema unigram_rows(const std::string& architecture, TokenizerConfig& t, bool begins = true);
 // Sentencepiece's BPE with byte fallback (LLaMA); padding may be absent.
 Schema spm_bpe_rows(const std::string& architecture, TokenizerConfig& t);
 // Byte-level BPE (GPT-2); only the end of an answer must be there, which may be a tag. Prompts begin with bos where

@@ -18,7 +18,7 @@ FLOAT_TYPES = ("F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Looks:
-    """What cross-attention to an image adds to a decoder: all of its layers together."""
+    """What cross-attention to an image, or to what an encoder read, adds to a decoder: all of its layers together."""
 
     macs: int  # of a position's products, without the attention itself
     row_macs: int  # of a row of the image: its keys and values, which are made once
@@ -46,7 +46,7 @@ class Looks:
 
 
 def _read_per_token(name: str, output: str) -> bool:
-    """Whether a token reads that tensor. Keys and values of an image are made when it is encoded."""
+    """Whether a token reads that tensor. Keys and values of an image, or of what an encoder read, are made once."""
     of_image = ".cross.attn_k." in name or ".cross.attn_v." in name
     return name == output or (name.startswith(("blk.", "output_norm")) and not of_image)
 
@@ -138,23 +138,33 @@ class Cost:
         memory = n * self.looks.row_macs if self.looks else 0
         return int(p["layers"] * (products + 2 * n * (rows + n) * inner) + memory)
 
-    @property
-    def _seen_rows(self) -> int:
-        """Of an image, by a position."""
-        return int(self.config["perceiver"]["latents"]) if self.looks else 0
+    def _seen_rows(self, tokens: float) -> float:
+        """By a position of the decoder: those of an image, or of a prompt of `tokens` that an encoder read."""
+        if self.looks is None:
+            return 0
+        return tokens if "encoder" in self.config else float(self.config["perceiver"]["latents"])
 
     def prefill_macs(self, tokens: int) -> float:
-        """All layers for `tokens` positions, which look at one image, and the logits of the last one."""
+        """All layers for `tokens` positions, which look at one image, and the logits of the last one. Where an encoder
+        reads the prompt: its layers, the keys and values that are made of it, and the decoder's first position."""
         text = self.config["decoder"]
         d, ff = text["width"], text["ff_width"]
         q, k = self.query_width or d, self.key_width or d
-        layer = tokens * (2 * d * q + 2 * d * k + (3 if self.gated else 2) * d * ff) + tokens * (tokens + 1) * q
-        look = tokens * (self.looks.macs + 2 * self._seen_rows * self.looks.query_width) if self.looks else 0
-        return float(text["layers"] * layer + look + d * text["vocab"])
+        products = 2 * d * q + 2 * d * k + (3 if self.gated else 2) * d * ff
+        head, seen = d * text["vocab"], self._seen_rows(tokens)
+        if "encoder" in self.config and self.looks:
+            read = self.config["encoder"]["layers"] * (tokens * products + 2 * tokens * tokens * q)
+            first = text["layers"] * (products + 2 * q) + self.looks.macs + 2 * seen * self.looks.query_width
+            return float(read + tokens * self.looks.row_macs + first + head)
+        layer = tokens * products + tokens * (tokens + 1) * q
+        look = tokens * (self.looks.macs + 2 * seen * self.looks.query_width) if self.looks else 0
+        return float(text["layers"] * layer + look + head)
 
-    def decode_bytes(self, positions: float) -> float:
-        """Weights, the cache of so many positions, and what the image's rows are looked at through, in float32."""
+    def decode_bytes(self, positions: float, answer: float = 0) -> float:
+        """Weights, the cache of so many positions, and what the rows of an image, or of the prompt, are looked at
+        through, in float32. answer: how many of the positions are the answer's."""
         text = self.config["decoder"]
         width = self.key_width or text["width"]
-        memory = 2 * 4 * self._seen_rows * self.looks.key_width if self.looks else 0
-        return float(self.weight_bytes + memory + 2 * text["layers"] * width * self.cache_values_bytes * positions)
+        memory = 2 * 4 * self._seen_rows(positions - answer) * self.looks.key_width if self.looks else 0
+        cached = answer if "encoder" in self.config else positions
+        return float(self.weight_bytes + memory + 2 * text["layers"] * width * self.cache_values_bytes * cached)

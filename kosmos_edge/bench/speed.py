@@ -167,7 +167,8 @@ def rate(report: dict[str, Any], cost: Cost) -> None:
             phases[name] |= {"macs": macs, "macs_per_s": per_s, "of_roof": per_s / peak if peak else None}
     if "decode" in phases:
         before = phases["prefill"]["tokens"] if "prefill" in phases else 0
-        size = cost.decode_bytes(before + report["tokens"] / 2)
+        answer = report["tokens"] / 2
+        size = cost.decode_bytes(before + answer, answer)
         per_s = size * phases["decode"]["tokens_per_s"]["median"]
         of_roof = per_s / roof["read_bytes_per_s"] if roof else None
         phases["decode"] |= {"bytes_per_token": size, "bytes_per_s": per_s, "of_roof": of_roof}

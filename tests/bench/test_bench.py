@@ -11,7 +11,7 @@ import kosmos_edge
 from kosmos_edge import _core, cli
 from kosmos_edge.bench import loading as bench_load
 from kosmos_edge.bench import speed as bench
-from kosmos_edge.bench.cost import Cost
+from kosmos_edge.bench.cost import Cost, Looks
 from kosmos_edge.bench.workload import Sample, Work, synthetic_photo
 from kosmos_edge.cli.bench import parse_batches
 from kosmos_edge.errors import DeviceUnavailable, InvalidRequest
@@ -127,6 +127,18 @@ def test_cost_of_an_abstractor() -> None:
     abstractor = {"ff_width": 4096, "layers": 6, "queries": 64}
     cost = Cost({"vision": vision, "decoder": {"width": 4096}, "abstractor": abstractor}, 1, 2, True)
     assert round(cost.encode_macs() / 1e9, 1) == 91.2
+
+
+def test_cost_of_an_encoder_and_its_decoder() -> None:
+    """Flan-T5 XL's sizes, counted by hand: 51 M products of a block, 16.8 M of its cross-attention."""
+    text = {"width": 2048, "ff_width": 5120, "layers": 24, "vocab": 32100}
+    block, square = 4 * 2048**2 + 3 * 2048 * 5120, 2048**2
+    looks = Looks(24 * 2 * square, 24 * 2 * square, 24 * 2048, 24 * 2048)
+    cost = Cost({"decoder": text, "encoder": {"layers": 24}}, 10**9, 2, True, 2048, 2048, True, looks)
+    encoder = 24 * (40 * block + 2 * 40 * 40 * 2048)
+    decoder = 24 * (block + 2 * 2048 + 2 * square + 2 * 40 * 2048) + 2048 * 32100
+    assert cost.prefill_macs(40) == encoder + 40 * 24 * 2 * square + decoder
+    assert cost.decode_bytes(40 + 16, 16) == 10**9 + 2 * 4 * 40 * 24 * 2048 + 2 * 24 * 2048 * 2 * 16
 
 
 def test_bytes_of_a_token_are_those_of_the_decoder() -> None:

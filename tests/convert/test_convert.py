@@ -441,7 +441,7 @@ def test_values_that_are_not_finite_are_refused(state, tmp_path, value):
     [
         (
             {"model_type": "fuyu"},
-            r"fuyu.*one of kosmos-1, kosmos-2, kosmos-2\.5, llava_qwen2, llava, blip-2, instructblip, minigpt4, idef",
+            r"fuyu.*one of kosmos-1, kosmos-2, kosmos-2\.5, llava_qwen2, llava, blip2_t5, blip-2, instructblip_t5, ",
         ),
         ({"model_type": None}, "model_type"),
         ({"text_config": 3}, "text_config"),

@@ -138,7 +138,10 @@ def test_small_types_where_rows_allow_them(checkpoint: Path, tmp_path: Path) -> 
 
 
 WRONG = {
-    "another decoder": ({"config__text_config__model_type": "t5"}, "text_config.model_type is 't5', expected 'opt'"),
+    "another decoder": (
+        {"config__text_config__model_type": "bloom"},
+        "text_config.model_type is 'bloom', expected 'opt'",
+    ),
     "post-norm": ({"config__text_config__do_layer_norm_before": False}, "do_layer_norm_before is False, expected True"),
     "projected embeddings": ({"config__text_config__word_embed_proj_dim": 64}, "expected hidden_size, 256"),
     "another activation": ({"config__text_config__activation_function": "gelu"}, "'gelu', expected 'relu'"),

@@ -204,7 +204,10 @@ def test_without_the_questions_vocabulary(checkpoint: Path, tmp_path: Path) -> N
 
 
 WRONG = {
-    "another decoder": ({"config__text_config__model_type": "t5"}, "text_config.model_type is 't5', expected 'llama'"),
+    "another decoder": (
+        {"config__text_config__model_type": "bloom"},
+        "text_config.model_type is 'bloom', expected 'llama'",
+    ),
     "scaled rotary positions": ({"config__text_config__rope_scaling": {"type": "yarn"}}, "'default' or 'linear'"),
     "relative positions": ({"config__qformer_config__position_embedding_type": "relative_key"}, "'absolute'"),
     "another feature width": ({"config__qformer_config__encoder_hidden_size": 64}, "the tower's width, 352"),

@@ -149,7 +149,8 @@ class InstructBlipReference(blip2.Bridge, llava.LlavaReference):
 
     def rows_of(self, features: np.ndarray, words: str) -> np.ndarray:
         """InstructBlipQFormerModel and language_projection: queries and text see each other, queries see the image."""
-        value, own, w = self.metadata, A + ".qformer.", self.weights
+        value, w = self.metadata, self.weights
+        own = value["general.architecture"] + ".qformer."
         heads, every = value[own + "attention.head_count"], value[own + "cross_attention_every"]
         eps, queries = value[own + "attention.layer_norm_epsilon"], value[own + "query_count"]
         ids = [value[own + "begin_token_id"], *self.words.encode(words), value[own + "end_token_id"]]

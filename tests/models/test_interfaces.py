@@ -294,10 +294,16 @@ def test_bench_measures_it(
     attention = decoder["layers"] * tokens * (tokens + 1) * query
     seen = of.looked_at[0] if of.looked_at else 0  # rows of the image, by every position
     looks = sum(len(w) for n, w in weights.items() if n.endswith(".cross.attn_q.weight") and n.startswith("blk."))
-    assert phases["prefill"]["macs"] == tokens * layers + attention + 2 * tokens * seen * looks + output.size
+    work, cached = tokens * layers + attention + 2 * tokens * seen * looks, tokens + 1
+    encoder = [w for n, w in weights.items() if n.startswith("enc.blk.") and w.ndim == 2]
+    if encoder:  # reads the prompt; the decoder begins with one position, which looks at all that was read
+        seen, cached = tokens, 1
+        work = tokens * sum(w.size for w in [*encoder, *of_image.values()]) + layers + 2 * decoder["layers"] * query
+        work += 2 * tokens * tokens * query * model.model_info["encoder"]["layers"] + 2 * seen * looks
+    assert phases["prefill"]["macs"] == work + output.size
     read = sum(w.nbytes for n, w in weights.items() if n.startswith(("blk.", "output_norm")) and n not in of_image)
     read += output.nbytes + 4 * seen * sum(len(w) for w in of_image.values())
-    cache = 2 * decoder["layers"] * key * 4 * (tokens + 1)
+    cache = 2 * decoder["layers"] * key * 4 * cached
     assert phases["decode"]["bytes_per_token"] == read + cache
 
 
