@@ -104,6 +104,42 @@ def _blip2_opt(size: str, source_bytes: int, width: int) -> Published:
     )
 
 
+_UNIGRAM = (
+    ("tokenizer.json", "spiece.model"),
+    ("tokenizer_config.json",),
+    ("special_tokens_map.json",),
+    ("added_tokens.json",),
+)
+_FLAN_T5_XL = {
+    "model_type": "t5",
+    "vocab_size": 32128,
+    "d_model": 2048,
+    "d_ff": 5120,
+    "num_layers": 24,
+    "num_heads": 32,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+
+
+def _flan_t5_xl(family: str, name: str, source_bytes: int, about: str, **sizes: Any) -> Published:
+    """A model of that family (its model_type) with Flan-T5 XL."""
+    tag = f"{family.replace('-', '')}-flan-t5-xl"
+    repo, basename = f"Salesforce/{tag}", f"{name.replace(' ', '-')}-XL"
+    return Published(
+        tag,
+        repo,
+        family,
+        basename,
+        "mit",
+        source_bytes,
+        about,
+        (*_UNIGRAM, *(_QUESTION if sizes else ())),
+        {"text_config": _FLAN_T5_XL, **sizes},
+        {"name": f"{name} XL", "basename": basename, "source_url": f"https://huggingface.co/{repo}"},
+    )
+
+
 def _llava_15(size: str, source_bytes: int, **text: int) -> Published:
     """LLaVA 1.5 with a Vicuna of that size. text: its sizes, where they are not the 7 B's."""
     repo, basename = f"llava-hf/llava-1.5-{size}-hf", f"LLaVA-Vicuna-{size.upper()}"
@@ -281,6 +317,14 @@ PUBLISHED = {
             {"version": "v1.0", "source_url": "https://huggingface.co/llava-hf/llava-interleave-qwen-0.5b-hf"},
         ),
         _instructblip_vicuna("7b", 31_652_842_496),
+        _flan_t5_xl("blip-2", "BLIP-2 Flan-T5", 15_769_786_368, "captions and short answers"),
+        _flan_t5_xl(
+            "instructblip",
+            "InstructBLIP Flan-T5",
+            16_091_876_352,
+            "captions and answers",
+            qformer_config={"vocab_size": 30523},
+        ),
         _idefics("", 2, 17_859_359_264, "texts about several pictures, after examples"),
         _idefics("-instruct", 3, 17_859_375_648, "answers about several pictures, turn after turn"),
     )

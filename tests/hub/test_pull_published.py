@@ -152,6 +152,7 @@ def test_list_known(capsys, monkeypatch):
     rows = {row["tag"]: row for row in json.loads(capsys.readouterr().out)}
     kosmos = {"kosmos-2", "kosmos-2.5", "kosmos-2.5-chat"}
     others = {"blip2-opt-2.7b", "blip2-opt-6.7b", "instructblip-vicuna-7b"}
+    others |= {"blip2-flan-t5-xl", "instructblip-flan-t5-xl"}
     assert set(rows) == set(hub.PUBLISHED) == kosmos | others | IN_16_BITS
     for tag, row in rows.items():
         assert row["license"] == next((name for name, tags in LICENSES.items() if tag in tags), "mit")
