@@ -46,7 +46,7 @@ BlockShape block_shape(const Given& g) {
   s.kv_heads = g.get("kv_heads", s.heads), s.head_dim = g.get("head_dim", s.width / s.heads);
   s.norm.kind = g.get<std::string>("norm", "layer") == "rms" ? NormKind::Rms : NormKind::Layer;
   s.norm.eps = g.get("eps", 1e-5f), s.norm.bias = g.get("norm_bias", true);
-  s.bias = g.get("bias", true), s.post_norm = g.get("post_norm", false),
+  s.bias = g.get("bias", true), s.post_norm = g.get("post_norm", false), s.qk_norm = g.get("qk_norm", false),
   s.attn_sub_norm = s.ffn_sub_norm = g.get("sub_norms", false);
   s.ffn_sub_norm = g.get("ffn_sub_norm", s.ffn_sub_norm);
   s.activation = activation_named(g.get<std::string>("activation", "gelu_erf")), s.gated = g.get("gated", false);
@@ -59,6 +59,7 @@ PositionShape position_shape(const Given& g) {
   if (kind == "learned") return LearnedPositions{g.count("offset")};
   if (kind == "rope")
     return RopePositions{g.get("base", 10000.0f), g.count("dims"), g.get("interleaved", false), g.get("scale", 1.0f)};
+  if (kind == "alibi") return AlibiPositions{g.count("heads"), g.get("most", 8.0f)};
   KE_CHECK(kind == "none", InvalidRequest, "unknown position '", kind, "'");
   return NoPositions{};
 }

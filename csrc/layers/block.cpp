@@ -59,6 +59,10 @@ Block::Block(Backend& backend, Weights& weights, const BlockShape& shape, const 
   attn_norm_ = load_norm(backend, weights, prefix + names.attn_norm, d, shape.norm);
   qkv_ = load_parts(backend, weights, prefix, {{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, d,
                     shape.bias || shape.qkv_bias, use, &quantized_);
+  if (shape.qk_norm) {
+    q_norm_ = load_norm(backend, weights, prefix + "attn_q_norm", q, shape.norm);
+    k_norm_ = load_norm(backend, weights, prefix + "attn_k_norm", kv, shape.norm);
+  }
   if (shape.attn_sub_norm) attn_sub_norm_ = load_norm(backend, weights, prefix + "attn_sub_norm", q, shape.norm);
   attn_output_ = load_parts(backend, weights, prefix, {{names.attn_output, d}}, q, shape.bias, use, &quantized_);
   ffn_ = FeedForward(backend, weights, shape, prefix, names.ffn_norm, use, &quantized_);
@@ -66,6 +70,10 @@ Block::Block(Backend& backend, Weights& weights, const BlockShape& shape, const 
 
 void Block::project(Mat x, Mat scratch, Mat qkv) const {
   product(backend_, x, shape_.post_norm ? nullptr : &attn_norm_, *qkv_, Activation::None, {}, scratch, qkv);
+  if (!shape_.qk_norm) return;
+  const Mat q = qkv.col_range(0, shape_.q_width()), k = qkv.col_range(q.cols, q.cols + shape_.kv_width());
+  backend_.norm(q, q_norm_, q);
+  backend_.norm(k, k_norm_, k);
 }
 
 void Block::add_attention(Mat a, Mat scratch, Mat x) const {

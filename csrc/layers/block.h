@@ -20,6 +20,7 @@ struct BlockShape {
   bool post_norm = false;      // norms after the sums instead of before the products
   bool attn_sub_norm = false;  // one more norm before the attention's output product (Magneto)
   bool ffn_sub_norm = false;   // and before the feed-forward's second product
+  bool qk_norm = false;        // one norm of all queries of a row, and one of all its keys (MPT)
   float ffn_sub_norm_eps = 0;  // 0: as the other norms
   Activation activation = Activation::GeluErf;
   bool gated = false;     // feed-forward act(gate x) * (up x) instead of act(up x)
@@ -78,7 +79,7 @@ class Block {
   Backend& backend_;
   BlockShape shape_;
   bool quantized_ = false;
-  LoadedNorm attn_norm_, attn_sub_norm_;
+  LoadedNorm attn_norm_, q_norm_, k_norm_, attn_sub_norm_;
   std::unique_ptr<Linear> qkv_;          // (qkv_width, width)
   std::unique_ptr<Linear> attn_output_;  // (width, q_width)
   FeedForward ffn_;

@@ -32,6 +32,19 @@ int64_t relative_bucket(const RelativePositions& shape, int64_t distance) {
   return first + std::min(exact + behind, buckets - 1);
 }
 
+std::vector<float> alibi_slopes(const AlibiPositions& shape) {
+  int64_t count = 1;
+  while (count < shape.heads) count *= 2;
+  std::vector<float> all, slopes;
+  for (int64_t i = 1; i <= count; i++)
+    all.push_back(1.0f / std::exp2(static_cast<float>(i) * (shape.most / static_cast<float>(count))));
+  if (count == shape.heads) return all;
+  for (int64_t i = 1; i < count; i += 2) slopes.push_back(all[i]);
+  for (int64_t i = 0; i < count; i += 2) slopes.push_back(all[i]);
+  slopes.resize(static_cast<size_t>(shape.heads));
+  return slopes;
+}
+
 Positions::Positions(Backend& backend, Weights& weights, const PositionShape& shape, int64_t width, int64_t context,
                      const std::string& prefix)
     : backend_(backend), shape_(shape) {
@@ -45,25 +58,30 @@ Positions::Positions(Backend& backend, Weights& weights, const PositionShape& sh
   } else if (const auto* rope = std::get_if<RopePositions>(&shape)) {
     table_ = load_floats(backend, rope_table(*rope, context), context, rope->dims);
   } else if (const auto* relative = std::get_if<RelativePositions>(&shape)) {
-    load_bias(weights, *relative, context, prefix);
+    const std::vector<float> learned =
+        weights.floats(prefix + "attn_rel_b.weight", {relative->buckets, relative->heads});
+    set_bias(relative->heads, context, relative->both_ways, [&](int64_t head, int64_t distance) {
+      return learned[static_cast<size_t>(relative_bucket(*relative, distance) * relative->heads + head)];
+    });
+  } else if (const auto* alibi = std::get_if<AlibiPositions>(&shape)) {
+    const std::vector<float> slopes = alibi_slopes(*alibi);
+    set_bias(alibi->heads, context, /*both_ways=*/false, [&](int64_t head, int64_t distance) {
+      return slopes[static_cast<size_t>(head)] * static_cast<float>(distance);
+    });
   }
 }
 
 // A row per head: distances -context + 1 .. context - 1, or to 0 where nobody looks ahead; then the padding.
-void Positions::load_bias(Weights& weights, const RelativePositions& shape, int64_t context,
-                          const std::string& prefix) {
-  const std::vector<float> learned = weights.floats(prefix + "attn_rel_b.weight", {shape.buckets, shape.heads});
-  const int64_t last = shape.both_ways ? context - 1 : 0;
+void Positions::set_bias(int64_t heads, int64_t context, bool both_ways,
+                         const std::function<float(int64_t, int64_t)>& value) {
+  const int64_t last = both_ways ? context - 1 : 0;
   bias_.zero = context - 1;
   bias_.stride = bias_.zero + last + 16;
-  std::vector<float> table(static_cast<size_t>(shape.heads * bias_.stride));
-  for (int64_t at = -bias_.zero; at <= last; at++) {
-    const int64_t bucket = relative_bucket(shape, at);
-    for (int64_t h = 0; h < shape.heads; h++)
-      table[static_cast<size_t>(h * bias_.stride + bias_.zero + at)] =
-          learned[static_cast<size_t>(bucket * shape.heads + h)];
-  }
-  table_ = load_floats(backend_, table, shape.heads, bias_.stride);
+  std::vector<float> table(static_cast<size_t>(heads * bias_.stride));
+  for (int64_t head = 0; head < heads; head++)
+    for (int64_t distance = -bias_.zero; distance <= last; distance++)
+      table[static_cast<size_t>(head * bias_.stride + bias_.zero + distance)] = value(head, distance);
+  table_ = load_floats(backend_, table, heads, bias_.stride);
   bias_.table = table_.get();
 }
 

@@ -1,6 +1,7 @@
 // Position encodings of a decoder's rows: vectors added to the embeddings (sinusoids, learned ones), rotations of
-// queries and keys, or nothing.
+// queries and keys, slopes of the scores, or nothing.
 #pragma once
+#include <functional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -33,7 +34,14 @@ struct RelativePositions {
   int64_t buckets = 32, max_distance = 128, heads = 0;
   bool both_ways = false;
 };
-using PositionShape = std::variant<NoPositions, SinusoidPositions, LearnedPositions, RopePositions, RelativePositions>;
+// Scores fall with the distance of a key, by a slope per head (ALiBi): powers of 2^(-most / heads), `heads` being
+// rounded up to a power of two; then every second of them first, as MPT orders them.
+struct AlibiPositions {
+  int64_t heads = 0;
+  float most = 8;  // the steepest head's exponent is most / heads, the flattest's `most`
+};
+using PositionShape =
+    std::variant<NoPositions, SinusoidPositions, LearnedPositions, RopePositions, RelativePositions, AlibiPositions>;
 
 // The bucket of a key that stands `distance` positions behind the query (before it: negative), as transformers'
 // T5Attention chooses it, rounding included.
@@ -42,6 +50,9 @@ int64_t relative_bucket(const RelativePositions& shape, int64_t distance);
 // (positions, dims): the cosines, then the sines of each position's angles, in float32 as transformers'
 // LlamaRotaryEmbedding computes them.
 std::vector<float> rope_table(const RopePositions& shape, int64_t positions);
+
+// One per head.
+std::vector<float> alibi_slopes(const AlibiPositions& shape);
 
 class Positions {
  public:
@@ -53,11 +64,12 @@ class Positions {
   void add_to(Workspace& ws, Mat x) const;
   // Turns what lies side by side in qk (rows, heads * head_dim), row r at positions[r], where positions are rotary.
   void turn(Mat qk, int64_t heads, const std::vector<KvPosition>& positions) const;
-  // What attention adds to scores; nothing unless positions are relative.
+  // What attention adds to scores; nothing unless positions are relative or ALiBi's.
   const RelativeBias& bias() const { return bias_; }
 
  private:
-  void load_bias(Weights& weights, const RelativePositions& shape, int64_t context, const std::string& prefix);
+  // value(head, distance): distance of the key from the query, negative before it.
+  void set_bias(int64_t heads, int64_t context, bool both_ways, const std::function<float(int64_t, int64_t)>& value);
 
   Backend& backend_;
   PositionShape shape_;

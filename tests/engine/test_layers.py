@@ -27,7 +27,11 @@ FLAMINGO = {
         "first": 1, "memory_width": 256,
     },
 }  # fmt: skip
-SHAPES = {"llama": LLAMA, "opt": OPT, "flamingo": FLAMINGO}
+MPT = {
+    "width": WIDTH, "ff_width": FF, "heads": 4, "norm_bias": False, "bias": False, "qk_norm": True, "layers": 2,
+    "vocab": VOCAB, "context": CONTEXT, "position": "alibi", "most": 8.0,
+}  # fmt: skip
+SHAPES = {"llama": LLAMA, "opt": OPT, "flamingo": FLAMINGO, "mpt": MPT}
 TOWER = {
     "width": WIDTH, "ff_width": FF, "heads": 4, "patches": 9, "patch_values": 48, "layers": 2, "class_token": False,
     "patch_bias": True, "pre_norm": False, "activation": "gelu_tanh", "project_width": 64, "products": 2,
@@ -46,6 +50,8 @@ def block_tensors(prefix: str, shape: dict, names: tuple[str, str, str]) -> dict
     out: dict[str, tuple[int, ...]] = {f"{prefix}{name}.weight": rows for name, rows in linears.items()}
     if shape.get("bias", True):
         out |= {f"{prefix}{name}.bias": rows[:1] for name, rows in linears.items()}
+    if shape.get("qk_norm"):
+        out |= {f"{prefix}attn_q_norm.weight": (WIDTH,), f"{prefix}attn_k_norm.weight": (kv,)}
     for norm in (attn_norm, ffn_norm):
         out[f"{prefix}{norm}.weight"] = (WIDTH,)
         if shape.get("norm_bias", True):

@@ -5,6 +5,7 @@ stop early, drop the class token or have none; projectors."""
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +178,53 @@ def neox(seed: int) -> Made:
     return Made(model, tensors, shape)
 
 
+MPT = {
+    "norm_1": "attn_norm", "attn.out_proj": "attn_output", "norm_2": "ffn_norm", "ffn.up_proj": "ffn_up",
+    "ffn.down_proj": "ffn_down",
+}  # fmt: skip
+
+
+def mpt(seed: int, heads: int = 4, most: int = 8, qk_norm: bool = False, context: int = CONTEXT) -> Made:
+    """MPT: ALiBi, neither biases nor betas. transformers has no norms of queries and keys, and takes the steepest slope
+    for granted: here both are as in MPT's own code."""
+    import torch
+    from transformers import MptConfig, MptForCausalLM
+    from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+
+    width = 16 * heads
+    config = MptConfig(
+        d_model=width, n_heads=heads, n_layers=2, max_seq_len=context, vocab_size=VOCAB,
+        attn_config={"alibi": True, "alibi_bias_max": most},
+    )  # fmt: skip
+    model = MptForCausalLM(config).eval()
+    model.transformer.build_mpt_alibi_tensor = lambda n, length, device: build_mpt_alibi_tensor(n, length, most, device)
+    draw(model, seed)
+    state = arrays(model)
+    tensors = renamed(state, MPT, 2, "transformer.blocks", "blk")
+    for i in range(2):
+        thirds = np.split(state[f"transformer.blocks.{i}.attn.Wqkv.weight"], 3)
+        tensors |= {f"blk.{i}.attn_{part}.weight": w for part, w in zip("qkv", thirds, strict=True)}
+        if not qk_norm:
+            continue
+        gains = [torch.rand(width) + 0.5 for _ in "qk"]
+        tensors |= {f"blk.{i}.attn_{part}_norm.weight": g.numpy() for part, g in zip("qk", gains, strict=True)}
+
+        def norm(module: object, given: object, out: Any, gains: list = gains) -> Any:
+            q, k, v = out.chunk(3, -1)
+            q, k = (torch.nn.functional.layer_norm(x, (width,), g) for x, g in zip((q, k), gains, strict=True))
+            return torch.cat([q, k, v], -1)
+
+        model.transformer.blocks[i].attn.Wqkv.register_forward_hook(norm)
+    tensors["token_embd.weight"] = state["transformer.wte.weight"]
+    tensors["output_norm.weight"] = state["transformer.norm_f.weight"]
+    shape = {
+        "width": width, "ff_width": 4 * width, "heads": heads, "norm_bias": False, "bias": False, "qk_norm": qk_norm,
+        "activation": "gelu_erf", "layers": 2, "vocab": VOCAB, "context": context, "position": "alibi",
+        "most": float(most),
+    }  # fmt: skip
+    return Made(model, tensors, shape)
+
+
 DECODERS: dict[str, Callable[[int], Made]] = {
     "llama": llama,
     "llama, keys of each head": lambda seed: llama(seed, kv_heads=4),
@@ -188,6 +236,9 @@ DECODERS: dict[str, Callable[[int], Made]] = {
     "opt": opt,
     "opt, norms behind the sums": lambda seed: opt(seed, pre_norm=False),
     "gpt-neox": neox,
+    "mpt": mpt,
+    "mpt, norms of queries and keys": lambda seed: mpt(seed, qk_norm=True),
+    "mpt, heads that are no power of two": lambda seed: mpt(seed, heads=6, most=16),
 }
 
 
@@ -218,6 +269,25 @@ def test_decoder(name: str, seed: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, whole[i])
     some = np.frombuffer(decoder.forward([ids[39]], 39, [0], vocab_subset=[0, 7, 100]), np.float32)
     np.testing.assert_array_equal(some, whole[39, [0, 7, 100]])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_distances_up_to_the_context(seed: int, tmp_path: Path) -> None:
+    """ALiBi at positions beyond 2,000: a long prompt at once, in pieces, and token by token behind it."""
+    made, length = mpt(seed, qk_norm=seed == 1, context=2304), 2304
+    save(tmp_path / "x.gguf", made.tensors)
+    ids = [int(i) for i in np.random.default_rng(seed).integers(0, VOCAB, length)]
+    at = [0, 1, 255, 256, 1023, 1024, 1025, 2047, 2048, *range(length - 6, length)]
+    want = logits_of(made.model, ids)[at]
+    decoder = _core.testing.Decoder(str(tmp_path / "x.gguf"), made.shape)
+    whole = np.frombuffer(decoder.forward(ids, 0, at), np.float32).reshape(len(at), VOCAB)
+    assert close(whole, want)
+    decoder.restart()
+    for begin in range(0, length - 4, 700):
+        decoder.forward(ids[begin : min(begin + 700, length - 4)], begin, [])
+    for i in range(length - 4, length):
+        one = np.frombuffer(decoder.forward([ids[i]], i, [0]), np.float32)
+        np.testing.assert_array_equal(one, whole[at.index(i)])
 
 
 @pytest.mark.parametrize("on_device", [False, True])
