@@ -1,40 +1,22 @@
-"""OpenFlamingo with a GPT-NeoX (RedPajama-INCITE): CLIP's tower, a perceiver, gated cross-attention in front of every
-n-th block of the language model. MPT decoders are not supported.
-
-Published is what was trained, checkpoint.pt; the language model and CLIP are repositories of their own. So a
-checkpoint is a folder of three parts: checkpoint.pt and config.json, {"model_type": "openflamingo",
-"cross_attn_every_n_layers": n}; the language model with its tokenizer in `lang_encoder`; CLIP in `vision`.
+"""OpenFlamingo with a GPT-NeoX (RedPajama-INCITE); patch_flamingo.py has what it shares with OpenFlamingo's others, and
+what a checkpoint is. Its config.json: {"model_type": "openflamingo", "cross_attn_every_n_layers": n}.
 """
 
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
-from kosmos_edge import _core
-from kosmos_edge.errors import ModelCorrupt, ModelNotFound
-
-from ..byte_bpe import ByteBpe, read_byte_bpe
-from ..card import general_entries, read_card
-from ..generation import generation_entries
 from ..gguf import Entry
-from ..mapping import check_tensors_of
 from ..settings import Section
-from ..sources.checkpoint import Checkpoint
-from ..sources.files import Folder
-from ..sources.hf import open_hf
 from ..sources.tensor import SourceTensor, stacked
-from ..sources.tokenizer_files import TokenizerFiles
-from ..tokenizer import CONTROL, USER_DEFINED
-from .clip import Tower, expect, read_pixels, tower_entries, tower_table, weight_and_bias
-from .flamingo import Names, Perceiver, perceiver_entries, perceiver_of, perceiver_table
+from . import patch_flamingo
+from .clip import weight_and_bias
+from .flamingo import Rows
+from .patch_flamingo import Config, Language, cut
 
 NAME, ARCHITECTURE = "OpenFlamingo", "openflamingo"
 IGNORED = (".position_ids", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")  # buffers
 TIED: dict[str, str] = {}
-END, IMAGE, PAD = "<|endofchunk|>", "<image>", "<PAD>"  # added to the language model's vocabulary in this order
-HEADS, HEAD = 8, 64  # of the perceiver and of what looks at images, whatever their width
-_LANGUAGE, _VISION = "lang_encoder", "vision"  # folders
 
 PROMPTS = {  # as open_flamingo evaluates
     "caption": "{image}Output:",
@@ -55,28 +37,14 @@ CARD = {
     "trained_tasks": [],
     "prompt": {},
 }
-_MAX_NEW_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class Config:
-    """The sizes of a model; but for `every` they come with its parts."""
+class NeoxConfig(Config):
+    """With rotary positions in the first values of every head."""
 
-    every: int  # blocks every - 1, 2 every - 1, ... look at images
-    vocab: int = 0
-    width: int = 0
-    layers: int = 0
-    ff_width: int = 0
-    heads: int = 0
-    context: int = 0
-    eps: float = 0.0
     rope_base: float = 0.0
     rope_dims: int = 0
-    tower: Tower | None = None
-    perceiver: Perceiver | None = None
-    look_heads: int = HEADS
-    look_dim: int = HEAD
-    look_ff: int = 0
 
 
 def recognises(settings: dict[str, Any]) -> bool:
@@ -84,110 +52,59 @@ def recognises(settings: dict[str, Any]) -> bool:
     return "openflamingo" in (settings.get("model_type"), settings.get("family"))
 
 
-def read_config(settings: dict[str, Any]) -> Config:
-    """What the folder's config.json says; `fit` reads those of its parts."""
-    whole = Section(settings, "")
-    if whole.get("cross_attn_every_n_layers", None) is None:
-        raise whole.bad("cross_attn_every_n_layers", "how many blocks of the language model share a cross-attention")
-    return Config(every=whole.whole("cross_attn_every_n_layers", 1, 512))
+class Neox(Language):
+    """GPT-NeoX: biases, an output matrix of its own; queries, keys and values of a head lie together."""
 
+    architecture = ARCHITECTURE
+    card = CARD
+    prompts: ClassVar[dict[str, str]] = PROMPTS
+    embedding, head, tied = "gpt_neox.embed_in.weight", "embed_out.weight", False
+    blocks = "gpt_neox.layers."
 
-def _read_language(settings: dict[str, Any], c: Config) -> Config:
-    """The language model's config.json."""
-    text = Section(settings, "")
-    text.only("model_type", "gpt_neox")
-    text.only("hidden_act", "gelu")
-    text.only("attention_bias", True)
-    text.only("tie_word_embeddings", False)
-    if text.only("use_parallel_residual", True, False) is not False:
-        raise text.bad("use_parallel_residual", "false: halves of a block that follow each other")
-    width, heads = text.whole("hidden_size", 6144), text.whole("num_attention_heads", 64)
-    layers = text.whole("num_hidden_layers", 44, 1000)
-    if width % heads:
-        raise text.bad("hidden_size", f"a multiple of {heads} heads")
-    if c.every > layers:
-        raise text.bad("num_hidden_layers", f"at least cross_attn_every_n_layers, {c.every}")
-    rope = Section(text.get("rope_parameters", {}), "rope_parameters")
-    rope.only("rope_type", "default")
-    if text.get("rope_scaling", None) is not None:
-        raise text.bad("rope_scaling", "none")
-    part = rope.real("partial_rotary_factor", text.real("rotary_pct", 0.25, 0, 1.0001), 0, 1.0001)
-    return replace(
-        c,
-        vocab=text.whole("vocab_size", 50432),
-        width=width,
-        layers=layers,
-        ff_width=text.whole("intermediate_size", 24576),
-        heads=heads,
-        context=text.whole("max_position_embeddings", 2048),
-        eps=text.real("layer_norm_eps", 1e-5, 0, 1),
-        rope_base=rope.real("rope_theta", text.real("rotary_emb_base", 10000.0, 1, 1e9), 1, 1e9),
-        rope_dims=int(width // heads * part),
-        look_ff=4 * width,
-    )
+    def read(self, settings: dict[str, Any], c: Config) -> NeoxConfig:
+        """Its config.json."""
+        text = Section(settings, "")
+        text.only("model_type", "gpt_neox")
+        text.only("hidden_act", "gelu")
+        text.only("attention_bias", True)
+        text.only("tie_word_embeddings", False)
+        if text.only("use_parallel_residual", True, False) is not False:
+            raise text.bad("use_parallel_residual", "false: halves of a block that follow each other")
+        width, heads = text.whole("hidden_size", 6144), text.whole("num_attention_heads", 64)
+        if width % heads:
+            raise text.bad("hidden_size", f"a multiple of {heads} heads")
+        rope = Section(text.get("rope_parameters", {}), "rope_parameters")
+        rope.only("rope_type", "default")
+        if text.get("rope_scaling", None) is not None:
+            raise text.bad("rope_scaling", "none")
+        part = rope.real("partial_rotary_factor", text.real("rotary_pct", 0.25, 0, 1.0001), 0, 1.0001)
+        sizes = {
+            "vocab": text.whole("vocab_size", 50432),
+            "width": width,
+            "layers": text.whole("num_hidden_layers", 44, 1000),
+            "ff_width": text.whole("intermediate_size", 24576),
+            "heads": heads,
+            "context": text.whole("max_position_embeddings", 2048),
+            "eps": text.real("layer_norm_eps", 1e-5, 0, 1),
+            "rope_base": rope.real("rope_theta", text.real("rotary_emb_base", 10000.0, 1, 1e9), 1, 1e9),
+            "rope_dims": int(width // heads * part),
+        }
+        return NeoxConfig(**(vars(c) | sizes))
 
+    def of_file(self, keys: dict[str, Any], c: Config) -> NeoxConfig:
+        """Positions have no tensors."""
+        return NeoxConfig(**vars(c))
 
-def _read_tower(settings: dict[str, Any]) -> Tower:
-    """CLIP's config.json, of the tower alone or of both halves."""
-    vision = Section(settings.get("vision_config", settings), f"{_VISION}/vision_config")
-    vision.only("hidden_act", "quick_gelu")
-    vision.only("num_channels", 3)
-    tower = Tower(
-        width=vision.whole("hidden_size", 768),
-        layers=vision.whole("num_hidden_layers", 12, 1000),
-        ff_width=vision.whole("intermediate_size", 3072),
-        heads=vision.whole("num_attention_heads", 12),
-        eps=vision.real("layer_norm_eps", 1e-5, 0, 1),
-        image_size=vision.whole("image_size", 224),
-        patch_size=vision.whole("patch_size", 32),
-    )
-    if tower.width % tower.heads or tower.image_size % tower.patch_size:
-        raise ModelCorrupt(
-            f"config.json: {vision.name}hidden_size {tower.width} is no multiple of {tower.heads} heads, "
-            f"or image_size {tower.image_size} none of patch_size {tower.patch_size}"
-        )
-    return tower
+    def entries(self, c: NeoxConfig) -> list[Entry]:
+        """Rotary positions."""
+        return [
+            (f"{ARCHITECTURE}.rope.freq_base", "f32", c.rope_base),
+            (f"{ARCHITECTURE}.rope.dimension_count", "u32", c.rope_dims),
+        ]
 
-
-# ---- tensors
-
-_EMBEDDING, _HEAD = "gpt_neox.embed_in.weight", "embed_out.weight"
-_CROSS = "cross.{}."  # our name of a gated block's beginning
-_PATHS = ("lang_encoder.gpt_neox.layers.", "lang_encoder.gated_cross_attn_layers.")
-_PARTS = {
-    "attn_norm": "perceiver.layers.{}.0.norm_latents",
-    "context_norm": "perceiver.layers.{}.0.norm_media",
-    "attn_q": "perceiver.layers.{}.0.to_q",
-    "attn_k": "perceiver.layers.{}.0.to_k",
-    "attn_v": "perceiver.layers.{}.0.to_v",
-    "attn_output": "perceiver.layers.{}.0.to_out",
-    "ffn_norm": "perceiver.layers.{}.1.0",
-    "ffn_up": "perceiver.layers.{}.1.1",
-    "ffn_down": "perceiver.layers.{}.1.3",
-}
-_NAMES = Names("perceiver.latents", _PARTS, "perceiver.norm")
-
-
-def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(name in the checkpoint, name in the GGUF file, shape outermost first), in the order of the file. Queries, keys
-    and values have names of their own: `fit` takes them apart."""
-    assert c.tower is not None and c.perceiver is not None
-    d, v, inner = c.width, c.tower.width, c.look_heads * c.look_dim
-    yield _EMBEDDING, "token_embd.weight", (c.vocab, d)
-    for n in range(c.layers):
-        if (n + 1) % c.every == 0:
-            source, name = _CROSS.format(n), f"blk.{n}.cross."
-            yield from weight_and_bias(source + "attn.norm", name + "attn_norm", d)
-            yield source + "attn.to_q.weight", name + "attn_q.weight", (inner, d)
-            for part in "kv":
-                yield f"{source}attn.to_{part}.weight", f"{name}attn_{part}.weight", (inner, v)
-            yield source + "attn.to_out.weight", name + "attn_output.weight", (d, inner)
-            yield source + "attn_gate", name + "attn_alpha", (1,)
-            yield from weight_and_bias(source + "ff.0", name + "ffn_norm", d)
-            yield source + "ff.1.weight", name + "ffn_up.weight", (c.look_ff, d)
-            yield source + "ff.3.weight", name + "ffn_down.weight", (d, c.look_ff)
-            yield source + "ff_gate", name + "ffn_alpha", (1,)
-        source, name = f"gpt_neox.layers.{n}.", f"blk.{n}."
+    def block(self, c: NeoxConfig, n: int) -> Rows:
+        """GPTNeoXLayer."""
+        source, name, d = f"{self.blocks}{n}.", f"blk.{n}.", c.width
         yield from weight_and_bias(source + "input_layernorm", name + "attn_norm", d)
         for part in "qkv":
             yield from weight_and_bias(f"{source}attention.{part}", f"{name}attn_{part}", d, d)
@@ -195,223 +112,28 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         yield from weight_and_bias(source + "post_attention_layernorm", name + "ffn_norm", d)
         yield from weight_and_bias(source + "mlp.dense_h_to_4h", name + "ffn_up", c.ff_width, d)
         yield from weight_and_bias(source + "mlp.dense_4h_to_h", name + "ffn_down", d, c.ff_width)
-    yield from weight_and_bias("gpt_neox.final_layer_norm", "output_norm", d)
-    yield _HEAD, "output.weight", (c.vocab, d)
-    yield from tower_table(c.tower, "vision_model.", c.tower.layers, post_norm=False)
-    yield from perceiver_table(c.perceiver, v, _NAMES)
+
+    def last_norm(self, c: NeoxConfig) -> Rows:
+        """With beta."""
+        yield from weight_and_bias("gpt_neox.final_layer_norm", "output_norm", c.width)
+
+    def split(self, tensors: dict[str, SourceTensor], c: NeoxConfig) -> dict[str, SourceTensor]:
+        """A head's queries, keys and values lie together."""
+        found: dict[str, SourceTensor] = {}
+        for name, tensor in tensors.items():
+            if ".attention.query_key_value." not in name or not tensor.shape or tensor.shape[0] % (3 * c.heads):
+                found[name] = tensor
+                continue
+            pieces = cut(tensor, 3 * c.heads)
+            for i, part in enumerate("qkv"):
+                found[name.replace(".query_key_value.", f".{part}.")] = stacked(pieces[i::3])
+        return found
 
 
-def fit(checkpoint: Checkpoint, config: Config, vocabulary: ByteBpe) -> Config:
-    """Joins the parts: what was trained goes before what the language model brings along."""
-    trained = _trained(checkpoint.tensors)
-    language, settings = _open(checkpoint, _LANGUAGE, "the language model")
-    config = _read_language(settings, config)
-    tower, settings = _open(checkpoint, _VISION, "CLIP")
-    config = replace(config, tower=_read_tower(settings), perceiver=_perceiver(trained))
-    tensors = {**_language(language, config), **_tower(tower)}
-    tensors |= {name: tensor for name, tensor in trained.items() if not name.endswith(".to_kv.weight")}
-    for name, tensor in trained.items():
-        if name.endswith(".to_kv.weight"):
-            for part, half in zip("kv", _cut(tensor, 2), strict=True):
-                tensors[name.replace(".to_kv.", f".to_{part}.")] = half
-    tokens = len(vocabulary.tokens)
-    for name in (_EMBEDDING, _HEAD):
-        if name in tensors and len(tensors[name].shape) == 2:
-            rows, width = tensors[name].shape
-            if tokens > rows:
-                raise ModelCorrupt(f"{vocabulary.where}: {tokens} tokens, {name} has {rows} rows")
-            tensors[name] = replace(tensors[name], shape=(tokens, width))
-    checkpoint.tensors = tensors
-    return replace(config, vocab=tokens)
-
-
-def _open(checkpoint: Checkpoint, name: str, what: str) -> tuple[dict[str, SourceTensor], dict[str, Any]]:
-    """-> (tensors, config.json) of a part in a folder beside the weights."""
-    folder = checkpoint.folder.inner(name)
-    if folder is None:
-        raise ModelNotFound(
-            f"no folder {checkpoint.folder.path / name}: put {what} there (config.json, the weights, and its "
-            f"{'preprocessor_config.json' if name == _VISION else 'tokenizer'})"
-        )
-    with open_hf(folder, None) as part:
-        checkpoint.preprocessor = checkpoint.preprocessor or part.preprocessor
-        checkpoint.files.extend(part.files)
-        part.files = []  # the checkpoint closes them
-        return part.tensors, part.config
-
-
-def _trained(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
-    """The tensors of checkpoint.pt under the table's names, of whichever of the paths that it has them under."""
-    found: dict[str, SourceTensor] = {}
-    for name, tensor in tensors.items():
-        known = name.removeprefix("module.")
-        for path in _PATHS:
-            number, _, rest = known.removeprefix(path).partition(".")
-            if known.startswith(path) and number.isdecimal():
-                rest = rest.removeprefix("gated_cross_attn_layer.")
-                known = _CROSS.format(number) + rest
-                break
-        known = known.removeprefix("lang_encoder.")
-        if known in found:
-            raise ModelCorrupt(f"{tensor.file.path}: {name} and {found[known].name} are the same tensor, {known}")
-        found[known] = tensor
-    return found
-
-
-def _perceiver(trained: dict[str, SourceTensor]) -> Perceiver:
-    """Its sizes, which no setting says: those of its tensors."""
-    latents = trained.get("perceiver.latents")
-    if latents is None or len(latents.shape) != 2:
-        where = next(iter(trained.values())).file.path if trained else "checkpoint.pt"
-        raise ModelCorrupt(f"{where}: perceiver.latents is missing, expected a matrix")
-    layers = 0
-    while _PARTS["attn_q"].format(layers) + ".weight" in trained:
-        layers += 1
-    return Perceiver(layers=layers, heads=HEADS, head_dim=HEAD, ff_width=4 * latents.shape[1], latents=latents.shape[0])
-
-
-def _language(tensors: dict[str, SourceTensor], c: Config) -> dict[str, SourceTensor]:
-    """The language model's, with queries, keys and values taken apart: a head's lie together."""
-    found: dict[str, SourceTensor] = {}
-    for name, tensor in tensors.items():
-        if ".attention.query_key_value." not in name or not tensor.shape or tensor.shape[0] % (3 * c.heads):
-            found[name] = tensor
-            continue
-        pieces = _cut(tensor, 3 * c.heads)
-        for i, part in enumerate("qkv"):
-            found[name.replace(".query_key_value.", f".{part}.")] = stacked(pieces[i::3])
-    return found
-
-
-def _tower(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
-    """CLIP's, without its text half and the norm that nothing reads."""
-    other = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
-    names = {
-        name: f"vision_model.{name.removeprefix('vision_model.')}" for name in tensors if not name.startswith(other)
-    }
-    unused = "vision_model.post_layernorm."
-    return {known: tensors[name] for name, known in names.items() if not known.startswith(unused)}
-
-
-def _cut(tensor: SourceTensor, count: int) -> list[SourceTensor]:
-    """So many stretches of as many rows each."""
-    if not tensor.shape or tensor.shape[0] % count:
-        raise ModelCorrupt(
-            f"{tensor.file.path}: {tensor.name} has the shape {tensor.shape}, expected a multiple of {count} rows"
-        )
-    shape = (tensor.shape[0] // count, *tensor.shape[1:])
-    size = tensor.nbytes // count
-    return [replace(tensor, shape=shape, offset=tensor.offset + i * size) for i in range(count)]
-
-
-def check(where: str, settings: dict[str, Any], tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> None:
-    """Whether a GGUF file's tensors are those of its keys, which the engine has accepted.
-
-    ModelCorrupt names the first that is missing, misshapen or no part of the model.
-    """
-    keys = _core.GgufFile(where).metadata()
-
-    def own(key: str) -> Any:
-        return keys[f"{ARCHITECTURE}.{key}"]
-
-    vision = {key: keys[f"clip.vision.{key}"] for key in ("embedding_length", "block_count", "feed_forward_length")}
-    tower = Tower(
-        vision["embedding_length"], vision["block_count"], vision["feed_forward_length"], 1, 1e-5,
-        keys["clip.vision.image_size"], keys["clip.vision.patch_size"],
-    )  # fmt: skip
-    c = Config(
-        every=own("cross_attention.every"), vocab=own("vocab_size"), width=own("embedding_length"),
-        layers=own("block_count"), ff_width=own("feed_forward_length"), heads=own("attention.head_count"),
-        tower=tower, perceiver=perceiver_of(keys, ARCHITECTURE), look_heads=own("cross_attention.head_count"),
-        look_dim=own("cross_attention.key_length"), look_ff=own("cross_attention.feed_forward_length"),
-    )  # fmt: skip
-    check_tensors_of(where, tensor_table(c), tensors)
-
-
-# ---- metadata
-
-
-def read_vocabulary(checkpoint: Checkpoint) -> ByteBpe:
-    """The language model's vocabulary with the tokens that OpenFlamingo adds: to the repository's, where it does not
-    have them yet, in the order of its factory."""
-    files = checkpoint.tokenizer
-    inner = checkpoint.folder.inner(_LANGUAGE)
-    if files.find("tokenizer.json", "vocab.json") is None:
-        if inner is None:
-            _open(checkpoint, _LANGUAGE, "the language model")  # says what is missing
-        files = TokenizerFiles(inner if isinstance(inner, Folder) else checkpoint.folder, None, checkpoint.files)
-    vocabulary = read_byte_bpe(files)
-    rows = _rows(checkpoint)
-    tokens, kinds = list(vocabulary.tokens), list(vocabulary.kinds)
-    for text in (END, IMAGE, *([PAD] if vocabulary.pad is None else [])):
-        if text in tokens:
-            number = tokens.index(text)
-            if kinds[number] not in (CONTROL, USER_DEFINED):
-                raise ModelCorrupt(f"{vocabulary.where}: {text} is an ordinary piece, expected an added token")
-        elif text != PAD or rows > len(tokens):
-            number = len(tokens)
-            tokens.append(text)
-            kinds.append(CONTROL)
-        if text != PAD:
-            kinds[number] = USER_DEFINED  # formats of prompts may hold it
-    pad = vocabulary.pad
-    return replace(vocabulary, tokens=tokens, kinds=kinds, pad=None if pad in (vocabulary.bos, vocabulary.eos) else pad)
-
-
-def _rows(checkpoint: Checkpoint) -> int:
-    """Of the embedding that was trained; 0: there is none."""
-    tensor = _trained(checkpoint.tensors).get(_EMBEDDING)
-    return tensor.shape[0] if tensor is not None and tensor.shape else 0
-
-
-def metadata(
-    checkpoint: Checkpoint, c: Config, vocabulary: ByteBpe, file_type: int, sha256: list[str], converter: str
-) -> list[Entry]:
-    """Everything but the tensors' checksums: (key, GGUF type, value). sha256: "file name:hex" of every source file."""
-    assert c.tower is not None and c.perceiver is not None
-    arch = ARCHITECTURE
-    card = read_card(checkpoint.card, CARD, PROMPTS)
-    pixels = read_pixels(checkpoint.preprocessor)
-    _check_crop(checkpoint.preprocessor, c.tower.image_size)
-    count = sum(math.prod(shape) for _, _, shape in tensor_table(c))
-    return [
-        *general_entries(card, arch, count, file_type),
-        (f"{arch}.converter", "str", converter),
-        (f"{arch}.source.sha256", "[str]", sha256),
-        (f"{arch}.context_length", "u32", c.context),
-        (f"{arch}.embedding_length", "u32", c.width),
-        (f"{arch}.block_count", "u32", c.layers),
-        (f"{arch}.feed_forward_length", "u32", c.ff_width),
-        (f"{arch}.attention.head_count", "u32", c.heads),
-        (f"{arch}.attention.layer_norm_epsilon", "f32", c.eps),
-        (f"{arch}.rope.freq_base", "f32", c.rope_base),
-        (f"{arch}.rope.dimension_count", "u32", c.rope_dims),
-        (f"{arch}.vocab_size", "u32", c.vocab),
-        (f"{arch}.cross_attention.every", "u32", c.every),
-        (f"{arch}.cross_attention.head_count", "u32", c.look_heads),
-        (f"{arch}.cross_attention.key_length", "u32", c.look_dim),
-        (f"{arch}.cross_attention.feed_forward_length", "u32", c.look_ff),
-        *perceiver_entries(c.perceiver, arch),
-        *tower_entries(c.tower, arch, c.tower.width, pixels),
-        (f"{arch}.image.token_id", "u32", vocabulary.tokens.index(IMAGE)),
-        *generation_entries(
-            checkpoint,
-            arch,
-            max_new_tokens=min(_MAX_NEW_TOKENS, c.context // 2),  # leaves room for the prompt
-            no_repeat_ngram_size=0,
-            ids={},
-        ),
-        (f"{arch}.generation.end_token_id", "u32", vocabulary.tokens.index(END)),
-        *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items()),
-        *([(f"{arch}.notice", "str", card["notice"])] if card["notice"] else []),
-        *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
-        *vocabulary.entries(),
-    ]
-
-
-def _check_crop(settings: dict[str, Any], size: int) -> None:
-    """preprocessor_config.json must be CLIP's: the shorter side resized, the middle cut out."""
-    square = {"height": size, "width": size}
-    expect(settings, "size", {"shortest_edge": size}, settings.get("size", size) in (size, {"shortest_edge": size}))
-    expect(settings, "do_center_crop", True, settings.get("do_center_crop", True) is True)
-    expect(settings, "crop_size", square, settings.get("crop_size", size) in (size, square))
+_NEOX = Neox()
+read_config = patch_flamingo.read_config
+tensor_table = partial(patch_flamingo.tensor_table, _NEOX)
+fit = partial(patch_flamingo.fit, _NEOX)
+read_vocabulary = partial(patch_flamingo.read_vocabulary, _NEOX)
+metadata = partial(patch_flamingo.metadata, _NEOX)
+check = partial(patch_flamingo.check, _NEOX)

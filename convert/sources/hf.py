@@ -1,5 +1,6 @@
 """Checkpoints in Hugging Face's layout: config.json beside model.safetensors (or shards, or pytorch_model.bin)."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "checkpoint.pt",
 )
+# The folder of a language model that is a part of the checkpoint; its config.json becomes this key of the outer one.
+LANGUAGE = "lang_encoder"
 
 
 def open_hf(folder: Folder, tokenizer: Path | None) -> Checkpoint:
@@ -64,10 +67,14 @@ def _read(
     if not preprocessor:  # transformers 5 may save it as a part of this one
         part = optional("processor_config.json").get("image_processor", {})
         preprocessor = part if isinstance(part, dict) else {}
+    config, inner = optional("config.json"), folder.inner(LANGUAGE)
+    if inner is not None and inner.has("config.json"):
+        with closing(inner.open("config.json")) as file:  # it is a source file of the part, not of this one
+            config.setdefault(LANGUAGE, read_json(file))
     return Checkpoint(
         format="hf",
         tensors=tensors,
-        config=optional("config.json"),
+        config=config,
         generation=optional("generation_config.json"),
         preprocessor=preprocessor,
         card=optional("kosmos_edge.json"),
