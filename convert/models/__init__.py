@@ -20,6 +20,7 @@ from . import (
     minigpt4,
     mplug_owl,
     openflamingo,
+    openflamingo_mpt,
 )
 
 # config.json's model_type -> the module. The first whose `recognises` says yes converts a checkpoint.
@@ -35,6 +36,7 @@ MODELS: dict[str, Model] = {
     "instructblip": instructblip,
     "minigpt4": minigpt4,
     "idefics": idefics,
+    "openflamingo_mpt": openflamingo_mpt,  # before the other, whose model_type it has
     "openflamingo": openflamingo,
     "mplug-owl": mplug_owl,
 }

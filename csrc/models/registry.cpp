@@ -10,6 +10,7 @@
   ROW(llava_qwen2)            \
   ROW(idefics)                \
   ROW(openflamingo)           \
+  ROW(openflamingo_mpt)       \
   ROW(blip2)                  \
   ROW(instructblip)           \
   ROW(blip2_t5)               \

@@ -132,7 +132,7 @@ def test_a_part_that_is_not_there_is_asked_for(checkpoint: Path, tmp_path: Path,
 
 GATE = f"{PATH}1.gated_cross_attn_layer.attn_gate"
 WRONG: dict[str, tuple[tuple[dict[str, Any], ...], dict[str, Any], str]] = {
-    "MPT": ((), {"lang_encoder__config__model_type": "mpt"}, "model_type is 'mpt', expected 'gpt_neox'"),
+    "OPT": ((), {"lang_encoder__config__model_type": "opt"}, "model_type is 'opt', expected 'gpt_neox'"),
     "parallel halves": ((), {"lang_encoder__config__use_parallel_residual": True}, "use_parallel_residual is True"),
     "parallel by default": ((), {"lang_encoder__config__use_parallel_residual": None}, "use_parallel_residual is None"),
     "tied": ((), {"lang_encoder__config__tie_word_embeddings": True}, "tie_word_embeddings is True, expected False"),

@@ -190,7 +190,11 @@ def _find() -> dict[str, Described]:
     for module in pkgutil.iter_modules(models.__path__):
         if not module.name.startswith(("test_", "conftest")):
             importlib.import_module(f"models.{module.name}")
-    return {kind.architecture: kind() for kind in Described.__subclasses__()}
+    found, todo = {}, Described.__subclasses__()
+    for kind in todo:  # also those that build on another model's
+        found[kind.architecture] = kind()
+        todo += kind.__subclasses__()
+    return found
 
 
 @functools.cache

@@ -190,7 +190,8 @@ def weights_of(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.nd
     """Drawn as KOSMOS-2's, with gains that let attention choose and pictures matter."""
     drawn = {"token_embd.weight": "token_embd.rows", "mm.query": "mm.latent_query"}
     weights = {name: make_weight(drawn.get(name, name), shape, seed) for name, shape in shapes.items()}
-    weights["output.weight"] *= np.float32(0.5)
+    if "output.weight" in weights:
+        weights["output.weight"] *= np.float32(0.5)
     for name in weights:
         if name.endswith("_alpha"):
             weights[name] = np.array([GATES[name.split(".")[-1].removesuffix("_alpha")]], np.float32)
@@ -205,7 +206,8 @@ class OpenFlamingoReference(Reference):
     def __init__(self, metadata: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
         value = {key: entry[1] for key, entry in metadata.items()}
         self.metadata, self.weights, self.dtype = value, weights, np.float32
-        self.own = {key.removeprefix(f"{A}."): entry for key, entry in value.items() if key.startswith(f"{A}.")}
+        prefix = value["general.architecture"] + "."
+        self.own = {key.removeprefix(prefix): entry for key, entry in value.items() if key.startswith(prefix)}
         self.width, self.layers = self.own["embedding_length"], self.own["block_count"]
         self.heads, self.eps = self.own["attention.head_count"], self.own["attention.layer_norm_epsilon"]
         self.eos, self.image_id = self.own["generation.end_token_id"], self.own["image.token_id"]
@@ -397,18 +399,22 @@ class OpenFlamingo(Described):
         return folder
 
 
-def write_parts(folder: Path, trained: dict[str, Any], language: dict[str, Any], tower: dict[str, Any]) -> None:
-    """The three parts; weights by name."""
+def write_parts(
+    folder: Path, trained: dict[str, Any], language: dict[str, Any], tower: dict[str, Any],
+    config: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """The three parts; weights by name. config: the language model's, GPT-NeoX's where there is none."""
     n, v = NUMBERS, VISION
     for part in ("lang_encoder", "vision"):
         (folder / part).mkdir(parents=True)
-    write_json(folder, config={"model_type": A, "cross_attn_every_n_layers": EVERY})
+    write_json(folder, config={"model_type": "openflamingo", "cross_attn_every_n_layers": EVERY})
     values = lambda state: {name: (w.shape, np.ascontiguousarray(w, "<f4").tobytes()) for name, w in state.items()}  # noqa: E731
     tensors, records = convert_torch_state(values(trained))
     convert_zip_bytes(folder / "checkpoint.pt", op_pickle(tensors), records)
     write_json(
         folder / "lang_encoder",
-        config={
+        config=config
+        or {
             "model_type": "gpt_neox", "vocab_size": len(PIECES.pieces) - 2, "hidden_size": n["embedding_length"],
             "intermediate_size": n["feed_forward_length"], "num_hidden_layers": n["block_count"],
             "num_attention_heads": n["attention.head_count"], "max_position_embeddings": n["context_length"],
