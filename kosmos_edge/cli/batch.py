@@ -72,7 +72,7 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
     kosmos-edge batch photos/ --task ask --question "How many people?" --format csv
     kosmos-edge batch photos/ -r --sidecar txt --resume
     """
-    settings = take_settings(rest)
+    settings = take_settings(pictures, rest)
     arguments = take_arguments(task, rest)
     if task == "score":
         unused = take_generation(rest)

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 URLS = "kosmos_edge.urls"  # in the root context's meta: whether --allow-urls is given
 FORMATS = ("text", "json", "jsonl", "csv")
-EXPORT_FORMATS = ("coco", "label-studio", "yolo", "voc", "fiftyone", "imagefolder")  # of batch
+EXPORT_FORMATS = (
+    "coco",
+    "label-studio",
+    "yolo",
+    "voc",
+    "fiftyone",
+    "imagefolder",
+    "webdataset",
+    "parquet",
+)  # of batch
 DOCUMENT_FORMATS = ("txt", "json", "markdown", "hocr", "alto", "tsv", "pdf")  # of read
 
 

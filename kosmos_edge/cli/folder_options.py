@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kosmos_edge.annotations import Labels
     from kosmos_edge.folders import Sidecars, Wording
 
+SUFFIXES = {".tar": "webdataset", ".parquet": "parquet"}
 SIDECARS = ("txt", "caption", "json", "xmp")
 
 sidecar_options = options(
@@ -38,6 +39,10 @@ wording_options = options(
     option("--suffix", default="", metavar="TEXT", help="Text after each caption."),
     option("--trigger", default="", metavar="WORD", help='First word of each caption: "WORD, caption".'),
 )
+input_options = options(
+    option("--every", metavar="TIME", help="Videos: an image every TIME, such as 2s or 500ms. Needs the extra video."),
+    option("--image-column", metavar="NAME", help="Parquet: the column of the images. Default: image."),
+)
 run_options = options(
     option("--resume", is_flag=True, help="Continue a run that ended early: known answers are not computed again."),
     option("--journal", metavar="FILE", help="The run's journal. Default: in the cache folder."),
@@ -56,11 +61,21 @@ export_options = options(
     ),
     option("--image-prefix", default="", metavar="TEXT", help="label-studio: text before the path of each image."),
 )
-folder_options = options(sidecar_options, wording_options, run_options, export_options)
+folder_options = options(sidecar_options, wording_options, run_options, export_options, input_options)
 
 _FLAGS = ("keywords", "skip", "append", "whole_sentences", "capital", "full_stop", "resume", "dedupe", "plain_labels")
 _TEXTS = ("prefix", "suffix", "trigger")
-_CHOICES = ("sidecar", "sidecar_names", "journal", "shard", "labels", "export_pictures", "image_prefix")
+_CHOICES = (
+    "sidecar",
+    "sidecar_names",
+    "journal",
+    "shard",
+    "labels",
+    "export_pictures",
+    "image_prefix",
+    "every",
+    "image_column",
+)
 _OF_EXPORTS = ("labels", "plain_labels", "export_pictures", "image_prefix")
 _OF_SIDECARS = ("sidecar_names", "keywords", "skip", "append")
 
@@ -79,6 +94,8 @@ class Settings:
     pictures: str  # how they get into the folder of a data set
     image_prefix: str
     exports: bool
+    every: float | None  # seconds between the images of a video
+    column: str  # of the images in Parquet files
 
     @property
     def keeps(self) -> bool:
@@ -86,11 +103,13 @@ class Settings:
         return self.sidecars is not None or self.resume or self.journal is not None or self.exports
 
 
-def take_settings(rest: dict[str, Any]) -> Settings | None:
-    """Moves the options of this module out of `rest`; None if none of them was used."""
+def take_settings(given: tuple[str, ...], rest: dict[str, Any]) -> Settings | None:
+    """Moves the options of this module out of `rest`; None if none of them is used, and no given file needs them."""
     from kosmos_edge.annotations import Labels
+    from kosmos_edge.cli.output import SUFFIX_FORMATS, choose_format
     from kosmos_edge.folders import Sidecars, Wording
     from kosmos_edge.folders.running import parse_shard
+    from kosmos_edge.folders.video import parse_interval
 
     values = {name: rest.pop(name) for name in (*_FLAGS, *_TEXTS, *_CHOICES)}
     sidecar = values["sidecar"]
@@ -99,10 +118,11 @@ def take_settings(rest: dict[str, Any]) -> Settings | None:
             _ignore(name, values, f"--{name.replace('_', '-')}: needs --sidecar")
     if values["keywords"] and sidecar != "xmp":
         _ignore("keywords", values, "--keywords: goes with --sidecar xmp")
+    rest["form"] = choose_format(rest["form"], rest["output"], {**SUFFIX_FORMATS, **SUFFIXES})
     exports = rest["form"] in EXPORT_FORMATS
     for name in [name for name in _OF_EXPORTS if values[name] and not exports]:
         _ignore(name, values, f"--{name.replace('_', '-')}: goes with --format {', '.join(EXPORT_FORMATS)}")
-    if not any(values.values()) and not exports:
+    if not any(values.values()) and not exports and not any(is_container(name, None) for name in given):
         return None
     policies = [name for name, given in (("skip", values["skip"]), ("append", values["append"])) if given]
     if sidecar is not None and rest["overwrite"]:
@@ -121,7 +141,19 @@ def take_settings(rest: dict[str, Any]) -> Settings | None:
     labels = Labels(_names(values["labels"]), plain=bool(values["plain_labels"]))
     run = bool(values["resume"]), values["journal"], shard, bool(values["dedupe"])
     pictures, prefix = values["export_pictures"] or "copy", values["image_prefix"] or ""
-    return Settings(sidecars, wording, *run, labels, pictures, prefix, exports)
+    every = None if values["every"] is None else parse_interval(values["every"])
+    column = values["image_column"] or "image"
+    return Settings(sidecars, wording, *run, labels, pictures, prefix, exports, every, column)
+
+
+def is_container(name: str, every: float | None) -> bool:
+    """Whether a file holds several images: a tar file, a table, or, with --every, a video."""
+    from kosmos_edge.folders import tables, tars, video
+
+    lower = name.lower()
+    if lower.endswith((*tars.SUFFIXES, *tables.SUFFIXES)):
+        return True
+    return every is not None and lower.endswith(tuple(video.SUFFIXES))
 
 
 def _names(text: str | None) -> list[str] | None:

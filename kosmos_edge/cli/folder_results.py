@@ -93,6 +93,11 @@ def results_for(
     if form in DOCUMENTS:
         return _Document(DocumentExport(form, settings.labels, out.write, prefix=settings.image_prefix), settings)
 
+    if form == "webdataset":
+        return _Tar(out, settings)
+    if form == "parquet":
+        return _Table(out, settings)
+
     def record(answer: Answer, name: str) -> dict[str, Any]:
         return record_of(answer, settings.wording, name)
 
@@ -158,10 +163,70 @@ class _DataSet:
 
         if answer.error is None:
             picture = picture_of(answer, name=entry.name, caption=caption_of(answer, self._wording))
-            self._export.add(picture, entry.load())
+            self._export.add(picture, stored_picture(entry))
 
     def finish(self, output: str | None) -> None:
         self._export.finish()
 
     def close(self) -> None:
         pass  # its folder's context does
+
+
+class _Tar:
+    def __init__(self, out: Output, settings: Settings) -> None:
+        from kosmos_edge.folders.tars import TarExport
+
+        self._out, self._wording = out, settings.wording
+        self._export = TarExport(lambda data: out.write_bytes(data, 0))
+
+    def write(self, entry: Entry, answer: Answer) -> None:
+        from kosmos_edge.folders.sidecars import caption_of, record_of
+
+        if answer.error is not None:
+            return
+        picture = stored_picture(entry)
+        if isinstance(picture, str):
+            with open(picture, "rb") as file:
+                picture = file.read()
+        record = record_of(answer, self._wording, entry.name)
+        self._export.add(entry, picture, caption_of(answer, self._wording), record)
+        self._out.answers += 1
+
+    def finish(self, output: str | None) -> None:
+        self._export.finish()
+
+    def close(self) -> None:
+        self._export.close()
+
+
+class _Table:
+    def __init__(self, out: Output, settings: Settings) -> None:
+        from kosmos_edge.folders.tables import TableExport
+
+        self._out, self._wording = out, settings.wording
+        self._export = TableExport(lambda data: out.write_bytes(data, 0))
+
+    def write(self, entry: Entry, answer: Answer) -> None:
+        from kosmos_edge.folders.sidecars import caption_of
+
+        caption = caption_of(answer, self._wording) if answer.error is None else ""
+        self._export.add(answer, entry.name, caption)
+        self._out.answers += 1
+
+    def finish(self, output: str | None) -> None:
+        self._export.finish()
+
+    def close(self) -> None:
+        self._export.close()
+
+
+def stored_picture(entry: Entry) -> str | bytes:
+    """The picture's file, or the bytes of one; a video's picture as PNG."""
+    import io
+
+    source = entry.reload()
+    if isinstance(source, str | bytes):
+        return source
+    buffer = io.BytesIO()
+    source.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kosmos_edge._native import _core
 from kosmos_edge.cli.common import Messages, take_generation, take_messages, take_model, take_opening
-from kosmos_edge.cli.folder_options import Settings
+from kosmos_edge.cli.folder_options import Settings, is_container
 from kosmos_edge.cli.folder_results import FolderOutput, open_results, results_for
 from kosmos_edge.cli.progress import Progress
 from kosmos_edge.cli.streams import plain_error
 from kosmos_edge.cli.tasks import Drawings, report, shows_progress
+from kosmos_edge.errors import ImageDecodeError
 
 if TYPE_CHECKING:
     from kosmos_edge.cli.inputs import Input
@@ -28,19 +30,24 @@ def answer_folders(
 ) -> int:
     """As answer_all, for the options of this module."""
     from kosmos_edge.cli.inputs import expand_inputs
-    from kosmos_edge.cli.output import choose_format
+    from kosmos_edge.folders import video
     from kosmos_edge.folders.exports import FOLDERS, check_labels
     from kosmos_edge.folders.running import in_shard
     from kosmos_edge.folders.sidecars import needs_text
 
     messages = take_messages(rest)
     given = list(given)
-    inputs, several = expand_inputs(given, rest.pop("recursive"))
-    inputs = [item for item in inputs if in_shard(item.name, settings.shard)]
+    videos = frozenset() if settings.every is None else video.SUFFIXES
+    inputs, several = expand_inputs(given, rest.pop("recursive"), videos)
+    containers = [item.name for item in inputs if is_container(item.name, settings.every)]
+    several = several or bool(containers)
+    inputs = [item for item in inputs if item.name in containers or in_shard(item.name, settings.shard)]
     if task != "score":
         arguments |= take_generation(rest)
     output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
-    form = choose_format(form, output)
+    for name, used in (("--sidecar", settings.sidecars is not None), ("--draw", rest.get("draw") is not None)):
+        if used and containers:
+            raise click.UsageError(f"{name}: the images in {containers[0]} have no files of their own")
     draw_format = rest.pop("draw_format", "png")
     drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite, draw_format)
     if form not in FOLDERS:  # a data set in a folder refuses one that has files
@@ -58,7 +65,8 @@ def answer_folders(
             sidecars.check(paths, journal if settings.resume else None)
         with open_results(form, output, overwrite, settings, read, messages.say) as out:
             opening, fail_fast = take_opening(rest), rest.pop("fail_fast")
-            size = max(1, min(rest.pop("batch_size", 1), len(inputs)))
+            total = None if containers else len(inputs)
+            size = max(1, min(rest.pop("batch_size", 1), total or _core.limits.MAX_BATCH))
             mmproj = rest["mmproj"]
             model = take_model(rest, messages, reads=task == "read")
             assert not rest, rest
@@ -67,15 +75,15 @@ def answer_folders(
             run = _run(settings, journal, model, mmproj, task, arguments)
             run.batch_size, run.opening = size, opening
             results = results_for(form, several, out, task, arguments, settings)
-            count = _Count(messages, len(inputs))
-            with closing(results), closing(run.outcomes(_entries(inputs))) as outcomes:
+            count = _Count(messages, total)
+            with closing(results), closing(run.outcomes(_entries(inputs, settings))) as outcomes:
                 for outcome in outcomes:
                     count.begin()
                     if outcome.answer is not None:
                         results.write(outcome.entry, outcome.answer)
                         _draw(drawings, outcome, run)
                     if count.end(outcome) and fail_fast:
-                        out.complete = count.done == len(inputs)
+                        out.complete = count.done == total
                         break
                 count.progress.clear()
                 if out.complete or not isinstance(out, FolderOutput):
@@ -124,13 +132,35 @@ def _open_journal(settings: Settings) -> Journal:
     return Journal(settings.journal or hub.cache_dir() / "journal.sqlite3")
 
 
-def _entries(inputs: Iterable[Input]) -> Iterator[Entry]:
+def _inside(item: Input, settings: Settings) -> Iterator[Entry]:
+    """The pictures of a container; one that is damaged is a failed picture after those before the damage."""
+    from kosmos_edge.folders import Entry, tables, tars, video
+    from kosmos_edge.images import Unusable
+
+    name = item.name
+    try:
+        if name.lower().endswith(tars.SUFFIXES):
+            yield from tars.tar_entries(name)
+        elif name.lower().endswith(tables.SUFFIXES):
+            yield from tables.table_entries(name, settings.column)
+        else:
+            assert settings.every is not None
+            yield from video.video_entries(name, settings.every)
+    except ImageDecodeError as error:
+        bad = Unusable(error)
+        yield Entry(name, None, partial(_fail, bad), partial(_fail, bad))
+
+
+def _entries(inputs: Iterable[Input], settings: Settings) -> Iterator[Entry]:
     """The pictures as they are asked for; a pipe is read when its turn comes."""
     from kosmos_edge.folders import Entry, file_entry
     from kosmos_edge.folders.running import bytes_entry
     from kosmos_edge.images import Unusable
 
     for item in inputs:
+        if item.error is None and is_container(item.name, settings.every):
+            yield from _inside(item, settings)
+            continue
         source = item.source(read=True)
         if isinstance(source, Unusable):
             yield Entry(item.name, item.path, partial(_fail, source), partial(_fail, source), item)
@@ -147,9 +177,9 @@ def _fail(what: Any, journal: Journal | None = None) -> Any:
 def _draw(drawings: Drawings, outcome: Outcome, run: FolderRun) -> None:
     """Draws the answer; its error becomes that of the answer."""
     answer, item = outcome.answer, outcome.entry.about
-    if answer is None or answer.error is not None or item is None or item.name not in drawings.targets:
+    if not drawings.targets or answer is None or answer.error is not None:
         return
-    source = outcome.entry.load()
+    source = outcome.entry.reload()
     answer.error = drawings.draw(run.opening, source, answer, item)
 
 

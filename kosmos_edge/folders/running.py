@@ -38,6 +38,11 @@ class Entry:
     load: Callable[[], Any]  # -> an image for Model.batch; raises KosmosError
     digest: Callable[[Journal], bytes]  # of its content; raises KosmosError or OSError
     about: Any = None  # the caller's own
+    again: Callable[[], Any] | None = None  # instead of load, after later pictures were loaded
+
+    def reload(self) -> Any:
+        """The image once more, for an export or a drawing."""
+        return (self.again or self.load)()
 
 
 def file_entry(path: str | os.PathLike[str], name: str | None = None, about: Any = None) -> Entry:

@@ -1,0 +1,137 @@
+"""Parquet files, with pyarrow: pip install 'kosmos-edge[arrow]'."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kosmos_edge.errors import ImageDecodeError, InvalidRequest
+from kosmos_edge.folders.running import Entry, bytes_entry, file_entry
+from kosmos_edge.folders.tars import Sink
+
+SUFFIXES = (".parquet",)
+_READ_ROWS, _WRITE_ROWS = 64, 1000  # at a time
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise InvalidRequest("Parquet needs pyarrow: pip install 'kosmos-edge[arrow]'") from None
+    return pyarrow
+
+
+def table_entries(path: str, column: str = "image") -> Iterator[Entry]:
+    """The pictures of a Parquet file; names are PATH#ROW.
+
+    The column holds bytes, paths, or structs {bytes, path} as the Image feature of Hugging Face's datasets. Relative
+    paths are seen from the file's folder. Raises ImageDecodeError for a damaged file, InvalidRequest for a missing
+    column.
+    """
+    arrow = _pyarrow()
+    try:
+        with open(path, "rb") as file, arrow.parquet.ParquetFile(file) as table:
+            if column not in table.schema_arrow.names:
+                names = ", ".join(table.schema_arrow.names)
+                raise InvalidRequest(f"{path}: no column {column!r}; it has {names} (--image-column)")
+            row = 0
+            for batch in table.iter_batches(_READ_ROWS, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    yield _entry(path, row, value)
+                    row += 1
+    except (arrow.ArrowException, OSError) as error:
+        raise ImageDecodeError(f"{path}: damaged Parquet file ({error})") from error
+
+
+def _entry(path: str, row: int, value: Any) -> Entry:
+    name = f"{path}#{row}"
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return bytes_entry(name, value)
+    if isinstance(value, str):
+        return file_entry(os.path.join(os.path.dirname(path), value), name)
+
+    def fail(*_: Any) -> Any:
+        raise ImageDecodeError(f"{name}: expected bytes or a path, got {type(value).__name__}")
+
+    return Entry(name, None, fail, fail)
+
+
+class TableExport:
+    """A row for each answer, also for one with an error: path, caption, text, entities, width, height, model, error.
+
+    entities: list of structs {phrase, start, end, score, boxes}; boxes are [x1, y1, x2, y2] in pixels.
+    """
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        """put: takes the bytes of the file."""
+        arrow = self._arrow = _pyarrow()
+        box = arrow.list_(arrow.float32(), 4)
+        entity = arrow.struct(
+            [
+                ("phrase", arrow.string()),
+                ("start", arrow.int32()),
+                ("end", arrow.int32()),
+                ("score", arrow.float32()),
+                ("boxes", arrow.list_(box)),
+            ]
+        )
+        self._schema = arrow.schema(
+            [
+                ("path", arrow.string()),
+                ("caption", arrow.string()),
+                ("text", arrow.string()),
+                ("entities", arrow.list_(entity)),
+                ("width", arrow.int32()),
+                ("height", arrow.int32()),
+                ("model", arrow.string()),
+                ("error", arrow.string()),
+            ]
+        )
+        self._sink = Sink(put)
+        self._writer = arrow.parquet.ParquetWriter(arrow.PythonFile(self._sink, mode="w"), self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, answer: Any, name: str, caption: str) -> None:
+        """The next answer."""
+        entities = [
+            {
+                "phrase": entity.phrase,
+                "start": entity.span[0],
+                "end": entity.span[1],
+                "score": entity.score,
+                "boxes": [list(box.pixels) for box in entity.boxes if box.pixels is not None and box.valid],
+            }
+            for entity in getattr(answer, "entities", ())
+        ]
+        self._rows.append(
+            {
+                "path": name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+                "caption": caption,
+                "text": getattr(answer, "text", caption),
+                "entities": entities,
+                "width": answer.width,
+                "height": answer.height,
+                "model": answer.model,
+                "error": None if answer.error is None else str(answer.error),
+            }
+        )
+        if len(self._rows) >= _WRITE_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_batch(self._arrow.RecordBatch.from_pylist(self._rows, schema=self._schema))
+        self._rows.clear()
+
+    def finish(self) -> None:
+        """Writes the rest."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def close(self) -> None:
+        """Releases what is held; writes nothing more."""
+        self._sink.end()
+        self._writer.close()

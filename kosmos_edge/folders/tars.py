@@ -1,0 +1,141 @@
+"""Tar files in the layout of webdataset: files of one key, one after another, are one sample."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any, cast
+
+from kosmos_edge.errors import ImageDecodeError
+from kosmos_edge.folders.running import Entry, bytes_entry
+from kosmos_edge.images import picture_suffixes
+from kosmos_edge.json_text import to_json
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_MOST = 1 << 30  # bytes of one member
+
+
+@dataclass(slots=True)
+class Sample:
+    """The files of one key."""
+
+    key: str  # path in the tar file up to the first dot of the name
+    files: list[tuple[str, bytes]] = field(default_factory=list)  # (extension, content), without the picture
+    extension: str = ""  # of the picture
+    picture: bytes = b""
+
+
+def tar_entries(path: str) -> Iterator[Entry]:
+    """The pictures of a tar file, read as a stream; names are PATH/MEMBER, Entry.about is the Sample.
+
+    A sample without a picture is left out, one with several gives its first. Raises ImageDecodeError for a damaged
+    file.
+    """
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+            sample: Sample | None = None
+            for member in tar:
+                if not member.isfile():
+                    continue
+                key, extension = split_name(member.name)
+                if sample is None or sample.key != key:
+                    if sample is not None and sample.extension:
+                        yield _entry(path, sample)
+                    sample = Sample(key)
+                if member.size > _MOST:
+                    raise ImageDecodeError(f"{path}: {member.name} has {member.size} bytes, expected at most {_MOST}")
+                content = cast(IO[bytes], tar.extractfile(member)).read()
+                if not sample.extension and "." + extension.rpartition(".")[2].lower() in picture_suffixes():
+                    sample.extension, sample.picture = extension, content
+                else:
+                    sample.files.append((extension, content))
+            if sample is not None and sample.extension:
+                yield _entry(path, sample)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ImageDecodeError(f"{path}: damaged tar file ({error})") from error
+
+
+def _entry(path: str, sample: Sample) -> Entry:
+    return bytes_entry(f"{path}/{sample.key}.{sample.extension}", sample.picture, sample)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """ "a/b.seg.png" -> ("a/b", "seg.png"): the extension begins at the first dot of the last part."""
+    folder, _, last = name.rpartition("/")
+    stem, _, extension = last.partition(".")
+    return (f"{folder}/{stem}" if folder else stem), extension
+
+
+class TarExport:
+    """Samples with their picture, KEY.txt (the caption), KEY.json (the record), and what else was in the sample.
+
+    Where a sample has such a file already, ours is KEY.kosmos.txt or KEY.kosmos.json.
+    """
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        """put: takes the bytes of the tar file."""
+        self._sink = Sink(put)
+        self._tar = tarfile.open(fileobj=cast(IO[bytes], self._sink), mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._keys: dict[str, int] = {}
+
+    def add(self, entry: Entry, picture: bytes, caption: str, record: dict[str, Any]) -> None:
+        """The next sample."""
+        sample = entry.about if isinstance(entry.about, Sample) else None
+        if sample is None:
+            key, extension = split_name(os.path.basename(entry.name))
+            sample = Sample(key, [], extension.rpartition(".")[2] or "png", picture)
+        number = self._keys[sample.key] = self._keys.get(sample.key, 0) + 1
+        key = sample.key if number == 1 else f"{sample.key}-{number}"
+        taken = {extension for extension, _ in sample.files}
+        self._add(f"{key}.{sample.extension}", sample.picture)
+        for extension, content in sample.files:
+            self._add(f"{key}.{extension}", content)
+        ours = {"txt": caption, "json": to_json({**record, "__key__": key})}
+        for extension, text in ours.items():
+            name = f"kosmos.{extension}" if extension in taken else extension
+            self._add(f"{key}.{name}", text.encode("utf-8", "surrogateescape"))
+
+    def _add(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(content), 0o644
+        self._tar.addfile(member, io.BytesIO(content))
+
+    def finish(self) -> None:
+        """Writes the end."""
+        self._tar.close()
+
+    def close(self) -> None:
+        """Releases what is held; writes nothing more."""
+        self._sink.end()
+        self._tar.close()
+
+
+class Sink(io.RawIOBase):
+    """A file object that passes on what is written."""
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put: Callable[[bytes], None] | None = put
+        self._size = 0
+
+    def end(self) -> None:
+        """From now on nothing is passed on: writers that were not finished write when they are closed."""
+        self._put = None
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Passes the bytes on."""
+        content = bytes(data)
+        if self._put is not None:
+            self._put(content)
+        self._size += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._size
