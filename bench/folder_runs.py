@@ -88,6 +88,7 @@ def kill_runs(work: Path, *, kills: int, pictures: int, model: str, seed: int = 
         run_round(place, expected, found, chance, usual, kills, model)
         compare(place, expected, texts, found)
         found.rounds += 1
+        print(f"{found.kills} kills, {found.rounds} runs, {len(found.faults)} faults", file=sys.stderr, flush=True)
         shutil.rmtree(place)
     return found
 
@@ -162,6 +163,8 @@ def long_run(work: Path, *, count: int, model: str) -> tuple[list[tuple[int, int
             held = held_bytes(running.pid)
             if held and done:
                 samples.append((done, held))
+                if len(samples) % 60 == 0:
+                    print(f"{done} pictures, {held / 1e6:.1f} MB", file=sys.stderr, flush=True)
     faults = [] if running.returncode == 0 else [f"status {running.returncode}"]
     texts = texts_of(work / "all.jsonl")
     if [name for name, _ in texts] != [f"{number:06}.png" for number in range(count)]:

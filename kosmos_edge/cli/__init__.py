@@ -31,6 +31,7 @@ COMMANDS = {
     "score": ("tasks", "Rank texts by their likelihood given an image."),
     "read": ("read", "Read the text of images, TIFF files and PDFs; write hOCR, ALTO, searchable PDFs."),
     "batch": ("batch", "Run one of these tasks on folders of images."),
+    "watch": ("watch", "Run one of these tasks on the images that come into a folder."),
     "generate": ("generate", "Continue images, texts and boxes in any order."),
     "serve": ("serve", "Serve a model over HTTP: OpenAI's, Ollama's, Moondream's and own routes."),
     "mcp": ("mcp", "Give agents tools for images, by the Model Context Protocol."),

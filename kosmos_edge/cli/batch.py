@@ -39,27 +39,32 @@ TASK_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_in": "--lead-in"}
 
 
+task_options = options(
+    option("--task", type=click.Choice(list(TASK_OPTIONS)), default="caption", show_default=True, help="Task to run."),
+    option("--length", type=click.Choice(["short", "long"]), help="caption: length of the caption. Default: short."),
+    option(
+        "--boxes/--no-boxes",
+        "ground",
+        default=None,
+        help="caption, describe, ask: request boxes. Default: if the model has boxes; ask: no.",
+    ),
+    option("-p", "--prompt", metavar="TEXT", help="ground: words to continue."),
+    option("--phrase", metavar="TEXT", help="locate: the phrase to find."),
+    option("--box", type=Corners(), metavar="X1,Y1,X2,Y2", help="describe: box in pixels of the upright image."),
+    option("--normalized", is_flag=True, default=None, help="describe: give the box in fractions of the image, 0..1."),
+    option("--question", metavar="TEXT", help="ask: the question."),
+    option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: allowed answer; use it at least twice."),
+    option("--markdown", is_flag=True, default=None, help="read: the page as Markdown instead of lines."),
+    option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank. Can be repeated."),
+    option("--template", metavar="TEXT", help="score: words around {text}. Default: the model's caption prompt."),
+    option("--normalize", type=click.Choice(get_args(Normalize)), help="As for score. Default: sum."),
+    option("--lead-in", is_flag=True, default=None, help="Begin the text with the prompt's words."),
+)
+
+
 @click.command()
 @pictures
-@option("--task", type=click.Choice(list(TASK_OPTIONS)), default="caption", show_default=True, help="Task to run.")
-@option("--length", type=click.Choice(["short", "long"]), help="caption: length of the caption. Default: short.")
-@option(
-    "--boxes/--no-boxes",
-    "ground",
-    default=None,
-    help="caption, describe, ask: request boxes. Default: if the model has boxes; ask: no.",
-)
-@option("-p", "--prompt", metavar="TEXT", help="ground: words to continue.")
-@option("--phrase", metavar="TEXT", help="locate: the phrase to find.")
-@option("--box", type=Corners(), metavar="X1,Y1,X2,Y2", help="describe: box in pixels of the upright image.")
-@option("--normalized", is_flag=True, default=None, help="describe: give the box in fractions of the image, 0..1.")
-@option("--question", metavar="TEXT", help="ask: the question.")
-@option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: allowed answer; use it at least twice.")
-@option("--markdown", is_flag=True, default=None, help="read: the page as Markdown instead of lines.")
-@option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank. Can be repeated.")
-@option("--template", metavar="TEXT", help="score: words around {text}. Default: the model's caption prompt.")
-@option("--normalize", type=click.Choice(get_args(Normalize)), help="As for score. Default: sum.")
-@option("--lead-in", is_flag=True, default=None, help="Begin the text with the prompt's words.")
+@task_options
 @folder_options
 @batch_size_option
 @draw_option
@@ -79,7 +84,7 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
         if rest["draw"] is not None:
             unused["draw"] = rest.pop("draw")
         for name in unused:
-            _refuse(name, task)
+            refuse(name, task)
     if settings is not None:
         return answer_folders(task, pictures, arguments, rest, settings)
     return answer_all(task, pictures, arguments, rest)
@@ -96,7 +101,7 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
     names = {name for both in TASK_OPTIONS.values() for part in both for name in part}
     given = {name: value for name in sorted(names) if (value := rest.pop(name)) not in (None, ())}
     for name in [name for name in given if name not in needed + possible]:
-        _refuse(name, task)
+        refuse(name, task)
         del given[name]
     for name in needed:
         if name not in given:
@@ -108,7 +113,7 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _refuse(name: str, task: str) -> None:
+def refuse(name: str, task: str) -> None:
     """UsageError about an option of another task; one from the environment is ignored."""
     if not from_environment(name):
         raise click.UsageError(f"{_spelled(name)}: not an option of the task {task}")

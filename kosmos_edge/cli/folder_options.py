@@ -111,7 +111,7 @@ def take_settings(given: tuple[str, ...], rest: dict[str, Any]) -> Settings | No
     from kosmos_edge.folders.running import parse_shard
     from kosmos_edge.folders.video import parse_interval
 
-    values = {name: rest.pop(name) for name in (*_FLAGS, *_TEXTS, *_CHOICES)}
+    values = {name: rest.pop(name, None) for name in (*_FLAGS, *_TEXTS, *_CHOICES)}
     sidecar = values["sidecar"]
     if sidecar is None:
         for name in [name for name in _OF_SIDECARS if values[name]]:

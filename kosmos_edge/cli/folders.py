@@ -60,7 +60,7 @@ def answer_folders(
             raise click.UsageError("--sidecar: there is no place beside stdin (-)")
     lists = [name[1:] for name in given if name.startswith("@") and os.path.isfile(name[1:])]
     read = [*paths, *lists, *filter(None, [rest["model"]])]
-    with _open_journal(settings) as journal:
+    with open_journal(settings) as journal:
         if sidecars is not None:
             sidecars.check(paths, journal if settings.resume else None)
         with open_results(form, output, overwrite, settings, read, messages.say) as out:
@@ -72,10 +72,10 @@ def answer_folders(
             assert not rest, rest
             if "ground" in arguments and arguments["ground"] is None:
                 arguments["ground"] = model.model_info["grounding"] is not None
-            run = _run(settings, journal, model, mmproj, task, arguments)
+            run = folder_run(settings, journal, model, mmproj, task, arguments)
             run.batch_size, run.opening = size, opening
             results = results_for(form, several, out, task, arguments, settings)
-            count = _Count(messages, total)
+            count = Count(messages, total)
             with closing(results), closing(run.outcomes(_entries(inputs, settings))) as outcomes:
                 for outcome in outcomes:
                     count.begin()
@@ -94,9 +94,10 @@ def answer_folders(
     return count.summary()
 
 
-def _run(
+def folder_run(
     settings: Settings, journal: Journal, model: Model, mmproj: str | None, task: str, arguments: dict[str, Any]
 ) -> FolderRun:
+    """The run with these settings."""
     from kosmos_edge import __version__
     from kosmos_edge.folders import FolderRun
 
@@ -123,7 +124,8 @@ def _model_files(path: str, mmproj: str | None) -> tuple[str, ...]:
     return (path, *(os.path.join(folder, name) for name in sorted(beside)))
 
 
-def _open_journal(settings: Settings) -> Journal:
+def open_journal(settings: Settings) -> Journal:
+    """The journal that the options name, that in the cache folder, or a temporary one."""
     from kosmos_edge import hub
     from kosmos_edge.folders import Journal
 
@@ -183,7 +185,7 @@ def _draw(drawings: Drawings, outcome: Outcome, run: FolderRun) -> None:
     answer.error = drawings.draw(run.opening, source, answer, item)
 
 
-class _Count:
+class Count:
     """What became of the pictures, for progress, messages and the exit status."""
 
     def __init__(self, messages: Messages, total: int | None) -> None:

@@ -185,6 +185,26 @@ def test_pictures_of_a_video(clip: Path, tmp_path: Path) -> None:
         assert len({entry.digest(journal) for entry in entries}) == 6
 
 
+@pytest.mark.parametrize(("turn", "corner"), [(0, (0, 0)), (-90, (3, 0)), (90, (0, 5)), (180, (3, 5))])
+def test_pictures_are_upright(clip: Path, turn: int, corner: tuple[int, int]) -> None:
+    """The file says by how many degrees, counterclockwise, a player turns it: -90 for a phone held upright."""
+    stored = Image.new("RGB", (6, 4) if turn in (90, -90) else (4, 6))
+    stored.putpixel((0, 0), (255, 255, 255))
+
+    class Frame:
+        rotation, time = turn, 0.0
+
+        def to_image(self) -> Image.Image:
+            return stored
+
+    video = Video(str(clip))
+    video._shown, video._ended = Frame(), True
+    upright = video.picture_at(0.0)
+    video.close()
+    assert upright.size == (4, 6)
+    assert upright.getbbox() == (*corner, corner[0] + 1, corner[1] + 1)
+
+
 def test_a_video_as_a_run(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.jsonl"
     words = ("batch", clip.parent, "--every", "4s", "--resume", "-o", out)
