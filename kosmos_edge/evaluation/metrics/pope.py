@@ -1,0 +1,59 @@
+"""POPE (Li et al. 2023): answers to "Is there ...?" as counts; "yes" is the positive class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from kosmos_edge.evaluation.statistics import Part
+
+_WORD = re.compile(r"[a-z]+")
+
+
+def says_yes(answer: str) -> bool:
+    """As the authors read an answer: its first sentence says no, not, or anything else, which is yes."""
+    first = answer.partition(".")[0].replace(",", "").lower()
+    return not {"no", "not"} & set(_WORD.findall(first))
+
+
+def part(said: bool, true: bool) -> Part:
+    """(true positives, false positives, false negatives, true negatives)."""
+    return (float(said and true), float(said and not true), float(true and not said), float(not said and not true))
+
+
+def _sums(parts: Sequence[Part]) -> list[float]:
+    return [sum(column) for column in zip(*parts, strict=True)]
+
+
+def _share(above: float, below: float) -> float | None:
+    return above / below if below else None
+
+
+def accuracy(parts: Sequence[Part]) -> float | None:
+    """Right answers / all."""
+    tp, fp, fn, tn = _sums(parts)
+    return _share(tp + tn, tp + fp + fn + tn)
+
+
+def precision(parts: Sequence[Part]) -> float | None:
+    """Right yes / all yes; None without a yes."""
+    tp, fp, _, _ = _sums(parts)
+    return _share(tp, tp + fp)
+
+
+def recall(parts: Sequence[Part]) -> float | None:
+    """Right yes / objects that are there."""
+    tp, _, fn, _ = _sums(parts)
+    return _share(tp, tp + fn)
+
+
+def f1(parts: Sequence[Part]) -> float | None:
+    """Harmonic mean of the two."""
+    tp, fp, fn, _ = _sums(parts)
+    return _share(2 * tp, 2 * tp + fp + fn)
+
+
+def yes_share(parts: Sequence[Part]) -> float | None:
+    """How often the answer is yes."""
+    tp, fp, fn, tn = _sums(parts)
+    return _share(tp + fp, tp + fp + fn + tn)
