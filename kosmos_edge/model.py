@@ -17,11 +17,12 @@ from kosmos_edge.inference import running, tasks
 from kosmos_edge.inference.async_calls import Lane
 from kosmos_edge.inference.async_verbs import AsyncVerbs
 from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
+from kosmos_edge.inference.calls import PLANS, bind_call, run_calls
 from kosmos_edge.inference.chat import Chat
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.local import LocalSession
 from kosmos_edge.inference.protocol import Session
-from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
+from kosmos_edge.inference.requests import Call, GenerateRequest, Request, ScoreRequest
 from kosmos_edge.options import (
     GenerationOptions,
     Limits,
@@ -497,6 +498,17 @@ class Model(AsyncVerbs):
         """
         return run_batch(self, images, task, on_error, batch_size, arguments)
 
+    def batch_calls(
+        self, calls: Iterable[tuple[str, Mapping[str, Any]]], *, batch_size: int = DEFAULT_BATCH
+    ) -> Iterator[Result | Ranking]:
+        """One result per call, in order: calls (verb, all its arguments by name) of any generating verbs, generate
+        included, each with its own image or segments, question and options, in the same passes as far as in batch.
+
+        A call whose images fail gives a Result with ok False and error set; wrong arguments are raised at their turn.
+        With isolation="process" calls are computed one by one.
+        """
+        return run_calls(self, self._open, calls, batch_size)
+
     def chat(self, image: AnyImage | None = None, *, template: str | None = None) -> Chat:
         """A conversation: chat.ask(question), once for each turn; see Chat. image: what the first question is about."""
         return Chat(self, image, template=template)
@@ -537,6 +549,14 @@ class Model(AsyncVerbs):
 
         checked = self._open.fit(self._options(plan(None), options))
         return GenerateRequest(self.name, plan, checked)
+
+    def plan_call(self, verb: str, arguments: Mapping[str, Any]) -> Call:
+        """A call of a generating verb, checked."""
+        values, options = bind_call(self, verb, arguments)
+        if verb != "generate":
+            values["template"] = options.pop("template", None)
+        plan = PLANS[verb](self._info, **values)
+        return Call(plan, self._open.fit(self._options(plan, options)))
 
     def batch_worker(self, request: Request, size: int, opening: Opening) -> Any:
         """The threads that answer the request about many images; here or in the worker process."""

@@ -62,6 +62,11 @@ class Answering:
             partial(_pass_on, options.cancel, token) if watched and options.cancel is not None else None,
         )
 
+    @property
+    def joins(self) -> bool:
+        """Whether it may be computed in a batch with others: the beams of one answer are a batch already."""
+        return self._options.num_beams == 1
+
     def run(self, token: _core.CancelToken) -> Result:
         """The answer, computed alone."""
         return self._result(self.native.run(token))

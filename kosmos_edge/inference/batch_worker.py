@@ -11,17 +11,18 @@ import contextlib
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.answering import Answering
-from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.inference.encoded import EncodedImage, Prepared
 from kosmos_edge.inference.requests import Request
 from kosmos_edge.inference.running import (
     CANCEL_SECONDS,
@@ -57,6 +58,15 @@ class Job:
         """Called when the worker has finished the image."""
         self.result, self.error = result, None if error is None else without_frames(error)
         self.done.set()
+
+
+@runtime_checkable
+class Openable(Protocol):
+    """An entry of a batch that holds its images inside."""
+
+    def opened(self, open: Callable[[Any], Any]) -> Any:
+        """The entry with its images opened."""
+        ...
 
 
 class BatchWorker:
@@ -119,6 +129,9 @@ class BatchWorker:
     def _prepare(self, source: Any) -> Any:
         if isinstance(source, EncodedImage):
             return source
+        return source.opened(self._open_picture) if isinstance(source, Openable) else self._open_picture(source)
+
+    def _open_picture(self, source: Any) -> Prepared:
         return self._session.prepare(apart(partial(self._opening.open, source), self._token))
 
     # ---- the computing thread
@@ -157,7 +170,7 @@ class BatchWorker:
             begun = self._request.begin(self._session, job.picture.result(), self._token)
             if not isinstance(begun, Answering):
                 job.end(begun)
-            elif self._size == 1:
+            elif self._size == 1 or not begun.joins:
                 job.end(begun.run(self._token))
             else:
                 key = self._batch.add(begun.native, self._token)

@@ -79,7 +79,7 @@ def run_batch(
     size = check_int("batch_size", batch_size, 1, _core.limits.MAX_BATCH)
     request = model.request(task, bind_task(model, task, arguments))
     worker = model.batch_worker(request, size, opening)
-    return _results(model, worker, images, task, on_error, namer)
+    return answers_of(model, worker, images, task, on_error, namer)
 
 
 def bind_task(model: Verbs, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def bind_task(model: Verbs, task: str, arguments: Mapping[str, Any]) -> dict[str
     return bound.arguments
 
 
-def _results(
+def answers_of(
     model: Verbs,
     worker: BatchWorker,
     images: Iterable[Any],
@@ -100,7 +100,7 @@ def _results(
     on_error: str,
     namer: Callable[[Any], str | None],
 ) -> Generator[Any, None, None]:
-    """Keeps worker.ahead images queued; a slow source of images does not delay results for long."""
+    """Results of a worker. Keeps worker.ahead images queued; a slow source of images delays results by little."""
     jobs: deque[Job | Settled] = deque()
     source = iter(images)
     more = True

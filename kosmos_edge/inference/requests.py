@@ -1,9 +1,9 @@
-"""A verb with its arguments but without its image, so that one request serves many images."""
+"""A verb with its arguments but without its image, so that one request serves many images; or calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kosmos_edge._native import _core
@@ -60,4 +60,37 @@ class ScoreRequest:
         return session.score(self.name, image, self.plan, token)
 
 
-Request = GenerateRequest | ScoreRequest
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call with its arguments checked."""
+
+    plan: Plan
+    options: Options
+
+    def opened(self, open: Callable[[Any], Any]) -> Call:
+        """The call with its images opened, each once."""
+        known: dict[int, PictureSegment] = {}
+        segments = list(self.plan.segments)
+        for place, segment in enumerate(segments):
+            if isinstance(segment, PictureSegment):
+                source = segment.source
+                if id(source) not in known:
+                    known[id(source)] = segment if isinstance(source, EncodedImage) else PictureSegment(open(source))
+                segments[place] = known[id(source)]
+        return Call(replace(self.plan, segments=segments), self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class CallsRequest:
+    """The request of a batch whose entries are Calls."""
+
+    name: str  # of the model
+    cancel: Any = None
+    joins: bool = True
+
+    def begin(self, session: EngineSession, call: Call, token: _core.CancelToken) -> Answering:
+        """The call's request; its images are encoded here."""
+        return session.begin(self.name, call.plan, call.options, token)
+
+
+Request = GenerateRequest | ScoreRequest | CallsRequest

@@ -30,7 +30,7 @@ from kosmos_edge.inference import tasks
 from kosmos_edge.inference.batch_worker import picture_threads
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
-from kosmos_edge.inference.requests import GenerateRequest, Request
+from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.inference.running import CANCEL_SECONDS, POLL_SECONDS, Flag, apart, is_cancelled, without_frames
 from kosmos_edge.isolation.process import Encoded, LoadProgress, Settings, Worker, Workers
 from kosmos_edge.options import Options
@@ -366,4 +366,5 @@ class RemoteBatch:
         if isinstance(r, GenerateRequest):
             plan = pictures.plan(r.plan(None))
             return ["generate", r.name, plan, pictures.packed, replace(r.options, cancel=None)]
+        assert isinstance(r, ScoreRequest)  # calls are sent one by one
         return ["score", r.name, r.plan]
