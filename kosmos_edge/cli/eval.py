@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -23,7 +24,7 @@ from kosmos_edge.cli.streams import check_stdout
 from kosmos_edge.evaluation.registry import TASKS, find_task
 
 if TYPE_CHECKING:
-    from kosmos_edge.evaluation.task import Item, Task
+    from kosmos_edge.evaluation.task import Item, PromptTask, Task, Variant
 
 _SAYS_EVERY = 30.0  # seconds between lines of progress, where stderr is no terminal
 
@@ -46,6 +47,16 @@ task_options = options(
     ),
     option("--items", metavar="FILE", help="Write a line of JSON for each item to FILE, as items are finished."),
     option("--resume", is_flag=True, help="Go on with the FILE of --items: take the answers that are there."),
+    option("--split", metavar="NAME", help="Part of the data; `eval list` says which. Default: the published one."),
+    option("--shots", type=click.IntRange(0), default=0, metavar="K", help="Examples before each item (few-shot)."),
+    option(
+        "--exact",
+        is_flag=True,
+        help="Generate to the end of the text, as the authors' script; without it, to the boxes.",
+    ),
+    option(
+        "--out", metavar="FILE", help="Write the answers to FILE, in the form that the data's own evaluation takes."
+    ),
     option("-n", "--max-tokens", type=int, metavar="N", help="Maximum length of the answer. Default: the model's."),
     batch_size_option,
     option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
@@ -107,6 +118,10 @@ def list_command(**rest: Any) -> int:
         task = find_task(name)
         click.echo(f"{name}\t{task.SUMMARY}")
         click.echo(f"\tdata: {task.FILES}")
+        if isinstance(splits := getattr(task, "SPLITS", ()), tuple) and splits:
+            click.echo(f"\tsplits: {', '.join(splits)}")
+        if shots := getattr(task, "SHOTS", 0):
+            click.echo(f"\tshots: 0..{shots}")
         click.echo(f"\tmetrics: {', '.join(metric.name for metric in task.METRICS)}")
         known = published(task)
         if known:
@@ -114,31 +129,33 @@ def list_command(**rest: Any) -> int:
     return 0
 
 
-def run_task(task: Task, **values: Any) -> int:
+def run_task(task: Task | PromptTask, **values: Any) -> int:
     """Evaluates and prints the report; 1 if images failed."""
     from kosmos_edge import hub
     from kosmos_edge.cli.output import to_json
     from kosmos_edge.evaluation.log import Log
-    from kosmos_edge.evaluation.run import Settings, choose, report, run
+    from kosmos_edge.evaluation.run import Settings, choose, is_prompt_task, report, run
     from kosmos_edge.evaluation.table import markdown
-    from kosmos_edge.evaluation.text_metrics import edits
+    from kosmos_edge.evaluation.task import Variant
     from kosmos_edge.loading import load
     from kosmos_edge.quality.models import Source, parse_types
+    from kosmos_edge.targets import find_target, write_whole
 
     messages = take_messages(values)
     check_stdout()
     if values["resume"] and values["items"] is None:
         raise click.UsageError("--resume needs the --items of the run that is to go on")
-    edits("", "")  # says now that the package is missing, not after the first page
     types = None if values["types"] is None else parse_types(values["types"])
-    known = task.load(Path(values["data"]))
+    variant = Variant(values["split"], values["shots"], values["seed"], values["exact"])
+    known = _load(task, Path(values["data"]), variant, values["out"])
+    out = None if values["out"] is None else find_target(values["out"], overwrite=False)
     items: list[Item] = choose(known, values["limit"], values["seed"])
-    # Every task there is reads pages.
-    source = Source(hub.default_reader()[0] if values["model"] is None else values["model"], values["offline"])
+    default = hub.default_model if is_prompt_task(task) else hub.default_reader
+    source = Source(default()[0] if values["model"] is None else values["model"], values["offline"])
     if source.is_checkpoint and types is None:
         raise click.UsageError(f"{source.path} is a checkpoint: --types says how to store it, such as q4_k_m")
     arguments = {} if values["max_tokens"] is None else {"max_tokens": values["max_tokens"]}
-    settings = Settings(values["data"], values["seed"], values["limit"], values["batch_size"], arguments)
+    settings = Settings(values["data"], values["seed"], values["limit"], values["batch_size"], arguments, variant)
     runs = []
     with Log(values["items"], values["resume"]) as log, _saying_how_to_go_on(values["items"]):
         for kind in types or [source.label]:
@@ -151,9 +168,38 @@ def run_task(task: Task, **values: Any) -> int:
                 runs.append(run(task, items, model, kind, log, settings, progress))
             for name, why in runs[-1].failed:
                 messages.error(name, why)
+    if is_prompt_task(task) and out is not None:
+        found = task.results(items, runs[0].predictions)
+        write_whole(out, json.dumps(found, ensure_ascii=False).encode() + b"\n", overwrite=False)
     made = report(task, runs, settings, len(known))
     click.echo(to_json(made, 2) if values["form"] == "json" else markdown(task, made))
     return 1 if any(done.failed for done in runs) else 0
+
+
+def _load(task: Task | PromptTask, folder: Path, variant: Variant, out: str | None) -> list[Item]:
+    """The items; UsageError for options that the task does not have."""
+    from kosmos_edge.evaluation.run import is_prompt_task
+    from kosmos_edge.evaluation.text_metrics import edits
+
+    if not is_prompt_task(task):
+        given = {"--split": variant.split, "--shots": variant.shots, "--exact": variant.exact, "--out": out}
+        if wrong := [name for name, value in given.items() if value]:
+            raise click.UsageError(f"{task.NAME} has no {', '.join(wrong)}")
+        edits("", "")  # says now that the package is missing, not after the first page
+        return cast("Task", task).load(folder)
+    if variant.split is not None and variant.split not in task.SPLITS:
+        known = f"one of {', '.join(task.SPLITS)}" if task.SPLITS else "none"
+        raise click.UsageError(f"--split: {task.NAME} has {known}, got {variant.split!r}")
+    if variant.shots > task.SHOTS:
+        raise click.UsageError(f"--shots: {task.NAME} takes 0..{task.SHOTS}, got {variant.shots}")
+    if variant.exact and not task.EXACT:
+        raise click.UsageError(f"--exact: {task.NAME} has one way only")
+    if out is not None and task.results([], []) is None:
+        raise click.UsageError(f"--out: the data of {task.NAME} have no evaluation of their own")
+    items = task.load(folder, variant)
+    if not items:
+        raise click.UsageError(f"--data: {folder} has no items of {task.NAME} in split {variant.split or task.SPLITS}")
+    return items
 
 
 @contextmanager

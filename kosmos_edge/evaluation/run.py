@@ -7,21 +7,23 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard, cast
 
-from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.evaluation import asking
+from kosmos_edge.evaluation.asking import Answered
 from kosmos_edge.evaluation.log import Log
 from kosmos_edge.evaluation.statistics import Part, bootstrap, paired_difference
-from kosmos_edge.evaluation.task import Item, Task
+from kosmos_edge.evaluation.task import Item, PromptTask, Task, Variant
 from kosmos_edge.results import Ranking, Result
 
 _NO_PART = "no item has a part in it"
 Progress = Callable[[int, int, str], None]  # items done, items in all, the item
 
 
-class Batching(Protocol):
+class Batching(asking.Asked, Protocol):
     """What a run needs of a Model."""
 
     @property
@@ -59,6 +61,8 @@ class Run:
     cut: int = 0  # answers that ended at the limit of tokens
     seconds: float = 0.0  # of this run's computing
     computed: int = 0  # items that were not in the log
+    reasons: dict[str, str] = field(default_factory=dict)  # metric -> why it has no value
+    predictions: list[dict[str, Any]] = field(default_factory=list)  # by item, of a PromptTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,15 @@ class Settings:
     limit: int | None = None
     batch_size: int = 8
     arguments: Mapping[str, Any] = field(default_factory=dict)  # for every verb, such as max_tokens
+    variant: Variant = field(default_factory=Variant)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The variant as the log and the report have it; {} for the usual one."""
+        usual, ours = asdict(Variant()), asdict(self.variant)
+        return {name: value for name, value in ours.items() if value != usual[name] and name != "seed"} | (
+            {"shots_seed": self.variant.seed} if self.variant.shots else {}
+        )
 
 
 def choose(items: list[Item], limit: int | None, seed: int) -> list[Item]:
@@ -82,7 +95,13 @@ def choose(items: list[Item], limit: int | None, seed: int) -> list[Item]:
 
 
 def run(
-    task: Task, items: Sequence[Item], model: Batching, type: str, log: Log, settings: Settings, progress: Progress
+    task: Task | PromptTask,
+    items: Sequence[Item],
+    model: Batching,
+    type: str,
+    log: Log,
+    settings: Settings,
+    progress: Progress,
 ) -> Run:
     """Answers of the model to all items, from the log where it has them."""
     out = Run(type, model.name, task.prompt(model.model_info))
@@ -94,50 +113,71 @@ def run(
             "source": _source(model.metadata),
             "prompt": out.prompt,
             "arguments": dict(settings.arguments),
+            **settings.described,
         }
     )
     predictions = {item.id: known for item in items if (known := log.finished(type, item.id)) is not None}
     todo = [item for item in items if item.id not in predictions]
     done = len(predictions)
-    for (verb, given), group in itertools.groupby(todo, task.request):
-        members = list(group)
+    start = time.perf_counter()
+    for item, answered in _answers(task, todo, model, settings):
+        out.seconds += time.perf_counter() - start
+        predictions[item.id] = answered.prediction
+        log.add(_line(task, item, answered, type))
+        if answered.error is not None:
+            out.failed.append((item.id, answered.error))
+        out.computed += 1
+        done += 1
+        progress(done, len(items), item.id)
         start = time.perf_counter()
+    for item in items:
+        out.scores.append(task.score(item, predictions[item.id]))
+        out.groups.append(item.group)
+        out.cut += predictions[item.id].get("finish_reason") == "length"
+    if is_prompt_task(task):
+        out.predictions = [predictions[item.id] for item in items]
+        finish = task.finish(items, out.predictions)
+        out.reasons = dict(finish.reasons)
+        for parts, more in zip(out.scores, finish.parts, strict=bool(finish.parts)):
+            parts.update(more)
+    return out
+
+
+def is_prompt_task(task: Task | PromptTask) -> TypeGuard[PromptTask]:
+    """Which of the two kinds it is."""
+    return hasattr(task, "steps")
+
+
+def _answers(
+    task: Task | PromptTask, items: Sequence[Item], model: Batching, settings: Settings
+) -> Iterator[tuple[Item, Answered]]:
+    if is_prompt_task(task):
+        yield from asking.answers(task, items, model, settings.batch_size, settings.arguments)
+        return
+    verbal = cast(Task, task)
+    for (verb, given), group in itertools.groupby(items, verbal.request):
+        members = list(group)
         answers = model.batch(
             [item.image for item in members], verb, batch_size=settings.batch_size, **{**settings.arguments, **given}
         )
         for item, answer in zip(members, answers, strict=True):
             if not isinstance(answer, Result):
                 raise InvalidRequest(f"{task.NAME}: the verb {verb} gives no text")
-            out.seconds += time.perf_counter() - start
-            predictions[item.id] = _keep(task, item, answer, type, log)
-            if answer.error is not None:
-                out.failed.append((item.id, str(answer.error)))
-            out.computed += 1
-            done += 1
-            progress(done, len(items), item.id)
-            start = time.perf_counter()
-    for item in items:
-        out.scores.append(task.score(item, predictions[item.id]))
-        out.groups.append(item.group)
-        out.cut += predictions[item.id].get("finish_reason") == "length"
-    return out
+            error = None if answer.error is None else str(answer.error)
+            yield item, Answered(verbal.predict(answer), error, answer.timings.total_ms)
 
 
-def _keep(task: Task, item: Item, answer: Result, type: str, log: Log) -> dict[str, Any]:
-    """Writes the item's line; -> its prediction. A failed image counts as an empty answer."""
-    prediction = task.predict(answer)
-    error: KosmosError | None = answer.error
-    log.add(
-        {
-            "type": type,
-            "id": item.id,
-            "prediction": prediction,
-            "scores": {name: list(part) for name, part in task.score(item, prediction).items()},
-            "error": None if error is None else str(error),
-            "ms": round(answer.timings.total_ms, 3),
-        }
-    )
-    return prediction
+def _line(task: Task | PromptTask, item: Item, answered: Answered, type: str) -> dict[str, Any]:
+    """The item's line of the log. A failed image counts as an empty answer."""
+    line = {
+        "type": type,
+        "id": item.id,
+        "prediction": answered.prediction,
+        "scores": {name: list(part) for name, part in task.score(item, answered.prediction).items()},
+        "error": answered.error,
+        "ms": round(answered.ms, 3),
+    }
+    return line if answered.prompts is None else line | {"prompts": answered.prompts}
 
 
 def _source(metadata: Mapping[str, Any]) -> list[str]:
@@ -149,7 +189,7 @@ def _source(metadata: Mapping[str, Any]) -> list[str]:
 # ---- reports
 
 
-def published(task: Task) -> dict[str, Any]:
+def published(task: Task | PromptTask) -> dict[str, Any]:
     """The published figures, as fractions, with their source and what is unsure of them."""
     known: dict[str, Any] = json.loads(files(__package__).joinpath("published.json").read_text(encoding="utf-8"))
     found = known.get(task.NAME, {})
@@ -157,7 +197,7 @@ def published(task: Task) -> dict[str, Any]:
     return found
 
 
-def report(task: Task, runs: Sequence[Run], settings: Settings, of: int) -> dict[str, Any]:
+def report(task: Task | PromptTask, runs: Sequence[Run], settings: Settings, of: int) -> dict[str, Any]:
     """JSON-ready. One type: its figures. Several: `types` with the figures of each, and `differences` to the first.
 
     of: number of items in the data; fewer were used with a limit.
@@ -173,16 +213,16 @@ def report(task: Task, runs: Sequence[Run], settings: Settings, of: int) -> dict
     return {"task": task.NAME, "n": len(first.scores), "types": each, "differences": differences}
 
 
-def _figures(task: Task, done: Run, settings: Settings, of: int) -> dict[str, Any]:
+def _figures(task: Task | PromptTask, done: Run, settings: Settings, of: int) -> dict[str, Any]:
     groups: dict[str, list[dict[str, Part]]] = {}
     for group, scores in zip(done.groups, done.scores, strict=True):
         groups.setdefault(group, []).append(scores)
     return {
         "task": task.NAME,
         "n": len(done.scores),
-        "metrics": _metrics(task, done.scores, settings.seed),
+        "metrics": _metrics(task, done.scores, settings.seed, done.reasons),
         "groups": {
-            name: {"n": len(scores), "metrics": _metrics(task, scores, settings.seed)}
+            name: {"n": len(scores), "metrics": _metrics(task, scores, settings.seed, done.reasons)}
             for name, scores in (groups.items() if len(groups) > 1 else ())
         },
         "published": published(task),
@@ -200,22 +240,27 @@ def _figures(task: Task, done: Run, settings: Settings, of: int) -> dict[str, An
             "seed": settings.seed,
             "batch_size": settings.batch_size,
             "arguments": dict(settings.arguments),
+            **settings.described,
         },
     }
 
 
-def _metrics(task: Task, scores: Sequence[Mapping[str, Part]], seed: int) -> dict[str, Any]:
+def _metrics(
+    task: Task | PromptTask, scores: Sequence[Mapping[str, Part]], seed: int, reasons: Mapping[str, str]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in task.METRICS:
         parts = [item[metric.name] for item in scores if metric.name in item]
         value = metric.value(parts) if parts else None
         interval = bootstrap(metric.value, parts, seed) if value is not None else None
         figure = {"value": value, "ci95": None if interval is None else list(interval), "items": len(parts)}
-        found[metric.name] = figure if value is not None else figure | {"reason": metric.missing or _NO_PART}
+        found[metric.name] = (
+            figure if value is not None else figure | {"reason": reasons.get(metric.name) or metric.missing or _NO_PART}
+        )
     return found
 
 
-def _differences(task: Task, first: Run, other: Run, seed: int) -> dict[str, Any]:
+def _differences(task: Task | PromptTask, first: Run, other: Run, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in task.METRICS:
         pairs = [

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kosmos_edge.evaluation.statistics import DRAWS
-from kosmos_edge.evaluation.task import Task
+from kosmos_edge.evaluation.task import PromptTask, Task
 
 _EVIDENT = 0.05  # p below which a difference is marked
 
 
-def markdown(task: Task, report: Mapping[str, Any]) -> str:
+def markdown(task: Task | PromptTask, report: Mapping[str, Any]) -> str:
     """The tables and notes, ready to paste; figures in percent."""
     each: Sequence[Mapping[str, Any]] = report.get("types") or [report]
     first = each[0]
@@ -20,7 +20,7 @@ def markdown(task: Task, report: Mapping[str, Any]) -> str:
     lines += _figures(task, each)
     for one in each:
         if one["groups"]:
-            lines += ["", f"By sub-folder, {one['type']}; in brackets the published figure of that name:", ""]
+            lines += ["", f"By group, {one['type']}; in brackets the published figure of that name:", ""]
             lines += _groups(task, one)
     if report.get("differences"):
         lines += ["", f"Differences to {each[0]['type']}, on the same items (points; * p < {_EVIDENT}):", ""]
@@ -29,22 +29,24 @@ def markdown(task: Task, report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _figures(task: Task, each: Sequence[Mapping[str, Any]]) -> list[str]:
+def _figures(task: Task | PromptTask, each: Sequence[Mapping[str, Any]]) -> list[str]:
     known: Mapping[str, Any] = each[0]["published"]
     rows: Mapping[str, Mapping[str, float]] = known.get("rows", {})
+    doubtful = known.get("unsure_rows", ())
     cells = [["metric", *(one["type"] for one in each), *(f"published: {name}" for name in rows)]]
     for metric in task.METRICS:
         row = [metric.name]
         row += [_with_interval(one["metrics"][metric.name]) for one in each]
         unsure = known.get("notes", {}).get(metric.name, "").startswith("unsure")
         row += [
-            _percent(figures.get(metric.name)) + " ?" * (unsure and metric.name in figures) for figures in rows.values()
+            _percent(figures.get(metric.name)) + " ?" * ((unsure or name in doubtful) and metric.name in figures)
+            for name, figures in rows.items()
         ]
         cells.append(row)
     return _table(cells)
 
 
-def _groups(task: Task, one: Mapping[str, Any]) -> list[str]:
+def _groups(task: Task | PromptTask, one: Mapping[str, Any]) -> list[str]:
     rows = {name.casefold(): figures for name, figures in one["published"].get("rows", {}).items()}
     cells = [["", "n", *(metric.name for metric in task.METRICS)]]
     for name, group in one["groups"].items():
@@ -57,7 +59,7 @@ def _groups(task: Task, one: Mapping[str, Any]) -> list[str]:
     return _table(cells)
 
 
-def _differences(task: Task, differences: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differences(task: Task | PromptTask, differences: Sequence[Mapping[str, Any]]) -> list[str]:
     cells = [["metric", *(difference["type"] for difference in differences)]]
     for metric in task.METRICS:
         found = [difference["metrics"].get(metric.name) for difference in differences]
@@ -66,7 +68,7 @@ def _differences(task: Task, differences: Sequence[Mapping[str, Any]]) -> list[s
     return _table(cells)
 
 
-def _notes(task: Task, each: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(task: Task | PromptTask, each: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [
         f"- {metric.name}: {metric.meaning}; {'higher' if metric.higher_is_better else 'lower'} is better"
         for metric in task.METRICS

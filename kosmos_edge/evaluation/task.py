@@ -1,11 +1,15 @@
-"""What a task must say of itself. Each module that registry.py names is one such object."""
+"""What a task must say of itself. A task is a module, or an object of a module, that registry.py names.
+
+There are two kinds. A Task gives its images to a verb of the model. A PromptTask writes its prompts itself, as a paper
+has them, and may ask several times for an item.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.results import Result
@@ -19,6 +23,46 @@ class Item:
     image: str  # path
     truth: Any  # what Task.score compares with
     group: str = ""  # a part of the data that has figures of its own
+    asked: Any = None  # what a PromptTask needs for its prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Which part of the data, and how it is asked."""
+
+    split: str | None = None  # None: the task's first
+    shots: int = 0  # few-shot examples before each item
+    seed: int = 0  # of their draw
+    exact: bool = False  # as the authors' script, where that is slower and all but the same
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """A generating verb with its arguments by name: image, or segments for generate. Images are pathlib.Path."""
+
+    verb: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Texts to be ranked behind segments; see Model.score_segments."""
+
+    segments: Sequence[Any]
+    texts: Sequence[str]
+    normalize: str = "sum"
+
+
+# What an item asks, one after another, and what is kept of the answers, JSON-ready.
+Steps: TypeAlias = Generator[Generate | Rank, Any, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What is known when all items are answered."""
+
+    parts: Sequence[Mapping[str, Part]]  # by item, added to those of score
+    reasons: Mapping[str, str] = field(default_factory=dict)  # metric -> why it has no value
 
 
 class Task(Protocol):
@@ -62,4 +106,40 @@ class Task(Protocol):
 
     def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
         """The item's part in each metric. A metric that is left out does not apply to the item."""
+        ...
+
+
+class PromptTask(Protocol):
+    """A task with prompts of its own. An item whose image fails has the prediction {}, which must count as wrong."""
+
+    NAME: str
+    SUMMARY: str
+    FILES: str
+    METRICS: tuple[Metric, ...]
+    SPLITS: tuple[str, ...]  # the first is the default; () if the data have no splits
+    SHOTS: int  # most examples; 0: none
+    EXACT: bool  # whether there is an exact variant
+
+    def load(self, folder: Path, variant: Variant) -> list[Item]:
+        """All items in a fixed order."""
+        ...
+
+    def prompt(self, info: Mapping[str, Any]) -> str:
+        """The words of the prompt, with places in braces."""
+        ...
+
+    def steps(self, item: Item) -> Steps:
+        """Yields Generate and Rank, gets a Result or a Ranking for each."""
+        ...
+
+    def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
+        """As Task.score."""
+        ...
+
+    def finish(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> Finish:
+        """Parts in metrics that need all items."""
+        ...
+
+    def results(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+        """The file that the data's own evaluation takes; None if there is none."""
         ...

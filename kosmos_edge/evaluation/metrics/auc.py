@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.statistics import Part
 
+UNDEFINED = "the AUC is undefined: one of the two classes is absent"
+
 
 def roc_auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     """0..1. InvalidRequest if one of the two classes is absent: there is no pair, and 0.5 would be made up."""

@@ -65,3 +65,11 @@ def _singular(word: str) -> str:
     if word.endswith("ies"):
         return word[:-3] + "y"
     return word[:-2] if word.endswith(("ches", "shes", "xes", "sses")) else word[:-1]
+
+
+def object_of(category: str, names: Mapping[str, str]) -> str:
+    """The object that a category of COCO is; InvalidRequest if the list of names lacks it."""
+    found = names.get(" ".join(_words(category)))
+    if found is None:
+        raise InvalidRequest(f"synonyms: no line has COCO's {category!r}")
+    return found
