@@ -117,7 +117,8 @@ def _ask(
         members = list(group)
         if ranks:
             for one in members:
-                _rank(one, model, pictures)
+                while isinstance(one.step, Rank):  # one after another: rankings of an item often begin alike
+                    _rank(one, model, pictures)
                 yield
             continue
         ready = []
@@ -139,7 +140,7 @@ def _rank(one: _Open, model: Asked, pictures: _Pictures) -> None:
     step = one.step
     assert isinstance(step, Rank)
     try:
-        segments = pictures.shown({"segments": step.segments})["segments"]
+        segments = pictures.encoded(step.segments)
         one.take(model.score_segments(segments, list(step.texts), normalize=step.normalize))
     except KosmosError as error:
         if isinstance(error, InvalidRequest):  # the task's mistake or the model's limit, not the image's
@@ -170,8 +171,12 @@ class _Pictures:
             out["examples"] = [(self._one(image), *rest) for image, *rest in out["examples"]]
         return out
 
-    def _one(self, segment: Any) -> Any:
-        if not isinstance(segment, Path) or (self._shown[segment] < 2 and segment not in self._kept):
+    def encoded(self, segments: Sequence[Any]) -> list[Any]:
+        """The segments with all their images encoded."""
+        return [self._one(segment, always=True) for segment in segments]
+
+    def _one(self, segment: Any, always: bool = False) -> Any:
+        if not isinstance(segment, Path) or not (always or self._shown[segment] > 1 or segment in self._kept):
             return segment
         if segment not in self._kept:
             self._kept[segment] = self._model.encode(segment)
