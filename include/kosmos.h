@@ -206,6 +206,7 @@ typedef struct kosmos_model_info {
   const char *prompt_markdown;  /* a page as Markdown */
   int32_t width;                /* values of a row of the decoder */
   int32_t reserved2;
+  double repetition_penalty; /* default of kosmos_options.repetition_penalty; 1: off */
 } kosmos_model_info;
 
 /* Properties of the model; strings are valid until the model is freed. INVALID_REQUEST. */
@@ -367,6 +368,8 @@ typedef struct kosmos_options {
   const kosmos_turn *turns;   /* ask: up to 1024, what was asked and answered before, behind the examples; NULL: none.
                                * The image of the question itself may be NULL then */
   size_t turn_count;
+  double repetition_penalty; /* 0.125..100: scores of all tokens of prompt and answer are divided by it, those below 0
+                              * multiplied; above 1 it makes repeats less likely. 1: off; 0: the model's default */
 } kosmos_options;
 
 /* The functions below answer about an image; options may be NULL. Errors of each: INVALID_REQUEST, MODEL_CORRUPT,

@@ -571,7 +571,7 @@ class Model(AsyncVerbs):
     def _options(self, plan: tasks.Plan, options: GenerationOptions) -> Options:
         info = self._info
         numbers = info["context"], info["vocabulary"], info["max_new_tokens"], info["no_repeat_ngram_size"]
-        facts = Limits(*numbers, info["grounding"] is not None)
+        facts = Limits(*numbers, info["grounding"] is not None, info["repetition_penalty"])
         checked = check_options(options, facts, grammar=plan.grammar, choices=plan.choices)
         plan.choices = checked.choices or None
         return checked

@@ -35,6 +35,7 @@ class GenerationOptions(TypedDict, total=False):
     num_beams: int  # 1..8, default 1; needs temperature 0
     length_penalty: float  # -10..10, default 1; needs num_beams > 1
     no_repeat_ngram_size: int  # 0 (off)..context length; default: the model's (3 as published)
+    repetition_penalty: float  # 0.125..100, 1: off; default: the model's (1 for most); above 1: fewer repeats
     stop: str | Sequence[str]  # texts that end the answer; the text found is not part of it
     logprobs: bool  # return ln p of every token
     top_logprobs: int  # 0..20: as many of the likeliest tokens for each of the answer's, Result.top_logprobs
@@ -58,6 +59,7 @@ class Options:
     num_beams: int
     length_penalty: float
     no_repeat_ngram_size: int
+    repetition_penalty: float
     stop: tuple[str, ...]
     logprobs: bool
     grammar: bool
@@ -78,6 +80,7 @@ class Limits:
     max_tokens: int
     no_repeat_ngram_size: int
     grounds: bool = True  # the model has location tokens
+    repetition_penalty: float = 1.0
 
 
 def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, choices: object = None) -> Options:
@@ -103,6 +106,12 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
         length_penalty=check_float("length_penalty", given.get("length_penalty", 1.0), -penalty, penalty),
         no_repeat_ngram_size=check_int(
             "no_repeat_ngram_size", given.get("no_repeat_ngram_size", facts.no_repeat_ngram_size), 0, context
+        ),
+        repetition_penalty=check_float(
+            "repetition_penalty",
+            given.get("repetition_penalty", facts.repetition_penalty),
+            limits.MIN_REPETITION_PENALTY,
+            limits.MAX_REPETITION_PENALTY,
         ),
         stop=check_stop(given.get("stop", ())),
         logprobs=check_bool("logprobs", given.get("logprobs", top > 0)) or top > 0,

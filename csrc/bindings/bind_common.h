@@ -74,6 +74,7 @@ void bind_errors(nb::module_& m);
 void bind_limits(nb::module_& m);
 void bind_bench(nb::module_& m);
 void bind_codec(nb::module_& m);
+void bind_merge(nb::module_& m);
 void bind_gguf(nb::module_& m);
 void bind_text(nb::module_& m);
 void bind_image(nb::module_& m);

@@ -218,7 +218,7 @@ void bind_engine(nb::module_& m) {
       #field, [](const GenerateParams& p) { return p.sampler.field; }, \
       [](GenerateParams& p, type value) { p.sampler.field = value; })
           KE_SAMPLER_FIELD(float, temperature) KE_SAMPLER_FIELD(int32_t, top_k) KE_SAMPLER_FIELD(uint64_t, seed)
-              KE_SAMPLER_FIELD(int32_t, no_repeat_ngram_size)
+              KE_SAMPLER_FIELD(int32_t, no_repeat_ngram_size) KE_SAMPLER_FIELD(float, repetition_penalty)
 #undef KE_SAMPLER_FIELD
       .def_prop_rw(
           "top_p", [](const GenerateParams& p) { return p.sampler.top_p; },

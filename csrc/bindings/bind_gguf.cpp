@@ -137,8 +137,10 @@ AnyDict info_dict(const ModelInfo& info) {
   out["image_tokens"] = info.image_tokens;
   out["width"] = info.width;
   out["tasks"] = info.tasks();
+  out["repetition_penalty"] = info.repetition_penalty;
   out["preprocessing"] = info.preprocessing;
   out["grounding"] = grounding_dict(info.grounding);
+  if (info.text_boxes) out["text_boxes"] = true;
   out["image"] = image_dict(info.image);
   const std::pair<const char*, const std::string&> formats[] = {
       {"caption", info.prompts.caption},   {"caption_detailed", info.prompts.caption_detailed},
@@ -148,6 +150,7 @@ AnyDict info_dict(const ModelInfo& info) {
   for (const auto& [name, format] : formats) prompts[name] = format;
   if (info.prompts.chat) prompts["system"] = info.prompts.system;
   if (!info.prompts.follow_up.empty()) prompts["follow_up"] = info.prompts.follow_up;
+  if (!info.prompts.grounding_words.empty()) prompts["grounding_words"] = info.prompts.grounding_words;
   out["prompts"] = prompts;
   if (info.prompts.chat) {
     nb::dict turns;

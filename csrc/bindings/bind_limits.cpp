@@ -23,6 +23,8 @@ void bind_limits(nb::module_& m) {
   l.attr("MAX_TOP_LOGPROBS") = kMaxTopLogprobs;
   l.attr("MAX_TEMPERATURE") = kMaxTemperature;
   l.attr("MAX_LENGTH_PENALTY") = kMaxLengthPenalty;
+  l.attr("MIN_REPETITION_PENALTY") = kMinRepetitionPenalty;
+  l.attr("MAX_REPETITION_PENALTY") = kMaxRepetitionPenalty;
   l.attr("MAX_BATCH") = kMaxBatch;
   l.attr("DEFAULT_BATCH") = kDefaultBatch;
 }

@@ -42,6 +42,8 @@ ModelInfo info_of(const InfoMapping& given) {
     if (given.contains("stop")) out.stop = nb::cast<std::vector<std::string>>(given["stop"]);
   }
   if (!nb::object(given["grounding"]).is_none()) out.grounding.emplace();
+  out.text_boxes = given.contains("text_boxes");
+  if (prompts.contains("grounding_words")) out.prompts.grounding_words = text_at(prompts, "grounding_words");
   return out;
 }
 

@@ -64,6 +64,11 @@ void bind_testing(nb::module_& m) {
   t.def("one_of", &one_of, nb::arg("choices"), nb::arg("eos"));
   t.def("apply_rules", &rules, nb::arg("scores"), nb::arg("sequence"), nb::arg("no_repeat_ngram_size"),
         nb::arg("constraint").none() = nb::none(), nb::arg("never") = std::vector<int32_t>());
+  t.def("penalize", [](std::vector<float> scores, const std::vector<int32_t>& sequence, float penalty) {
+    std::vector<bool> seen;
+    penalize(scores, sequence, penalty, seen);
+    return scores;
+  });
   t.def("sample", &sample, nb::arg("scores"), nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"),
         nb::arg("seed"), nb::arg("count"));
   t.def("log_probability", [](const std::vector<float>& logits, int32_t id) { return log_probability(logits, id); });

@@ -21,6 +21,7 @@ nb::tuple grounded_tuple(const Grounded& grounded) {
 }
 
 std::shared_ptr<const AnswerParser> parser_of(int64_t bins) {
+  if (bins < 0) return box_text_answers();
   return bins > 0 ? grounded_answers(bins) : plain_answers();
 }
 

@@ -12,6 +12,7 @@ NB_MODULE(_core, m) {
   ke::bind_errors(m);
   ke::bind_limits(m);
   ke::bind_codec(m);
+  ke::bind_merge(m);
   ke::bind_gguf(m);
   ke::bind_text(m);
   ke::bind_image(m);

@@ -50,6 +50,7 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   info.vocabulary = static_cast<int32_t>(about.vocab);
   info.max_tokens = static_cast<int32_t>(about.max_new_tokens);
   info.no_repeat_ngram_size = static_cast<int32_t>(about.no_repeat_ngram_size);
+  info.repetition_penalty = about.repetition_penalty;
   info.file_bytes = engine->file().file_bytes();
   info.architecture = model->architecture.c_str();
   info.preprocessing = model->preprocessing.c_str();

@@ -57,6 +57,9 @@ AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, c
   check_range("top_k", o.top_k, 0, model.vocabulary, " (0: off)");
   check_range("no_repeat_ngram_size", o.no_repeat_ngram_size, -1, context, " (0: the model's default, -1: off)");
   check_range("top_logprobs", o.top_logprobs, 0, kMaxTopLogprobs, " (0: none)");
+  if (o.repetition_penalty != 0)
+    check_range("repetition_penalty", o.repetition_penalty, kMinRepetitionPenalty, kMaxRepetitionPenalty,
+                " (0: the model's default, 1: off)");
   check_range("min_score", o.min_score, 0.0, 1.0, " (0: all)");
   p.max_tokens = o.max_tokens ? o.max_tokens : model.max_tokens;
   p.num_beams = o.num_beams ? o.num_beams : 1;
@@ -67,6 +70,8 @@ AnswerRequest check_options(const kosmos_options& o, const VerbTraits* traits, c
   p.sampler.no_repeat_ngram_size = o.no_repeat_ngram_size == 0    ? model.no_repeat_ngram_size
                                    : o.no_repeat_ngram_size == -1 ? 0
                                                                   : o.no_repeat_ngram_size;
+  p.sampler.repetition_penalty =
+      static_cast<float>(o.repetition_penalty == 0 ? model.repetition_penalty : o.repetition_penalty);
   const bool has_penalty = switched("use_length_penalty", o.use_length_penalty, false);
   if (has_penalty) {
     check_range("length_penalty", o.length_penalty, -kMaxLengthPenalty, kMaxLengthPenalty, "");

@@ -99,6 +99,7 @@ class BeamSearch {
       const float top = scores_[argmax(scores_)];
       const float log_sum = top + static_cast<float>(std::log(sum_exp(scores_, top)));
       for (float& s : scores_) s = s - log_sum;
+      penalize(scores_, sequence, params_.sampler.repetition_penalty, seen_);
       rules_.apply(scores_, sequence, params_.sampler.no_repeat_ngram_size, beam.constraint.get());
       for (size_t i = 0; i < scores_.size(); i++) {
         const Candidate c{scores_[i] + beam.score, b, static_cast<int32_t>(i), false};
@@ -206,6 +207,7 @@ class BeamSearch {
   std::vector<std::unique_ptr<KvCache>> spare_;
   Rules rules_{model_.info().never};
   std::vector<float> scores_;
+  std::vector<bool> seen_;
 };
 
 }  // namespace

@@ -20,6 +20,10 @@ void check_params(const GenerateParams& p) {
            p.sampler.top_p);
   KE_CHECK(p.sampler.no_repeat_ngram_size >= 0, InvalidRequest, "no_repeat_ngram_size must be 0 (off) or more, got ",
            p.sampler.no_repeat_ngram_size);
+  KE_CHECK(p.sampler.repetition_penalty >= static_cast<float>(kMinRepetitionPenalty) &&
+               p.sampler.repetition_penalty <= static_cast<float>(kMaxRepetitionPenalty),
+           InvalidRequest, "repetition_penalty must be in ", kMinRepetitionPenalty, "..", kMaxRepetitionPenalty,
+           " (1: off), got ", p.sampler.repetition_penalty);
   KE_CHECK(p.num_beams >= 1 && p.num_beams <= kMaxBeams, InvalidRequest, "num_beams must be in 1..", kMaxBeams,
            ", got ", p.num_beams);
   KE_CHECK(std::isfinite(p.length_penalty) && std::abs(p.length_penalty) <= kMaxLengthPenalty, InvalidRequest,

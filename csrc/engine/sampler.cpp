@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "backend/logits.h"
@@ -31,6 +32,19 @@ void append_top(std::span<const float> logits, size_t count, std::vector<TokenLo
 
 void check_finite(std::span<const float> logits) { KE_CHECK(all_finite(logits), ModelCorrupt, kNotFinite); }
 void check_finite(const Sampled& sampled) { KE_CHECK(sampled.finite, ModelCorrupt, kNotFinite); }
+
+void penalize(std::span<float> scores, const std::vector<int32_t>& sequence, float penalty, std::vector<bool>& seen) {
+  if (penalty == 1) return;
+  seen.assign(scores.size(), false);
+  for (const int32_t id : sequence) {
+    const auto at = static_cast<size_t>(id);
+    if (seen[at] || std::isinf(scores[at])) continue;  // what may not come is not made possible
+    seen[at] = true;
+    scores[at] = scores[at] < 0 ? scores[at] * penalty : scores[at] / penalty;
+    // Beyond every float: the highest or the lowest, which sampling can still compute with.
+    if (std::isinf(scores[at])) scores[at] = std::copysign(std::numeric_limits<float>::max(), scores[at]);
+  }
+}
 
 Rules::Rules(std::vector<int32_t> never) : never_(std::move(never)) {
   allowed_.reserve(kUsualRanges);

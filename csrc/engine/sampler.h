@@ -13,6 +13,7 @@ namespace ke {
 struct SamplerParams : Sampling {
   uint64_t seed = 0;
   int32_t no_repeat_ngram_size = 0;  // 0: off
+  float repetition_penalty = 1;      // 1: off
 };
 
 // ln softmax(logits)[id], over the whole vocabulary, summed in double; right to about 1e-6.
@@ -29,6 +30,10 @@ void append_top(std::span<const float> logits, size_t count, std::vector<TokenLo
 // ModelCorrupt unless every logit is finite.
 void check_finite(std::span<const float> logits);
 void check_finite(const Sampled& sampled);
+
+// Divides the scores of all tokens of `sequence` by the penalty, or multiplies those below 0 by it, each once
+// (transformers RepetitionPenaltyLogitsProcessor); prompt, image placeholders and box tokens count. `seen` is scratch.
+void penalize(std::span<float> scores, const std::vector<int32_t>& sequence, float penalty, std::vector<bool>& seen);
 
 // Which tokens may come next: those that `constraint` (may be nullptr) allows, but for those of `never` and those that
 // would repeat an n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image placeholders and box

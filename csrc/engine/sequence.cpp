@@ -148,6 +148,7 @@ void Sequence::decide(std::span<const float> logits) {
     scores_.assign(static_cast<size_t>(model_.info().vocab), -std::numeric_limits<float>::infinity());
     for (size_t i = 0; i < vocab_subset_.size(); i++) scores_[vocab_subset_[i]] = logits[i];
   }
+  penalize(scores_, ids_, params_.sampler.repetition_penalty, seen_);
   rules_.apply(scores_, ids_, params_.sampler.no_repeat_ngram_size, constraint_.get());
   const int32_t id = sampler_.sample(scores_);
   add_and_forced(id, scored(id) ? log_probability(logits, id) : kNoLogprob);

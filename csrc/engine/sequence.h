@@ -49,7 +49,9 @@ class Sequence {
   // come. As many rules as rows.
   void sampling_rules(std::span<SamplingRule> rules);
   // Whether the tokens can be sampled only where all logits are.
-  bool needs_logits() const { return params_.hash_logits || params_.top_logprobs > 0; }
+  bool needs_logits() const {
+    return params_.hash_logits || params_.top_logprobs > 0 || params_.sampler.repetition_penalty != 1;
+  }
   // take_logits() where the device sampled, one result per logit row.
   void take_sampled(std::span<const Sampled> sampled);
 
@@ -86,6 +88,7 @@ class Sequence {
   KvCache* cache_ = nullptr;
   std::vector<int32_t> ids_;   // prompt and answer
   std::vector<float> scores_;  // (vocab), scratch
+  std::vector<bool> seen_;     // (vocab), scratch
   std::vector<int32_t> vocab_subset_;
   int64_t fed_ = 0;              // how many of ids_ were handed out as rows
   std::vector<int32_t> drafts_;  // handed out behind them

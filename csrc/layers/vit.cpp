@@ -41,6 +41,12 @@ Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel)
   backend_.add(Mat(*position_embd_, n, d), x);
   if (shape_.pre_norm) backend_.norm(x, pre_ln_, x);
 
+  const auto features_of = [&](Mat m) {
+    return shape_.only_class ? m.row_range(0, 1) : m.row_range(n - shape_.features(), n);
+  };
+  Mat taken;
+  if (!shape_.taken.empty()) taken = ws.take(shape_.features(), shape_.feature_width());
+  int64_t done = 0;
   for (const Block& block : blocks_) {
     if (cancel) cancel->check();
     block.project(x, scratch, qkv);
@@ -49,10 +55,16 @@ Mat Vit::forward(Workspace& ws, const float* patches, const CancelToken* cancel)
     block.add_attention(a, scratch, x);
     if (cancel) cancel->check();
     block.add_feed_forward(scratch, h, x);
+    done++;
+    for (size_t i = 0; i < shape_.taken.size(); i++) {
+      const int64_t at = static_cast<int64_t>(i) * d;
+      if (shape_.taken[i] == done) backend_.copy(features_of(x), taken.col_range(at, at + d));
+    }
   }
+  if (!shape_.taken.empty()) return taken;
   if (shape_.post_norm) backend_.norm(x, post_ln_, x);
   if (shape_.unit_length) backend_.l2_normalize(x, 1e-12f);
-  return x.row_range(n - shape_.features(), n);
+  return features_of(x);
 }
 
 }  // namespace ke

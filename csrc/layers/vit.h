@@ -1,6 +1,8 @@
 // The vision encoder: a ViT of pre-norm or post-norm blocks (v.blk.N.*, see block.h), patches -> one feature per patch
 // and, in front, of a class token.
 #pragma once
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "base/cancel.h"
@@ -20,16 +22,21 @@ struct VitShape {
   bool post_norm = true;     // v.post_ln after the blocks, on every token
   float post_eps = 0;        // of v.post_ln; 0: as the blocks'
   bool keep_class = true;    // the class token is a feature, too
+  bool only_class = false;   // the class token is the only feature
   bool unit_length = false;  // each feature is normalised to Euclidean length 1
+  // Features are those behind these numbers of blocks, side by side in this order, without the last norm and length;
+  // empty: behind the last block.
+  std::vector<int64_t> taken{};
   int64_t tokens() const { return patches + (class_token ? 1 : 0); }
-  int64_t features() const { return class_token && keep_class ? patches + 1 : patches; }
+  int64_t features() const { return only_class ? 1 : class_token && keep_class ? patches + 1 : patches; }
+  int64_t feature_width() const { return block.width * std::max<int64_t>(1, static_cast<int64_t>(taken.size())); }
 };
 
 class Vit {
  public:
   Vit(Backend& backend, Weights& weights, const VitShape& shape);
 
-  // patches: host (patches, patch_values), normalised. Returns (features, width) in the workspace.
+  // patches: host (patches, patch_values), normalised. Returns (features, feature_width) in the workspace.
   Mat forward(Workspace& ws, const float* patches, const CancelToken* cancel) const;
 
  private:

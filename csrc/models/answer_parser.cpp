@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "image/image.h"
+#include "text/box_text_reader.h"
 #include "text/grounded_reader.h"
 #include "text/page_reader.h"
 
@@ -54,6 +55,13 @@ class PlainAnswers : public AnswerParser {
   int32_t end_;
 };
 
+class BoxTextAnswers : public AnswerParser {
+ public:
+  std::unique_ptr<AnswerText> open(const Tokenizer& tokenizer, const AnswerContext&) const override {
+    return std::make_unique<BoxTextReader>(tokenizer);
+  }
+};
+
 class PageAnswers : public AnswerParser {
  public:
   PageAnswers(int64_t patch, int64_t max_patches) : patch_(patch), max_patches_(max_patches) {}
@@ -78,6 +86,8 @@ std::shared_ptr<const AnswerParser> grounded_answers(int64_t bins) {
   check_bins(bins);
   return std::make_shared<Answers>(bins);
 }
+
+std::shared_ptr<const AnswerParser> box_text_answers() { return std::make_shared<BoxTextAnswers>(); }
 
 std::shared_ptr<const AnswerParser> page_answers(int64_t patch, int64_t max_patches) {
   return std::make_shared<PageAnswers>(patch, max_patches);

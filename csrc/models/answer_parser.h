@@ -28,6 +28,8 @@ std::shared_ptr<const AnswerParser> plain_answers(int32_t end = -1);
 // parse_grounded: <phrase>, <object> and location tokens of a grid of bins x bins become entities, and every <...>
 // vanishes from the text.
 std::shared_ptr<const AnswerParser> grounded_answers(int64_t bins);
+// BoxTextReader: boxes that are written as text, {<12><5><80><100>}, become entities.
+std::shared_ptr<const AnswerParser> box_text_answers();
 // PageReader: lines of a page with boxes, or Markdown. Coordinates are pixels of the image as the patch grid has it
 // (image/image.h: patch_grid_size).
 std::shared_ptr<const AnswerParser> page_answers(int64_t patch, int64_t max_patches);

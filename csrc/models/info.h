@@ -16,7 +16,7 @@ class AnswerParser;
 
 // The formats of the verbs' prompts, with their places {question}, {phrase}, {boxes}; tag strings in them are tags. The
 // image stands at {image}, and before a format that has no such place. locate, describe and grounding are empty where a
-// model has no location tokens.
+// model writes no boxes.
 struct PromptFormats {
   std::string caption, caption_detailed, question, locate, describe, grounding;
   std::string read{}, markdown{};  // a page's text lines with boxes; the page as Markdown
@@ -29,6 +29,9 @@ struct PromptFormats {
   std::string lead = " ";  // what stands between a format's words and the answer of an example or of a ranking
   bool closed = true;      // in a chat: else what ends the answers of examples and turns is `between` alone
   std::string between{};   // plain text that stands between an example or a turn of a chat and what follows it
+  // Where answers have boxes as text (ModelInfo::text_boxes), grounding is the whole format of a question that wants
+  // boxes, with {question}, and these are its words where the caller has none.
+  std::string grounding_words{};
 };
 
 // How an image stands in a prompt: ids before it, one id for each of its rows, ids after it. Where rows look at images
@@ -83,6 +86,7 @@ struct ModelInfo {
   int64_t width = 0;                                     // of a row of the decoder
   int64_t image_tokens = 0;                              // rows of one image in the sequence, at most
   int64_t max_new_tokens = 0, no_repeat_ngram_size = 0;  // defaults of generation; 0: no n-gram rule
+  double repetition_penalty = 1;                         // likewise; 1: none
   std::vector<int32_t> begin;                            // ids that every prompt begins with
   bool image_before_begin = false;                       // they stand behind the images that a prompt begins with
   bool begin_is_text = false;                            // a text right behind them is not the first of its prompt
@@ -96,6 +100,7 @@ struct ModelInfo {
   std::vector<int32_t> never;     // ids that no answer holds: placeholders, unused ones
   ImageLayout image;
   std::optional<Grounding> grounding;  // none: the model cannot write boxes of location tokens
+  bool text_boxes = false;             // answers may hold boxes as text (box_text_answers), whose scores need it, too
   bool page_lines = false;             // answers are pages (page_answers), whose scores need every token's probability
   std::shared_ptr<const AnswerParser> answers;
   PromptFormats prompts;
@@ -103,7 +108,7 @@ struct ModelInfo {
 
   // Whether an entity's scores are made of the log-probability of this id behind these.
   bool is_scored(int32_t id, std::span<const int32_t> answer) const {
-    return page_lines || (grounding && grounding->is_scored(id, answer));
+    return page_lines || text_boxes || (grounding && grounding->is_scored(id, answer));
   }
 
   // The tasks that it can do: "caption", "ask", ...
@@ -114,6 +119,8 @@ struct ModelInfo {
     if (!prompts.read.empty()) out.push_back("read");
     out.insert(out.end(), {"generate", "score"});
     if (grounding) out.insert(out.end(), {"ground", "locate", "describe"});
+    if (text_boxes && !prompts.grounding.empty()) out.push_back("ground");
+    if (text_boxes && !prompts.locate.empty()) out.push_back("locate");
     return out;
   }
 };

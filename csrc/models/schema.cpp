@@ -75,7 +75,10 @@ class RowReader {
       case MetaType::Float32:
         return reals(file_.floats(row_.key));
       case MetaType::Int32:
-        (void)file_.ints(row_.key);
+        if (auto* const* out = std::get_if<std::vector<int32_t>*>(&row_.out))
+          **out = file_.ints(row_.key);
+        else
+          (void)file_.ints(row_.key);
         return;
       case MetaType::UInt8:
         (void)file_.bytes(row_.key);
@@ -180,6 +183,12 @@ SchemaRow list(std::string key, MetaType type, double min, double max, std::stri
   SchemaRow row = scalar(std::move(key), type, min, max);
   row.array = true;
   row.rule = std::move(rule);
+  return row;
+}
+
+SchemaRow integers(std::string key, double min, double max, std::vector<int32_t>* out, std::string rule) {
+  SchemaRow row = list(std::move(key), MetaType::Int32, min, max, std::move(rule));
+  row.out = out;
   return row;
 }
 

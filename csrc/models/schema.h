@@ -28,7 +28,7 @@ struct SchemaRow {
   std::string rule;                 // in words, what is checked against other keys; empty: nothing
   // Where the value goes; monostate: checked, read later.
   std::variant<std::monostate, int64_t*, int32_t*, float*, bool*, std::array<float, 3>*, std::string*,
-               std::vector<std::string>*>
+               std::vector<std::string>*, std::vector<int32_t>*>
       out;
   std::string fact;  // the name under which facts_of() gives the value, "part.name" within a part; empty: it does not
 };
@@ -46,6 +46,7 @@ SchemaRow one_text_of(std::string key, std::vector<std::string> among, std::stri
 SchemaRow flag(std::string key, bool* out = nullptr);  // true or false; without `out` read by whoever goes by it
 SchemaRow fixed_flag(std::string key, bool only);
 SchemaRow list(std::string key, MetaType type, double min, double max, std::string rule);
+SchemaRow integers(std::string key, double min, double max, std::vector<int32_t>* out, std::string rule);
 SchemaRow pieces(std::string key, std::vector<std::string>* out, std::string rule);  // of a vocabulary
 
 SchemaRow optional(SchemaRow row);                 // the key may be absent

@@ -1,5 +1,6 @@
 #include "models/schema_groups.h"
 
+#include "base/limits.h"
 #include "format/utf8.h"
 
 namespace ke {
@@ -117,6 +118,8 @@ Schema generation_rows(const std::string& architecture, GenerationConfig& g) {
                                     "at most " + architecture + ".context_length")),
       named("no_repeat_ngram_size",
             whole(architecture + ".generation.no_repeat_ngram_size", 0, 131072, &g.no_repeat_ngram_size)),
+      optional(real(architecture + ".generation.repetition_penalty", limits::kMinRepetitionPenalty,
+                    limits::kMaxRepetitionPenalty, &g.repetition_penalty)),
   };
 }
 

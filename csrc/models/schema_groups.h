@@ -68,6 +68,7 @@ void check_decoder(const GgufFile& file, const std::string& architecture, const 
 struct GenerationConfig {
   int64_t max_new_tokens = 0;        // at most the context
   int64_t no_repeat_ngram_size = 0;  // 0: no rule
+  float repetition_penalty = 1;      // 1: none
 };
 Schema generation_rows(const std::string& architecture, GenerationConfig& g);
 void check_generation(const GgufFile& file, const std::string& architecture, const GenerationConfig& g,

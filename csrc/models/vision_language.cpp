@@ -58,6 +58,7 @@ ModelInfo language_info(const GgufFile& file, const std::string& architecture, c
   info.width = c.decoder.width;
   info.max_new_tokens = c.generation.max_new_tokens;
   info.no_repeat_ngram_size = c.generation.no_repeat_ngram_size;
+  info.repetition_penalty = c.generation.repetition_penalty;
   if (c.tokenizer.bos >= 0 && c.tokenizer.add_bos) info.begin = {c.tokenizer.bos};
   info.eos = c.tokenizer.eos;
   info.answers = plain_answers(c.tokenizer.eos);

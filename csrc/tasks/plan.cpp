@@ -54,8 +54,15 @@ void need_grounding(const ModelInfo& model, std::string_view what) {
   KE_CHECK(model.grounding, InvalidRequest, what, ": ", kNoGrounding);
 }
 
+void need_boxes(const ModelInfo& model, std::string_view what) {
+  if (!model.text_boxes) need_grounding(model, what);
+}
+
+bool wants_boxes(const VerbRequest& r) { return r.ground || r.verb == Verb::Ground; }
+
 const std::string& format_of(const ModelInfo& model, const VerbRequest& r) {
   if (r.format) return *r.format;
+  if (model.text_boxes && wants_boxes(r)) return model.prompts.grounding;
   switch (r.verb) {
     case Verb::Caption:
     case Verb::Ground:
@@ -91,8 +98,11 @@ void check_format(const VerbTraits& traits, std::string_view format) {
 }
 
 void check_request(const ModelInfo& model, const VerbTraits& traits, const VerbRequest& r) {
-  if (r.verb == Verb::Locate || r.verb == Verb::Describe) need_grounding(model, traits.name);
-  if (r.ground || r.verb == Verb::Ground) need_grounding(model, "ground");
+  if (r.verb == Verb::Describe) need_grounding(model, traits.name);  // the caller's box is made of location tokens
+  if (r.verb == Verb::Locate) need_boxes(model, traits.name);
+  if (wants_boxes(r)) need_boxes(model, "ground");
+  KE_CHECK(!model.text_boxes || !wants_boxes(r) || (!r.format && !r.detailed), InvalidRequest,
+           "ground: this model has ", "one prompt for boxes, which goes with neither a template nor a length");
   KE_CHECK(!r.ground || traits.takes_ground, InvalidRequest, "ground: ", traits.name, " does not take it");
   KE_CHECK(!r.detailed || traits.takes_detailed, InvalidRequest, "detailed: ", traits.name, " does not take it");
   KE_CHECK(!r.markdown || traits.takes_markdown, InvalidRequest, "markdown: ", traits.name, " does not take it");
@@ -180,18 +190,19 @@ Verb verb_named(std::string_view name) {
 Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
   check_request(model, traits_of(r.verb), r);
   const std::string& format = format_of(model, r);
-  const bool own_words = r.verb == Verb::Ground && r.text;
+  const bool own_words = r.verb == Verb::Ground && r.text && !model.text_boxes;
   KE_CHECK(!format.empty() || own_words, InvalidRequest, traits_of(r.verb).name, r.markdown ? " as Markdown: " : ": ",
            kNoPrompt);
   Plan plan;
-  plan.one_object = r.verb == Verb::Locate;
+  plan.one_object = r.verb == Verb::Locate && model.grounding;
   plan.markdown = r.markdown;
   plan.grammar = model.grounding && !r.choices;
   std::vector<PlanSegment>& out = plan.segments;
   if (!model.prompts.system.empty()) append_text(model.prompts.system, out);
   const auto ask = [&](size_t place, std::string_view format_here, const PromptValues& values, bool image = true) {
     if (image && !has_image_place(format_here)) out.push_back({.kind = Kind::Image, .place = place});
-    if (r.ground || r.verb == Verb::Ground || r.verb == Verb::Locate) append_format(model.prompts.grounding, {}, out);
+    if (!model.text_boxes && (wants_boxes(r) || r.verb == Verb::Locate))
+      append_format(model.prompts.grounding, {}, out);
     append_format(format_here, values, out);
   };
   // A chat's answer begins a text of its own behind a format that ends with a blank, as the model's own answers do; not
@@ -210,9 +221,14 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
     if (model.prompts.closed && model.stop.empty()) out.push_back({.kind = Kind::Ids, .ids = {model.eos}});
     if (!model.prompts.between.empty()) append_text(model.prompts.between, out);
   };
+  // What stands at {question}: words of the model's own where boxes are wanted and the caller has none.
+  const bool own_question = model.text_boxes && wants_boxes(r);
+  const auto question = [&](std::string_view given) {
+    return given.empty() && own_question ? std::string_view(model.prompts.grounding_words) : given;
+  };
   for (size_t i = 0; i < r.examples.size(); i++) {
     const Example& e = r.examples[i];
-    ask_and_answer(i, format, {.question = e.text, .answer = e.answer, .place = i}, /*image=*/true,
+    ask_and_answer(i, format, {.question = question(e.text), .answer = e.answer, .place = i}, /*image=*/true,
                    /*join=*/r.verb == Verb::Caption || model.prompts.chat);
   }
   size_t own = r.examples.size();
@@ -227,8 +243,9 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
                    turn.image, /*join=*/true);
     ++own;
   }
-  const std::string_view text = r.text ? *r.text : std::string_view();
-  if (r.verb == Verb::Ground && r.text) {
+  const std::string_view text = question(r.text ? *r.text : std::string_view());
+  KE_CHECK(!own_question || !text.empty(), InvalidRequest, traits_of(r.verb).name, ": ", kNoPrompt);
+  if (own_words) {
     ask(own, "", {.place = own});
     append_text(*r.text, out);
   } else {

@@ -81,7 +81,7 @@ struct Plan {
   std::vector<std::string> notes;  // for AnswerRequest::notes
 };
 
-// InvalidRequest where boxes are asked for or given and the model has no location tokens, for a text that is missing,
+// InvalidRequest where boxes are asked for or given and the model writes or reads none, for a text that is missing,
 // not well-formed or blank, for too many examples, and for a format without its place.
 Plan plan_verb(const ModelInfo& model, const VerbRequest& request);
 // A free sequence. InvalidRequest where it is empty or too long, and for boxes as above.

@@ -1,7 +1,6 @@
 #include "text/grounded_reader.h"
 
 #include <algorithm>
-#include <iterator>
 
 namespace ke {
 
@@ -18,7 +17,7 @@ void GroundedReader::push(int32_t id) {
   const size_t before = tokenizer_->joining(id) == Joining::Whole && held > 0
                             ? text.size() - std::min(text.size(), tokenizer_->bytes(id).size())
                             : 0;
-  begins_.push_back({tags_.bytes() + before, index, text.empty() && decoder_.held() > held});
+  places_.add(tags_.bytes() + before, index, text.empty() && decoder_.held() > held);
   append(text);
 }
 
@@ -29,23 +28,11 @@ void GroundedReader::append(std::string_view text) {
   for (size_t i = entities_.size(); i < tags_.entities().size(); ++i) {
     const FoundEntity& found = tags_.entities()[i];
     Entity& entity = entities_.emplace_back(found.entity);
-    for (const auto& [first, second] : found.locations) entity.tokens.push_back({token_at(first), token_at(second)});
+    for (const auto& [first, second] : found.locations)
+      entity.tokens.push_back({places_.token_at(first), places_.token_at(second)});
     if (found.has_phrase)
-      entity.phrase_tokens = {first_token_at(found.phrase_begin), token_at(found.phrase_end - 1) + 1};
+      entity.phrase_tokens = {places_.first_token_at(found.phrase_begin), places_.token_at(found.phrase_end - 1) + 1};
   }
-}
-
-int32_t GroundedReader::token_at(size_t byte) const {
-  const auto after = std::upper_bound(begins_.begin(), begins_.end(), byte,
-                                      [](size_t wanted, const Begin& begin) { return wanted < begin.at; });
-  return std::prev(after)->index;
-}
-
-int32_t GroundedReader::first_token_at(size_t byte) const {
-  auto at = std::prev(std::upper_bound(begins_.begin(), begins_.end(), byte,
-                                       [](size_t wanted, const Begin& begin) { return wanted < begin.at; }));
-  while (at != begins_.begin() && std::prev(at)->partial && std::prev(at)->at == at->at) --at;
-  return at->index;
 }
 
 Entity GroundedReader::entity(size_t i) const {

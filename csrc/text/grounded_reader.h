@@ -8,6 +8,7 @@
 #include "text/answer_text.h"
 #include "text/stream_decoder.h"
 #include "text/tag_reader.h"
+#include "text/token_places.h"
 
 namespace ke {
 
@@ -30,19 +31,12 @@ class GroundedReader final : public AnswerText {
   Grounded grounded() const;
 
  private:
-  struct Begin {  // of a token
-    size_t at;    // byte of the text with tags
-    int32_t index;
-    bool partial;  // all its bytes were held back
-  };
-  int32_t token_at(size_t byte) const;
-  int32_t first_token_at(size_t byte) const;
   void append(std::string_view text);
 
   const Tokenizer* tokenizer_;
   StreamDecoder decoder_;
   TagReader tags_;
-  std::vector<Begin> begins_;     // of the tokens that have bytes, ascending
+  TokenPlaces places_;            // in the text with tags
   std::vector<Entity> entities_;  // start and end as FoundEntity's
   int32_t next_index_ = 0;
 };

@@ -136,6 +136,12 @@ generation_options = options(
     option("--num-beams", type=int, help="Number of beams for beam search, up to 8."),
     option("--length-penalty", type=float, help="Length penalty for beam search."),
     option(
+        "--repetition-penalty",
+        type=float,
+        metavar="P",
+        help="Above 1: make tokens less likely that were there. 1: off. Default: the model's.",
+    ),
+    option(
         "--no-repeat-ngram-size",
         type=int,
         metavar="N",
@@ -234,6 +240,7 @@ GENERATION_NAMES = (
     "num_beams",
     "length_penalty",
     "no_repeat_ngram_size",
+    "repetition_penalty",
     "stop",
     "logprobs",
     "top_logprobs",

@@ -139,6 +139,7 @@ def _params(options: Options) -> _core.GenerateParams:
     params.num_beams = options.num_beams
     params.length_penalty = options.length_penalty
     params.no_repeat_ngram_size = options.no_repeat_ngram_size
+    params.repetition_penalty = options.repetition_penalty
     # params.stop stays empty: it looks at the text with tags; the native run looks for options.stop in the one without
     params.choices = list(options.choices)
     params.grammar = options.grammar

@@ -70,6 +70,7 @@ def test_good_values_are_taken() -> None:
         ("num_beams", [0, -1, 9, 1.5, None, True]),
         ("length_penalty", [-10.1, 10.1, math.nan, None]),
         ("no_repeat_ngram_size", [-1, 2049, 0.5, None]),
+        ("repetition_penalty", [0, 0.1, -1.0, 100.5, math.nan, None, True, "1"]),
         ("stop", ["", ["a", ""], 5, None, [5], b"x", ["x"] * 33, "\udc80"]),
         ("logprobs", [1, 0, "yes", None]),
         ("grammar", [1, "no", None]),

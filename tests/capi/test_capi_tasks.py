@@ -115,6 +115,7 @@ SAMPLING = [
     {"num_beams": 3},
     {"num_beams": 2, "length_penalty": 0.0},
     {"no_repeat_ngram_size": 0},
+    {"repetition_penalty": 1.7},
     {"grammar": False},
     {"max_tokens": 1},
 ]

@@ -53,6 +53,7 @@ def test_reads_every_number(tmp_path):
         "tasks": ["caption", "ask", "generate", "score", "ground", "locate", "describe"],
         "preprocessing": "resized to 56 x 56, aspect not kept",
         "latents": 64, "location_bins": 32, "max_new_tokens": 128, "no_repeat_ngram_size": 3,
+        "repetition_penalty": 1.0,
         "bos": 0, "eos": 2, "pad": 1, "unk": 3, "prompts": prompts,
         "image": {"before": [tag("<image>")], "row": 4, "row_step": 1, "after": [tag("</image>")], "segment": 0},
         "grounding": {

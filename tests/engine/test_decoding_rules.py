@@ -215,3 +215,19 @@ def test_sampling_keeps_the_tokens_of_the_definition(width, temperature, top_p, 
     places = np.arange(kept)
     expected, deviation = q @ places, np.sqrt(max(q @ places**2 - (q @ places) ** 2, 0) / len(ids))
     assert abs(mean - expected) <= 5 * deviation + 1e-6
+
+
+def test_repetition_penalty_equals_its_definition():
+    """Of transformers' RepetitionPenaltyLogitsProcessor: each token of the sequence once, whatever its sign."""
+    rng = random.Random(11)
+    for penalty in (0.125, 0.7, 1.0, 1.3, 1.5, 100.0):
+        for _ in range(50):
+            scores = np.array([rng.uniform(-5, 5) for _ in range(20)] + [0.0], np.float32)
+            sequence = [rng.randrange(21) for _ in range(rng.randrange(0, 30))]
+            expected = scores.copy()
+            for i in set(sequence):
+                p = np.float32(penalty)
+                expected[i] = scores[i] * p if scores[i] < 0 else scores[i] / p
+            assert T.penalize(scores.tolist(), sequence, penalty) == expected.tolist()
+    assert T.penalize([3e38, -3e38], [0, 1], 0.125)[0] == np.finfo(np.float32).max.item()  # not infinite
+    assert T.penalize([NEG, 1.0], [0, 0, 0], 2.0) == [NEG, 1.0]  # what may not come does not

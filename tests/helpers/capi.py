@@ -79,6 +79,7 @@ class ModelInfo(Sized):
         ),
         ("width", c_int32),
         ("reserved2", c_int32),
+        ("repetition_penalty", c_double),
     )
 
 
@@ -182,6 +183,7 @@ class Options(Sized):
         ("top_logprobs", c_int32),
         ("turns", POINTER(Turn)),
         ("turn_count", c_size_t),
+        ("repetition_penalty", c_double),
     )
 
 

@@ -182,8 +182,8 @@ def arguments_of(case: Case, pictures: list[Any]) -> tuple[tuple[Any, ...], dict
 
 
 def options_of(case: Case) -> dict[str, Any]:
-    """How it is decoded: without the grammar, which the definition does not have."""
-    return {"max_tokens": case.max_tokens, "num_beams": case.beams, "grammar": False}
+    """How it is decoded: without the grammar and without a penalty for repeats, which the definition does not have."""
+    return {"max_tokens": case.max_tokens, "num_beams": case.beams, "grammar": False, "repetition_penalty": 1.0}
 
 
 def _find() -> dict[str, Described]:
@@ -234,6 +234,7 @@ def accepted_decoder(a: str) -> dict[str, set[Any]]:
         f"{a}.vocab_size": set(),
         f"{a}.generation.max_new_tokens": {1},
         f"{a}.generation.no_repeat_ngram_size": {0, 1, "max"},
+        f"{a}.generation.repetition_penalty": {1, "max"},
     }
 
 

@@ -212,7 +212,7 @@ def test_the_c_library_answers_alike(of: Described, model: kosmos_edge.Model, ha
             continue
         options = byref(
             capi.Options(max_tokens=case.max_tokens, num_beams=case.beams, detailed=int("length" in case.arguments),
-                         markdown=int("markdown" in case.arguments), grammar=-1, logprobs=1)
+                         markdown=int("markdown" in case.arguments), grammar=-1, logprobs=1, repetition_penalty=1)
         )  # fmt: skip
         if case.task == "generate":
             segments = (capi.Segment * 2)(capi.Segment(kind=3, image=image), capi.Segment(kind=1, text=b"It is"))
