@@ -10,10 +10,16 @@ from .sources.files import brief
 
 
 def generation_entries(
-    checkpoint: Checkpoint, architecture: str, *, max_new_tokens: int, no_repeat_ngram_size: int, ids: Mapping[str, int]
+    checkpoint: Checkpoint,
+    architecture: str,
+    *,
+    max_new_tokens: int,
+    no_repeat_ngram_size: int,
+    ids: Mapping[str, int],
+    repetition_penalty: float = 1.0,
 ) -> list[Entry]:
     """<architecture>.generation.*: the numbers are the model's own. ids: special tokens that generation_config.json may
-    name as well, "bos_token_id" and its kin."""
+    name as well, "bos_token_id" and its kin. repetition_penalty: the authors' own, which no file says."""
     text = checkpoint.config.get("text_config")
     sources = (checkpoint.generation, text if isinstance(text, dict) else {})
     entries: list[Entry] = []
@@ -27,6 +33,8 @@ def generation_entries(
                 f"generation_config.json: {key} is {brief(value)}, expected an integer of at most {largest}"
             )
         entries.append((f"{architecture}.generation.{key}", "u32", value))
+    if repetition_penalty != 1:
+        entries.append((f"{architecture}.generation.repetition_penalty", "f32", repetition_penalty))
     for key, expected in ids.items():
         value = checkpoint.generation.get(key, expected)
         if value != expected:

@@ -18,6 +18,7 @@ from . import (
     llava,
     llava_qwen2,
     minigpt4,
+    minigpt_v2,
     mplug_owl,
     openflamingo,
     openflamingo_mpt,
@@ -35,6 +36,7 @@ MODELS: dict[str, Model] = {
     "instructblip_t5": instructblip_t5,  # before InstructBLIP with Vicuna, likewise
     "instructblip": instructblip,
     "minigpt4": minigpt4,
+    "minigpt_v2": minigpt_v2,
     "idefics": idefics,
     "openflamingo_mpt": openflamingo_mpt,  # before the other, whose model_type it has
     "openflamingo": openflamingo,

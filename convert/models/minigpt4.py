@@ -1,5 +1,5 @@
 """MiniGPT-4 with a Vicuna decoder: EVA-CLIP's tower, a Q-Former, a linear product, LLaMA, from the files that its
-authors publish (`sources/lavis.py`). MiniGPT-v2 and the variant without Q-Former are not supported."""
+authors publish (`sources/lavis.py`). MiniGPT-v2 and the variant without Q-Former are `minigpt_v2`."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -15,6 +15,7 @@ from ..gguf import Entry
 from ..mapping import check_tensors_of
 from ..settings import Section
 from ..sources.checkpoint import Checkpoint
+from ..sources.tensor import SourceTensor
 from ..spm_bpe import SpmBpe, read_spm_bpe
 from .bridge import (
     Qformer,
@@ -35,9 +36,12 @@ TIED: dict[str, str] = {}  # fit sees to it
 
 STOP = "###"  # ends a turn
 _FORMAT = STOP + "Human: <Img>{{image}}</Img> {0}" + STOP + "Assistant: "
+SYSTEM = (
+    "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it to you. "
+    "Please answer my questions."
+)
 PROMPTS = {
-    "system": "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it "
-    "to you. Please answer my questions.",
+    "system": SYSTEM,
     "caption": _FORMAT.format("Describe this image in one sentence."),
     "caption_detailed": _FORMAT.format("Describe this image in detail."),
     "question": _FORMAT.format("{question}"),
@@ -56,8 +60,9 @@ CARD = {
     "trained_tasks": [],
     "prompt": {},
 }
-_MAX_NEW_TOKENS = 300
-_POST_EPS = 1e-5  # of LAVIS' ln_vision; the tower's own norms have 1e-6
+MAX_NEW_TOKENS = 300
+REPETITION_PENALTY = 1.05  # of the authors' demonstration
+POST_EPS = 1e-5  # of LAVIS' ln_vision; the tower's own norms have 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +96,18 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 def fit(checkpoint: Checkpoint, config: Config, vocabulary: SpmBpe) -> Config:
     """Brings the tensors under the table's names, without the tower's blocks behind the last one that runs."""
-    tensors = fit_bridge(checkpoint.tensors, "vision_model.")
+    checkpoint.tensors = without_unused_blocks(fit_bridge(checkpoint.tensors, "vision_model."), config.tower)
+    return fit_decoder(checkpoint.tensors, config, vocabulary)
+
+
+def without_unused_blocks(tensors: dict[str, SourceTensor], tower: Tower) -> dict[str, SourceTensor]:
+    """Without the tower's blocks behind the last one that runs."""
     blocks = "vision_model.encoder.layers."
-    checkpoint.tensors = {
+    return {
         name: tensor
         for name, tensor in tensors.items()
-        if not name.startswith(blocks) or _number(name.removeprefix(blocks)) < config.tower.layers
+        if not name.startswith(blocks) or _number(name.removeprefix(blocks)) < tower.layers
     }
-    return fit_decoder(checkpoint.tensors, config, vocabulary)
 
 
 def _number(text: str) -> int:
@@ -144,14 +153,15 @@ def metadata(
         *decoder_entries(c, arch),
         *qformer_entries(c.qformer, arch),
         *tower_entries(c.tower, arch, c.width, read_pixels({}), gelu=True),
-        (f"{arch}.vision.post_norm_epsilon", "f32", _POST_EPS),
+        (f"{arch}.vision.post_norm_epsilon", "f32", POST_EPS),
         (f"{arch}.image.token_id", "u32", vocabulary.unk),  # the vocabulary has none for it
         *generation_entries(
             checkpoint,
             arch,
-            max_new_tokens=min(_MAX_NEW_TOKENS, c.context // 2),  # leaves room for the prompt
+            max_new_tokens=min(MAX_NEW_TOKENS, c.context // 2),  # leaves room for the prompt
             no_repeat_ngram_size=0,
             ids={},
+            repetition_penalty=REPETITION_PENALTY,
         ),
         (f"{arch}.generation.stop", "str", STOP),
         *((f"{arch}.prompt.{task}", "str", text) for task, text in card["prompt"].items() if text),

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from kosmos_edge import _core
 from kosmos_edge.errors import ModelCorrupt
 
 from .files import SourceFile
@@ -134,3 +135,81 @@ class ZeroTensor(SourceTensor):
     def read(self, start: int, count: int) -> bytearray:
         """`count` zeros."""
         return bytearray(count)
+
+
+@dataclass(frozen=True)
+class OneTensor(ZeroTensor):
+    """Float32 ones that no file holds."""
+
+    def read(self, start: int, count: int) -> bytearray:
+        """`count` bytes of ones; a stretch begins and ends with a value."""
+        return bytearray(b"\0\0\x80\x3f" * (count // 4))
+
+
+def floats(tensor: SourceTensor, first: int, count: int) -> bytes:
+    """`count` values from value `first` on, as float32."""
+    width = FLOAT_BYTES[tensor.dtype]
+    return _core.dequantize(tensor.dtype, tensor.read(first * width, count * width), count)
+
+
+@dataclass(frozen=True)
+class _Changed(SourceTensor):
+    """Float32 values that are computed from those of `base`; file and offset are its own."""
+
+    base: SourceTensor
+
+    def hash_up_to(self, start: int) -> None:
+        self.base.hash_up_to(start // 4 * FLOAT_BYTES[self.base.dtype])
+
+
+@dataclass(frozen=True)
+class _LowRank(_Changed):
+    left: SourceTensor  # (rows, rank)
+    right: SourceTensor  # (rank, columns)
+    scale: float
+
+    def read(self, start: int, count: int) -> bytearray:
+        """A stretch of whole rows."""
+        rank, cols = self.right.shape
+        assert start % (4 * cols) == 0 and count % (4 * cols) == 0
+        first, rows = start // (4 * cols), count // (4 * cols)
+        weights = floats(self.base, first * cols, rows * cols)
+        left, right = floats(self.left, first * rank, rows * rank), floats(self.right, 0, rank * cols)
+        return bytearray(_core.add_low_rank(weights, left, right, cols, rank, self.scale))
+
+
+def with_low_rank(base: SourceTensor, left: SourceTensor, right: SourceTensor, scale: float) -> SourceTensor:
+    """base + scale * left right, in float32: a matrix and a change of low rank that was trained for it (LoRA)."""
+    fits = len(right.shape) == 2 and left.shape == (base.shape[0], right.shape[0]) and right.shape[1:] == base.shape[1:]
+    if not fits or any(tensor.dtype not in FLOAT_BYTES for tensor in (base, left, right)):
+        raise ModelCorrupt(
+            f"{left.file.path}: {left.name} {left.shape} times {right.name} {right.shape} is no change of "
+            f"{base.name} {base.shape}"
+        )
+    return _LowRank(base.name, "F32", base.shape, base.file, base.offset, base, left, right, scale)
+
+
+@dataclass(frozen=True)
+class _Resized(_Changed):
+    size: int
+    new_size: int
+    first: int  # rows in front of the grid, which stay
+
+    def read(self, start: int, count: int) -> bytearray:
+        width = self.shape[-1]
+        kept = floats(self.base, 0, self.first * width)
+        grid = floats(self.base, self.first * width, self.size * self.size * width)
+        whole = kept + _core.resize_grid(grid, self.size, self.new_size, width)
+        return bytearray(whole[start : start + count])
+
+
+def resized_positions(table: SourceTensor, new_size: int, first: int) -> SourceTensor:
+    """A table of positions (first + n * n, width) as one of a grid of new_size * new_size: as torch interpolates it,
+    bicubic. The same where it has that size; ModelCorrupt where its grid is no square."""
+    size = math.isqrt(max(0, table.shape[0] - first)) if len(table.shape) == 2 else 0
+    if size == 0 or table.shape[0] != first + size * size or table.dtype not in FLOAT_BYTES:
+        raise ModelCorrupt(f"{table.file.path}: {table.name} {table.shape} is no table of a square's positions")
+    if size == new_size:
+        return table
+    shape = (first + new_size * new_size, table.shape[1])
+    return _Resized(table.name, "F32", shape, table.file, table.offset, table, size, new_size, first)

@@ -16,6 +16,7 @@
   ROW(blip2_t5)               \
   ROW(instructblip_t5)        \
   ROW(minigpt4)               \
+  ROW(minigpt_v2)             \
   ROW(mplug_owl)
 
 namespace ke {

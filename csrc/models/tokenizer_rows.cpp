@@ -125,8 +125,9 @@ VocabularyCheck::VocabularyCheck(const GgufFile& file, const std::string& archit
 }
 
 void VocabularyCheck::check_special_tokens(const TokenizerConfig& t) const {
-  check_special("tokenizer.ggml.bos_token_id", t.bos, control_piece);
-  // ChatML's <|im_end|> stands in the formats of prompts, whose tags alone become tokens.
+  // LLaMA-2's <s> and ChatML's <|im_end|> may stand in the formats of prompts, whose tags alone become tokens.
+  const bool begins = kind_ == "llama" && type_of("tokenizer.ggml.bos_token_id", t.bos) == tag_piece;
+  if (!begins) check_special("tokenizer.ggml.bos_token_id", t.bos, control_piece);
   const bool tag = kind_ == "gpt2" && t.eos >= 0 && type_of("tokenizer.ggml.eos_token_id", t.eos) == tag_piece;
   if (!tag) check_special("tokenizer.ggml.eos_token_id", t.eos, control_piece);
   check_special("tokenizer.ggml.padding_token_id", t.pad, control_piece);

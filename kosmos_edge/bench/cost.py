@@ -63,6 +63,7 @@ class Cost:
     key_width: int | None = None  # the same of keys, which heads may share
     gated: bool = False  # a third matrix in the feed-forward part
     looks: Looks | None = None
+    projector: int = 0  # values of mm.0.weight
 
     @classmethod
     def of(cls, path: str) -> Cost:
@@ -83,6 +84,7 @@ class Cost:
             shapes["blk.0.attn_k.weight"][0],
             "blk.0.ffn_gate.weight" in shapes,
             Looks.of(shapes),
+            math.prod(shapes.get("mm.0.weight", (0,))),
         )
 
     def encode_macs(self) -> float:
@@ -108,8 +110,12 @@ class Cost:
             return float(tower + self._qformer_macs(rows, width, d))
         if "abstractor" in self.config:
             return float(tower + self._abstractor_macs(rows, width, d))
+        if "prefix" in self.config:  # of one feature
+            return float(tower + self.projector)
+        if "merged_features" in self.config:
+            return float(tower + patches // self.config["merged_features"] * self.projector)
         if "latents" not in self.config:
-            products = width * d + (0 if self.config["projector"] == "linear" else d * d)
+            products = self.projector + (0 if self.config["projector"] == "linear" else d * d)
             return float(tower + patches * products)
         latents = self.config["latents"]
         resampler = 2 * rows * width * d + 2 * latents * (rows + latents) * d + latents * d * d

@@ -50,6 +50,7 @@ def test_the_file_is_what_the_engine_reads(checkpoint: Path, tmp_path: Path) -> 
     }  # fmt: skip
     expected["minigpt4.qformer.query_count"] = OF.tiny.metadata["minigpt4.qformer.query_count"][1]
     assert {key: metadata[key] for key in expected} == expected
+    assert metadata["minigpt4.generation.repetition_penalty"] == np.float32(1.05)
     assert metadata["minigpt4.vision.post_norm_epsilon"] == np.float32(1e-5)
     assert metadata["clip.vision.attention.layer_norm_epsilon"] == np.float32(1e-6)
     assert metadata["minigpt4.qformer.attention.layer_norm_epsilon"] == np.float32(1e-12)

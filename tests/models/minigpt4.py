@@ -69,6 +69,7 @@ def metadata_of(
         f"{A}.vision.post_norm_epsilon": ("f32", POST_EPS),
         f"{A}.image.token_id": ("u32", 0),
         f"{A}.generation.stop": ("str", STOP),
+        f"{A}.generation.repetition_penalty": ("f32", 1.05),
         **{f"{A}.prompt.{key}": ("str", text) for key, text in PROMPTS.items()},
         "tokenizer.ggml.space_prefix_every_segment": ("bool", True),
         "tokenizer.ggml.space_prefix_before_space": ("bool", True),

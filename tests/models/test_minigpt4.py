@@ -48,7 +48,10 @@ def encode(engine: _core.Engine, picture: np.ndarray) -> _core.ImageEmbedding:
 def assert_asked(engine: _core.Engine, prompt: list, result: kosmos_edge.Result, max_tokens: int) -> None:
     """The result is the answer to that prompt."""
     params = _core.GenerateParams()
-    params.max_tokens = max_tokens
+    params.max_tokens, params.repetition_penalty = (
+        max_tokens,
+        OF.tiny.metadata["minigpt4.generation.repetition_penalty"][1],
+    )
     assert result.timings.prompt_tokens == len(engine.prompt_ids(prompt))
     assert result.token_ids == engine.generate(prompt, params).token_ids
 

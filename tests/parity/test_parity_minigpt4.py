@@ -123,7 +123,7 @@ def test_logits_of_a_question(pair: Pair) -> None:
         params.max_tokens = LENGTH
         answer = pair.engine.generate(segments, params).token_ids
         with load(pair.path, threads=1) as model:
-            asked = model.ask(picture, question, max_tokens=LENGTH)
+            asked = model.ask(picture, question, max_tokens=LENGTH, repetition_penalty=1)
         assert asked.token_ids == answer[: len(asked.token_ids)] and asked.timings.prompt_tokens == len(engine)
         expected = pair.logits([*ids, *answer], [picture])
         found = found_logits(pair, [*segments, ("ids", answer)])
