@@ -36,6 +36,7 @@ def _run(arguments: list[str] | None) -> int:
     parser.add_argument("-o", "--output", required=True, help="GGUF file to write, or a folder for it")
     parser.add_argument("--type", default=DEFAULT, help=f"one of {', '.join(RECIPES)} (default {DEFAULT})")
     parser.add_argument("--tokenizer", help="tokenizer.json or sentencepiece model that is not beside the weights")
+    parser.add_argument("--base", help="folder of LLaMA's checkpoint that SOURCE is the difference from")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     options = parser.parse_args(arguments)
     shown = -1
@@ -53,6 +54,7 @@ def _run(arguments: list[str] | None) -> int:
         type=options.type,
         overwrite=options.overwrite,
         tokenizer=options.tokenizer,
+        base=options.base,
         progress=progress,
     )
     for line in describe(report):

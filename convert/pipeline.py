@@ -23,6 +23,7 @@ from .mapping import map_tensors
 from .models import find_model
 from .recipe import DEFAULT, OUTPUT, Recipe, choose_type, find_recipe, wanted_type
 from .sources.checkpoint import Checkpoint
+from .sources.delta import add_base
 from .sources.open import open_checkpoint
 from .sources.tensor import FLOAT_BYTES, SourceTensor
 from .writer import Cancellable, Piece, Progress, check_tensors, write_model
@@ -63,6 +64,7 @@ def convert(
     cancel: Cancellable | None = None,
     expected_sha256: Mapping[str, str] | None = None,
     card: Mapping[str, Any] | None = None,
+    base: str | os.PathLike[str] | None = None,
 ) -> ConvertReport:
     """Turns a published checkpoint into one GGUF file.
 
@@ -71,7 +73,8 @@ def convert(
     progress: called with (source bytes done, source bytes in all, tensor's name). tokenizer: tokenizer.json or
     sentencepiece model that is not beside the weights, or its folder. cancel: polled several times per second.
     expected_sha256: name of a source file -> hash that it must have. card: as kosmos_edge.json beside the weights,
-    which has the last word.
+    which has the last word. base: the folder of LLaMA's checkpoint, in Hugging Face's layout, where the source is the
+    difference from it (LLaVA's first versions).
     Errors: InvalidRequest (type, output exists or is an input), ModelNotFound, ModelCorrupt (source), KosmosIOError
     (disk), Cancelled. After any error, and after a kill, the output is what it was before.
     """
@@ -79,6 +82,8 @@ def convert(
     source_path = Path(source)
     with open_checkpoint(source_path, None if tokenizer is None else Path(tokenizer)) as checkpoint:
         checkpoint.card = {**(card or {}), **checkpoint.card}
+        if base is not None:
+            add_base(checkpoint, Path(base))
         plan = _plan(checkpoint, recipe)
         target = Path(output)
         separators = tuple(filter(None, (os.sep, os.altsep)))

@@ -114,3 +114,11 @@ def read_pixels(
         expect(settings, key, wanted, numbers and (key == "image_mean" or min(value) > 0))
         values.append([float(v) for v in value])
     return values[0], values[1]
+
+
+def check_crop(settings: dict[str, Any], size: int) -> None:
+    """preprocessor_config.json must be CLIP's: the shorter side resized, the middle cut out."""
+    square = {"height": size, "width": size}
+    expect(settings, "size", {"shortest_edge": size}, settings.get("size", size) in (size, {"shortest_edge": size}))
+    expect(settings, "do_center_crop", True, settings.get("do_center_crop", True) is True)
+    expect(settings, "crop_size", square, settings.get("crop_size", size) in (size, square))

@@ -25,7 +25,7 @@ from ..sources.hf import open_hf
 from ..sources.tensor import SourceTensor
 from ..spm_bpe import SpmBpe, read_spm_bpe
 from ..tokenizer import CONTROL, UNKNOWN, USER_DEFINED
-from .clip import Tower, expect, read_pixels, tower_entries, tower_table, weight_and_bias
+from .clip import Tower, check_crop, expect, read_pixels, tower_entries, tower_table, weight_and_bias
 from .llama import Decoder, cut_rows, decoder_entries, decoder_of, decoder_table, give_own_head, read_decoder
 
 NAME, ARCHITECTURE = "LLaVA", "llava"
@@ -56,6 +56,16 @@ CARD = {
     "prompt": {},
 }
 _FIRST = {"version": "v1", "system": _SYSTEM.format("human")}  # of models with a linear projector
+_STOP = "###"  # ends a turn of version v0, of which no file but the card says that it is one
+_PROMPTS_V0 = {
+    "system": _FIRST["system"].rstrip(),
+    **{
+        task: text.replace("USER: ", f"{_STOP}Human: ").replace(" ASSISTANT:", f"{_STOP}Assistant:")
+        for task, text in PROMPTS.items()
+        if task != "system"
+    },
+}
+_MARKS = ("<im_start>", "<im_end>")  # around an image, of models with mm_use_im_start_end
 _TOWER = "vision_tower"  # folder with CLIP's checkpoint
 _MAX_NEW_TOKENS = 512
 
@@ -65,7 +75,8 @@ class Config(Decoder):
     """The sizes of a model."""
 
     tower: Tower | None  # None until the folder with it is read
-    feature_layer: int  # -1: behind the last block, -2: behind the one before it
+    feature_layer: int  # -1: behind the last block, -2: behind the one before it; of several the deepest
+    feature_layers: tuple[int, ...] = ()  # whose features stand side by side; empty: feature_layer alone
     projector: str  # "linear" or "mlp2x_gelu"
     aspect: str | None  # "pad" or "crop"; None: as preprocessor_config.json says
     image_id: int | None  # of the image's placeholder; None: the vocabulary has none
@@ -74,6 +85,11 @@ class Config(Decoder):
     def vision(self) -> Tower:
         assert self.tower is not None
         return self.tower
+
+    @property
+    def features(self) -> int:
+        """Values of a feature."""
+        return self.vision.width * max(1, len(self.feature_layers))
 
     @property
     def blocks(self) -> int:
@@ -100,13 +116,15 @@ def read_config(settings: dict[str, Any]) -> Config:
     whole.only("multimodal_projector_bias", True)
     whole.only("vision_feature_select_strategy", "default")
     vision = settings.get("vision_config")
-    tower = _large(336) if vision is None else _read_tower(Section(vision, "vision_config"))
+    tower = _large(336) if vision is None else read_tower(Section(vision, "vision_config"))
     image_id = read_image_id(whole)
     decoder = read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
+    layers = read_feature_layers(whole, "vision_feature_layer", tower)
     return Config(
         **vars(decoder),
         tower=tower,
-        feature_layer=read_feature_layer(whole, "vision_feature_layer", tower),
+        feature_layer=max(layers),
+        feature_layers=layers if len(layers) > 1 else (),
         projector="mlp2x_gelu",
         aspect=None,
         image_id=image_id,
@@ -130,7 +148,7 @@ def _read_own(whole: Section) -> Config:
     """The authors' config.json: LLaMA's keys, and mm_* for the rest. The tower's sizes come with its checkpoint."""
     aspect = whole.only("image_aspect_ratio", "square", "pad")  # not "anyres", which is LLaVA-1.6
     whole.only("mm_patch_merge_type", "flat")
-    whole.only("mm_use_im_start_end", False)
+    whole.only("mm_use_im_start_end", False, True)
     whole.only("mm_vision_select_feature", "patch")
     layer = whole.get("mm_vision_select_layer", -2)
     if type(layer) is not int:
@@ -145,7 +163,7 @@ def _read_own(whole: Section) -> Config:
     )
 
 
-def _read_tower(vision: Section) -> Tower:
+def read_tower(vision: Section) -> Tower:
     """The sizes of CLIP's tower."""
     vision.only("model_type", "clip_vision_model")
     vision.only("hidden_act", "quick_gelu")
@@ -175,13 +193,14 @@ def _large(image_size: int) -> Tower:
 _KNOWN_TOWERS = {"openai/clip-vit-large-patch14": _large(224), "openai/clip-vit-large-patch14-336": _large(336)}
 
 
-def read_feature_layer(section: Section, key: str, tower: Tower) -> int:
-    """The layer that the features are of, as a number from the end. Lists of layers are not supported."""
+def read_feature_layers(section: Section, key: str, tower: Tower) -> tuple[int, ...]:
+    """The layers that the features are of, one or several side by side, as numbers from the end."""
     value = section.get(key, -2)
-    layer = value - tower.layers - 1 if type(value) is int and value >= 0 else value
-    if type(layer) is not int or not -tower.layers <= layer <= -1:
-        raise section.bad(key, f"one layer, {-tower.layers}..-1 or 1..{tower.layers}")
-    return layer
+    given = value if isinstance(value, list) else [value]
+    layers = [v - tower.layers - 1 if type(v) is int and v >= 0 else v for v in given]
+    if not layers or any(type(v) is not int or not -tower.layers <= v <= -1 for v in layers):
+        raise section.bad(key, f"a layer, or a list of them, {-tower.layers}..-1 or 1..{tower.layers}")
+    return tuple(layers)
 
 
 # ---- tensors
@@ -208,7 +227,7 @@ def tensor_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 def projector_table(c: Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """The projector's rows."""
-    yield from weight_and_bias("multi_modal_projector.linear_1", "mm.0", c.width, c.vision.width)
+    yield from weight_and_bias("multi_modal_projector.linear_1", "mm.0", c.width, c.features)
     if c.projector != "linear":
         yield from weight_and_bias("multi_modal_projector.linear_2", "mm.2", c.width, c.width)
 
@@ -263,17 +282,17 @@ def _join_tower(checkpoint: Checkpoint, config: Config, tensors: dict[str, Sourc
             )
     else:
         with open_hf(folder, None) as part:
-            tower = _read_tower(Section(part.config.get("vision_config", part.config), f"{_TOWER}/config.json"))
+            tower = read_tower(Section(part.config.get("vision_config", part.config), f"{_TOWER}/config.json"))
             if not inside:
-                tensors.update(_tower_tensors(part.tensors))
+                tensors.update(tower_tensors(part.tensors))
             checkpoint.preprocessor = checkpoint.preprocessor or part.preprocessor
             checkpoint.files.extend(part.files)
             part.files = []  # the checkpoint closes them
     own = Section({"mm_vision_select_layer": config.feature_layer}, "")
-    return replace(config, tower=tower, feature_layer=read_feature_layer(own, "mm_vision_select_layer", tower))
+    return replace(config, tower=tower, feature_layer=max(read_feature_layers(own, "mm_vision_select_layer", tower)))
 
 
-def _tower_tensors(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
+def tower_tensors(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
     """CLIP's tensors under the table's names; its text half is no part of the model."""
     text = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
     names = {name: f"vision_tower.vision_model.{name.removeprefix('vision_model.')}" for name in tensors}
@@ -297,6 +316,7 @@ def config_of_file(where: str, arch: str) -> Config:
         **vars(decoder_of(keys, arch)),
         tower=tower_of_file(keys),
         feature_layer=layer,
+        feature_layers=tuple(keys.get(f"{arch}.vision.feature_layers", ())),
         projector=projector,
         aspect=None,
         image_id=None,
@@ -333,11 +353,11 @@ def metadata(
 ) -> list[Entry]:
     """Everything but the tensors' checksums: (key, GGUF type, value). sha256: "file name:hex" of every source file."""
     arch, first = ARCHITECTURE, c.projector == "linear"
-    card = read_card(
-        checkpoint.card,
-        {**CARD, "version": _FIRST["version"]} if first else CARD,
-        {**PROMPTS, "system": _FIRST["system"]} if first else PROMPTS,
-    )
+    zeroth = checkpoint.card.get("version") == "v0"
+    prompts = _PROMPTS_V0 if zeroth else {**PROMPTS, "system": _FIRST["system"]} if first else PROMPTS
+    if checkpoint.config.get("mm_use_im_start_end") is True:
+        prompts = _with_marks(prompts, vocabulary)
+    card = read_card(checkpoint.card, {**CARD, "version": _FIRST["version"]} if first else CARD, prompts)
     aspect = _read_aspect(checkpoint.preprocessor, c)
     pixels = read_pixels(checkpoint.preprocessor)
     count = sum(math.prod(shape) for _, _, shape in tensor_table(c))
@@ -347,7 +367,7 @@ def metadata(
         (f"{arch}.source.sha256", "[str]", sha256),
         *decoder_entries(c, arch),
         *tower_entries(c.vision, arch, c.width, pixels),
-        (f"{arch}.vision.feature_layer", "i32", c.feature_layer),
+        *layer_entries(c, arch),
         (f"{arch}.image.aspect", "str", aspect),
         (f"{arch}.image.token_id", "u32", _image_id(c, vocabulary)),
         (f"{arch}.projector", "str", c.projector),
@@ -358,9 +378,25 @@ def metadata(
             no_repeat_ngram_size=0,
             ids={"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos},
         ),
+        *([(f"{arch}.generation.stop", "str", _STOP)] if zeroth else []),
         *told_entries(arch, card),
         *vocabulary.entries(),
     ]
+
+
+def _with_marks(prompts: dict[str, str], vocabulary: SpmBpe) -> dict[str, str]:
+    """With tokens around the image, and a format for questions without one."""
+    missing = [mark for mark in _MARKS if mark not in vocabulary.tokens]
+    if missing:
+        raise ModelCorrupt(f"{vocabulary.where}: there is no {missing[0]}; config.json says mm_use_im_start_end")
+    marked = {task: text.replace("{image}", "{image}".join(_MARKS)) for task, text in prompts.items()}
+    return {**marked, "follow_up": prompts["question"].replace("{image}\n", "")}
+
+
+def layer_entries(c: Config, arch: str) -> list[Entry]:
+    """The layers that the features are of."""
+    several: list[Entry] = [(f"{arch}.vision.feature_layers", "[i32]", list(c.feature_layers))]
+    return [(f"{arch}.vision.feature_layer", "i32", c.feature_layer), *(several if c.feature_layers else [])]
 
 
 def told_entries(arch: str, card: dict[str, Any]) -> list[Entry]:
@@ -386,10 +422,7 @@ def check_image_id(c: Config, image_id: int, kinds: list[int]) -> int:
 
 def _read_aspect(settings: dict[str, Any], c: Config) -> str:
     """What becomes of pictures that are not square; everything else must be what the engine does."""
-    size, square = c.vision.image_size, {"height": c.vision.image_size, "width": c.vision.image_size}
-    expect(settings, "size", {"shortest_edge": size}, settings.get("size", size) in (size, {"shortest_edge": size}))
+    check_crop(settings, c.vision.image_size)
     padded = settings.get("do_pad", False)
     expect(settings, "do_pad", "true or false", isinstance(padded, bool))
-    expect(settings, "do_center_crop", True, settings.get("do_center_crop", True) is True)
-    expect(settings, "crop_size", square, settings.get("crop_size", size) in (size, square))
     return c.aspect or ("pad" if padded else "crop")

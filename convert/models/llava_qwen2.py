@@ -62,11 +62,13 @@ def read_config(settings: dict[str, Any]) -> Config:
     if settings.get("vision_feature_select_strategy") != "full":  # there is no class token to be left out
         raise whole.bad("vision_feature_select_strategy", "'full'")
     tower = read_siglip(Section(settings.get("vision_config"), "vision_config"))
+    layers = llava.read_feature_layers(whole, "vision_feature_layer", tower)
     decoder = llama.read_decoder(text, bool(whole.only("tie_word_embeddings", False, True)))
     return Config(
         **vars(replace(decoder, qkv_bias=True, own_head=not decoder.tied)),
         tower=tower,
-        feature_layer=llava.read_feature_layer(whole, "vision_feature_layer", tower),
+        feature_layer=max(layers),
+        feature_layers=layers if len(layers) > 1 else (),
         projector="mlp2x_gelu",
         aspect=None,
         image_id=llava.read_image_id(whole),
@@ -132,7 +134,7 @@ def metadata(
         *llama.decoder_entries(c, arch),
         (f"{arch}.output.tied", "bool", not c.own_head),
         *tower_entries(c.vision, arch, c.width, pixels, gelu=True),
-        (f"{arch}.vision.feature_layer", "i32", c.feature_layer),
+        *llava.layer_entries(c, arch),
         (f"{arch}.image.aspect", "str", "squash"),
         (f"{arch}.image.token_id", "u32", llava.check_image_id(c, c.image_id, vocabulary.kinds)),
         (f"{arch}.projector", "str", c.projector),

@@ -27,7 +27,7 @@ from ..sources.hf import LANGUAGE, open_hf
 from ..sources.tensor import SourceTensor
 from ..sources.tokenizer_files import TokenizerFiles
 from ..tokenizer import CONTROL, USER_DEFINED
-from .clip import Tower, expect, read_pixels, tower_entries, tower_table, weight_and_bias
+from .clip import Tower, check_crop, read_pixels, tower_entries, tower_table, weight_and_bias
 from .flamingo import Names, Perceiver, Rows, perceiver_entries, perceiver_of, perceiver_table
 
 END, IMAGE, PAD = "<|endofchunk|>", "<image>", "<PAD>"  # added to the language model's vocabulary in this order
@@ -351,7 +351,7 @@ def metadata(
     arch = language.architecture
     card = read_card(checkpoint.card, language.card, language.prompts)
     pixels = read_pixels(checkpoint.preprocessor)
-    _check_crop(checkpoint.preprocessor, c.tower.image_size)
+    check_crop(checkpoint.preprocessor, c.tower.image_size)
     count = sum(math.prod(shape) for _, _, shape in tensor_table(language, c))
     return [
         *general_entries(card, arch, count, file_type),
@@ -385,11 +385,3 @@ def metadata(
         *([(f"{arch}.trained_tasks", "str", ", ".join(tasks))] if (tasks := card["trained_tasks"]) else []),
         *vocabulary.entries(),
     ]
-
-
-def _check_crop(settings: dict[str, Any], size: int) -> None:
-    """preprocessor_config.json must be CLIP's: the shorter side resized, the middle cut out."""
-    square = {"height": size, "width": size}
-    expect(settings, "size", {"shortest_edge": size}, settings.get("size", size) in (size, {"shortest_edge": size}))
-    expect(settings, "do_center_crop", True, settings.get("do_center_crop", True) is True)
-    expect(settings, "crop_size", square, settings.get("crop_size", size) in (size, square))

@@ -18,9 +18,12 @@ struct PatchRowsKind {
 };
 
 struct PatchRowsConfig : VisionLanguageConfig {
-  int64_t feature_layer = 0;      // -1: behind the tower's last block
+  int64_t feature_layer = 0;  // -1: behind the tower's last block
+  // Whose features stand side by side, feature_layer the deepest of them; empty: that one alone.
+  std::vector<int32_t> feature_layers;
   int32_t image_token = 0;        // placeholder of every row of an image
   std::string aspect, projector;  // "linear" or "mlp2x_gelu"
+  std::string stop;               // ends an answer, too; empty: none does
 };
 
 // What VisionLanguageFamily asks of a model.

@@ -167,9 +167,12 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
 )
 @option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="Storage type of the weights.")
 @option("--tokenizer", metavar="FILE", help="tokenizer.json, sentencepiece model or .tiktoken, if elsewhere.")
+@option("--base", metavar="FOLDER", help="LLaMA's checkpoint that SOURCE is the difference from: LLaVA's deltas.")
 @option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @message_options
-def convert(source: str, output: str, type_: str, tokenizer: str | None, overwrite: bool, **rest: Any) -> int:
+def convert(
+    source: str, output: str, type_: str, tokenizer: str | None, base: str | None, overwrite: bool, **rest: Any
+) -> int:
     """Convert a published checkpoint to one GGUF file.
 
     SOURCE is a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt or ckpt.pt, or a weights file of
@@ -178,7 +181,7 @@ def convert(source: str, output: str, type_: str, tokenizer: str | None, overwri
     messages = take_messages(rest)
     with progress_bar("convert", messages) as progress:
         report = _conversion().convert(
-            source, output, type=type_, overwrite=overwrite, tokenizer=tokenizer, progress=progress
+            source, output, type=type_, overwrite=overwrite, tokenizer=tokenizer, base=base, progress=progress
         )
     for line in _conversion().describe(report):
         messages.say(line)

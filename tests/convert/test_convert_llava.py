@@ -341,9 +341,17 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "no bias": ({"multimodal_projector_bias": False}, "multimodal_projector_bias is False, expected True"),
     "another projector": ({"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu'"),
     "the class token": ({"vision_feature_select_strategy": "full"}, "select_strategy is 'full', expected 'default'"),
-    "several layers": ({"vision_feature_layer": [-2, -1]}, "vision_feature_layer is list of 2, expected one layer"),
-    "a layer too far": ({"vision_feature_layer": -4}, r"vision_feature_layer is -4, expected one layer, -3..-1"),
-    "the embeddings": ({"vision_feature_layer": 0}, "vision_feature_layer is 0, expected one layer"),
+    "several layers": (
+        {"vision_feature_layer": [-2, -1]},
+        r"linear_1.weight has the shape \(64, 32\), expected \(64, 64\)",
+    ),
+    "no layers": ({"vision_feature_layer": []}, "vision_feature_layer is list of 0, expected a layer, or a list"),
+    "layers too far": ({"vision_feature_layer": [-2, -4]}, "vision_feature_layer is list of 2, expected a layer"),
+    "a layer too far": (
+        {"vision_feature_layer": -4},
+        r"vision_feature_layer is -4, expected a layer, or a list of them, -3..-1",
+    ),
+    "the embeddings": ({"vision_feature_layer": 0}, "vision_feature_layer is 0, expected a layer"),
     "scaled positions": (
         {"text_config__rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
         "rope_scaling.rope_type is 'llama3', expected 'default' or 'linear'",
@@ -375,10 +383,11 @@ def test_settings_that_cannot_be_run(vocabulary: SpmBpe, state: State, tmp_path:
     [
         ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio is 'anyres', expected 'square' or 'pad'"),
         ({"mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type is 'spatial_unpad', expected 'flat'"),
-        ({"mm_use_im_start_end": True}, "mm_use_im_start_end is True, expected False"),
+        ({"mm_use_im_start_end": True}, "there is no <im_start>; config.json says mm_use_im_start_end"),
+        ({"mm_use_im_start_end": 1}, "mm_use_im_start_end is 1, expected False or True"),
         ({"mm_projector_type": "mlp3x_gelu"}, "mm_projector_type is 'mlp3x_gelu'"),
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch'"),
-        ({"mm_vision_select_layer": -9}, "mm_vision_select_layer is -9, expected one layer"),
+        ({"mm_vision_select_layer": -9}, "mm_vision_select_layer is -9, expected a layer"),
         ({"mm_projector_type": "linear"}, r"linear_2.* is not a tensor of LLaVA"),
     ],
 )

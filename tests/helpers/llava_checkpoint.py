@@ -13,7 +13,7 @@ from helpers.convert_checkpoint import convert_safetensors_bytes
 ADDED = ("<image>", "<pad>")
 SIZES: dict[str, int] = {
     "width": 64, "ff": 96, "layers": 2, "heads": 4, "kv": 2, "head": 16,
-    "vision": 32, "vision_ff": 64, "vision_layers": 3, "vision_heads": 2, "image": 28, "patch": 14,
+    "features": 1, "vision": 32, "vision_ff": 64, "vision_layers": 3, "vision_heads": 2, "image": 28, "patch": 14,
 }  # fmt: skip
 State = dict[str, tuple[tuple[int, ...], bytes]]  # name -> shape, float32 values
 
@@ -43,7 +43,7 @@ def shapes(rows: int, linear: bool = False, **changes: int) -> dict[str, tuple[i
         rows_of |= {f"{layer}.self_attn.{part}_proj": (v, v) for part in ("q", "k", "v", "out")}
         rows_of |= {f"{layer}.layer_norm1": (v,), f"{layer}.layer_norm2": (v,)}
         rows_of |= {f"{layer}.mlp.fc1": (s["vision_ff"], v), f"{layer}.mlp.fc2": (v, s["vision_ff"])}
-    rows_of["multi_modal_projector.linear_1"] = (d, v)
+    rows_of["multi_modal_projector.linear_1"] = (d, s["features"] * v)
     if not linear:
         rows_of["multi_modal_projector.linear_2"] = (d, d)
     for name, shape in rows_of.items():

@@ -219,13 +219,16 @@ class LlavaReference(Reference):
             [w["v.class_embd"][None], patches @ w["v.patch_embd.weight"].reshape(len(w["v.class_embd"]), -1).T]
         )
         x = self.norm(x + w["v.position_embd.weight"], "v.pre_ln", eps)
-        for i in range(value["clip.vision.block_count"] + 1 + value[f"{A}.vision.feature_layer"]):
+        behind, last = {}, value["clip.vision.block_count"] + 1
+        for i in range(last + value[f"{A}.vision.feature_layer"]):
             b = f"v.blk.{i}."
             h = self.norm(x, b + "ln1", eps)
             q, k, v = (self.linear(h, b + "attn_" + n) for n in "qkv")
             x = x + self.linear(attention(q, k, v, heads), b + "attn_out")
             x = x + self.linear(quick_gelu(self.linear(self.norm(x, b + "ln2", eps), b + "ffn_up")), b + "ffn_down")
-        rows = self.linear(x[1:], "mm.0")
+            behind[i + 1] = x[1:]
+        layers = value.get(f"{A}.vision.feature_layers", [value[f"{A}.vision.feature_layer"]])
+        rows = self.linear(np.concatenate([behind[last + layer] for layer in layers], 1), "mm.0")
         return rows if value[f"{A}.projector"] == "linear" else self.linear(gelu(rows), "mm.2")
 
     def prompt(self, segments: list[list[int] | np.ndarray]) -> Prompt:
@@ -320,6 +323,9 @@ class Llava(Described):
         f"{A}.image.aspect": {"pad", "crop"},
         f"{A}.image.token_id": {0, 1},
         f"{A}.projector": {"mlp2x_gelu"},
+        f"{A}.generation.stop": ANY_TEXT,
+        f"{A}.prompt.follow_up": set(),
+        f"{A}.vision.feature_layers": set(),
         **accepted_prompts(A, grounding=False),
         f"{A}.prompt.system": ANY_TEXT,
         **accepted_vision(),
@@ -374,6 +380,7 @@ class Llava(Described):
         v = TinyVocabulary(pieces, [-0.5 * i for i in range(count)], types)
         metadata = metadata_of(SMALL, SMALL_VISION, v, 8)
         metadata["tokenizer.ggml.precompiled_charsmap"] = ("[u8]", [])
+        metadata[f"{A}.vision.feature_layers"] = ("[i32]", [-2])
         tensors = {
             name: StoredTensor("F32", array.shape, array.astype("<f4").tobytes())
             for name, array in weights_of(tensor_shapes(SMALL, SMALL_VISION, count), 0).items()

@@ -244,6 +244,9 @@ class LlavaQwen2(Described):
         f"{A}.image.aspect": {"pad", "squash"},
         f"{A}.image.token_id": set(),
         f"{A}.projector": {"mlp2x_gelu"},
+        f"{A}.generation.stop": ANY_TEXT,
+        f"{A}.prompt.follow_up": set(),
+        f"{A}.vision.feature_layers": set(),
         **accepted_prompts(A, grounding=False),
         f"{A}.prompt.system": ANY_TEXT,
         **accepted_vision(),
@@ -288,6 +291,7 @@ class LlavaQwen2(Described):
         """The bytes, a word, and pieces that nothing needs."""
         pieces = Pieces("an", [f"plain{i}" for i in range(10)])
         metadata = metadata_of(SMALL, SMALL_VISION, pieces, 8)
+        metadata[f"{A}.vision.feature_layers"] = ("[i32]", [-1])
         tensors = {
             name: StoredTensor("F32", array.shape, array.astype("<f4").tobytes())
             for name, array in weights_of(tensor_shapes(SMALL, SMALL_VISION, len(pieces.pieces)), 0).items()

@@ -205,3 +205,37 @@ def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.Monkey
         logits.append(np.frombuffer(data, np.float32).reshape(rows, vocab))
     assert np.isfinite(logits[1]).all()
     assert relative_error(logits[1], logits[0]) < {"F32": 1e-4, "Q8_0": 0.2}[dtype]
+
+
+def with_layers(path: Path, layers: list[int], count: int) -> tuple[Path, LlavaReference]:
+    """The tiny model whose projector takes so many layers side by side."""
+    metadata = OF.tiny.metadata | {"llava.vision.feature_layers": ("[i32]", layers)}
+    weights = dict(OF.tiny.weights)
+    weights["mm.0.weight"] = np.concatenate([weights["mm.0.weight"] * np.float32(0.5 + n) for n in range(count)], 1)
+    write_tiny(path, tiny=dataclasses.replace(OF.tiny, metadata=metadata, weights=weights))
+    return path, LlavaReference(metadata, weights)
+
+
+@pytest.mark.parametrize("layers", [[-3, -2], [-2, -3, -3], [-2]])
+def test_features_of_several_layers_stand_side_by_side(layers: list[int], tmp_path: Path) -> None:
+    path, definition = with_layers(tmp_path / "x.gguf", layers, len(layers))
+    engine, picture = _core.Engine(str(path), threads=1), make_picture(7, 90, 60)
+    embedding = encode(engine, picture)
+    found = np.frombuffer(embedding.tobytes(), np.float32).reshape(embedding.shape)
+    assert relative_error(found, definition.encode_image(picture)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], "feature_layers is empty; expected at least one layer"),
+        ([-2, -4], r"feature_layers has -4; expected numbers in -3\.\.-1"),
+        ([-2, 1], "feature_layers has 1; expected"),
+        ([-3], "feature_layers has -3 as the deepest layer; expected llava.vision.feature_layer, -2"),
+        ([-2, -3, -3], "feature_layers has 3 layers; expected as many as features of 256 values fill"),
+    ],
+)
+def test_layers_that_do_not_fit(layers: list[int], message: str, tmp_path: Path) -> None:
+    path, _ = with_layers(tmp_path / "x.gguf", layers, 2)
+    with pytest.raises(ModelCorrupt, match=message):
+        kosmos_edge.load(path, threads=1)

@@ -16,6 +16,7 @@ QUESTIONS = ("ba keloo?", "steqing  minura\nth", "12:30 é 日本 🙂")
 VARIANTS: dict[str, dict[str, Any]] = {
     "shared KV heads": {},
     "a KV head for each": {"kv": 4, "text_config__num_key_value_heads": 4},
+    "three layers side by side": {"features": 3, "vision_feature_layer": [-1, 1, -2]},
     "other bases and layers": {
         "text_config__rope_theta": 500000.0, "text_config__rope_scaling": {"type": "linear", "factor": 2.0},
         "vision_feature_layer": -1, "text_config__rms_norm_eps": 1e-6,
@@ -116,6 +117,32 @@ def test_answers(pair: Pair) -> None:
                 assert len(answer.token_ids) >= len(expected) - 1  # the end itself is no part of an answer
                 seen.update(expected)
     assert len(seen) > 32
+
+
+@pytest.mark.parametrize("how", [{}, {"num_beams": 3}, {"no_repeat_ngram_size": 2}], ids=str)
+def test_answers_with_a_repetition_penalty(pair: Pair, how: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompt and answer count; by beams it is log-probabilities that are penalised, so the rows that only pad the
+    vocabulary, which the converted file has not, must not be among them in transformers either."""
+    import torch
+
+    tokens, head = 602, pair.model.get_output_embeddings()
+    monkeypatch.setattr(head.weight, "data", head.weight.data[:tokens])
+    monkeypatch.setattr(pair.model.config.text_config, "vocab_size", tokens)
+    with load(pair.path, threads=1) as model:
+        for picture, question in zip(pictures(), QUESTIONS, strict=False):
+            inputs = pair.inputs(pair.prompt(question), picture)
+            found = []
+            for penalty in (1.0, 1.3):
+                with torch.inference_mode():
+                    whole = pair.model.generate(
+                        **inputs, do_sample=False, max_new_tokens=16, repetition_penalty=penalty,
+                        suppress_tokens=[600], pad_token_id=601, **how,
+                    )[0]  # fmt: skip
+                expected = whole[inputs["input_ids"].shape[1] :].tolist()
+                answer = model.ask(picture, question, max_tokens=16, repetition_penalty=penalty, **how)
+                assert answer.token_ids[: len(expected)] == expected[: len(answer.token_ids)]
+                found.append(answer.token_ids)
+            assert found[0] != found[1]
 
 
 def test_small_files_load_and_answer(pair: Pair, tmp_path: Path) -> None:
