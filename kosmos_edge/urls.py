@@ -104,7 +104,7 @@ def _check(url: str, shown: str) -> SplitResult:
     if not host or "@" in parts.netloc:
         what = "a URL without a user name and password" if host else "a URL with a host"
         raise InvalidRequest(f"{shown}{through}: expected {what}")
-    if port == 0 or any(ord(c) <= 32 or ord(c) == 127 for c in url):
+    if port == 0 or any(c <= " " or c == "\x7f" for c in url):
         raise InvalidRequest(f"{shown}{through}: expected a URL without blanks, control characters and port 0")
     return parts
 

@@ -28,6 +28,7 @@ OPTIONS: dict[str, Field] = {
     "num_beams": Field("integer", "Beams of a beam search; 1 (the default): none."),
     "length_penalty": Field("number", "Of the beams."),
     "no_repeat_ngram_size": Field("integer", "No stretch of that many tokens comes twice. 0: off."),
+    "repetition_penalty": Field("number", "Above 1: repeats become less likely. Default: the model's; 1: off."),
     "stop": Field("string|array", "A text, or several, that ends the answer."),
     "logprobs": Field("boolean", "Give ln p of every token."),
     "top_logprobs": Field("integer", "Give the likeliest tokens at each place, too, so many of them; 0..20."),
