@@ -14,6 +14,7 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import ImageInput, Opening, Picture
 from kosmos_edge.inference import running, tasks
+from kosmos_edge.inference.abilities import Abilities
 from kosmos_edge.inference.async_calls import Lane
 from kosmos_edge.inference.async_verbs import AsyncVerbs
 from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
@@ -39,7 +40,7 @@ EventStream: TypeAlias = Generator[Event, None, None]
 BoxInput: TypeAlias = Box | Corners | Sequence[float]
 
 
-class Model(AsyncVerbs):
+class Model(Abilities, AsyncVerbs):
     """A loaded model. Any number of threads may call it at once; calls are independent of each other.
 
     caption, locate, describe and ask accept template: the prompt of this call and its examples instead of the model's

@@ -62,7 +62,8 @@ def plan_score_segments(
     return ScorePlan(checked, "", "", check_normalize(normalize), behind)
 
 
-def _shots(name: str, examples: object, length: int, what: str) -> Iterable[tuple[Any, ...]]:
+def check_examples(name: str, examples: object, length: int, what: str) -> Iterable[tuple[Any, ...]]:
+    """Few-shot examples as tuples of `length`; InvalidRequest for anything else, and for more than MAX_EXAMPLES."""
     if isinstance(examples, str | bytes) or not isinstance(examples, Sequence):
         raise InvalidRequest(f"{name}: expected a list of {what}, got {type(examples).__name__}")
     if len(examples) > _core.limits.MAX_EXAMPLES:
@@ -139,7 +140,7 @@ def plan_caption(
     if length not in ("short", "long"):
         raise InvalidRequest(f"length: expected 'short' or 'long', got {length!r}")
     call = _Call()
-    for number, (shot, text) in enumerate(_shots("examples", examples, 2, "(image, caption)")):
+    for number, (shot, text) in enumerate(check_examples("examples", examples, 2, "(image, caption)")):
         call.pictures.append(shot)
         call.examples.append(("", check_text(f"examples[{number}]", text)))
     call.pictures.append(image)
@@ -169,7 +170,7 @@ def plan_describe(
 ) -> Plan:
     """describe: "It" with the caller's box, which the model continues."""
     call = _Call()
-    for number, (shot, where, text) in enumerate(_shots("examples", examples, 3, "(image, box, text)")):
+    for number, (shot, where, text) in enumerate(check_examples("examples", examples, 3, "(image, box, text)")):
         name = f"examples[{number}]"
         call.pictures.append(shot)
         call.boxes.append(BoxSegment((check_box(where, normalized, name),), bool(normalized)))
@@ -191,7 +192,9 @@ def plan_ask(
 ) -> Plan:
     """ask: the model's question-and-answer format; examples are (image, question, answer)."""
     call = _Call()
-    for number, (shot, asked, answer) in enumerate(_shots("examples", examples, 3, "(image, question, answer)")):
+    for number, (shot, asked, answer) in enumerate(
+        check_examples("examples", examples, 3, "(image, question, answer)")
+    ):
         name = f"examples[{number}]"
         call.pictures.append(shot)
         call.examples.append((check_text(name, asked), check_text(name, answer)))
