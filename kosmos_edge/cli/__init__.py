@@ -29,6 +29,10 @@ COMMANDS = {
     "ask": ("tasks", "Answer a question about an image."),
     "chat": ("chat", "Talk about images, question after question."),
     "score": ("tasks", "Rank texts by their likelihood given an image."),
+    "classify": ("abilities", "Choose the label that fits an image."),
+    "reason": ("abilities", "Answer a question after a description of the image."),
+    "iq": ("abilities", "Complete one of Raven's matrices."),
+    "webqa": ("abilities", "Answer a question about a web page."),
     "read": ("read", "Read the text of images, TIFF files and PDFs; write hOCR, ALTO, searchable PDFs."),
     "batch": ("batch", "Run one of these tasks on folders of images."),
     "watch": ("watch", "Run one of these tasks on the images that come into a folder."),
@@ -89,8 +93,9 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     epilog="Options can be set in the environment, too: KOSMOS_EDGE_MAX_TOKENS=9 is --max-tokens 9, "
     "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
     "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
-    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so has the format of eval, "
-    "KOSMOS_EDGE_EVAL_FORMAT. config.toml in the folder for settings sets defaults, too: kosmos-edge doctor shows "
+    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so have the format of eval, "
+    "KOSMOS_EDGE_EVAL_FORMAT, and --shot, --prompt and --question of describe, classify and reason, such as "
+    "KOSMOS_EDGE_CLASSIFY_SHOT. config.toml in the folder for settings sets defaults, too: kosmos-edge doctor shows "
     "where it is, docs/config.md what may be in it.",
 )
 @click.option(

@@ -29,6 +29,7 @@ from kosmos_edge.cli.common import (
     take_opening,
 )
 from kosmos_edge.cli.progress import Progress
+from kosmos_edge.cli.shots import BoxShot, answer_each, pool_options, shot_option, take_picking
 from kosmos_edge.cli.streams import plain_error
 from kosmos_edge.errors import InvalidRequest, KosmosError
 from kosmos_edge.options import Normalize
@@ -77,6 +78,7 @@ boxes_option = option(
     metavar="IMAGE::TEXT",
     help="Few-shot example before the request. Can be repeated.",
 )
+@pool_options
 @batch_size_option
 @draw_option
 @stream_option
@@ -129,6 +131,8 @@ def locate(picture: str, phrase: str, **rest: Any) -> int:
 @option("--normalized", is_flag=True, help="Give the box in fractions of the image, 0..1.")
 @boxes_option
 @option("--lead-in", is_flag=True, help="Begin the text with the prompt's words.")
+@shot_option("describe", BoxShot(), "IMAGE::X1,Y1,X2,Y2::TEXT")
+@pool_options
 @draw_option
 @stream_option
 @clipboard_option
@@ -139,12 +143,13 @@ def describe(
     normalized: bool,
     boxes: bool | None,
     lead_in: bool,
+    shot: tuple[tuple[Any, ...], ...],
     **rest: Any,
 ) -> int:
     """Describe what is in the box of IMAGE."""
     check_unit(box, normalized)
     arguments = {"box": box, "normalized": normalized, "ground": boxes, "lead_in": lead_in}
-    return answer_all("describe", [picture], arguments, rest)
+    return answer_all("describe", [picture], arguments, rest, shots=list(shot))
 
 
 @click.command()
@@ -161,6 +166,7 @@ def describe(
     metavar="IMAGE::QUESTION::ANSWER",
     help="Few-shot example before the request. Can be repeated.",
 )
+@pool_options
 @draw_option
 @stream_option
 @clipboard_option
@@ -203,24 +209,33 @@ def answer_all(
     given: Iterable[str],
     arguments: dict[str, Any],
     rest: dict[str, Any],
-    shots: list[tuple[str, ...]] | None = None,
+    shots: list[tuple[Any, ...]] | None = None,
+    lines: Callable[[Answer], list[str]] | None = None,
 ) -> int:
-    """Runs one task on all images and returns the exit status. `rest` holds the shared options."""
+    """Runs one task on all images and returns the exit status. `rest` holds the shared options.
+
+    lines: the text form of an answer, if it is another than usual.
+    """
     from kosmos_edge.cli.inputs import expand_inputs
     from kosmos_edge.cli.output import Writer, choose_format, open_output
-    from kosmos_edge.inference.batching import run_batch
+    from kosmos_edge.inference.batching import TASKS, run_batch
 
     messages = take_messages(rest)
     given = list(given)
     copied = Copied(rest.pop("clipboard", False))
     streams_text = rest.pop("stream", False)
     inputs, several = expand_inputs(given, rest.pop("recursive"))
-    if task != "score":
+    picking = take_picking(rest)
+    if "max_tokens" in rest:
         arguments |= take_generation(rest)
     output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
     draw_format = rest.pop("draw_format", "png")
     drawings = Drawings(rest.pop("draw", None), inputs, several, overwrite, draw_format)
     shown = [shot[0] for shot in shots or ()]
+    if picking is not None:
+        if streams_text:
+            raise click.UsageError("--stream: not with examples that are chosen for each image")
+        shown += [picking.path, *(row[0] for row in picking.rows(task))]
     drawings.keep_apart(output, shown)
     paths = [item.path for item in inputs if item.path is not None]
     lists = [name[1:] for name in given if name.startswith("@") and os.path.isfile(name[1:])]
@@ -248,11 +263,13 @@ def answer_all(
                 yield source
 
         answers: Generator[Answer, None, None]
-        if streams_text:
+        if picking is not None or task not in TASKS:
+            answers = answer_each(model, sources(), inputs, task, arguments, opening, picking)
+        elif streams_text:
             answers = _streamed(model, opening, next(sources()), task, arguments, out)
         else:
             answers = run_batch(model, sources(), task, "yield", size, arguments, opening=opening, namer=_name)
-        writer = Writer(form, several, out, lines_of(task, arguments, text=not streams_text))
+        writer = Writer(form, several, out, lines or lines_of(task, arguments, text=not streams_text))
         failed = 0
         progress = Progress(len(inputs), shown=len(inputs) > 1 and shows_progress(messages))
         with closing(answers):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-HIDDEN = frozenset({"script", "style", "noscript", "template", "head", "svg", "canvas", "iframe", "object", "datalist"})
+HIDDEN = frozenset(
+    {"script", "style", "noscript", "template", "head", "title", "svg", "canvas", "iframe", "object", "datalist"}
+)
 VOID = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 )  # elements without an end

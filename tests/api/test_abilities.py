@@ -242,6 +242,7 @@ def test_webqa_shows_the_visible_text_and_cuts_it() -> None:
         ("<head><meta x><body>no end of head", "no end of head"),
         ("&lt;b&gt; &#233;<!-- no -->", "<b> é"),
         ("<img hidden>yes<br/>too", "yes too"),
+        ("<title>no</title><p>head left out", "head left out"),
     ],
 )
 def test_visible_text(html: str, text: str) -> None:

@@ -31,12 +31,16 @@ ANSWERING = {  # with -o
     "describe": ["describe", "PHOTO", "--box", "10,10,50,60", "-n", "2", "MODEL"],
     "ask": ["ask", "PHOTO", "Who?", "-n", "2", "MODEL"],
     "score": ["score", "PHOTO", "a dog", "a cat", "MODEL"],
+    "classify": ["classify", "PHOTO", "--label", "a dog", "--label", "a cat", "MODEL"],
+    "reason": ["reason", "PHOTO", "Who?", "--rationale-tokens", "2", "-n", "2", "MODEL"],
+    "webqa": ["webqa", "PHOTO", "Who?", "-n", "2", "MODEL"],
     "batch": ["batch", "PHOTO", "-n", "2", "MODEL"],
     "read": ["read", "PHOTO", "READER"],
     "generate": ["generate", "-i", "PHOTO", "-p", "An image of", "-n", "2", "MODEL"],
 }
 OTHERS = {
     "chat": ["chat", "PHOTO", "--ask", "Who?", "-n", "2", "MODEL"],
+    "iq": ["iq", "PHOTO", "PHOTO", "-c", "PHOTO", "-c", "PHOTO", "MODEL"],
     "models list": ["models", "list", "-f", "json"],
     "models path": ["models", "path", "nano"],
     "models pull": ["models", "pull", "nano", "-q"],

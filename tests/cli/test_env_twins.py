@@ -13,6 +13,7 @@ from test_cli import Runner
 
 from kosmos_edge import cli
 from kosmos_edge.cli.common import Corners, Parts
+from kosmos_edge.cli.shots import BoxShot
 from kosmos_edge.cli.twins import TwinOption
 from kosmos_edge.evaluation.registry import TASKS
 
@@ -78,6 +79,8 @@ def values(option: click.Option) -> list[str]:
         return list(kind.choices)
     if isinstance(kind, Corners):
         return ["1,2,30,40", "0.1, 0.2,0.5,0.6"]
+    if isinstance(kind, BoxShot):
+        return ["a b.png::1,2,30,40::two words: yes"]
     if isinstance(kind, Parts):
         parts = ["a b.png", "Who is it?", "a red circle"][: kind.count - 1]
         return ["::".join([*parts, "two words: yes"])]
@@ -94,6 +97,8 @@ def test_a_twin_gives_the_same_value(
     command: click.Command, option: TwinOption, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = {("convert", "output"): "CONVERT_", **{(task, "form"): "EVAL_" for task in TASKS}}
+    own |= {(task, "shot"): f"{task.upper()}_" for task in ("describe", "classify", "reason")}
+    own |= {("classify", name): "CLASSIFY_" for name in ("prompt", "question")}
     prefix = "KOSMOS_EDGE_" + own.get((str(command.name), str(option.name)), "")
     assert option.envvar == variable_of(long_names(option)[0], prefix)
     tried: list[tuple[list[str], dict[str, str]]] = []  # words of the command line, variables
