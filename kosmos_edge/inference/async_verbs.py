@@ -11,12 +11,12 @@ from kosmos_edge.images import ImageInput
 from kosmos_edge.inference.async_calls import AsyncAnswer, Lane, call, iterate
 from kosmos_edge.inference.batching import DEFAULT_BATCH
 from kosmos_edge.inference.encoded import EncodedImage
-from kosmos_edge.options import GenerationOptions
+from kosmos_edge.options import GenerationOptions, Normalize
 from kosmos_edge.results import Ranking, Result
 
 
 class AsyncVerbs:
-    """acaption, aground, alocate, adescribe, aask, aread, agenerate; ascore, aencode; abatch.
+    """acaption, aground, alocate, adescribe, aask, aread, agenerate; ascore, ascore_segments, aencode; abatch.
 
     The arguments are those of the verbs without a, except stream: `await` the answer for the Result, or iterate over it
     with `async for` for the events (see AsyncAnswer). One model answers one awaited call at a time, in their order.
@@ -121,11 +121,28 @@ class AsyncVerbs:
         texts: Sequence[str],
         template: str | None = None,
         *,
-        normalize: Literal["sum", "mean"] = "sum",
+        normalize: Normalize = "sum",
         cancel: Any = None,
     ) -> Ranking:
         """Model.score for asyncio."""
         verb = partial(self._verb("score"), image, texts, template, normalize=normalize)
+        found = await call(self, lambda flag: verb(cancel=flag), cancel)
+        assert isinstance(found, Ranking)
+        return found
+
+    async def ascore_segments(
+        self,
+        segments: Sequence[Any],
+        texts: Sequence[str],
+        *,
+        raw: bool = False,
+        normalized: bool = False,
+        normalize: Normalize = "sum",
+        cancel: Any = None,
+    ) -> Ranking:
+        """Model.score_segments for asyncio."""
+        options = {"raw": raw, "normalized": normalized, "normalize": normalize}
+        verb = partial(self._verb("score_segments"), segments, texts, **options)
         found = await call(self, lambda flag: verb(cancel=flag), cancel)
         assert isinstance(found, Ranking)
         return found

@@ -63,6 +63,8 @@ def test_every_verb_gives_what_it_gives_without_a(model: Model) -> None:
         assert [s.text for s in ranking.ranking] == [
             s.text for s in model.score(encoded, ["a dog", "the man"], normalize="mean").ranking
         ]
+        behind = await model.ascore_segments([encoded, "It is "], ["a dog", "the man"])
+        assert behind.ranking == model.score_segments([encoded, "It is "], ["a dog", "the man"]).ranking
 
     asyncio.run(main())
 
