@@ -15,6 +15,7 @@ from . import (
     kosmos1,
     kosmos2,
     kosmos2_5,
+    linear_prefix,
     llava,
     llava_qwen2,
     minigpt4,
@@ -41,6 +42,7 @@ MODELS: dict[str, Model] = {
     "openflamingo_mpt": openflamingo_mpt,  # before the other, whose model_type it has
     "openflamingo": openflamingo,
     "mplug-owl": mplug_owl,
+    "linear_prefix": linear_prefix,
 }
 
 

@@ -19,6 +19,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "checkpoint.pt",
+    "prefix.safetensors",
 )
 # The folder of a language model that is a part of the checkpoint; its config.json becomes this key of the outer one.
 LANGUAGE = "lang_encoder"

@@ -17,6 +17,7 @@
   ROW(instructblip_t5)        \
   ROW(minigpt4)               \
   ROW(minigpt_v2)             \
+  ROW(linear_prefix)          \
   ROW(mplug_owl)
 
 namespace ke {
