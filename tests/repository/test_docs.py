@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 if not (ROOT / "docs").is_dir():
     pytest.skip("the documentation is not beside the tests", allow_module_level=True)
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
 FOLDERS = (".ci", ".devcontainer", ".github", "bench", "cmake", "convert", "csrc", "docs", "examples", "include",
            "kosmos_edge", "tests", "tools")  # fmt: skip
 SOURCES = (".h", ".cpp", ".inl", ".cu", ".cuh", ".cmake", ".py")
@@ -94,5 +96,6 @@ def test_the_readme_is_a_front_page():
 
 
 def test_the_index_has_every_page():
-    linked = set(re.findall(r"\]\(([a-z-]+\.md)\)", (ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
-    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    docs = ROOT / "docs"
+    linked = set(re.findall(r"\]\(((?:tasks/)?[a-z-]+\.md)\)", (docs / "README.md").read_text(encoding="utf-8")))
+    assert linked == {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")} - {"README.md"}
