@@ -117,7 +117,7 @@ class Abilities:
             return self._rank(plan, checked, normalize, options.get("cancel"))
         if by == "choices":
             plan.choices, plan.grammar = checked, False
-        return self._answer_plan(plan, options)
+        return self.run_plan(plan, options)
 
     def reason(
         self,
@@ -155,13 +155,13 @@ class Abilities:
         first = options.copy()
         first["max_tokens"] = length
         first.pop("stop", None)
-        rationale = self._answer_plan(plans.plan_rationale(self._info, shown, prompt, shots), first)
+        rationale = self.run_plan(plans.plan_rationale(self._info, shown, prompt, shots), first)
         said = rationale.text.strip()
         plan = plans.plan_conclusion(self._info, shown, prompt, said, question, shots)
         if not said:
             plan.notes.append("the rationale is empty")
         if texts is None:
-            out = Reasoned.of(self._answer_plan(plan, options), rationale)
+            out = Reasoned.of(self.run_plan(plan, options), rationale)
         else:
             ranking = self._rank(plan, texts, normalize, cancel)
             out = Reasoned.of(_as_result(ranking), rationale)
@@ -229,7 +229,7 @@ class Abilities:
             if kept < len(words):
                 plan.notes.append(f"the page's text was cut to its first {kept} of {len(words)} words")
             try:
-                return self._answer_plan(plan, options)
+                return self.run_plan(plan, options)
             except ContextTooLong:  # known before anything is computed
                 if kept <= 1:
                     raise
@@ -247,7 +247,8 @@ class Abilities:
     def _encoded(self, image: ImageInput | EncodedImage, cancel: Any) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image, cancel=cancel)
 
-    def _answer_plan(self, plan: Plan, options: GenerationOptions) -> Result:
+    def run_plan(self, plan: Plan, options: GenerationOptions) -> Result:
+        """The whole answer to a plan."""
         result = self._run(plan, False, options)
         assert isinstance(result, Result)
         return result

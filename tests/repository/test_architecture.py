@@ -53,7 +53,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "images": {"_native", "errors", "files", "sharing"},
     "draw": {"errors", "images", "marks", "overlay", "results", "targets"},
     "documents": {"_native", "errors", "files", "images", "json_text", "results"},
-    "integrations": {"documents", "errors", "loading", "model"},
+    "integrations": {"documents", "errors", "inference", "loading", "model", "options"},
     "storage": set(),
     "urls": {"errors"},
     "pairs": {"errors"},
