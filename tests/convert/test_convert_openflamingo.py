@@ -80,6 +80,8 @@ def test_the_keys_are_what_the_engine_reads(checkpoint: Path, tmp_path: Path) ->
         "clip.use_gelu": False, "tokenizer.ggml.model": "gpt2", "general.license": "mit",
     }  # fmt: skip
     assert {key: own[key] for key in expected} == expected
+    for key in ("attention", "perceiver.attention", "clip.vision.attention"):
+        assert own[f"{key}.layer_norm_epsilon"] == np.float32(1e-5)
     assert own["tokenizer.ggml.tokens"][-2:] == list(ADDED) and own["tokenizer.ggml.token_type"][-2:] == [4, 4]
 
 

@@ -99,3 +99,16 @@ def test_the_index_has_every_page():
     docs = ROOT / "docs"
     linked = set(re.findall(r"\]\(((?:tasks/)?[a-z-]+\.md)\)", (docs / "README.md").read_text(encoding="utf-8")))
     assert linked == {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")} - {"README.md"}
+
+
+def test_tests_that_the_documentation_names_are_there() -> None:
+    """As PATH::NAME."""
+    named = {w.rstrip(",.;") for page in PAGES for w in code_of(page.read_text(encoding="utf-8")) if "::test_" in w}
+    assert len(named) > 20
+    gone = []
+    for word in sorted(named):
+        path, name = word.split("::")
+        file = ROOT / path
+        if not file.exists() or f"def {name}(" not in file.read_text(encoding="utf-8"):
+            gone.append(word)
+    assert not gone
