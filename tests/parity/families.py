@@ -2,12 +2,17 @@
 
 import functools
 import importlib.util
+import itertools
 import subprocess
 import sys
+import unicodedata
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from helpers.bpe_vocabularies import random_texts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SCRIPT = SHARED / "spec" / "make_family_checkpoint.py"
@@ -36,6 +41,25 @@ def reference() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def random_strings(name: str, pieces: list[str], special: Iterable[str], *, assigned: bool = True) -> list[str]:
+    """Random strings, others for every name, without those that spell something of `special`, which is no text to
+    transformers: as many as make 80,000 over all `presets`, with `assigned` without code points that the Unicode
+    of one side does not have yet."""
+    count = 80_000 // len(PRESETS)
+    found: list[str] = []
+    for seed in itertools.count(zlib.crc32(name.encode())):
+        texts = random_texts(pieces, count, seed)
+        found += [
+            text
+            for text in texts
+            if not any(s in text for s in special)
+            and not (assigned and any(unicodedata.category(c) == "Cn" for c in text))
+        ]
+        if len(found) >= count:
+            break
+    return found[:count]
 
 
 def far(found: np.ndarray, expected: np.ndarray) -> float:

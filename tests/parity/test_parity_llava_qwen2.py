@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import PRESETS, random_strings
 from helpers.llava_qwen2_checkpoint import ADDED, SIZES, random_state, write_hf
 
 from kosmos_edge import _core, load
@@ -106,6 +107,17 @@ def test_logits(pair: Pair, count: int) -> None:
         assert rows == len(expected), "the prompt has other ids"
         largest = np.abs(expected).max(1, keepdims=True)
         assert (np.abs(found - expected[:, :cols]) / largest).max() <= 1e-4
+
+
+def test_any_text_has_the_ids_of_the_tokenizer(transformers_here: None, tmp_path: Path) -> None:
+    """80,000 strings; what spells a special token is one to transformers alone."""
+    pair = Pair(tmp_path, 6, True, {})
+    pieces = [text for text in pair.metadata["tokenizer.ggml.tokens"][: -len(ADDED)] if text.isascii()]
+    for name in PRESETS:
+        texts = random_strings(name, pieces, ADDED)
+        found = pair.tokenizer(texts).input_ids
+        wrong = [t for t, ids in zip(texts, found, strict=True) if pair.engine.tokenizer.encode(t) != ids]
+        assert wrong == []
 
 
 def test_answers(pair: Pair) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families import SHARED, TOLERANCE, far, pictures, presets, write
+from families import SHARED, TOLERANCE, far, pictures, presets, random_strings, write
 
 from kosmos_edge import _core, load
 from kosmos_edge.convert import convert, verify
@@ -25,6 +25,7 @@ class Pair:
         import sentencepiece
         import transformers
 
+        self.name = name
         self.folder = write("minigpt4", name, folder / "hf")
         sizes = json.loads((self.folder / "sizes.json").read_text())
         text = json.loads((self.folder / "vicuna" / "config.json").read_text())
@@ -131,6 +132,15 @@ def test_logits_of_a_question(pair: Pair) -> None:
         best = expected[len(engine) - 1 : -1].copy()
         best[:, pair.metadata["minigpt4.image.token_id"]] = -np.inf
         assert best.argmax(-1).tolist() == answer and len(answer) in (LENGTH, answer.index(2) + 1 if 2 in answer else 0)
+
+
+def test_any_text_has_the_ids_of_the_tokenizer(pair: Pair) -> None:
+    """A text that spells a special token is text to both."""
+    pieces = [text for text in pair.metadata["tokenizer.ggml.tokens"][3:] if text.isascii()]
+    texts = random_strings(pair.name, pieces, (), assigned=False)
+    found = pair.pieces.encode(texts)
+    wrong = [t for t, ids in zip(texts, found, strict=True) if pair.engine.tokenizer.encode(t) != ids]
+    assert wrong == []
 
 
 def test_several_images(pair: Pair) -> None:
