@@ -68,7 +68,8 @@ class Config(t5.Stacks):
 
 def recognises(settings: dict[str, Any]) -> bool:
     """Whether this config.json is BLIP-2's with a T5."""
-    return settings.get("model_type") == "blip-2" and has_t5(settings)
+    kind = settings.get("model_type")
+    return kind == ARCHITECTURE or (kind == "blip-2" and has_t5(settings))
 
 
 def has_t5(settings: dict[str, Any]) -> bool:

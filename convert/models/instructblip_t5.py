@@ -81,7 +81,8 @@ class Vocabulary:
 
 def recognises(settings: dict[str, Any]) -> bool:
     """Whether this config.json is InstructBLIP's with a T5."""
-    return settings.get("model_type") == "instructblip" and has_t5(settings)
+    kind = settings.get("model_type")
+    return kind == ARCHITECTURE or (kind == "instructblip" and has_t5(settings))
 
 
 def read_config(settings: dict[str, Any]) -> Config:

@@ -93,8 +93,8 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     epilog="Options can be set in the environment, too: KOSMOS_EDGE_MAX_TOKENS=9 is --max-tokens 9, "
     "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
     "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
-    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so have the format of eval, "
-    "KOSMOS_EDGE_EVAL_FORMAT, and --shot, --prompt and --question of describe, classify and reason, such as "
+    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so have --format and --shots of "
+    "eval, KOSMOS_EDGE_EVAL_FORMAT, and --shot, --prompt and --question of describe, classify and reason, such as "
     "KOSMOS_EDGE_CLASSIFY_SHOT. config.toml in the folder for settings sets defaults, too: kosmos-edge doctor shows "
     "where it is, docs/config.md what may be in it.",
 )

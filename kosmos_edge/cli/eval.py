@@ -48,7 +48,14 @@ task_options = options(
     option("--items", metavar="FILE", help="Write a line of JSON for each item to FILE, as items are finished."),
     option("--resume", is_flag=True, help="Go on with the FILE of --items: take the answers that are there."),
     option("--split", metavar="NAME", help="Part of the data; `eval list` says which. Default: the published one."),
-    option("--shots", type=click.IntRange(0), default=0, metavar="K", help="Examples before each item (few-shot)."),
+    option(
+        "--shots",
+        type=click.IntRange(0),
+        prefix="EVAL_",
+        default=0,
+        metavar="K",
+        help="Examples before each item (few-shot).",
+    ),
     option(
         "--exact",
         is_flag=True,

@@ -41,7 +41,7 @@ limit_options = options(
         help="Answers computed at once; does not change them.",
     ),
     option("--queue", type=click.IntRange(0, 100_000), default=64, show_default=True, help="Requests that may wait."),
-    option("--max-body-mb", type=click.IntRange(1, 1024), default=20, show_default=True, help="Size of a request."),
+    option("--max-body-mb", type=click.IntRange(1, 500), default=20, show_default=True, help="Size of a request."),
     option(
         "--max-pixels",
         type=click.IntRange(1, _core.limits.MAX_IMAGE_PIXELS),

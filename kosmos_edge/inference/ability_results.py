@@ -26,7 +26,10 @@ class Reasoned(Result):
     @classmethod
     def of(cls, result: Result, rationale: Result) -> Reasoned:
         """The second stage's result with the first one's text, notes and timings."""
-        out = cls(**{each.name: getattr(result, each.name) for each in fields(result)}, rationale=rationale.text)
+        out = cls(
+            **{each.name: getattr(result, each.name) for each in fields(result) if each.init}, rationale=rationale.text
+        )
+        out.image = result.image
         out.timings = total([rationale.timings, result.timings])
         out.notes = list(dict.fromkeys([*rationale.notes, *result.notes]))
         return out

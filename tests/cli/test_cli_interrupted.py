@@ -270,7 +270,7 @@ def test_an_array_on_stdout_is_not_closed_where_a_run_breaks_off(
     def broken(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_tasks, "_report", broken)
+    monkeypatch.setattr(cli_tasks, "report", broken)
     done = run("caption", photo, photo, "-n", 4, "-f", "json")
     assert done.code == 130 and done.out.startswith("[\n{") and not done.out.rstrip().endswith("]")
 
