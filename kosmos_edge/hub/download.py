@@ -141,8 +141,8 @@ def _make_plan(tag: str, type: str | None, offline: bool, to: Path | None) -> Pl
     named = ours[1] if ours else repo[1] if repo else None
     if type is not None and named is not None and type.lower() != named.lower():
         raise InvalidRequest(f"{tag} names the type {named}, but {type} was requested")
-    if ours is not None and ours[0] == hub.NANO:
-        return Plan(hub.NANO, "", "", None, ready=hub.resolve(hub.NANO))
+    if ours is not None and ours[0] in hub.PACKAGED:
+        return Plan(ours[0], "", "", None, ready=hub.resolve(ours[0]))
     if ours is not None:
         return _plan_published(PUBLISHED[ours[0]], hub.check_type(type or named or TYPES[0]), offline, to)
     if repo is None:

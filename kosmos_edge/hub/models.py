@@ -14,10 +14,11 @@ from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelNotFound
 from kosmos_edge.hub.published import PUBLISHED
 from kosmos_edge.storage import TYPES, label
 
-NANO = "nano"
+NANO, NANO_READ = "nano", "nano-read"
+PACKAGED = {NANO: "nano-q4_k_m.gguf", NANO_READ: "nano-read-q4_k_m.gguf"}  # in the package, each in one type
 KOSMOS2 = "kosmos-2"
 KOSMOS2_REPO = PUBLISHED[KOSMOS2].repo
-_TAGS = f"{', '.join([NANO, *PUBLISHED])} (with :TYPE, but for {NANO})"  # for messages
+_TAGS = f"{', '.join([*PACKAGED, *PUBLISHED])} (with :TYPE, but for {' and '.join(PACKAGED)})"  # for messages
 _LABELS = {type: label(type) for type in TYPES}
 _YES = ("1", "true", "t", "yes", "y", "on")
 _NO = ("0", "false", "f", "no", "n", "off")
@@ -103,9 +104,14 @@ def is_offline(offline: bool | None = None) -> bool:
     return bool(offline) or ours in _YES or theirs
 
 
+def packaged_path(name: str) -> Path:
+    """The file of a model inside the package."""
+    return Path(__file__).resolve().parent.parent / "data" / PACKAGED[name]
+
+
 def nano_path() -> Path:
-    """The model inside the package."""
-    return Path(__file__).resolve().parent.parent / "data" / "nano-q4_k_m.gguf"
+    """The packaged model that answers by default."""
+    return packaged_path(NANO)
 
 
 # ---- names
@@ -121,14 +127,14 @@ def check_type(type: str) -> str:
 
 
 def split_tag(spec: str) -> tuple[str, str | None] | None:
-    """("nano", "kosmos-2" or another published one, its type or None) when `spec` is a tag of ours, else None."""
+    """(name, its type or None) when `spec` is a tag of ours: a packaged or a published model; else None."""
     name, colon, type = spec.partition(":")
-    if name.lower() not in (NANO, *PUBLISHED):
+    if name.lower() not in (*PACKAGED, *PUBLISHED):
         return None
     if not colon:
         return name.lower(), None
-    if name.lower() == NANO:
-        raise InvalidRequest(f"{spec!r}: nano comes in one type; expected {NANO!r}")
+    if name.lower() in PACKAGED:
+        raise InvalidRequest(f"{spec!r}: {name.lower()} comes in one type; expected {name.lower()!r}")
     return name.lower(), check_type(type)
 
 
@@ -149,7 +155,7 @@ def resolve(spec: str, *, offline: bool = False) -> Path:
     """
     tag = split_tag(spec)
     if tag is not None:
-        return _resolve_nano() if tag[0] == NANO else _resolve_published(*tag)
+        return _resolve_packaged(tag[0]) if tag[0] in PACKAGED else _resolve_published(*tag)
     if _is_path(spec):
         return _resolve_path(spec)
     repo = split_repo(spec)
@@ -166,10 +172,11 @@ def path(tag: str) -> Path:
     return resolve(tag)
 
 
-def _resolve_nano() -> Path:
-    if not nano_path().is_file():
-        raise ModelNotFound(f"{nano_path()} is missing: this installation of kosmos-edge lacks its small model")
-    return nano_path()
+def _resolve_packaged(name: str) -> Path:
+    file = packaged_path(name)
+    if not file.is_file():
+        raise ModelNotFound(f"{file} is missing: this installation of kosmos-edge lacks its small model")
+    return file
 
 
 def _resolve_published(name: str, type: str | None) -> Path:
@@ -273,11 +280,11 @@ def find_in_hf_cache(repo: str, type: str | None) -> Path | None:
 
 
 def list_models() -> list[LocalModel]:
-    """nano, the converted files in the cache, and what was pulled from other repositories.
+    """Those of the package, the converted files in the cache, and what was pulled from other repositories.
 
     What cannot be read is left out; cache_trouble() says why.
     """
-    found = [(NANO, nano_path())]
+    found = [(name, packaged_path(name)) for name in PACKAGED]
     with contextlib.suppress(KosmosIOError):
         for name in PUBLISHED:
             converted = converted_models(name=name)
@@ -314,24 +321,25 @@ READER = "kosmos-2.5"
 
 
 def default_reader() -> tuple[str, str]:
-    """-> (the model that reads pages by default, why). Raises ModelNotFound where none is here."""
+    """-> (the model that reads pages by default, why)."""
     spec = os.environ.get("KOSMOS_EDGE_MODEL")
     if spec:
         return spec, "KOSMOS_EDGE_MODEL says so"
-    here = converted_models(name=READER)
+    try:
+        here = converted_models(name=READER)
+    except KosmosIOError as error:
+        return NANO_READ, f"the cache of models cannot be used: {error}"
     for type in TYPES:
         if type in here:
             return f"{READER}:{type}", f"a converted {READER} is in the cache"
-    raise ModelNotFound(
-        f"no model that reads pages is here: `kosmos-edge models pull {READER}` gets it, or name a file with -m"
-    )
+    return NANO_READ, f"no {READER} is here (`kosmos-edge models pull {READER}` gets it)"
 
 
 def remove(tag: str) -> Path:
     """Removes a model's file from the cache and returns its path. Other files are left alone."""
     ours, repo = split_tag(tag), split_repo(tag)
-    if ours is not None and ours[0] == NANO:
-        raise InvalidRequest("nano is a part of the package and cannot be removed")
+    if ours is not None and ours[0] in PACKAGED:
+        raise InvalidRequest(f"{ours[0]} is a part of the package and cannot be removed")
     if ours is not None:
         here = converted_models(name=ours[0])
         if ours[1] is None and len(here) > 1:

@@ -117,7 +117,7 @@ def test_pull_converts_and_keeps_one_file(server, place, gguf, checkpoint):
 
     assert hub.resolve("kosmos-2") == hub.resolve("kosmos-2:Q4_K_M") == hub.path("kosmos-2") == path
     assert hub.default_model() == ("kosmos-2:q4_k_m", "a converted KOSMOS-2 is in the cache")
-    assert [m.tag for m in hub.list_models() if m.tag != "nano"] == ["kosmos-2:q4_k_m"]
+    assert [m.tag for m in hub.list_models() if m.tag not in hub.PACKAGED] == ["kosmos-2:q4_k_m"]
 
 
 def test_second_pull_asks_nothing(server, place, sockets):
@@ -140,7 +140,7 @@ def test_kept_source_serves_other_types(server, place, checkpoint):
     hub.pull("kosmos-2:f16")
     assert server.fetched() == []
     assert (place.snapshot / "model.safetensors").exists()  # it was there before this pull: not ours to remove
-    assert sorted(m.tag for m in hub.list_models() if m.tag != "nano") == ["kosmos-2:f16", "kosmos-2:q8_0"]
+    assert sorted(m.tag for m in hub.list_models() if m.tag not in hub.PACKAGED) == ["kosmos-2:f16", "kosmos-2:q8_0"]
     assert hub.resolve("kosmos-2").name.endswith("Q8_0.gguf")
 
 

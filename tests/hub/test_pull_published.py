@@ -101,12 +101,12 @@ def test_pull_of_the_chat_model_knows_how_it_is_asked(place, checkpoints, tmp_pa
     assert "kosmos2_5.prompt.question" not in _core.GgufFile(str(reader)).metadata()
     assert tensors(chat) == tensors(convert(checkpoints["kosmos-2.5-chat"], tmp_path / "a.gguf", type="f32").output)
     assert tensors(chat) != tensors(reader)
-    assert [m.tag for m in hub.list_models() if m.tag != "nano"] == ["kosmos-2.5:f32", "kosmos-2.5-chat:f32"]
+    assert [m.tag for m in hub.list_models() if m.tag not in hub.PACKAGED] == ["kosmos-2.5:f32", "kosmos-2.5-chat:f32"]
     assert hub.resolve("kosmos-2.5") == reader and hub.resolve("kosmos-2.5-chat") == chat
     assert hub.default_model()[0] == "nano"  # it answers every task; a reader of pages does not
     assert hub.default_reader() == ("kosmos-2.5:f32", "a converted kosmos-2.5 is in the cache")
     assert hub.remove("kosmos-2.5") == reader
-    assert [m.tag for m in hub.list_models() if m.tag != "nano"] == ["kosmos-2.5-chat:f32"]
+    assert [m.tag for m in hub.list_models() if m.tag not in hub.PACKAGED] == ["kosmos-2.5-chat:f32"]
 
 
 def test_offline_from_what_was_kept(place, checkpoints):
@@ -129,7 +129,8 @@ def test_tags_and_errors():
     assert hub.split_tag("kosmos-2.5") == ("kosmos-2.5", None) and hub.split_tag("kosmos-2.6") is None
     with pytest.raises(InvalidRequest, match="unknown type 'q3'"):
         hub.split_tag("kosmos-2.5:q3")
-    with pytest.raises(ModelNotFound, match=r"expected nano, kosmos-2, kosmos-2\.5, kosmos-2\.5-chat, llava-1\.5-7b"):
+    names = r"expected nano, nano-read, kosmos-2, kosmos-2\.5, kosmos-2\.5-chat, llava-1\.5-7b"
+    with pytest.raises(ModelNotFound, match=names):
         hub.resolve("kosmos-2.6")
 
 
@@ -138,7 +139,7 @@ def test_a_name_in_the_cache_is_one_models(place):
     place.models.mkdir(parents=True)
     for name in ("Kosmos-2-1.6B-v1.0-F16", "Kosmos-2.5-1.3B-v1.0-F16", "Kosmos-2.5-Chat-1.3B-v1.0-F16"):
         (place.models / f"{name}.gguf").write_bytes(b"GGUF")
-    found = {model.tag: model.path.stem for model in hub.list_models() if model.tag != "nano"}
+    found = {model.tag: model.path.stem for model in hub.list_models() if model.tag not in hub.PACKAGED}
     assert found == {
         "kosmos-2:f16": "Kosmos-2-1.6B-v1.0-F16",
         "kosmos-2.5:f16": "Kosmos-2.5-1.3B-v1.0-F16",
@@ -180,13 +181,14 @@ def test_the_published_sizes_are_those_of_the_tables():
 
 
 def test_what_reads_pages_by_default(place, tmp_path, monkeypatch, capsys):
-    """The environment's model, a converted KOSMOS-2.5, or an error that says how to get one: never nano."""
+    """The environment's model, a converted KOSMOS-2.5, or the small one of the package."""
     from PIL import Image
 
     photo = tmp_path / "page.png"
     Image.new("RGB", (40, 30), "white").save(photo)
     for words in (["read", photo], ["batch", photo, "--task", "read"]):
-        assert cli.run([*map(str, words)]) == 1
-        assert "no model that reads pages is here: `kosmos-edge models pull kosmos-2.5`" in capsys.readouterr().err
+        assert cli.run([*map(str, words), "-v", "--max-tokens", "5"]) == 0
+        err = capsys.readouterr().err
+        assert "model nano-read: no kosmos-2.5 is here (`kosmos-edge models pull kosmos-2.5` gets it)" in err
     monkeypatch.setenv("KOSMOS_EDGE_MODEL", "/some/file.gguf")
     assert hub.default_reader() == ("/some/file.gguf", "KOSMOS_EDGE_MODEL says so")
