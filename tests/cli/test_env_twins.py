@@ -96,7 +96,7 @@ def values(option: click.Option) -> list[str]:
 def test_a_twin_gives_the_same_value(
     command: click.Command, option: TwinOption, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = {("convert", "output"): "CONVERT_", **{(task, "form"): "EVAL_" for task in TASKS}}
+    own = {("convert", "output"): "CONVERT_", **{(task, name): "EVAL_" for task in TASKS for name in ("form", "shots")}}
     own |= {(task, "shot"): f"{task.upper()}_" for task in ("describe", "classify", "reason")}
     own |= {("classify", name): "CLASSIFY_" for name in ("prompt", "question")}
     prefix = "KOSMOS_EDGE_" + own.get((str(command.name), str(option.name)), "")
