@@ -51,6 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "examples").mkdir()
     for path in EXAMPLES.glob("*.*"):
         (folder / "examples" / path.name).symlink_to(path)
+    (folder / "examples" / "pages").symlink_to(EXAMPLES / "pages")
     (folder / "photos").mkdir()
     for number in range(3):
         with Image.open(EXAMPLES / f"scene-0000{number}.png") as picture:
