@@ -159,20 +159,18 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(Matrix q, Matrix k,
       for (int r = 0; r < kQueries; r++) score[r] = chunk == 0 ? sum[r] : __fadd_rn(score[r], sum[r]);
     }
 #pragma unroll
-    for (int r = 0; r < kQueries; r++) {
-      if (tile + lane >= n) continue;
-      if (bias.data && first + own + r < q.rows) {
-        const int64_t distance = tile + lane - (first + own + r);
-        score[r] = __fadd_rn(score[r], bias.data[head * bias.stride + bias.zero + distance]);
-      }
-      scores[(own + r) * n + tile + lane] = score[r];
-    }
+    for (int r = 0; r < kQueries; r++)
+      if (tile + lane < n) scores[(own + r) * n + tile + lane] = score[r];
   }
   __syncwarp();  // from here on a warp works on its own queries' scores alone
   float inverse[kQueries];
 #pragma unroll
   for (int r = 0; r < kQueries; r++) {
     float* s = scores + (own + r) * n;
+    if (bias.data && first + own + r < q.rows) {  // here, where few registers are in use
+      const float* of = bias.data + head * bias.stride + bias.zero - (first + own + r);
+      for (int64_t p = lane; p < n; p += 32) s[p] = __fadd_rn(s[p], of[p]);
+    }
     float top = -INFINITY, sum = 0;
     for (int64_t p = lane; p < n; p += 32) top = fmaxf(top, s[p]);
 #pragma unroll
