@@ -46,7 +46,9 @@ def test_pull_of_every_size(place) -> None:
         assert metadata["general.source.url"] == f"https://huggingface.co/{repo}"
         assert metadata["general.license"] == hub.PUBLISHED[tag].license
     assert len(set(made.values())) == len(ROWS)
-    assert {model.tag for model in hub.list_models() if model.tag not in hub.PACKAGED} == {f"{tag}:q8_0" for tag in ROWS}
+    assert {model.tag for model in hub.list_models() if model.tag not in hub.PACKAGED} == {
+        f"{tag}:q8_0" for tag in ROWS
+    }
     assert {tag: hub.resolve(tag) for tag in ROWS} == made
     with load("tinyllava", threads=1) as model:
         assert model.model_info["tasks"] == ["caption", "ask", "generate", "score"]
