@@ -1,10 +1,13 @@
-"""Writes csrc/text/unicode_categories.inl: ranges of letters and numbers, from Python's unicodedata.
+"""Writes csrc/text/unicode_categories.inl: ranges of letters and numbers.
+
+From unicodedata2 (PyPI), whose tables are those of tokenizers 0.21 and later.
 
 python tools/unicode_categories.py > csrc/text/unicode_categories.inl
 """
 
 import sys
-import unicodedata
+
+import unicodedata2 as unicodedata  # newer than the one of most Pythons
 
 
 def ranges(major: str) -> list[tuple[int, int]]:

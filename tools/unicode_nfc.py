@@ -1,10 +1,13 @@
-"""Writes csrc/text/unicode_nfc.inl: combining classes and canonical decompositions, from Python's unicodedata.
+"""Writes csrc/text/unicode_nfc.inl: combining classes and canonical decompositions.
+
+From unicodedata2 (PyPI), whose tables are those of tokenizers 0.21 and later.
 
 python tools/unicode_nfc.py > csrc/text/unicode_nfc.inl
 """
 
 import sys
-import unicodedata
+
+import unicodedata2 as unicodedata  # newer than the one of most Pythons
 
 HANGUL = range(0xAC00, 0xD7A4)  # made by arithmetic
 

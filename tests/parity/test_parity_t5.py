@@ -4,14 +4,12 @@ float32; texts have the ids of T5's tokenizer and of the sentencepiece library."
 import json
 import os
 import shutil
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from families import TOLERANCE, far, pictures, presets, write
-from helpers.bpe_vocabularies import random_texts
+from families import TOLERANCE, far, pictures, presets, random_strings, write
 from models.description import described
 
 from kosmos_edge import _core, load
@@ -199,11 +197,7 @@ def test_any_text_has_the_ids_of_the_tokenizer(pair: Pair) -> None:
         pytest.skip("its tokenizer is no trained one, or that of the others")
     library = sentencepiece.SentencePieceProcessor(model_file=str(pair.folder / "spiece.model"))
     pieces = [text for text in pair.metadata["tokenizer.ggml.tokens"][3:-101] if text.isascii()]
-    texts = random_texts(pieces, 20_000, seed=4)
-    specials = set(pair.tokenizer.added_tokens_encoder)
-    texts = [text for text in texts if not any(special in text for special in specials)]
-    texts = [text for text in texts if all(unicodedata.category(c) != "Cn" for c in text)]
-    assert len(texts) > 10_000
+    texts = random_strings(pair.name, pieces, set(pair.tokenizer.added_tokens_encoder))
     ours = [pair.engine.tokenizer.encode(text) for text in texts]
     wrong = [t for t, ids, mine in zip(texts, library.encode(texts), ours, strict=True) if ids != mine]
     assert wrong == []
