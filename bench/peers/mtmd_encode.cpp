@@ -1,6 +1,6 @@
-// Times the vision tower of llama.cpp: `mtmd_encode LLM.gguf VISION.gguf THREADS [gpu]` loads, prints {"ready": ...},
-// then answers every line on stdin (the number of repeats) with {"ms": [...]}: encodings of one random 224 x 224
-// picture by libmtmd.
+// Times the vision tower of llama.cpp: `mtmd_encode LLM.gguf VISION.gguf THREADS [gpu | SIDE]` loads, prints
+// {"ready": ...}, then answers every line on stdin (the number of repeats) with {"ms": [...]}: encodings of one random
+// picture of SIDE x SIDE pixels (224) by libmtmd.
 #include <sys/resource.h>
 
 #include <chrono>
@@ -23,7 +23,8 @@ static int fail(const char* what) {
 
 int main(int argc, char** argv) {
   const bool gpu = argc == 5 && !strcmp(argv[4], "gpu");
-  if (argc != 4 && !gpu) return fail("expected LLM.gguf VISION.gguf THREADS [gpu]");
+  const int side = argc == 5 && !gpu ? atoi(argv[4]) : 224;
+  if ((argc != 4 && argc != 5) || side < 1) return fail("expected LLM.gguf VISION.gguf THREADS [gpu | SIDE]");
   llama_log_set(only_errors, nullptr);
   mtmd_log_set(only_errors, nullptr);
   llama_backend_init();
@@ -41,9 +42,9 @@ int main(int argc, char** argv) {
   mtmd_context* context = mtmd_init_from_file(argv[2], model, params);
   if (!context) return fail("cannot load the vision tower");
 
-  std::vector<unsigned char> pixels(224 * 224 * 3);
+  std::vector<unsigned char> pixels(static_cast<size_t>(side) * side * 3);
   for (unsigned char& value : pixels) value = static_cast<unsigned char>(rand());
-  mtmd_bitmap* bitmap = mtmd_bitmap_init(224, 224, pixels.data());
+  mtmd_bitmap* bitmap = mtmd_bitmap_init(side, side, pixels.data());
   const mtmd_bitmap* bitmaps[1] = {bitmap};
   mtmd_input_text text{};
   text.text = mtmd_get_marker(context);

@@ -137,15 +137,15 @@ def folder_entry(found: list[dict]) -> dict | None:
     }
 
 
-def roofs(found: list[dict], cost: object) -> dict:
+def roofs(found: list[dict], cost: object, prompt: int) -> dict:
     """The least time of every phase: all products at the int8 peak, all weights at the speed of memory."""
     probes = [m["roof"] for m in found if "roof" in m]
     if not probes:
         return {}
     middle = {name: statistics.median(p[name] for p in probes) for name in probes[0]}
     encode = 1e3 * cost.encode_macs() / middle["int8_macs_per_s"]
-    prefill = 1e3 * cost.prefill_macs(PROMPT) / middle["int8_macs_per_s"]
-    decode = middle["read_bytes_per_s"] / cost.decode_bytes(PROMPT + ANSWER / 2)
+    prefill = 1e3 * cost.prefill_macs(prompt) / middle["int8_macs_per_s"]
+    decode = middle["read_bytes_per_s"] / cost.decode_bytes(prompt + ANSWER / 2)
     return middle | {
         "encode": encode,
         "prefill": prefill,
@@ -154,9 +154,9 @@ def roofs(found: list[dict], cost: object) -> dict:
     }
 
 
-def report(found: list[dict], machine: dict, cost: object) -> dict:
+def report(found: list[dict], machine: dict, cost: object, prompt: int = PROMPT) -> dict:
     """The whole report; "ratio_to_best_peer" is above 1 where ours is faster."""
-    roof = roofs(found, cost)
+    roof = roofs(found, cost, prompt)
     phases = {
         phase: phase_entry(found, phase, roof.get(phase))
         for phase in ("encode", "prefill", "decode")

@@ -137,20 +137,20 @@ def finished(lines: list[dict]) -> list[dict]:
     return out
 
 
-def llama_bench(binaries: Path, model: Path, *more: str) -> list[str]:
+def llama_bench(binaries: Path, model: Path, *more: str, prompt: int = PROMPT) -> list[str]:
     """The command: a prompt as long as ours, as many steps as ours, on an empty context."""
-    command = [str(binaries / "llama-bench"), "-m", str(model), "-p", str(PROMPT), "-n", str(ANSWER - 1)]
+    command = [str(binaries / "llama-bench"), "-m", str(model), "-p", str(prompt), "-n", str(ANSWER - 1)]
     return [*command, "-r", str(REPEATS["decode"]), "-t", "{threads}", "-o", "json", *more]
 
 
-def worker(python: Path | str, kind: str, model: Path) -> list[str]:
+def worker(python: Path | str, kind: str, model: Path | str, *more: str) -> list[str]:
     """The command of a program of peers_workers.py."""
-    return [str(python), str(HERE / "peers_workers.py"), kind, str(model), "{threads}"]
+    return [str(python), str(HERE / "peers_workers.py"), kind, str(model), "{threads}", *more]
 
 
-def ours(model: Path) -> Peer:
-    """The engine of this checkout."""
+def ours(model: Path, words: int | None = None) -> Peer:
+    """The engine of this checkout. words: ordinary tokens behind the picture (the worker's)."""
     phases = ("encode", "prefill", "decode", "caption", "folder:1", "folder:8")
-    return Peer(
-        "kosmos-edge q4_k_m", "ours", "4-6 bit weights, int8 activations", phases, worker(sys.executable, "ours", model)
-    )
+    more = () if words is None else (str(words),)
+    command = worker(sys.executable, "ours", model, *more)
+    return Peer("kosmos-edge q4_k_m", "ours", "4-6 bit weights, int8 activations", phases, command)

@@ -1,12 +1,15 @@
-"""The programs that peers.py times in Python: one warm process per library, told what to do over pipes.
+"""The programs that peers.py and llava.py time in Python: one warm process per library, told what to do over pipes.
 
-`python bench/peers/peers_workers.py KIND MODEL THREADS` loads a model, prints a line of JSON, then answers each line
-"PHASE REPEATS" on stdin with {"values": [...]}: milliseconds of "encode", "prefill" and "caption", tokens per second
-of "decode", images per second of "folder:B". KINDs: "ours" (kosmos_edge, a GGUF file), "onnxruntime" (a file of
+`python bench/peers/peers_workers.py KIND MODEL THREADS [WORDS]` loads a model, prints a line of JSON, then answers each
+line "PHASE REPEATS" on stdin with {"values": [...]}: milliseconds of "encode", "prefill" and "caption", tokens per
+second of "decode", images per second of "folder:B". KINDs: "ours" (kosmos_edge, a GGUF file), "onnxruntime" (a file of
 peers_onnx.py), "torch-int8", "torch-bf16", "torch-fp32" (transformers, a checkpoint folder); on a CUDA device
-"ours-cuda" and "torch-cuda-bf16". All do the same work: one picture of 224 x 224, a prompt of 74 tokens of which 64
-stand for the picture, an answer of 32 tokens. "first" is milliseconds from pixels to the first token, "photos:B" photos
-per second in batches of B with answers of 40 tokens (ours from JPEG files, transformers from pixels).
+"ours-cuda" and "torch-cuda-bf16"; "llava-bf16" and "llava-fp32" (transformers, MODEL a name of llava_models.py).
+
+All do the same work: one picture of 224 x 224, a prompt of 74 tokens of which 64 stand for the picture, an answer of 32
+tokens; of LLaVA what llava_models.py says, with WORDS tokens behind the picture. "first" is milliseconds from pixels to
+the first token, "photos:B" photos per second in batches of B with answers of 40 tokens (ours from JPEG files,
+transformers from pixels).
 """
 
 import json
@@ -32,12 +35,12 @@ def ms(function: Callable[[], object]) -> float:
 class Ours:
     """kosmos_edge, timed as `kosmos-edge bench` does."""
 
-    def __init__(self, model: str, threads: int, device: str = "cpu") -> None:
+    def __init__(self, model: str, threads: int, device: str = "cpu", words: int = PROMPT - IMAGE_TOKENS - 3) -> None:
         from kosmos_edge import _core
         from kosmos_edge.bench.workload import Work
 
         engine = _core.Engine(model, device=device, threads=threads)
-        self.work = Work(engine, tokens=ANSWER, words=PROMPT - IMAGE_TOKENS - 3)
+        self.work = Work(engine, tokens=ANSWER, words=words)
         self.about = {"version": "this checkout", "isa": engine.isa, "threads": engine.threads}
         if device != "cpu":
             self.about["device"] = engine.description
@@ -68,6 +71,22 @@ class Ours:
         seconds = time.perf_counter() - start
         self.about["tokens of an answer"] = sum(len(r.token_ids) for r in results) / len(results)
         return len(results) / seconds
+
+
+class Llava:
+    """transformers' LLaVA of published sizes."""
+
+    def __init__(self, model: str, threads: int, kind: str) -> None:
+        from llava_models import Transformers as Net
+
+        self.net = Net(model, threads, kind)
+        self.about = self.net.about
+
+    def measure(self, phase: str) -> float:
+        """One measurement."""
+        if phase == "decode":
+            return self.net.decode(ANSWER)
+        return ms({"encode": self.net.encode, "prefill": self.net.prefill}[phase])
 
 
 class OnnxRuntime:
@@ -209,7 +228,10 @@ def main() -> None:
     start = time.perf_counter()
     if kind in ("ours", "ours-cuda"):
         device = os.environ.get("PEERS_DEVICE", "cuda") if kind == "ours-cuda" else "cpu"
-        worker: Ours | OnnxRuntime | Transformers = Ours(model, threads, device)
+        more = {"words": int(sys.argv[4])} if len(sys.argv) > 4 else {}
+        worker: Ours | OnnxRuntime | Transformers | Llava = Ours(model, threads, device, **more)
+    elif kind.startswith("llava-"):
+        worker = Llava(model, threads, kind)
     elif kind == "onnxruntime":
         worker = OnnxRuntime(model, threads)
     else:
