@@ -11,6 +11,7 @@ endif()
 file(GLOB KE_CAPI CONFIGURE_DEPENDS csrc/capi/*.cpp)
 add_library(kosmos_edge SHARED ${KE_CAPI})
 add_library(kosmos_edge::kosmos_edge ALIAS kosmos_edge)
+set_target_properties(kosmos_edge PROPERTIES UNITY_BUILD OFF)  # names of its own are those of the core
 target_compile_options(kosmos_edge PRIVATE -Wall -Wextra)
 target_compile_definitions(kosmos_edge PRIVATE KOSMOS_BUILD)
 target_link_libraries(kosmos_edge PRIVATE kosmos_edge_core)

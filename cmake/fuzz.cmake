@@ -4,6 +4,7 @@
 set(KE_FUZZ tests/fuzz/gguf_draft.cpp tests/fuzz/gguf_mutations.cpp)
 add_executable(kosmos_edge_fuzz tests/fuzz/driver.cpp tests/fuzz/target_gguf.cpp tests/fuzz/target_image.cpp
                                 tests/fuzz/target_tokenizer.cpp ${KE_FUZZ})
+set_target_properties(kosmos_edge_fuzz PROPERTIES UNITY_BUILD OFF)
 target_compile_options(kosmos_edge_fuzz PRIVATE -Wall -Wextra)
 target_link_libraries(kosmos_edge_fuzz PRIVATE kosmos_edge_core)
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang" AND NOT APPLE)
