@@ -19,7 +19,7 @@ from kosmos_edge.server.fields import Fields
 from kosmos_edge.server.guard import Guard
 from kosmos_edge.server.openapi import document
 from kosmos_edge.server.responses import openai_error
-from kosmos_edge.server.routes import moondream, ollama, openai, ours, service
+from kosmos_edge.server.routes import about, moondream, ollama, openai, ours, service
 from kosmos_edge.server.routes.table import Row
 from kosmos_edge.server.service import Context, Endpoint, Service
 from kosmos_edge.server.settings import Settings
@@ -44,6 +44,7 @@ ROWS = (
     Row("GET", "/metrics", service.metrics, "Figures for Prometheus.", answer="text/plain"),
     Row("GET", "/openapi.json", _openapi, "This document."),
     Row("POST", "/v1/reload", service.reload, "Loads the model's file again."),
+    Row("GET", "/v1/about", about.about, "The model that is served, what it can do, and the limits."),
     Row("GET", "/v1/models", openai.models, "The model that is served."),
     Row("GET", "/v1/models/{id:path}", openai.model, "The model of that name."),
     Row(

@@ -11,7 +11,7 @@ from kosmos_edge.inference import tasks
 from kosmos_edge.model import Model
 from kosmos_edge.options import Normalize
 from kosmos_edge.results import EntityEvent, Ranking, Result, TextDelta
-from kosmos_edge.server.errors import ApiError
+from kosmos_edge.server.errors import ApiError, refuse
 from kosmos_edge.server.fields import Field, Fields, take
 from kosmos_edge.server.pictures import Source
 from kosmos_edge.server.routes.openai import event
@@ -46,6 +46,7 @@ LEAD_IN = Field("boolean", "Begin the text with the prompt's words.")
 GROUND: Fields = {
     **COMMON,
     "prompt": Field("string", "Words to continue. Default: those of a short caption."),
+    "length": Field("string", "A caption of this length, instead of a prompt.", values=("short", "long")),
     "lead_in": LEAD_IN,
 }
 LOCATE: Fields = {**COMMON, "phrase": Field("string", "What to find.", True), "template": TEMPLATE}
@@ -94,10 +95,16 @@ def route(task: str, fields: Fields) -> Callable[[Context], Awaitable[Response]]
         body = take(await context.json(), fields)
         context.check_model(body.get("model"))
         [source] = context.sources([body["image"]], ["image"])
+        asked = task
         arguments = {name: body.get(name, default) for name, default in DEFAULTS[task].items()}
+        if "length" in body:
+            if "prompt" in body:
+                raise refuse("length", "contradicts prompt; give one of them")
+            asked = "caption"
+            arguments = {"length": body["length"], "ground": True, "lead_in": arguments["lead_in"], "examples": ()}
         options = {name: body[name] for name in OPTIONS if name in body}
         stream = body.get("stream", False)
-        call = await context.start(verb(task, source, arguments, options), [source], stream=stream)
+        call = await context.start(verb(asked, source, arguments, options), [source], stream=stream)
         if not stream:
             return JSONResponse(_answer(await call.result()))
         await call.first()
