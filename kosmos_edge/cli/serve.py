@@ -31,6 +31,7 @@ access_options = options(
     option("--allow-urls", is_flag=True, help="Fetch images by http(s), from public addresses only."),
     option("--media-path", metavar="FOLDER", help="Let requests name images in FOLDER (file:NAME)."),
 )
+page_option = option("--no-page", is_flag=True, help="Serve the routes for programs only, without the page at /.")
 limit_options = options(
     option(
         "--batch-size",
@@ -61,6 +62,7 @@ limit_options = options(
 
 @click.command()
 @option("--name", metavar="NAME", help="Name of the model in requests. Default: its tag or its file's name.")
+@page_option
 @options(access_options, limit_options, model_options)
 def serve(name: str | None, **rest: Any) -> int:
     """Serve a model over HTTP, as OpenAI's, Ollama's and Moondream's clients expect it.
@@ -68,6 +70,8 @@ def serve(name: str | None, **rest: Any) -> int:
     \b
     kosmos-edge serve -m kosmos-2
     curl http://127.0.0.1:8064/v1/models
+
+    A browser shows a page at the same address.
 
     --verbose prints a line per request. SIGTERM and Ctrl-C end it after the answers that are being computed, a second
     one at once.
@@ -141,6 +145,7 @@ def _take_settings(values: dict[str, Any]) -> Settings:
         drain_seconds=values.pop("drain"),
         keep_alive=values.pop("keep_alive"),
         watch=values.pop("watch"),
+        page=not values.pop("no_page"),
     )
 
 

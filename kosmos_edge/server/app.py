@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kosmos_edge.model import Model
+from kosmos_edge.server import page
 from kosmos_edge.server.errors import ApiError
 from kosmos_edge.server.fields import Fields
 from kosmos_edge.server.guard import Guard
@@ -39,7 +40,7 @@ def _ollama(
 
 
 ROWS = (
-    Row("GET", "/", service.root, "What this is.", answer="text/plain"),
+    Row("GET", "/", service.root, "The page for people; with --no-page, what this is.", answer="text/html"),
     Row("GET", "/health", service.health, "200 while requests are taken."),
     Row("GET", "/metrics", service.metrics, "Figures for Prometheus.", answer="text/plain"),
     Row("GET", "/openapi.json", _openapi, "This document."),
@@ -97,6 +98,8 @@ def make_app(settings: Settings, load: Callable[[], Model], id: str) -> Starlett
         return response
 
     routes = [Route(row.path, Endpoint(shared, row.path, row.handle, row.render), methods=[row.method]) for row in ROWS]
+    if settings.page:
+        routes.append(Route(f"{page.PREFIX}{{name}}", Endpoint(shared, page.PREFIX, page.file), methods=["GET"]))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, settings=settings)],

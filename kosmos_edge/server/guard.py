@@ -11,10 +11,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kosmos_edge.server.errors import ApiError
+from kosmos_edge.server.page import PREFIX
 from kosmos_edge.server.responses import openai_error
 from kosmos_edge.server.settings import Settings
 
-OPEN = ("/health", "/")  # need no key
+OPEN = ("/health", "/")  # need no key; nor do the files of the page, which asks for it
 METHODS = "GET, HEAD, POST, OPTIONS"
 
 
@@ -38,7 +39,7 @@ class Guard:
             self._check_host(headers)
             self._check_origin(origin, headers)
             preflight = scope["method"] == "OPTIONS" and origin is not None
-            if not preflight and scope["path"] not in OPEN:
+            if not preflight and scope["path"] not in OPEN and not scope["path"].startswith(PREFIX):
                 self._check_key(headers)
         except ApiError as error:
             await openai_error(error)(scope, receive, send)

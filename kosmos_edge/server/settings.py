@@ -38,6 +38,7 @@ class Settings:
     drain_seconds: float = 30.0  # for answers that are being computed when the server is told to stop
     keep_alive: float | None = None  # seconds without a request after which the model is unloaded; None: never
     watch: bool = False  # load the model again when its file changes
+    page: bool = True  # serve the page for people at /
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.api_key:

@@ -177,3 +177,9 @@ def test_the_log_has_no_word_of_a_request():
         out, log = process.communicate(timeout=30)
         assert "POST /v1/chat/completions" in log and "200" in log
         assert "secret" not in log and "base64" not in log and out == ""
+
+
+def test_with_and_without_the_page():
+    for options, kind in (((), "text/html"), (("--no-page",), "text/plain")):
+        with served(*options) as (_, url), urllib.request.urlopen(f"{url}/", timeout=10) as answer:
+            assert answer.headers.get_content_type() == kind

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from kosmos_edge.server import page
 from kosmos_edge.server.errors import api_error
 from kosmos_edge.server.service import Context
 
 
 async def root(context: Context) -> Response:
-    """GET /: what this is."""
+    """GET /: the page, or a line that says what this is."""
+    if context.settings.page:
+        return await page.index(context)
     return PlainTextResponse("kosmos-edge is running; its routes are in /openapi.json\n")
 
 
