@@ -1,51 +1,17 @@
 /* Captions a picture with kosmos.h: the text on one line, then every phrase with its boxes in pixels.
  *
- *   python -c "from PIL import Image; Image.open('photo.jpg').convert('RGB').save('photo.ppm')"
- *   cc -std=c99 caption.c $(pkg-config --cflags --libs kosmos-edge) -o caption
- *   ./caption model.gguf photo.ppm
+ *   cc -std=c99 caption.c picture.c $(pkg-config --cflags --libs kosmos-edge gdk-pixbuf-2.0) -o caption
+ *   ./caption model.gguf photo.jpg
  *
- * The pictures are binary PPM files (P6, 8 bits), which need no decoder. With the library out of a wheel, say
- * PKG_CONFIG_PATH=$(python -m kosmos_edge.native --pkg-config) and LD_LIBRARY_PATH, or link with
+ * picture.c reads all usual formats with gdk-pixbuf (Debian: libgdk-pixbuf-2.0-dev). With picture_ppm.c in its place no
+ * other library is needed, and pictures are PPM files. With kosmos-edge out of a wheel, link with
  * $(python -m kosmos_edge.native --cflags --libs).
  */
 #include <kosmos.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The next number of a PPM header, -1 when there is none. Comments run from # to the end of the line. */
-static long read_number(FILE *file) {
-  long value = -1;
-  int c = fgetc(file);
-  while (c == '#' || c == ' ' || c == '\t' || c == '\r' || c == '\n') {
-    if (c == '#')
-      while (c != '\n' && c != EOF) c = fgetc(file);
-    c = fgetc(file);
-  }
-  for (; c >= '0' && c <= '9' && value < 100000; c = fgetc(file)) value = (value < 0 ? 0 : value * 10) + (c - '0');
-  return value;
-}
-
-/* RGB rows of a PPM file, to be freed; NULL when it is none. */
-static unsigned char *read_ppm(const char *path, int32_t *width, int32_t *height) {
-  FILE *file = fopen(path, "rb");
-  unsigned char *pixels = NULL;
-  if (file == NULL) return NULL;
-  if (fgetc(file) == 'P' && fgetc(file) == '6') {
-    long w = read_number(file), h = read_number(file), most = read_number(file);
-    if (w > 0 && w <= 65535 && h > 0 && h <= 65535 && most == 255) {
-      size_t bytes = (size_t)w * (size_t)h * 3;
-      pixels = malloc(bytes);
-      if (pixels != NULL && fread(pixels, 1, bytes, file) != bytes) {
-        free(pixels);
-        pixels = NULL;
-      }
-      *width = (int32_t)w;
-      *height = (int32_t)h;
-    }
-  }
-  fclose(file);
-  return pixels;
-}
+#include "picture.h"
 
 static int failed(const char *what, kosmos_error *error) {
   fprintf(stderr, "%s: %s\n", what, kosmos_error_message(error));
@@ -77,19 +43,20 @@ int main(int argc, char **argv) {
   kosmos_picture picture = KOSMOS_INIT(kosmos_picture);
   kosmos_options options = KOSMOS_INIT(kosmos_options);
   unsigned char *pixels;
+  char message[512];
   int code = 0;
 
   if (argc != 3) {
-    fprintf(stderr, "usage: %s MODEL.gguf PICTURE.ppm\n", argv[0]);
+    fprintf(stderr, "usage: %s MODEL.gguf PICTURE\n", argv[0]);
     return 2;
   }
   if (kosmos_abi_version() != KOSMOS_ABI_VERSION) {
     fprintf(stderr, "this program was made for another kosmos-edge than version %s\n", kosmos_version());
     return 1;
   }
-  pixels = read_ppm(argv[2], &picture.width, &picture.height);
+  pixels = picture_read(argv[2], &picture.width, &picture.height, message, sizeof message);
   if (pixels == NULL) {
-    fprintf(stderr, "%s: not a readable PPM picture\n", argv[2]);
+    fprintf(stderr, "%s\n", message);
     return 1;
   }
   picture.pixels = pixels;

@@ -101,6 +101,8 @@ def check_program(program: Path, ppm: Path, **environment) -> None:
 
 
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
+# Without gdk-pixbuf; with it: tests/examples/test_c.py.
+CAPTION = [ROOT / "examples" / "c" / name for name in ("caption.c", "picture_ppm.c")]
 
 
 @linux
@@ -108,7 +110,7 @@ STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
 def test_a_c_program_finds_the_installed_library_with_pkg_config(prefix, ppm, tmp_path):
     libraries = sorted(prefix.rglob("libkosmos_edge.so"))[0].parent
     flags = run("pkg-config", "--cflags", "--libs", "kosmos-edge", PKG_CONFIG_PATH=str(libraries / "pkgconfig")).split()
-    run("cc", *STRICT, ROOT / "examples" / "c" / "caption.c", *flags, "-o", tmp_path / "caption")
+    run("cc", *STRICT, *CAPTION, *flags, "-o", tmp_path / "caption")
     check_program(tmp_path / "caption", ppm, LD_LIBRARY_PATH=str(libraries))
     version = run("pkg-config", "--modversion", "kosmos-edge", PKG_CONFIG_PATH=str(libraries / "pkgconfig"))
     assert version.strip() == capi.lib().kosmos_version().decode()
@@ -117,7 +119,7 @@ def test_a_c_program_finds_the_installed_library_with_pkg_config(prefix, ppm, tm
 @linux
 @needs("cc")
 def test_a_c_program_finds_the_installed_library_with_cmake(prefix, ppm, tmp_path):
-    run("cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}")
+    run("cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path, "-DPICTURES=ppm", f"-DCMAKE_PREFIX_PATH={prefix}")
     run("cmake", "--build", tmp_path)
     check_program(tmp_path / "caption", ppm)
 
@@ -158,7 +160,7 @@ def test_a_c_program_uses_the_wheel_s_library(installed, ppm, tmp_path):
     if not installed.include.exists():
         pytest.skip("the library was put here by hand, without its header")
     flags = native("--cflags", "--libs").split()
-    run("cc", *STRICT, ROOT / "examples" / "c" / "caption.c", *flags, "-o", tmp_path / "caption")
+    run("cc", *STRICT, *CAPTION, *flags, "-o", tmp_path / "caption")
     check_program(tmp_path / "caption", ppm)
 
 
@@ -168,8 +170,9 @@ def test_pkg_config_and_cmake_find_the_wheel_s_library(installed, ppm, tmp_path)
     if not installed.include.exists():
         pytest.skip("the library was put here by hand, without its header")
     flags = run("pkg-config", "--cflags", "--libs", "kosmos-edge", PKG_CONFIG_PATH=native("--pkg-config")).split()
-    run("cc", *STRICT, ROOT / "examples" / "c" / "caption.c", *flags, "-o", tmp_path / "caption")
+    run("cc", *STRICT, *CAPTION, *flags, "-o", tmp_path / "caption")
     check_program(tmp_path / "caption", ppm, LD_LIBRARY_PATH=str(installed.library.parent))
-    run("cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path / "b", f"-Dkosmos_edge_DIR={native('--cmake')}")
+    found = f"-Dkosmos_edge_DIR={native('--cmake')}"
+    run("cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path / "b", "-DPICTURES=ppm", found)
     run("cmake", "--build", tmp_path / "b")
     check_program(tmp_path / "b" / "caption", ppm)
