@@ -1,0 +1,3 @@
+module example.org/caption
+
+go 1.19
