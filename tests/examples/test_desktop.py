@@ -1,0 +1,193 @@
+"""The desktop program, built with all warnings and used under a virtual X server: by its options, and by hand."""
+
+import os
+import re
+import struct
+import subprocess
+import time
+import zlib
+
+import pytest
+from helpers.programs import NANO, ROOT, flags, installed_library, need, need_packages, run
+from PIL import Image, ImageGrab
+
+import kosmos_edge
+
+SOURCE = ROOT / "examples" / "desktop"
+PICTURE = ROOT / "examples" / "scene-00004.png"
+QUESTION = "How many sheep are there?"
+BLUE, RED = (0x1A, 0x5F, 0xB4), (0xC0, 0x1C, 0x28)  # of the first and the second phrase, as in phrase.h
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    need("cc", "make", "Xvfb")
+    need_packages("gtk4")
+    out = tmp_path_factory.mktemp("desktop")
+    given = [f"{name}={value}" for name, value in flags(installed_library()).items()]
+    run("make", "-f", SOURCE / "Makefile", f"OUT={out}", "CFLAGS=-O0", *given)
+    return out / "kosmos-desktop"
+
+
+@pytest.fixture(scope="module")
+def display():
+    """The name of a display of its own."""
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1000x640x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        number = pipe.readline().strip()
+    assert number, "Xvfb did not start"
+    yield f":{number}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+def environment(display):
+    # Drawn by the processor; no session bus, no desktop.
+    return {
+        "DISPLAY": display,
+        "GDK_BACKEND": "x11",
+        "GSK_RENDERER": "cairo",
+        "GTK_A11Y": "none",
+        "DBUS_SESSION_BUS_ADDRESS": "disabled:",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def expected():
+    model = kosmos_edge.load(NANO, threads=1)
+    image = model.encode(PICTURE)
+    return model.caption(image, ground=True), model.ask(image, QUESTION).text
+
+
+def count(image: Image.Image, color: tuple[int, int, int]) -> int:
+    return sum(n for n, c in image.convert("RGB").getcolors(1 << 24) if c == color)
+
+
+def test_it_captions_answers_cancels_and_saves_what_it_shows(program, environment, expected, tmp_path):
+    caption, answer = expected
+    shot = tmp_path / "window.png"
+    done = run(
+        program, "--ask", QUESTION, "--cancel", "What is it?", "--print", "--screenshot", shot, PICTURE, **environment
+    )
+    assert len(caption.entities) == 2
+    assert done.stdout.splitlines() == [caption.text, QUESTION, answer, "What is it?", "(cancelled)"]
+    with Image.open(shot) as image:
+        assert image.width >= 940 and image.height >= 560
+        for color in (BLUE, RED):  # both boxes
+            assert count(image, color) > 500
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--model", "missing.gguf", PICTURE], "missing.gguf"),
+        (["--memory", "1", PICTURE], "above its limit of 1 MB"),
+        (["missing.png"], "missing.png"),
+        ([SOURCE / "README.md"], "README.md"),
+    ],
+)
+def test_errors_are_shown(program, environment, options, why):
+    assert why in run(program, "--print", *options, status=1, **environment).stderr
+
+
+def test_the_model_is_that_of_the_environment(program, environment):
+    done = run(program, "--print", PICTURE, status=1, KOSMOS_EDGE_MODEL="other.gguf", **environment)
+    assert "other.gguf" in done.stderr
+
+
+def test_a_huge_picture_is_refused_by_its_header(program, environment, tmp_path):
+    bomb = tmp_path / "bomb.png"
+    Image.new("L", (20, 20)).save(bomb)
+    data = bytearray(bomb.read_bytes())
+    data[16:24] = struct.pack(">II", 20000, 20000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    bomb.write_bytes(data)
+    done = run(program, "--print", bomb, status=1, **environment)
+    assert "bomb.png" in done.stderr and "20000 x 20000" in done.stderr
+
+
+def test_the_memory_limit_ends_an_answer(program, environment, tmp_path):
+    """There is room for the model, but not for this picture of 72 MB, too."""
+    refused = run(program, "--print", "--memory", "1", PICTURE, status=1, **environment).stderr
+    limit = int(re.search(r"would need about (\d+) MB", refused).group(1)) + 40
+    large = tmp_path / "large.png"
+    Image.new("RGB", (6000, 4000)).save(large, compress_level=1)
+    run(program, "--print", "--memory", str(limit), PICTURE, **environment)
+    ended = run(program, "--print", "--memory", str(limit), large, status=1, **environment).stderr
+    used = re.search(rf"came to (\d+) MB, above its limit of {limit} MB", ended)
+    assert used and int(used.group(1)) >= limit
+
+
+# ---- by hand
+
+
+class Hands:
+    """Mouse and keyboard on the program's window."""
+
+    def __init__(self, display: str):
+        self.display = display
+        self.x("search", "--sync", "--onlyvisible", "--name", "What is in the picture")
+        found = self.x("search", "--onlyvisible", "--name", "What is in the picture")
+        self.x("windowfocus", "--sync", found.split()[-1])
+
+    def x(self, *arguments: object) -> str:
+        return run("xdotool", *arguments, DISPLAY=self.display).stdout
+
+    def seen(self) -> Image.Image:
+        return ImageGrab.grab(xdisplay=self.display).convert("RGB")
+
+    def wait(self, true) -> Image.Image:
+        """The screen, as soon as `true` of it."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            image = self.seen()
+            if true(image):
+                return image
+            time.sleep(0.05)
+        raise AssertionError("the window did not come to look as expected in time")
+
+
+def clipboard(display: str) -> str:
+    return run("xclip", "-o", "-selection", "clipboard", DISPLAY=display).stdout
+
+
+def test_by_mouse_and_keyboard(program, environment, display, expected, tmp_path):
+    need("xdotool", "xclip")
+    window = subprocess.Popen([program, PICTURE], env=os.environ | environment, stderr=subprocess.DEVNULL)
+    try:
+        hands = Hands(display)
+        plain = hands.wait(lambda image: count(image, BLUE) > 500 and count(image, RED) > 500)
+        # Where the first box is, and a word of the first phrase: under its underline's colour.
+        width, height = plain.size
+        left = [(x, y) for y in range(height) for x in range(width) if plain.getpixel((x, y)) == BLUE]
+        x, y = left[0][0] + 40, left[0][1] + 40
+        assert count(plain.crop((x - 20, y - 20, x + 20, y + 20)), BLUE) == 0
+        hands.x("mousemove", x, y)
+        lit = hands.wait(lambda image: count(image, BLUE) > 1.5 * len(left))  # the name on its box
+        assert count(lit, RED) == 0  # the other box is faint
+        hands.x("mousemove", 5, 300)
+        hands.wait(lambda image: count(image, RED) == count(plain, RED))
+        # The text lights the picture, too: its first word is in the first phrase.
+        hands.x("mousemove", 660, 82)
+        hands.wait(lambda image: count(image, RED) == 0)
+        hands.x("key", "ctrl+shift+c")
+        hands.x("mousemove", 5, 300)
+        hands.wait(lambda image: count(image, RED) == count(plain, RED))
+        text = expected[0].text
+        assert clipboard(display) == text[0].upper() + text[1:].rstrip(".") + "."
+        # A question from the keyboard alone: to the entry by Tab.
+        hands.x("key", "Tab")
+        hands.x("type", QUESTION)
+        hands.x("key", "Return")
+        time.sleep(1)
+        assert window.poll() is None
+        hands.x("key", "ctrl+w")
+        assert window.wait(timeout=30) == 0
+    finally:
+        window.kill()
+        window.wait()
