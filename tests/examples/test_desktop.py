@@ -1,5 +1,6 @@
 """The desktop program, built with all warnings and used under a virtual X server: by its options, and by hand."""
 
+import contextlib
 import os
 import re
 import struct
@@ -191,3 +192,31 @@ def test_by_mouse_and_keyboard(program, environment, display, expected, tmp_path
     finally:
         window.kill()
         window.wait()
+
+
+def test_it_follows_the_desktop_s_colours(program, environment, display, tmp_path):
+    """As a portal tells them: dark, then light while the window is open."""
+    need("dbus-daemon", "xdotool")
+    given = run("pkg-config", "--cflags", "--libs", "gio-2.0").stdout.split()
+    run("cc", ROOT / "tests" / "examples" / "portal.c", *given, "-o", tmp_path / "portal")
+    command = ["dbus-daemon", "--session", "--nofork", "--nopidfile", "--print-address=1"]
+    with contextlib.ExitStack() as started:
+
+        def start(*arguments, **rest) -> subprocess.Popen:
+            process = started.enter_context(
+                subprocess.Popen(arguments, env=os.environ | environment | bus, stderr=subprocess.DEVNULL, **rest)
+            )
+            started.callback(process.kill)
+            return process
+
+        bus = {}
+        pipes = {"stdout": subprocess.PIPE, "stdin": subprocess.PIPE, "text": True}
+        bus = {"DBUS_SESSION_BUS_ADDRESS": start(*command, **pipes).stdout.readline().strip()}
+        portal = start(tmp_path / "portal", **pipes)
+        assert portal.stdout.readline() == "ready\n"
+        start(program)
+        hands = Hands(display)
+        hands.wait(lambda image: max(image.getpixel((300, 500))) < 100)
+        portal.stdin.write("2\n")
+        portal.stdin.flush()
+        hands.wait(lambda image: min(image.getpixel((300, 500))) > 200)

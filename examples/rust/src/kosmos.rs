@@ -220,8 +220,7 @@ impl Model {
             format: 0,
             reserved: 0,
         };
-        let options =
-            ffi::EncodeOptions { struct_size: size_of::<ffi::EncodeOptions>(), cancel: flag_of(canceller) };
+        let options = ffi::EncodeOptions { struct_size: size_of::<ffi::EncodeOptions>(), cancel: flag_of(canceller) };
         let (mut image, mut error) = (null_mut(), null_mut());
         let status = unsafe { ffi::kosmos_image_encode(self.0, &given, &options, &mut image, &mut error) };
         check(status, error)?;

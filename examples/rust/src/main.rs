@@ -30,9 +30,8 @@ fn arguments() -> Result<Arguments, Failure> {
             _ => files.push(argument),
         }
     }
-    let [model, picture]: [String; 2] = files
-        .try_into()
-        .map_err(|_| "usage: caption [--ask QUESTION] [--timeout SECONDS] MODEL.gguf PICTURE.ppm")?;
+    let [model, picture]: [String; 2] =
+        files.try_into().map_err(|_| "usage: caption [--ask QUESTION] [--timeout SECONDS] MODEL.gguf PICTURE.ppm")?;
     Ok(Arguments { model, picture, ask, timeout, stop_after })
 }
 
