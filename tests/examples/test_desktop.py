@@ -152,9 +152,23 @@ class Hands:
             time.sleep(0.05)
         raise AssertionError("the window did not come to look as expected in time")
 
+    def clipboard(self) -> str:
+        return run("xclip", "-o", "-selection", "clipboard", DISPLAY=self.display).stdout
 
-def clipboard(display: str) -> str:
-    return run("xclip", "-o", "-selection", "clipboard", DISPLAY=display).stdout
+    def put(self, kind: str, content: bytes) -> None:
+        """Into the clipboard."""
+        command = ["xclip", "-i", "-selection", "clipboard", "-t", kind]
+        environment = os.environ | {"DISPLAY": self.display}
+        subprocess.run(command, input=content, env=environment, check=True, timeout=30, stdout=subprocess.DEVNULL)
+
+    def wait_for_text(self, expected: str) -> None:
+        """Until the answers, copied by hand, read so."""
+        end, text = time.monotonic() + 60, None
+        while text != expected and time.monotonic() < end:
+            self.x("mousemove", 700, 350, "click", 1, "key", "ctrl+a", "key", "ctrl+c")
+            time.sleep(0.2)
+            text = self.clipboard()
+        assert text == expected
 
 
 def test_by_mouse_and_keyboard(program, environment, display, expected, tmp_path):
@@ -180,13 +194,22 @@ def test_by_mouse_and_keyboard(program, environment, display, expected, tmp_path
         hands.x("mousemove", 5, 300)
         hands.wait(lambda image: count(image, RED) == count(plain, RED))
         text = expected[0].text
-        assert clipboard(display) == text[0].upper() + text[1:].rstrip(".") + "."
+        assert hands.clipboard() == text[0].upper() + text[1:].rstrip(".") + "."
         # A question from the keyboard alone: to the entry by Tab.
         hands.x("key", "Tab")
         hands.x("type", QUESTION)
         hands.x("key", "Return")
-        time.sleep(1)
-        assert window.poll() is None
+        hands.wait_for_text(f"{text}\n{QUESTION}\n{expected[1]}")
+        # A picture, and a copied file, from the clipboard.
+        model = kosmos_edge.load(NANO, threads=1)
+        for number in (0, 2):
+            other = PICTURE.with_name(f"scene-0000{number}.png")
+            if number == 0:
+                hands.put("image/png", other.read_bytes())
+            else:
+                hands.put("text/uri-list", f"{other.as_uri()}\r\n".encode())
+            hands.x("key", "ctrl+v")
+            hands.wait_for_text(model.caption(other, ground=True).text)
         hands.x("key", "ctrl+w")
         assert window.wait(timeout=30) == 0
     finally:
