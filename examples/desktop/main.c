@@ -19,6 +19,7 @@ typedef struct {
 static Window *open_window(GtkApplication *app, Options *options) {
   char *model = model_file(options->model);
   Window *window = window_new(app, model, (guint)options->megabytes);
+  script_run(&options->script, window);
   g_free(model);
   return window;
 }
@@ -27,10 +28,13 @@ static void activate(GApplication *app, gpointer user) { open_window(GTK_APPLICA
 
 static void open_files(GApplication *app, GFile **files, int count, const char *hint, gpointer user) {
   Options *options = user;
-  Window *window = open_window(GTK_APPLICATION(app), options);
-  (void)count, (void)hint; /* one window, one picture */
-  window_open(window, files[0]);
-  script_run(&options->script, window);
+  (void)hint;
+  if (count != 1) {
+    g_printerr("expected one picture, got %d\n", count);
+    options->script.status = 2;
+    return; /* without a window the program ends */
+  }
+  window_open(open_window(GTK_APPLICATION(app), options), files[0]);
 }
 
 static void startup(GApplication *app, gpointer user) {

@@ -243,7 +243,7 @@ static GtkWidget *button(const char *label, const char *action, const char *tool
 static GtkWidget *settings_button(Window *self, guint megabytes) {
   GtkWidget *menu = gtk_menu_button_new(), *popover = gtk_popover_new(), *grid = gtk_grid_new();
   GtkWidget *label = gtk_label_new_with_mnemonic("_Memory limit (MB)"), *spin;
-  GtkWidget *hint = gtk_label_new("For the whole program; 0: no limit.\nFor the requests that follow.");
+  GtkWidget *hint = gtk_label_new("For the whole program; 0: no limit.\nIt counts for what you ask next.");
 
   self->megabytes = gtk_adjustment_new(megabytes, 0, 1048576, 50, 500, 0);
   spin = gtk_spin_button_new(self->megabytes, 0, 0);
@@ -278,7 +278,7 @@ static GtkWidget *error_bar(Window *self) {
   GtkWidget *box = gtk_box_new(GTK_ORIENTATION_HORIZONTAL, 12),
             *close = gtk_button_new_from_icon_name("window-close-symbolic");
   self->error_bar = gtk_revealer_new();
-  self->error = gtk_label_new(NULL);
+  self->error = g_object_new(GTK_TYPE_LABEL, "accessible-role", GTK_ACCESSIBLE_ROLE_ALERT, NULL);
   gtk_label_set_wrap(GTK_LABEL(self->error), TRUE);
   gtk_label_set_selectable(GTK_LABEL(self->error), TRUE);
   gtk_label_set_xalign(GTK_LABEL(self->error), 0);
@@ -345,7 +345,7 @@ static GtkWidget *content(Window *self) {
   gtk_paned_set_resize_end_child(GTK_PANED(paned), FALSE);
   gtk_paned_set_shrink_start_child(GTK_PANED(paned), FALSE);
   gtk_paned_set_shrink_end_child(GTK_PANED(paned), FALSE);
-  self->status = gtk_label_new(NULL);
+  self->status = g_object_new(GTK_TYPE_LABEL, "accessible-role", GTK_ACCESSIBLE_ROLE_STATUS, NULL);
   gtk_label_set_xalign(GTK_LABEL(self->status), 0);
   gtk_label_set_ellipsize(GTK_LABEL(self->status), PANGO_ELLIPSIZE_END);
   gtk_widget_add_css_class(self->status, "status");
@@ -362,6 +362,7 @@ static void add_style(void) {
                                   "pictureview:focus-visible { outline: 2px solid @theme_selected_bg_color;"
                                   " outline-offset: -2px; }"
                                   ".error-bar { background: @error_color; color: white; padding: 6px 12px; }"
+                                  ".error-bar button { color: white; }"
                                   ".status { padding: 6px 12px; }",
                                   -1);
   gtk_style_context_add_provider_for_display(gdk_display_get_default(), GTK_STYLE_PROVIDER(provider),
