@@ -7,7 +7,7 @@ import pytest
 from helpers.eval_scripted import Scripted, draw_picture, evaluate, values, write_json
 
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.evaluation.metrics import cider_d, java, ptb
+from kosmos_edge.evaluation.metrics import cider_d, java, meteor, ptb
 from kosmos_edge.evaluation.registry import find_task
 from kosmos_edge.evaluation.task import Variant
 from kosmos_edge.evaluation.tasks import common
@@ -122,29 +122,48 @@ def test_a_missing_picture_is_an_empty_caption(tmp_path: Path) -> None:
 
 def test_java_metrics_have_a_value_or_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "why_not", lambda metric: "" if metric == "meteor" else "it needs X")
-    monkeypatch.setattr(java, "scores", lambda metric, said, references: [0.1, 0.2, 0.3, 0.4])
+    monkeypatch.setattr(java, "parts_of", lambda metric, said, references: METEOR_COUNTS)
     made, _, _ = evaluate("coco-caption", caption_data(tmp_path, "coco"), Scripted(caption))
-    assert made["metrics"]["meteor"]["value"] == pytest.approx(0.25) and made["metrics"]["meteor"]["items"] == 4
+    found = made["metrics"]["meteor"]  # of all captions together: the mean of the four is 0.365
+    assert found["value"] == pytest.approx(0.355958891568374, abs=1e-12) and found["items"] == 4
     assert made["metrics"]["spice"]["value"] is None and made["metrics"]["spice"]["reason"] == "it needs X"
 
 
 def test_a_program_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> list[float]:
-        raise ValueError("could not convert string to float: ''")
+        raise ValueError("got 0 of 1 captions: no memory")
 
     monkeypatch.setattr(java, "why_not", lambda metric: "")
-    monkeypatch.setattr(java, "scores", fail)
-    assert java.add([{}], ["a"], [["a"]], ["meteor"]) == {
-        "meteor": "METEOR failed: could not convert string to float: ''"
-    }
+    monkeypatch.setattr(java, "parts_of", fail)
+    assert java.add([{}], ["a"], [["a"]], ["meteor"]) == {"meteor": "METEOR failed: got 0 of 1 captions: no memory"}
+
+
+# what METEOR 1.5 counts for SAID, and what it makes of these counts
+METEOR_COUNTS = [
+    tuple(map(float, line.split()))
+    for line in (
+        "7 6 3 2 2 2 2 2 0 0 0 0 1 1 0 0 0 0 0 0 3 5 5",
+        "6 7 3 4 2 2 3 3 0 0 0 0 1 1 0 0 0 0 0 0 2 6 6",
+        "6 10 3 5 3 3 3 3 0 0 0 0 0 0 0 0 0 0 0 0 2 6 6",
+        "8 11 3 5 4 4 3 3 0 0 0 0 0 0 0 0 0 0 0 0 3 7 7",
+    )
+]
+METEOR_SCORES = [0.3368216242380219, 0.4598636356077838, 0.33086493379395415, 0.332715149725978]
+
+
+def test_meteor_of_its_programs_counts() -> None:
+    assert [meteor.score([part]) for part in METEOR_COUNTS] == pytest.approx(METEOR_SCORES, abs=1e-12)
+    assert meteor.score(METEOR_COUNTS) == pytest.approx(0.355958891568374, abs=1e-12)
+    same = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, *[0.0] * 12, 1.0, 2.0, 2.0)
+    nothing = (0.0, 1.0, *[0.0] * 21)
+    assert meteor.score([same]) == 1 and meteor.score([nothing]) == 0 and meteor.score([]) is None
 
 
 def test_meteor_is_that_of_the_reference_program() -> None:
     if why := java.why_not("meteor"):
         pytest.skip(why)
     said = [SAID[n].partition("\n")[0] for n in CAPTIONS]
-    found = java.scores("meteor", said, list(CAPTIONS.values()))
-    assert found == pytest.approx([0.3368216, 0.4598636, 0.3308649, 0.3327151], abs=1e-6)
+    assert java.parts_of("meteor", said, list(CAPTIONS.values())) == METEOR_COUNTS
 
 
 # ---- questions

@@ -1,16 +1,17 @@
-"""METEOR 1.5 and SPICE, which are Java programs: run by pycocoevalcap where it and Java are, not written anew."""
+"""METEOR 1.5 and SPICE, which are Java programs: those of pycocoevalcap are run where it and Java are."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import shutil
+import subprocess
 from collections.abc import MutableMapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kosmos_edge.evaluation.metrics import ptb
+from kosmos_edge.evaluation.metrics import meteor, ptb
 from kosmos_edge.evaluation.statistics import Part
 
 MISSING = {
@@ -33,14 +34,27 @@ def why_not(metric: str) -> str:
     return ""
 
 
-def scores(metric: str, said: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Of each caption, 0..1."""
+def parts_of(metric: str, said: Sequence[str], references: Sequence[Sequence[str]]) -> list[Part]:
+    """Of each caption: METEOR's counts (see meteor.py), or SPICE's F1 and 1. ValueError if the program ends early."""
     module: Any = import_module(f"pycocoevalcap.{metric}.{metric}")
-    true = {i: [" ".join(ptb.words(text)) for text in group] for i, group in enumerate(references)}
-    ours = {i: [" ".join(ptb.words(text))] for i, text in enumerate(said)}
+    true = [[" ".join(ptb.words(text)) for text in group] for group in references]
+    ours = [" ".join(ptb.words(text)) for text in said]
+    if metric == "meteor":
+        return _meteor(Path(str(module.__file__)).parent, ours, true)
     with contextlib.redirect_stdout(io.StringIO()):
-        _, each = getattr(module, metric.capitalize())().compute_score(true, ours)
-    return [float(one["All"]["f"]) if isinstance(one, dict) else float(one) for one in each]
+        _, each = module.Spice().compute_score(dict(enumerate(true)), {i: [text] for i, text in enumerate(ours)})
+    return [(float(one["All"]["f"]), 1.0) for one in each]
+
+
+def _meteor(folder: Path, said: Sequence[str], true: Sequence[Sequence[str]]) -> list[Part]:
+    command = ["java", "-jar", "-Xmx2G", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
+    lines = [f"SCORE ||| {' ||| '.join(group)} ||| {text}\n" for text, group in zip(said, true, strict=True)]
+    done = subprocess.run(command, cwd=folder, input="".join(lines).encode(), capture_output=True, check=False)
+    found = [tuple(float(number) for number in line.split()) for line in done.stdout.decode().splitlines()]
+    if len(found) != len(said) or any(len(part) != meteor.COUNTS for part in found):
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise ValueError(f"got {len(found)} of {len(said)} captions: {' '.join(last)}")
+    return found
 
 
 def add(
@@ -57,10 +71,10 @@ def add(
             reasons[metric] = why
             continue
         try:
-            found = scores(metric, said, references)
+            found = parts_of(metric, said, references)
         except (ValueError, OSError, AssertionError) as error:  # the program ended early
             reasons[metric] = f"{metric.upper()} failed: {error}"
             continue
         for part, value in zip(parts, found, strict=True):
-            part[metric] = (value, 1.0)
+            part[metric] = value
     return reasons

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kosmos_edge.evaluation.metrics import bleu, cider_d, java, ptb, rouge_l
+from kosmos_edge.evaluation.metrics import bleu, cider_d, java, meteor, ptb, rouge_l
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Finish, Generate, Item, Steps, Variant
 from kosmos_edge.evaluation.tasks.common import Prompted, answer, beside, draw, find, first_line, read_json, reading
@@ -48,10 +48,16 @@ def caption_parts(said: Sequence[str], references: Sequence[Sequence[str]]) -> l
     return out
 
 
+METEOR = Metric(
+    "meteor",
+    "METEOR 1.5 of all captions together, by pycocoevalcap and Java",
+    value=meteor.score,
+    missing=java.MISSING["meteor"],
+)
 CAPTION_METRICS = (
     Metric("cider", "CIDEr-D, mean over pictures, as papers print it; of a subset not comparable with the whole"),
     Metric("spice", "F1 of scene graphs, by pycocoevalcap and Java", missing=java.MISSING["spice"]),
-    Metric("meteor", "METEOR 1.5, by pycocoevalcap and Java", missing=java.MISSING["meteor"]),
+    METEOR,
     *(Metric(f"bleu{n}", f"BLEU-{n} of the corpus", value=partial(_bleu, order=n)) for n in (1, 2, 3, 4)),
     Metric("rouge_l", "ROUGE-L, mean over pictures"),
 )

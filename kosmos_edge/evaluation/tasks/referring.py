@@ -10,13 +10,13 @@ from kosmos_edge.evaluation.metrics import boxes, java
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Finish, Generate, Item, Steps, Variant
 from kosmos_edge.evaluation.tasks.boxes import asked_phrase, corners, found_boxes
-from kosmos_edge.evaluation.tasks.captions import caption_parts
+from kosmos_edge.evaluation.tasks.captions import METEOR, caption_parts
 from kosmos_edge.evaluation.tasks.common import Prompted, answer, draw, first_line
 from kosmos_edge.evaluation.tasks.refs import read_references
 
 _FILES = (
-    "finetune_{name}_{{split}}.json (MDETR), or refs({kind}).p and instances.json (also in {name}/), and the pictures "
-    "in train2014/"
+    "finetune_{name}_{{split}}.json (MDETR), or refs({kind}).p and instances.json (also in {name}/), or {name}.json "
+    "(`eval convert-refs`), and the pictures in train2014/"
 )
 
 
@@ -70,7 +70,7 @@ class Generation(Prompted):
     SHOTS = 4
     PROMPT = "<phrase> It</phrase>{box} is"
     METRICS = (
-        Metric("meteor", "METEOR 1.5, by pycocoevalcap and Java", missing=java.MISSING["meteor"]),
+        METEOR,
         Metric("cider", "CIDEr-D, mean over objects; of a subset not comparable with the whole"),
     )
 
