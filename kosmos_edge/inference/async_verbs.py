@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, Unpack
 
 from kosmos_edge.images import ImageInput
-from kosmos_edge.inference.async_calls import AsyncAnswer, Lane, call, iterate
+from kosmos_edge.inference.async_abilities import AsyncAbilities
+from kosmos_edge.inference.async_calls import AsyncAnswer, call, iterate
 from kosmos_edge.inference.batching import DEFAULT_BATCH
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.options import GenerationOptions, Normalize
 from kosmos_edge.results import Ranking, Result
 
 
-class AsyncVerbs:
-    """acaption, aground, alocate, adescribe, aask, aread, agenerate; ascore, ascore_segments, aencode; abatch.
+class AsyncVerbs(AsyncAbilities):
+    """acaption, aground, alocate, adescribe, aask, aread, agenerate; ascore, ascore_segments, aencode; abatch; and
+    aclassify, areason, aiq, awebqa.
 
     The arguments are those of the verbs without a, except stream: `await` the answer for the Result, or iterate over it
     with `async for` for the events (see AsyncAnswer). One model answers one awaited call at a time, in their order.
     """
-
-    @property
-    @abstractmethod
-    def awaiting(self) -> Lane:
-        """Where awaited calls run. Raises what a call of a closed model raises."""
-
-    def _verb(self, name: str) -> Callable[..., Any]:
-        verb: Callable[..., Any] = getattr(self, name)
-        return verb
 
     def _answer(self, name: str, options: GenerationOptions, **arguments: Any) -> AsyncAnswer:
         return AsyncAnswer(self, self._verb(name), {**arguments, **options})

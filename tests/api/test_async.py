@@ -69,6 +69,36 @@ def test_every_verb_gives_what_it_gives_without_a(model: Model) -> None:
     asyncio.run(main())
 
 
+def test_abilities_give_what_they_give_without_a(model: Model) -> None:
+    image, labels = picture(1), ["a dog", "the man"]
+    pool = [(picture(2), "a dog")]
+
+    async def main() -> None:
+        for options in ({"prompt": "It is"}, {"question": "Who?", "examples": pool}, {"category": "thing"}):
+            ranking = await model.aclassify(image, labels, normalize="mean", **options)
+            assert ranking.ranking == model.classify(image, labels, normalize="mean", **options).ranking
+        chosen = await model.aclassify(image, labels, by="choices", max_tokens=9)
+        assert same(chosen, model.classify(image, labels, by="choices", max_tokens=9))
+        told = {"rationale_prompt": "An image of", "rationale_tokens": 3, "choices": labels}
+        reasoned, wanted = await model.areason(image, "Who?", **told), model.reason(image, "Who?", **told)
+        assert same(reasoned, wanted) and (reasoned.rationale, reasoned.scores) == (wanted.rationale, wanted.scores)
+        cells = [picture(n) for n in (1, 2, 3)]
+        answered, right = await model.aiq(cells, cells), model.iq(cells, cells)
+        assert answered.candidates == right.candidates and answered.best == right.best
+        page = {"html": "<p>A <b>dog</b></p>", "max_tokens": 3}
+        assert same(await model.awebqa(image, "Who?", **page), model.webqa(image, "Who?", **page))
+        with pytest.raises(InvalidRequest, match="labels"):
+            await model.aclassify(image, [])
+        stopped = asyncio.create_task(model.areason(image, "Who?", rationale_tokens=100))
+        await asyncio.sleep(0)
+        stopped.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopped
+        assert (await model.aclassify(image, labels, prompt="It is")).best.text in labels
+
+    asyncio.run(main())
+
+
 def test_pages_are_read() -> None:
     """aread has the arguments of read: a model that cannot read says so as it does without a."""
     with load(tiny_file(), threads=1) as model:
