@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,10 @@ from kosmos_edge.cli.common import (
     options,
     take_messages,
 )
+from kosmos_edge.cli.eval_files import convert_refs, grades, print_tables, sheet
+from kosmos_edge.cli.eval_outputs import check_required, find_outs, missing_required, write_out
 from kosmos_edge.cli.streams import check_stdout
+from kosmos_edge.cli.twins import from_environment
 from kosmos_edge.evaluation.registry import TASKS, find_task
 
 if TYPE_CHECKING:
@@ -57,12 +60,30 @@ task_options = options(
         help="Examples before each item (few-shot).",
     ),
     option(
+        "--seeds",
+        type=click.IntRange(1, 100),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Draw the examples N times, by --seed and the numbers behind it; report the mean and the spread.",
+    ),
+    option(
         "--exact",
         is_flag=True,
         help="Generate to the end of the text, as the authors' script; without it, to the boxes.",
     ),
+    option("--score", is_flag=True, help="imagenet: rank all names by their likelihood instead of decoding one."),
     option(
-        "--out", metavar="FILE", help="Write the answers to FILE, in the form that the data's own evaluation takes."
+        "--out",
+        metavar="FILE",
+        help="Write the answers to FILE, in the form that the data's own evaluation takes. {type} and {seed} in its "
+        "name stand for the storage type and the seed of the examples.",
+    ),
+    option(
+        "--require",
+        multiple=True,
+        metavar="METRIC",
+        help="Fail unless this metric has a value, such as spice. Can be repeated.",
     ),
     option("-n", "--max-tokens", type=int, metavar="N", help="Maximum length of the answer. Default: the model's."),
     batch_size_option,
@@ -88,8 +109,8 @@ class Tasks(click.Group):
     """The tasks of the registry, as commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """`list`, then the tasks in the order of the registry."""
-        return ["list", *TASKS]
+        """`list` and what works on files, then the tasks in the order of the registry."""
+        return [*self.commands, *TASKS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """A command made of the task."""
@@ -104,21 +125,45 @@ class Tasks(click.Group):
         return click.command(name, help=text, short_help=task.SUMMARY)(task_options(run))
 
 
-@click.group(cls=Tasks)
-def eval() -> None:
+@click.group(cls=Tasks, invoke_without_command=True)
+@option(
+    "--report",
+    multiple=True,
+    metavar="FILE|FOLDER",
+    help="Without a task: the published tables with the results of these files (from `eval TASK --format json`).",
+)
+@option("--into", metavar="FILE", help="With --report: write the table into FILE, between its marks for it.")
+@click.pass_context
+def eval(ctx: click.Context, report: tuple[str, ...], into: str | None) -> int:
     """Run a published benchmark on a model, beside the published figures.
 
     \b
     kosmos-edge eval list
     kosmos-edge eval ocr --data pages/ -m kosmos-2.5 --types f16,q4_k_m --items ocr.jsonl
+    kosmos-edge eval --report results/
     """
+    if ctx.invoked_subcommand is not None:
+        for name in ("report", "into"):
+            if ctx.params[name] and not from_environment(name):
+                raise click.UsageError(f"--{name}: expected without a task, got {ctx.invoked_subcommand}")
+        return 0
+    if not report and into is None:
+        click.echo(ctx.get_help(), err=True)
+        return 2
+    if not report:
+        raise click.UsageError("--into: expected with --report")
+    return print_tables(report, into)
+
+
+for command in (sheet, grades, convert_refs):
+    eval.add_command(command)
 
 
 @eval.command("list")
 @message_options
 def list_command(**rest: Any) -> int:
     """List the tasks: name, metrics, data, published figures."""
-    from kosmos_edge.evaluation.run import published
+    from kosmos_edge.evaluation.report import published
 
     take_messages(rest)
     for name in TASKS:
@@ -141,46 +186,62 @@ def run_task(task: Task | PromptTask, **values: Any) -> int:
     from kosmos_edge import hub
     from kosmos_edge.cli.output import to_json
     from kosmos_edge.evaluation.log import Log
-    from kosmos_edge.evaluation.run import Settings, choose, is_prompt_task, report, run
+    from kosmos_edge.evaluation.report import report
+    from kosmos_edge.evaluation.run import Settings, choose, is_prompt_task, run
     from kosmos_edge.evaluation.table import markdown
     from kosmos_edge.evaluation.task import Variant
     from kosmos_edge.loading import load
     from kosmos_edge.quality.models import Source, parse_types
-    from kosmos_edge.targets import find_target, write_whole
 
     messages = take_messages(values)
     check_stdout()
     if values["resume"] and values["items"] is None:
         raise click.UsageError("--resume needs the --items of the run that is to go on")
     types = None if values["types"] is None else parse_types(values["types"])
-    variant = Variant(values["split"], values["shots"], values["seed"], values["exact"])
-    known = _load(task, Path(values["data"]), variant, values["out"])
-    out = None if values["out"] is None else find_target(values["out"], overwrite=False)
-    items: list[Item] = choose(known, values["limit"], values["seed"])
+    first = Variant(values["split"], values["shots"], values["seed"], values["exact"], values["score"])
+    seeds = range(first.seed, first.seed + _draws(values["seeds"], first.shots))
+    check_required(task, values["require"])
+    known = _load(task, Path(values["data"]), first, values["out"])
     default = hub.default_model if is_prompt_task(task) else hub.default_reader
     source = Source(default()[0] if values["model"] is None else values["model"], values["offline"])
     if source.is_checkpoint and types is None:
         raise click.UsageError(f"{source.path} is a checkpoint: --types says how to store it, such as q4_k_m")
+    kinds = types or [source.label]
+    outs = find_outs(values["out"], kinds, seeds)
+    draws: dict[int, list[Item]] = {}  # the same items, with the examples of each seed
+    for seed in seeds:
+        drawn = known if seed == first.seed else _load(task, Path(values["data"]), replace(first, seed=seed), None)
+        draws[seed] = choose(drawn, values["limit"], values["seed"])
     arguments = {} if values["max_tokens"] is None else {"max_tokens": values["max_tokens"]}
-    settings = Settings(values["data"], values["seed"], values["limit"], values["batch_size"], arguments, variant)
+    settings = Settings(values["data"], values["seed"], values["limit"], values["batch_size"], arguments, first)
     runs = []
     with Log(values["items"], values["resume"]) as log, _saying_how_to_go_on(values["items"]):
-        for kind in types or [source.label]:
+        for kind in kinds:
             file = nullcontext(source.path) if types is None else source.file(kind, values["work"])
-            with (
-                file as path,
-                load(path, device=values["device"], threads=values["threads"]) as model,
-                progress_bar(kind, messages) as progress,
-            ):
-                runs.append(run(task, items, model, kind, log, settings, progress))
-            for name, why in runs[-1].failed:
-                messages.error(name, why)
-    if is_prompt_task(task) and out is not None:
-        found = task.results(items, runs[0].predictions)
-        write_whole(out, json.dumps(found, ensure_ascii=False).encode() + b"\n", overwrite=False)
+            with file as path, load(path, device=values["device"], threads=values["threads"]) as model:
+                for seed, items in draws.items():
+                    drawn_settings = replace(settings, variant=replace(first, seed=seed))
+                    with progress_bar(drawn_settings.label(kind), messages) as progress:
+                        runs.append(run(task, items, model, kind, log, drawn_settings, progress))
+                    for name, why in runs[-1].failed:
+                        messages.error(name, why)
+    if is_prompt_task(task):
+        for done in runs:
+            if outs:
+                write_out(task, draws[done.seed], done, outs[done.type, done.seed])
     made = report(task, runs, settings, len(known))
     click.echo(to_json(made, 2) if values["form"] == "json" else markdown(task, made))
-    return 1 if any(done.failed for done in runs) else 0
+    lacking = missing_required(made, values["require"])
+    for name, why in lacking:
+        messages.error(f"--require {name}", f"it has no value: {why}")
+    return 1 if lacking or any(done.failed for done in runs) else 0
+
+
+def _draws(seeds: int, shots: int) -> int:
+    """--seeds; UsageError where there are no examples to draw."""
+    if seeds > 1 and not shots:
+        raise click.UsageError(f"--seeds {seeds}: there are no examples to draw without --shots")
+    return seeds
 
 
 def _load(task: Task | PromptTask, folder: Path, variant: Variant, out: str | None) -> list[Item]:
@@ -190,6 +251,7 @@ def _load(task: Task | PromptTask, folder: Path, variant: Variant, out: str | No
 
     if not is_prompt_task(task):
         given = {"--split": variant.split, "--shots": variant.shots, "--exact": variant.exact, "--out": out}
+        given["--score"] = variant.score
         if wrong := [name for name, value in given.items() if value]:
             raise click.UsageError(f"{task.NAME} has no {', '.join(wrong)}")
         edits("", "")  # says now that the package is missing, not after the first page
@@ -201,6 +263,8 @@ def _load(task: Task | PromptTask, folder: Path, variant: Variant, out: str | No
         raise click.UsageError(f"--shots: {task.NAME} takes 0..{task.SHOTS}, got {variant.shots}")
     if variant.exact and not task.EXACT:
         raise click.UsageError(f"--exact: {task.NAME} has one way only")
+    if variant.score and not task.SCORE:
+        raise click.UsageError(f"--score: {task.NAME} has no names to rank, or ranks them anyway")
     if out is not None and task.results([], []) is None:
         raise click.UsageError(f"--out: the data of {task.NAME} have no evaluation of their own")
     items = task.load(folder, variant)

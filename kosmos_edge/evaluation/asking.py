@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.errors import ContextTooLong, InvalidRequest, KosmosError
 from kosmos_edge.evaluation.task import Generate, Item, PromptTask, Rank, Steps
 from kosmos_edge.results import Ranking, Result
 
@@ -72,12 +72,25 @@ class _Open:
             self.prompts.append(prompt_of(self.step))
 
     def take(self, answer: Result | Ranking) -> None:
-        """As next; a failed image ends the item."""
+        """As next; a failed image ends the item, a prompt that does not fit may be asked again."""
         self.ms += answer.timings.total_ms
         if answer.error is None:
             self.next(answer)
+        elif isinstance(answer.error, ContextTooLong):
+            self.refuse(answer.error)
         else:
             self.fail(answer.error)
+
+    def refuse(self, error: ContextTooLong) -> None:
+        """Lets the item ask for less; one that does not take the error ends."""
+        try:
+            self.step = self.steps.throw(error)
+        except ContextTooLong:
+            self.fail(error)
+        except StopIteration as end:
+            self.step, self.prediction = None, end.value
+        else:
+            self.prompts[-1] = prompt_of(self.step)
 
     def fail(self, error: KosmosError) -> None:
         """Ends the item with an empty prediction."""
@@ -142,6 +155,8 @@ def _rank(one: _Open, model: Asked, pictures: _Pictures) -> None:
     try:
         segments = pictures.encoded(step.segments)
         one.take(model.score_segments(segments, list(step.texts), normalize=step.normalize))
+    except ContextTooLong as error:
+        one.refuse(error)
     except KosmosError as error:
         if isinstance(error, InvalidRequest):  # the task's mistake or the model's limit, not the image's
             raise

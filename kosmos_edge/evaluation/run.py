@@ -1,25 +1,22 @@
-"""Runs a task on a model: images in batches, answers into the log, scores into a report."""
+"""Runs a task on a model: images in batches, answers into the log, and their scores."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from typing import Any, Protocol, TypeGuard, cast
 
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation import asking
 from kosmos_edge.evaluation.asking import Answered
 from kosmos_edge.evaluation.log import Log
-from kosmos_edge.evaluation.statistics import Part, bootstrap, paired_difference
+from kosmos_edge.evaluation.statistics import Part
 from kosmos_edge.evaluation.task import Item, PromptTask, Task, Variant
 from kosmos_edge.results import Ranking, Result
 
-_NO_PART = "no item has a part in it"
 Progress = Callable[[int, int, str], None]  # items done, items in all, the item
 
 
@@ -50,11 +47,12 @@ class Batching(asking.Asked, Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """What one type achieved."""
+    """What one type achieved, with one draw of few-shot examples."""
 
     type: str
     model: str
     prompt: str
+    seed: int = 0  # of the examples
     scores: list[dict[str, Part]] = field(default_factory=list)  # by item
     groups: list[str] = field(default_factory=list)  # by item
     failed: list[tuple[str, str]] = field(default_factory=list)  # (item, why); they count as empty answers
@@ -70,7 +68,7 @@ class Settings:
     """What all types of a run share."""
 
     data: str
-    seed: int = 0
+    seed: int = 0  # of the subset, of the intervals, and of the first draw of examples
     limit: int | None = None
     batch_size: int = 8
     arguments: Mapping[str, Any] = field(default_factory=dict)  # for every verb, such as max_tokens
@@ -83,6 +81,10 @@ class Settings:
         return {name: value for name, value in ours.items() if value != usual[name] and name != "seed"} | (
             {"shots_seed": self.variant.seed} if self.variant.shots else {}
         )
+
+    def label(self, type: str) -> str:
+        """The name of the type in the log: draws of examples behind the first have their seed in it."""
+        return type if self.variant.seed == self.seed else f"{type} seed {self.variant.seed}"
 
 
 def choose(items: list[Item], limit: int | None, seed: int) -> list[Item]:
@@ -104,11 +106,12 @@ def run(
     progress: Progress,
 ) -> Run:
     """Answers of the model to all items, from the log where it has them."""
-    out = Run(type, model.name, task.prompt(model.model_info))
+    out = Run(type, model.name, task.prompt(model.model_info), settings.variant.seed)
+    label = settings.label(type)
     log.begin(
         {
             "task": task.NAME,
-            "type": type,
+            "type": label,
             "model": model.name,
             "source": _source(model.metadata),
             "prompt": out.prompt,
@@ -116,14 +119,14 @@ def run(
             **settings.described,
         }
     )
-    predictions = {item.id: known for item in items if (known := log.finished(type, item.id)) is not None}
+    predictions = {item.id: known for item in items if (known := log.finished(label, item.id)) is not None}
     todo = [item for item in items if item.id not in predictions]
     done = len(predictions)
     start = time.perf_counter()
     for item, answered in _answers(task, todo, model, settings):
         out.seconds += time.perf_counter() - start
         predictions[item.id] = answered.prediction
-        log.add(_line(task, item, answered, type))
+        log.add(_line(task, item, answered, label))
         if answered.error is not None:
             out.failed.append((item.id, answered.error))
         out.computed += 1
@@ -184,97 +187,3 @@ def _source(metadata: Mapping[str, Any]) -> list[str]:
     """The hashes of the files that the model was converted from."""
     found = metadata.get(f"{metadata.get('general.architecture')}.source.sha256")
     return [str(value) for value in found] if isinstance(found, list) else []
-
-
-# ---- reports
-
-
-def published(task: Task | PromptTask) -> dict[str, Any]:
-    """The published figures, as fractions, with their source and what is unsure of them."""
-    known: dict[str, Any] = json.loads(files(__package__).joinpath("published.json").read_text(encoding="utf-8"))
-    found = known.get(task.NAME, {})
-    assert isinstance(found, dict)
-    return found
-
-
-def report(task: Task | PromptTask, runs: Sequence[Run], settings: Settings, of: int) -> dict[str, Any]:
-    """JSON-ready. One type: its figures. Several: `types` with the figures of each, and `differences` to the first.
-
-    of: number of items in the data; fewer were used with a limit.
-    """
-    each = [_figures(task, done, settings, of) for done in runs]
-    if len(each) == 1:
-        return each[0]
-    first = runs[0]
-    differences = [
-        {"type": other.type, "against": first.type, "metrics": _differences(task, first, other, settings.seed)}
-        for other in runs[1:]
-    ]
-    return {"task": task.NAME, "n": len(first.scores), "types": each, "differences": differences}
-
-
-def _figures(task: Task | PromptTask, done: Run, settings: Settings, of: int) -> dict[str, Any]:
-    groups: dict[str, list[dict[str, Part]]] = {}
-    for group, scores in zip(done.groups, done.scores, strict=True):
-        groups.setdefault(group, []).append(scores)
-    return {
-        "task": task.NAME,
-        "n": len(done.scores),
-        "metrics": _metrics(task, done.scores, settings.seed, done.reasons),
-        "groups": {
-            name: {"n": len(scores), "metrics": _metrics(task, scores, settings.seed, done.reasons)}
-            for name, scores in (groups.items() if len(groups) > 1 else ())
-        },
-        "published": published(task),
-        "model": done.model,
-        "type": done.type,
-        "prompt": done.prompt,
-        "seconds": round(done.seconds, 3),
-        "images_per_second": round(done.computed / done.seconds, 4) if done.seconds else None,
-        "computed": done.computed,
-        "subset_of": of if len(done.scores) < of else None,
-        "failed": [{"id": name, "error": why} for name, why in done.failed],
-        "cut": done.cut,
-        "settings": {
-            "data": settings.data,
-            "seed": settings.seed,
-            "batch_size": settings.batch_size,
-            "arguments": dict(settings.arguments),
-            **settings.described,
-        },
-    }
-
-
-def _metrics(
-    task: Task | PromptTask, scores: Sequence[Mapping[str, Part]], seed: int, reasons: Mapping[str, str]
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for metric in task.METRICS:
-        parts = [item[metric.name] for item in scores if metric.name in item]
-        value = metric.value(parts) if parts else None
-        interval = bootstrap(metric.value, parts, seed) if value is not None else None
-        figure = {"value": value, "ci95": None if interval is None else list(interval), "items": len(parts)}
-        found[metric.name] = (
-            figure if value is not None else figure | {"reason": reasons.get(metric.name) or metric.missing or _NO_PART}
-        )
-    return found
-
-
-def _differences(task: Task | PromptTask, first: Run, other: Run, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for metric in task.METRICS:
-        pairs = [
-            (a[metric.name], b[metric.name])
-            for a, b in zip(first.scores, other.scores, strict=True)
-            if metric.name in a and metric.name in b
-        ]
-        if not pairs:
-            continue
-        made = paired_difference(metric.value, [a for a, _ in pairs], [b for _, b in pairs], seed)
-        if made is not None:
-            found[metric.name] = {
-                "value": made.value,
-                "ci95": None if made.ci95 is None else list(made.ci95),
-                "p": made.p,
-            }
-    return found

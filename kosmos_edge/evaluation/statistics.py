@@ -10,10 +10,11 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 Part: TypeAlias = tuple[float, ...]
 Interval: TypeAlias = tuple[float, float]
+T = TypeVar("T")
 DRAWS = 1000
 CONFIDENCE = 0.95
 
@@ -35,7 +36,7 @@ class Metric:
     missing: str = ""  # why no item may have it
 
 
-def bootstrap(value: Callable[[Sequence[Part]], float | None], parts: Sequence[Part], seed: int) -> Interval | None:
+def bootstrap(value: Callable[[Sequence[T]], float | None], parts: Sequence[T], seed: int) -> Interval | None:
     """The 95 % interval of value(parts), from DRAWS samples of as many parts with replacement.
 
     None for fewer than two parts, or if no sample has a value.
@@ -56,7 +57,7 @@ class Difference:
 
 
 def paired_difference(
-    value: Callable[[Sequence[Part]], float | None], one: Sequence[Part], other: Sequence[Part], seed: int
+    value: Callable[[Sequence[T]], float | None], one: Sequence[T], other: Sequence[T], seed: int
 ) -> Difference | None:
     """value(other) - value(one); the parts belong to the same items in the same order, which are drawn together."""
     if len(one) != len(other):

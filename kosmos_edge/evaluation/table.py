@@ -78,6 +78,11 @@ def _notes(task: Task | PromptTask, each: Sequence[Mapping[str, Any]]) -> list[s
     notes.append(
         f"- in brackets: 95 % interval, bootstrap over items ({DRAWS} draws, seed {each[0]['settings']['seed']})"
     )
+    if seeds := each[0]["settings"].get("shots_seeds"):
+        notes.append(
+            f"- means over {len(seeds)} draws of examples, seeds {seeds[0]} to {seeds[-1]}; behind ±: their standard "
+            "deviation"
+        )
     known = each[0]["published"]
     if known:
         notes.append(
@@ -114,9 +119,10 @@ def _with_interval(figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return "-"
     interval = figure["ci95"]
-    return _percent(figure["value"]) + (
+    text = _percent(figure["value"]) + (
         "" if interval is None else f" [{_percent(interval[0])}, {_percent(interval[1])}]"
     )
+    return text + (f" ± {_percent(figure['sd'])}" if "sd" in figure else "")
 
 
 def _difference(one: Mapping[str, Any] | None) -> str:

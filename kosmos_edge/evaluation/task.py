@@ -34,6 +34,7 @@ class Variant:
     shots: int = 0  # few-shot examples before each item
     seed: int = 0  # of their draw
     exact: bool = False  # as the authors' script, where that is slower and all but the same
+    score: bool = False  # by the likelihood of all names instead of an answer; no published figure is made so
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class PromptTask(Protocol):
     SPLITS: tuple[str, ...]  # the first is the default; () if the data have no splits
     SHOTS: int  # most examples; 0: none
     EXACT: bool  # whether there is an exact variant
+    SCORE: bool  # whether there is a variant by likelihood
+    LINES: bool  # whether the file of results has a record in each line, with the model's name as model_id
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
         """All items in a fixed order."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from helpers.eval_scripted import Scripted, draw_picture, evaluate, values, write_json
 
+from kosmos_edge import cli
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.metrics import boxes, cider_d, java, ptb
 from kosmos_edge.evaluation.tasks.flickr_entities import read_phrases
@@ -184,6 +185,24 @@ def test_mdetrs_files_have_the_same_objects(tmp_path: Path) -> None:
     assert [(r.box, r.expressions, r.image.name, r.size) for r in ours] == [
         (r.box, r.expressions, r.image.name, r.size) for r in theirs
     ]
+
+
+def test_converted_references_are_the_same_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = refs(tmp_path, "refcoco+", "unc")
+    before = {split: read_references(folder, "refcoco+", split) for split in ("val", "testA", "train")}
+    source, output = folder / "refcoco+" / "refs(unc).p", folder / "refcoco+.json"
+    assert cli.run(["eval", "convert-refs", str(source), str(output)]) == 0
+    assert "4 objects, 5 expressions" in capsys.readouterr().err
+    source.unlink()
+    assert {split: read_references(folder, "refcoco+", split) for split in before} == before
+    assert len(before["val"]) == 2 and before["val"][0].box == BOX
+    assert cli.run(["eval", "convert-refs", str(source), str(output)]) == 2  # it is there already
+    output.write_text('[{"split": "val"}]')
+    with pytest.raises(InvalidRequest, match=r"refcoco\+\.json: a record is not as expected: there is no 'id'"):
+        read_references(folder, "refcoco+", "val")
+    output.write_text("{}")
+    with pytest.raises(InvalidRequest, match="as `eval convert-refs` writes it"):
+        read_references(folder, "refcoco+", "val")
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from helpers.eval_scripted import Scripted, draw_picture, evaluate, values, write_json, write_lines
 
-from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.errors import ContextTooLong, InvalidRequest
 from kosmos_edge.evaluation.registry import find_task
 from kosmos_edge.evaluation.tasks.reasoning import visible_text
+from kosmos_edge.results import Result
 
 # ---- two answers
 
@@ -110,6 +111,15 @@ def test_imagenet(names: str, tmp_path: Path) -> None:
         evaluate("imagenet", tmp_path, model)
 
 
+def test_imagenet_by_likelihood(tmp_path: Path) -> None:
+    (photos(tmp_path) / "classnames.txt").write_text("tench\nGreat dog\n")
+    sure = {"n01.png": "tench", "n02.png": "tench"}
+    model = Scripted(rated=lambda prompt, text, images: float(text == sure[images[0]]))
+    made, _, _ = evaluate("imagenet", tmp_path, model, score=True)
+    assert model.prompts == ["<image>The photo of the "] * 2 and model.texts == [["tench", "Great dog"]] * 2
+    assert values(made)["accuracy"] == 0.5 and made["published"] == {} and made["settings"]["score"] is True
+
+
 def raven(folder: Path) -> Path:
     items = []
     for number, count in enumerate((3, 4, 8)):
@@ -191,6 +201,37 @@ def test_websrc(tmp_path: Path) -> None:
     made, _, _ = evaluate("websrc-picture", tmp_path, picture)
     assert picture.prompts == [f"{frame} Q: Who? A:"] and values(made)["em"] == 1
     assert visible_text("a<style>b</style><br>c<p>d") == "a c d"
+
+
+class Narrow(Scripted):
+    """Takes prompts of at most 50 words."""
+
+    def batch_calls(self, calls: Any, *, batch_size: int = 1) -> Any:
+        for answer in super().batch_calls(calls, batch_size=batch_size):
+            if len(self.prompts[-1].split()) > 50:
+                answer = Result("", error=ContextTooLong("too many"), finish_reason="error")
+            yield answer
+
+
+def test_a_page_that_is_too_long_is_cut_at_its_end(tmp_path: Path) -> None:
+    place = tmp_path / "book" / "01"
+    draw_picture(place / "processed_data" / "0100001.png")
+    words = [f"w{n}" for n in range(90)]
+    (place / "processed_data" / "0100001.html").write_text(f"<body><p>{' '.join(words)}")
+    (place / "dataset.csv").write_text("question,id,element_id,answer_start,answer\nWho?,bk010000100001,3,0,x\n")
+    model = Narrow(lambda prompt, images: "x")
+    made, _, done = evaluate("websrc", tmp_path, model)
+    kept, whole = done.predictions[0]["words"]
+    assert whole == 90 and 15 < kept < 50 and done.failed == [] and values(made)["em"] == 1
+    assert f" Context: {' '.join(words[:kept])} Q: Who? A:" in model.prompts[-1]
+    _, _, done = evaluate("websrc", tmp_path, Scripted(lambda prompt, images: "x"))
+    assert "words" not in done.predictions[0]
+    # a question that does not fit by itself is a failure, as elsewhere
+    (place / "dataset.csv").write_text(
+        f"question,id,element_id,answer_start,answer\n{'a ' * 60},bk010000100001,3,0,x\n"
+    )
+    _, _, done = evaluate("websrc", tmp_path, Narrow(lambda prompt, images: "x"))
+    assert [why for _, why in done.failed] == ["too many"] and done.predictions == [{}]
 
 
 # ---- words alone

@@ -12,7 +12,8 @@ from kosmos_edge.evaluation import markdown, ocr
 from kosmos_edge.evaluation.log import Log
 from kosmos_edge.evaluation.pages import Page
 from kosmos_edge.evaluation.registry import TASKS, find_task
-from kosmos_edge.evaluation.run import Settings, choose, published, report, run
+from kosmos_edge.evaluation.report import published, report
+from kosmos_edge.evaluation.run import Settings, choose, run
 from kosmos_edge.evaluation.statistics import Metric
 from kosmos_edge.evaluation.table import markdown as table
 from kosmos_edge.evaluation.task import Item

@@ -10,7 +10,8 @@ from PIL import Image
 from kosmos_edge.errors import ImageDecodeError
 from kosmos_edge.evaluation.log import Log
 from kosmos_edge.evaluation.registry import find_task
-from kosmos_edge.evaluation.run import Run, Settings, report, run
+from kosmos_edge.evaluation.report import report
+from kosmos_edge.evaluation.run import Run, Settings, run
 from kosmos_edge.evaluation.task import Item, Variant
 from kosmos_edge.results import Box, Entity, Ranking, Result, Score, Timings
 

@@ -66,7 +66,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "server": {"_native", "errors", "files", "images", "inference", "model", "options", "results", "urls"},
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
     "quality": {"_native", "errors", "hub", "images", "inference", "loading", "model", "results"},
-    "evaluation": {"errors", "images", "quality", "results", "targets"},
+    "evaluation": {"errors", "images", "inference", "quality", "results", "targets"},
 }
 PROGRAMS = {"", "__main__", "cli", "native"}  # the package itself and what runs as a command: they may import all
 EMULATE = ROOT / "tests" / "emulate"

@@ -150,6 +150,7 @@ class ImageNet(Prompted):
 
     def __init__(self, name: str, constrained: bool) -> None:
         self.NAME, self._constrained = name, constrained
+        self.SCORE = constrained
         how = "one of the class names" if constrained else "free text"
         self.SUMMARY = f"ImageNet validation, the answer is {how}: accuracy."
 
@@ -159,7 +160,7 @@ class ImageNet(Prompted):
         names = self._names(folder, classes)
         listed = [names[wnid] for wnid in classes]
         return [
-            Item(f"{wnid}/{name}", str(path), names[wnid], asked=listed)
+            Item(f"{wnid}/{name}", str(path), names[wnid], asked=(listed, variant.score))
             for wnid in classes
             for name, path in pictures_in(folder / "val" / wnid)
         ]
@@ -178,10 +179,14 @@ class ImageNet(Prompted):
         return known
 
     def steps(self, item: Item) -> Steps:
-        """By two beams."""
+        """By two beams; or the likeliest of all names."""
+        names, scored = item.asked
+        if scored:
+            scores = sums((yield Rank([Path(item.image), f"{self.PROMPT} "], _distinct(names))))
+            return {"text": best({name: scores[name] for name in names})}
         arguments: dict[str, Any] = {"segments": [Path(item.image), self.PROMPT], "num_beams": self._BEAMS}
         if self._constrained:
-            arguments["choices"] = _distinct(item.asked)
+            arguments["choices"] = _distinct(names)
         else:
             arguments["max_tokens"] = 32
         result = yield Generate("generate", arguments)

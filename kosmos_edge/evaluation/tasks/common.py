@@ -28,6 +28,8 @@ class Prompted:
     SPLITS: tuple[str, ...] = ()
     SHOTS = 0
     EXACT = False
+    SCORE = False
+    LINES = False
     PROMPT = ""
 
     def prompt(self, info: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""OwlEval: 82 questions of mPLUG-Owl about 50 pictures, which people grade. No metric; --out writes the answers."""
+"""OwlEval: 82 questions of mPLUG-Owl about 50 pictures, which people grade. No metric; --out writes the answers,
+and `eval sheet` makes a page to grade them."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ class OwlEval(Prompted):
     SUMMARY = "OwlEval, answers for people to grade; no metric."
     FILES = "questions.jsonl and cases/, as in the folder OwlEval of mPLUG-Owl (or this folder inside)"
     METRICS: tuple[Metric, ...] = ()
+    LINES = True
     PROMPT = "Question: {question} Answer:"
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
@@ -54,7 +56,7 @@ class OwlEval(Prompted):
         return {}
 
     def results(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The records of the authors' answer files, without model_id."""
+        """The lines of the authors' answer files; model_id is added where they are written."""
         out = []
         for item, prediction in zip(items, predictions, strict=True):
             said = {one["question_id"]: one["answer"] for one in prediction.get("answers", ())}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.errors import ContextTooLong, InvalidRequest
 from kosmos_edge.evaluation.metrics.answers import exact_match, f1
 from kosmos_edge.evaluation.pages import read_text
 from kosmos_edge.evaluation.statistics import Metric, Part
@@ -25,6 +24,7 @@ from kosmos_edge.evaluation.tasks.common import (
     short,
     sums,
 )
+from kosmos_edge.inference.web_text import visible_text
 
 _COUNTS = {3: "three", 4: "four", 8: "eight"}
 
@@ -83,7 +83,6 @@ class WebSrc(Prompted):
         "Given the context below from web page, extract the answer from the given text like this: Qusestion: Who is "
         "the publisher of this book? Answer: Penguin Books Ltd."
     )
-    _TEXT = 4000  # characters of the page; the rest of a long page is left out
     _TOKENS = 64
 
     def __init__(self, name: str, text: bool) -> None:
@@ -109,12 +108,22 @@ class WebSrc(Prompted):
         return items
 
     def steps(self, item: Item) -> Steps:
-        """Greedily."""
+        """Greedily. A page's text that does not fit into the context is cut at its end."""
         question, page = item.asked
-        words = {"{WebText}": visible_text(read_text(page))[: self._TEXT].rstrip()} if self._text else {}
-        prompt = re.sub(r"\{\w+\}", lambda found: (words | {"{question}": question})[found[0]], self.PROMPT)
-        segments = [Path(item.image), prompt]
-        return answer((yield Generate("generate", {"segments": segments, "max_tokens": self._TOKENS})))
+        words = visible_text(read_text(page)).split(" ") if self._text else []
+        kept = len(words)
+        while True:
+            places = {"{question}": question, "{WebText}": " ".join(words[:kept])}
+            prompt = re.sub(r"\{\w+\}", lambda found, places=places: places[found[0]], self.PROMPT)  # type: ignore[misc]
+            segments = [Path(item.image), prompt]
+            try:
+                result = yield Generate("generate", {"segments": segments, "max_tokens": self._TOKENS})
+            except ContextTooLong:
+                if kept <= 1:
+                    raise
+                kept -= max(kept // 8, 1)
+            else:
+                return answer(result) | ({"words": [kept, len(words)]} if kept < len(words) else {})
 
     def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
         """See METRICS."""
@@ -140,34 +149,6 @@ def _page(folder: Path, id: str) -> Path:
     if not found:
         raise InvalidRequest(f"{folder}: no page for the question {id}")
     return found[-1]
-
-
-class _Visible(HTMLParser):
-    _HIDDEN = frozenset({"script", "style", "head", "noscript", "template"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self._hidden = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden += tag in self._HIDDEN
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._HIDDEN and self._hidden:
-            self._hidden -= 1
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.words += data.split()
-
-
-def visible_text(html: str) -> str:
-    """What a page shows, in the order of the document, with single blanks."""
-    parser = _Visible()
-    parser.feed(html)
-    parser.close()
-    return " ".join(parser.words)
 
 
 class Birds(Prompted):

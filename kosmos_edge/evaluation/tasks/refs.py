@@ -1,4 +1,4 @@
-"""Referring expressions: MDETR's files, and the authors' refs(...).p with instances.json."""
+"""Referring expressions: MDETR's files, the authors' refs(...).p with instances.json, and what is made of these."""
 
 from __future__ import annotations
 
@@ -53,10 +53,13 @@ def read_references(folder: Path, name: str, split: str) -> list[Reference]:
     mdetr = folder / f"finetune_{name}_{split}.json"
     if mdetr.is_file():
         return _mdetr(folder, mdetr)
+    ours = folder / f"{name}.json"
+    if ours.is_file():
+        return _ours(folder, ours, split)
     kinds = ("umd", "google") if name == "refcocog" else ("unc",)
     places = [f"{name}/refs({kind}).p" for kind in kinds] + [f"refs({kind}).p" for kind in kinds]
-    path = find(folder, mdetr.name, *places)
-    return _authors(folder, path, split)
+    path = find(folder, mdetr.name, ours.name, *places)
+    return _references(folder, path, convert(path, find(path.parent, "instances.json")), split)
 
 
 def _corners(box: Any) -> Corners:
@@ -87,17 +90,48 @@ def _mdetr(folder: Path, path: Path) -> list[Reference]:
     ]
 
 
-def _authors(folder: Path, path: Path, split: str) -> list[Reference]:
-    instances = find(path.parent, "instances.json")
+def convert(path: Path, instances: Path) -> list[dict[str, Any]]:
+    """The objects of refs(...).p and their boxes, JSON-ready: {"id", "image_id", "split", "bbox": [x, y, width,
+    height], "width", "height", "expressions"}. InvalidRequest for files that are not so."""
     with reading(instances):
         record = read_json(instances)
-        boxes = {one["id"]: _corners(one["bbox"]) for one in record["annotations"]}
+        boxes = {one["id"]: [float(value) for value in one["bbox"]] for one in record["annotations"]}
         sizes = {one["id"]: _size(one) for one in record["images"]}
     out = []
     with reading(path):
         for one in read_pickle(path):
-            if one["split"] == split:
-                texts = tuple(str(sentence["sent"]) for sentence in one["sentences"])
-                picture = _picture(folder, int(one["image_id"]))  # file_name has the object's number, too
-                out.append(Reference(str(one["ref_id"]), picture, boxes[one["ann_id"]], texts, sizes[one["image_id"]]))
+            width, height = sizes[one["image_id"]]
+            out.append(
+                {
+                    "id": str(one["ref_id"]),
+                    "image_id": int(one["image_id"]),  # file_name has the object's number, too
+                    "split": str(one["split"]),
+                    "bbox": boxes[one["ann_id"]],
+                    "width": width,
+                    "height": height,
+                    "expressions": [str(sentence["sent"]) for sentence in one["sentences"]],
+                }
+            )
     return out
+
+
+def _ours(folder: Path, path: Path, split: str) -> list[Reference]:
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise InvalidRequest(f"{path}: expected a list of objects, as `eval convert-refs` writes it")
+    return _references(folder, path, records, split)
+
+
+def _references(folder: Path, path: Path, records: list[dict[str, Any]], split: str) -> list[Reference]:
+    with reading(path):
+        return [
+            Reference(
+                str(one["id"]),
+                _picture(folder, int(one["image_id"])),
+                _corners(one["bbox"]),
+                tuple(str(text) for text in one["expressions"]),
+                _size(one),
+            )
+            for one in records
+            if one["split"] == split
+        ]
