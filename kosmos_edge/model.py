@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +32,7 @@ from kosmos_edge.options import (
     check_cancel,
     check_options,
 )
-from kosmos_edge.results import Box, Corners, Done, Event, Ranking, Result
+from kosmos_edge.results import Box, Corners, Event, Ranking, Result
 
 AnyImage: TypeAlias = "ImageInput | EncodedImage"
 EventStream: TypeAlias = Generator[Event, None, None]
@@ -481,7 +480,7 @@ class Model(Abilities, AsyncVerbs):
     def batch(
         self,
         images: Iterable[AnyImage],
-        task: Literal["caption", "ground", "locate", "describe", "ask", "read", "score"] = "caption",
+        task: Literal["caption", "ground", "locate", "describe", "ask", "read", "score", "classify"] = "caption",
         *,
         on_error: Literal["yield", "raise"] = "yield",
         batch_size: int = DEFAULT_BATCH,
@@ -541,6 +540,8 @@ class Model(Abilities, AsyncVerbs):
             cancel = check_cancel(values["cancel"])
             plan_score = tasks.plan_score(self._info, values["texts"], values["template"], values["normalize"])
             return ScoreRequest(self.name, plan_score, cancel)
+        if task == "classify":
+            return self.classify_request(values)
         options: GenerationOptions = values.pop("options").copy()
         template = options.pop("template", None)
         del values["stream"], values["image"]
@@ -582,18 +583,10 @@ class Model(Abilities, AsyncVerbs):
         image = tasks.kept_image(plan)
         if check_bool("stream", stream):
             events = running.stream(partial(self._open.stream, self.name, plan, checked), checked.cancel)
-            return events if image is None else _with_image(events, image)
+            return events if image is None else running.with_image(events, image)
         result = running.run(partial(self._open.run, self.name, plan, checked), checked.cancel)
         result.image = image
         return result
-
-
-def _with_image(events: EventStream, image: Any) -> EventStream:
-    with closing(events):
-        for event in events:
-            if isinstance(event, Done):
-                event.result.image = image
-            yield event
 
 
 __all__ = ["AnyImage", "BoxInput", "EncodedImage", "EventStream", "Model", "Picture"]

@@ -13,10 +13,19 @@ from kosmos_edge.inference import ability_plans as plans
 from kosmos_edge.inference import running
 from kosmos_edge.inference.ability_results import Candidate, IqAnswer, Reasoned, total
 from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.inference.shots import ExamplePool
 from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.inference.web_text import visible_text
-from kosmos_edge.options import GenerationOptions, Normalize, check_cancel, check_int, check_normalize, check_text
+from kosmos_edge.options import (
+    GenerationOptions,
+    Normalize,
+    Options,
+    check_cancel,
+    check_int,
+    check_normalize,
+    check_text,
+)
 from kosmos_edge.results import Ranking, Result
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ class Abilities:
         def _open(self) -> Session: ...
         def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage: ...
         def _run(self, plan: Plan, stream: bool, options: GenerationOptions) -> Any: ...
+        def _options(self, plan: Plan, options: GenerationOptions) -> Options: ...
 
     @overload
     def classify(
@@ -107,17 +117,31 @@ class Abilities:
         examples: few-shot (image, label).
         """
         checked = plans.check_labels(labels)
-        if by not in get_args(By):
-            raise InvalidRequest(f"by: expected one of {', '.join(map(repr, get_args(By)))}, got {by!r}")
         plan = plans.plan_classify(self._info, image, checked, question, prompt, descriptions, category, examples)
-        if by == "likelihood":
-            useless = sorted(set(options) - {"cancel"})
-            if useless:
-                raise InvalidRequest(f"{useless[0]}: expected with by='choices' or 'free', which generate text")
+        if _ranks(by, options):
             return self._rank(plan, checked, normalize, options.get("cancel"))
         if by == "choices":
             plan.choices, plan.grammar = checked, False
         return self.run_plan(plan, options)
+
+    def classify_request(self, values: dict[str, Any]) -> Request:
+        """classify with its arguments (all of them, by name) and without its image, for a batch."""
+        labels, by, normalize = plans.check_labels(values["labels"]), values["by"], values["normalize"]
+        options: GenerationOptions = values["options"].copy()
+        words = [values[name] for name in ("question", "prompt", "descriptions", "category", "examples")]
+
+        def plan(image: Any) -> Plan:
+            made = plans.plan_classify(self._info, image, labels, *words)
+            if by == "choices":
+                made.choices, made.grammar = labels, False
+            return made
+
+        if _ranks(by, options):
+            behind = plan(None)
+            behind.segments = plans.with_blank(behind.segments)
+            score = ScorePlan(labels, "", "", check_normalize(normalize), behind)
+            return ScoreRequest(self.name, score, check_cancel(options.get("cancel")))
+        return GenerateRequest(self.name, plan, self._open.fit(self._options(plan(None), options)))
 
     def reason(
         self,
@@ -258,6 +282,16 @@ class Abilities:
         plan.segments = plans.with_blank(plan.segments)
         score = ScorePlan(texts, "", "", check_normalize(normalize), plan)
         return running.run(partial(self._open.score, self.name, None, score), check_cancel(cancel))
+
+
+def _ranks(by: object, options: Mapping[str, Any]) -> bool:
+    """Whether classify ranks; InvalidRequest for another word, and for options of generation without a use."""
+    if by not in get_args(By):
+        raise InvalidRequest(f"by: expected one of {', '.join(map(repr, get_args(By)))}, got {by!r}")
+    useless = sorted(set(options) - {"cancel"}) if by == "likelihood" else []
+    if useless:
+        raise InvalidRequest(f"{useless[0]}: expected with by='choices' or 'free', which generate text")
+    return by == "likelihood"
 
 
 def _as_result(ranking: Ranking) -> Result:

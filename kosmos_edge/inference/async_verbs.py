@@ -149,7 +149,7 @@ class AsyncVerbs(AsyncAbilities):
     def abatch(
         self,
         images: Iterable[ImageInput | EncodedImage],
-        task: Literal["caption", "ground", "locate", "describe", "ask", "read", "score"] = "caption",
+        task: Literal["caption", "ground", "locate", "describe", "ask", "read", "score", "classify"] = "caption",
         *,
         on_error: Literal["yield", "raise"] = "yield",
         batch_size: int = DEFAULT_BATCH,

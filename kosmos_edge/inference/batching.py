@@ -12,14 +12,14 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.batch_worker import BatchWorker, Job
-from kosmos_edge.inference.requests import Request
+from kosmos_edge.inference.requests import Request, ScoreRequest
 from kosmos_edge.inference.tasks import source_name
 from kosmos_edge.options import check_int
 from kosmos_edge.results import Ranking, Result
 
 # A pipe among many paths is a failed image: waiting for its writer would delay all later images.
 WITHOUT_PIPES = Opening(pipes=False)
-TASKS = ("caption", "ground", "locate", "describe", "ask", "read", "score")
+TASKS = ("caption", "ground", "locate", "describe", "ask", "read", "score", "classify")
 DEFAULT_BATCH = _core.limits.DEFAULT_BATCH
 
 
@@ -79,7 +79,8 @@ def run_batch(
     size = check_int("batch_size", batch_size, 1, _core.limits.MAX_BATCH)
     request = model.request(task, bind_task(model, task, arguments))
     worker = model.batch_worker(request, size, opening)
-    return answers_of(model, worker, images, task, on_error, namer)
+    failing = "score" if isinstance(request, ScoreRequest) else task  # what a failed image gives
+    return answers_of(model, worker, images, failing, on_error, namer)
 
 
 def bind_task(model: Verbs, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

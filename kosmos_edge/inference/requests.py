@@ -48,16 +48,36 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """The ranking of texts."""
+    """The ranking of texts. A prompt that the plan has for them shows the image where its own image is None."""
 
     name: str
     plan: ScorePlan
     cancel: Any
     joins: bool = False
+    _known: dict[int, EncodedImage] = field(default_factory=dict)  # the examples' images, by id
 
     def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Ranking:
-        """The ranking for this image."""
-        return session.score(self.name, image, self.plan, token)
+        """The ranking for this image; the examples' images are encoded once."""
+        behind = self.plan.behind
+        if behind is None:
+            return session.score(self.name, image, self.plan, token)
+        segments = list(behind.segments)
+        for place, segment in enumerate(segments):
+            if isinstance(segment, PictureSegment) and segment.source is not None:
+                source = segment.source
+                if id(source) not in self._known:
+                    self._known[id(source)] = session.encode(source, token)
+                segments[place] = PictureSegment(self._known[id(source)])
+        shown = about(replace(behind, segments=segments), image)
+        return session.score(self.name, None, replace(self.plan, behind=shown), token)
+
+
+def about(template: Plan, image: Any) -> Plan:
+    """The plan of a batch for this image, which takes the place of None."""
+    segments = [
+        PictureSegment(image) if isinstance(s, PictureSegment) and s.source is None else s for s in template.segments
+    ]
+    return replace(template, segments=segments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled, Forked, KosmosError, OutOfMemory
-from kosmos_edge.results import Event, OnEvent
+from kosmos_edge.results import Done, Event, OnEvent
 
 T = TypeVar("T")
 POLL_SECONDS = 0.02
@@ -194,3 +194,12 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
             with contextlib.suppress(KeyboardInterrupt):
                 worker.join()
         del item  # breaks the reference cycle between the error and this frame
+
+
+def with_image(events: Generator[Event, None, None], image: Any) -> Generator[Event, None, None]:
+    """The events; the last one's result knows its image."""
+    with contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Done):
+                event.result.image = image
+            yield event

@@ -367,4 +367,5 @@ class RemoteBatch:
             plan = pictures.plan(r.plan(None))
             return ["generate", r.name, plan, pictures.packed, replace(r.options, cancel=None)]
         assert isinstance(r, ScoreRequest)  # calls are sent one by one
-        return ["score", r.name, r.plan]
+        behind = None if r.plan.behind is None else pictures.plan(r.plan.behind)
+        return ["score", r.name, replace(r.plan, behind=behind), pictures.packed]

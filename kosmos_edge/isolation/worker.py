@@ -23,7 +23,7 @@ from kosmos_edge.images import Opening
 from kosmos_edge.inference.batch_worker import BatchWorker, Job
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.prompts import PictureSegment
-from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
+from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest, about
 from kosmos_edge.inference.session import EngineSession
 from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.isolation import wire
@@ -273,25 +273,19 @@ class Server:
 
     def _request(self, kind: str, *rest: Any) -> Request:
         if kind == "score":
-            name, scored = rest
+            name, scored, pictures = rest
+            if scored.behind is not None:
+                scored = replace(scored, behind=self._plan(scored.behind, pictures))
             return ScoreRequest(name, scored, None)
         name, plan, pictures, options = rest
         template = self._plan(plan, pictures)
-        return GenerateRequest(name, partial(_about, template), options)
+        return GenerateRequest(name, partial(about, template), options)
 
 
 def _library() -> tuple[int, int]:
     """Identifies the build of the native module: its size and its date."""
     status = os.stat(str(_core.__file__))
     return status.st_size, status.st_mtime_ns
-
-
-def _about(template: Plan, image: Any) -> Plan:
-    """The plan of a batch for this image."""
-    segments = [
-        PictureSegment(image) if isinstance(s, PictureSegment) and s.source is None else s for s in template.segments
-    ]
-    return replace(template, segments=segments)
 
 
 class _RemoteBatch:
