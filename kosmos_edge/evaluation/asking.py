@@ -215,7 +215,8 @@ def prompt_of(step: Generate | Rank) -> str:
         return _written(step.arguments["segments"])
     words = {name: value for name, value in step.arguments.items() if isinstance(value, str)}
     template = str(words.pop("template", step.verb))
-    return "<image>" + " ".join([template, *(f"{name}={value!r}" for name, value in words.items())])
+    tag = "<grounding>" if step.verb == "locate" else ""  # which is no part of its template
+    return f"<image>{tag}" + " ".join([template, *(f"{name}={value!r}" for name, value in words.items())])
 
 
 def _written(segments: Sequence[Any]) -> str:

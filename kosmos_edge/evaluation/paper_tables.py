@@ -126,8 +126,9 @@ def _ours(one: Mapping[str, Any] | None, metric: str) -> str:
     figure = one["metrics"][metric]
     if figure["value"] is None:
         return f"none: {figure['reason']}".replace("|", "\\|")
-    low, high = figure["ci95"] or (None, None)
-    text = f"{100 * figure['value']:.1f}" + ("" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]")
+    text, interval = f"{100 * figure['value']:.1f}", figure["ci95"]
+    if interval is not None:
+        text += f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
     if "sd" in figure:
         text += f" ± {100 * figure['sd']:.1f}"
     return text if one["subset_of"] is None else f"{text}, {one['n']} of {one['subset_of']} items"

@@ -53,7 +53,8 @@ def _figures(task: Task | PromptTask, draws: Sequence[Run], settings: Settings, 
     done = draws[0]
     groups: dict[str, list[int]] = {}
     for number, group in enumerate(done.groups):
-        groups.setdefault(group, []).append(number)
+        for name in (group,) if isinstance(group, str) else group:
+            groups.setdefault(name, []).append(number)
     seconds, computed = math.fsum(one.seconds for one in draws), sum(one.computed for one in draws)
     reasons = {name: why for one in draws for name, why in one.reasons.items()}
     scores = [one.scores for one in draws]
@@ -100,12 +101,17 @@ def _metrics(
         measure = _mean(metric, len(scores))
         value = measure(parts) if parts else None
         interval = bootstrap(measure, parts, seed) if value is not None else None
-        figure = {"value": value, "ci95": None if interval is None else list(interval), "items": len(parts)}
+        figure: dict[str, Any] = {
+            "value": value,
+            "ci95": None if interval is None else list(interval),
+            "items": len(parts),
+        }
         if value is None:
             figure["reason"] = reasons.get(metric.name) or metric.missing or _NO_PART
         elif len(scores) > 1:
-            by_seed = [metric.value([joint[draw] for joint in parts]) for draw in range(len(scores))]
-            figure |= {"sd": statistics.stdev(map(float, by_seed)), "by_seed": by_seed}  # type: ignore[arg-type]
+            each = (metric.value([joint[draw] for joint in parts]) for draw in range(len(scores)))
+            by_seed = [one for one in each if one is not None]  # all: their mean has a value
+            figure |= {"sd": statistics.stdev(by_seed), "by_seed": by_seed}
         found[metric.name] = figure
     return found
 

@@ -54,7 +54,7 @@ class Run:
     prompt: str
     seed: int = 0  # of the examples
     scores: list[dict[str, Part]] = field(default_factory=list)  # by item
-    groups: list[str] = field(default_factory=list)  # by item
+    groups: list[str | tuple[str, ...]] = field(default_factory=list)  # by item
     failed: list[tuple[str, str]] = field(default_factory=list)  # (item, why); they count as empty answers
     cut: int = 0  # answers that ended at the limit of tokens
     seconds: float = 0.0  # of this run's computing

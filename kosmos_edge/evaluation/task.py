@@ -22,7 +22,7 @@ class Item:
     id: str  # unique in the data; names the item in the log
     image: str  # path
     truth: Any  # what Task.score compares with
-    group: str = ""  # a part of the data that has figures of its own
+    group: str | tuple[str, ...] = ""  # the part of the data, or all parts, that it is in; each has figures of its own
     asked: Any = None  # what a PromptTask needs for its prompt
 
 

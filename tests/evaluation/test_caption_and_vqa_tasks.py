@@ -176,7 +176,7 @@ def vqa_data(folder: Path) -> Path:
         questions = [{"image_id": n, "question": asked[n], "question_id": n * 1000} for n in numbers]
         annotations: list[dict[str, Any]] = [
             {
-                "question_id": n * 1000, "image_id": n, "question_type": "what",
+                "question_id": n * 1000, "image_id": n, "question_type": "how many" if n == 11 else "what",
                 "answer_type": "yes/no" if n > 12 else "other",
                 "multiple_choice_answer": people[n][-1],
                 "answers": [{"answer": text, "answer_id": i} for i, text in enumerate(people[n], 1)],
@@ -207,6 +207,8 @@ def test_vqav2(tmp_path: Path) -> None:
     # 3 of 10 say red; all say "2", so that "two" is not normalised; 4 of 10 say "a dog"
     assert [scores["vqa_accuracy"][0] for scores in done.scores] == pytest.approx([0.9, 0, 1])
     assert values(made)["vqa_accuracy"] == pytest.approx(1.9 / 3)
+    groups = {name: (one["n"], one["metrics"]["vqa_accuracy"]["value"]) for name, one in made["groups"].items()}
+    assert groups == {"other": (3, pytest.approx(1.9 / 3)), "what": (2, pytest.approx(0.95)), "how many": (1, 0)}
     assert find_task("vqav2").results(items, done.predictions) == [
         {"question_id": 10000, "answer": "Red"}, {"question_id": 11000, "answer": "two"},
         {"question_id": 12000, "answer": "The dog"},

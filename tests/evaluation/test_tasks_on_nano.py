@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from helpers.eval_scripted import draw_picture, write_json, write_lines
 from PIL import Image
 
-from kosmos_edge import Model, cli, load
+from kosmos_edge import CancelToken, Model, cli, load
 from kosmos_edge.evaluation.metrics import java
+from kosmos_edge.evaluation.tasks.boxes import asked_phrase
+from kosmos_edge.inference.tasks import Plan, plan_generate, plan_locate
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.png"))[:3]
 
@@ -100,6 +102,23 @@ def test_boxes_are_those_of_locate(nano: Model, tmp_path: Path, capsys: pytest.C
     assert made["metrics"]["accuracy"]["value"] == sum(bool(boxes) for boxes in wanted) / 2
     exact = evaluate(capsys, "refcoco", tmp_path, "--exact", "-n", 30)
     assert exact["settings"]["exact"] is True and exact["metrics"]["accuracy"]["items"] == 2
+
+
+def test_a_phrase_is_asked_for_with_one_tag(nano: Model) -> None:
+    """With no words before it: as locate asks. Behind words: as the published prompt, raw, has it."""
+
+    def ids(plan: Plan) -> list[int]:
+        session = cast(Any, nano._open)
+        return list(session.engine.prompt_ids(session._prompt(plan.segments, CancelToken()).segments))
+
+    for before in ("", "Two men in "):
+        step = asked_phrase(EXAMPLES[0], "a red circle", before, False)
+        exact = asked_phrase(EXAMPLES[0], "a red circle", before, True)
+        assert (step.verb, exact.verb) == ("locate", "generate")
+        found = ids(plan_locate(nano._info, **step.arguments))
+        assert found == ids(plan_generate(nano._info, exact.arguments["segments"], True, False, False))
+        if not before:
+            assert found == ids(plan_locate(nano._info, EXAMPLES[0], "a red circle"))
 
 
 def test_rankings_are_those_of_score_segments(nano: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

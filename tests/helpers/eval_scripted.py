@@ -45,7 +45,7 @@ class Scripted:
             given = dict(arguments)
             if verb == "locate":
                 words = given.pop("template").replace("{phrase}", phrase := given.pop("phrase"))
-                segments = [given.pop("image"), words]
+                segments = [given.pop("image"), f"<grounding>{words}"]  # as the verb does
             else:
                 assert verb == "generate"
                 segments = given.pop("segments")

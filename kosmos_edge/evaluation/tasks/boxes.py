@@ -14,10 +14,11 @@ _EXACT = {"grammar": False, "max_tokens": 500}
 
 def asked_phrase(image: Path, phrase: str, before: str, exact: bool) -> Generate:
     """The phrase behind the caption's words before it; its boxes follow. exact: goes on to the end of the text."""
-    start = f"<grounding>{before.strip()}"
+    start = before.strip()
     if exact or "{" in start or "}" in start:  # braces are places of a template
-        prompt = f"{start}<phrase> {phrase}</phrase>"
+        prompt = f"<grounding>{start}<phrase> {phrase}</phrase>"
         return Generate("generate", {"segments": [image, prompt], "raw": True, **_EXACT})
+    # locate puts <grounding> before its template
     return Generate("locate", {"image": image, "phrase": phrase, "template": f"{start}<phrase> {{phrase}}</phrase>"})
 
 

@@ -26,7 +26,7 @@ class Question:
     question: str
     answers: tuple[str, ...] | None
     example: str  # the answer it has as an example
-    kind: str
+    kinds: tuple[str, ...] = ()  # of the answer and of the question, where the data say them
 
 
 class _Questions(Prompted):
@@ -44,7 +44,7 @@ class _Questions(Prompted):
         items = []
         for one in self.read(folder, self.split(variant)):
             shots = draw(train, variant.shots, variant, one.id, lambda other, own=one: other.image == own.image)
-            items.append(Item(one.id, str(one.image), one.answers, one.kind, (one.question, shots)))
+            items.append(Item(one.id, str(one.image), one.answers, one.kinds, (one.question, shots)))
         return items
 
     def steps(self, item: Item) -> Steps:
@@ -92,9 +92,9 @@ class VqaV2(_Questions):
                 name = f"{pictures}/COCO_{pictures}_{one['image_id']:012d}.jpg"
                 answers = None if found is None else tuple(str(each["answer"]) for each in found["answers"])
                 example = "" if found is None else str(found["multiple_choice_answer"])
-                kind = "" if found is None else str(found["answer_type"])
+                kinds = () if found is None else (str(found["answer_type"]), str(found["question_type"]))
                 image = beside(folder, name)
-                out.append(Question(str(one["question_id"]), image, one["question"], answers, example, kind))
+                out.append(Question(str(one["question_id"]), image, one["question"], answers, example, kinds))
         return out
 
     def results(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -123,8 +123,8 @@ class VizWiz(_Questions):
                 answers = None if given is None else tuple(str(each["answer"]) for each in given)
                 example = "" if answers is None else Counter(answers).most_common(1)[0][0]  # the first of equals
                 image = beside(folder, f"{split}/{one['image']}", one["image"], f"Images/{split}/{one['image']}")
-                kind = str(one.get("answer_type", ""))
-                out.append(Question(one["image"], image, one["question"], answers, example, kind))
+                kinds = (str(one["answer_type"]),) if "answer_type" in one else ()
+                out.append(Question(one["image"], image, one["question"], answers, example, kinds))
         return out
 
     def results(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
