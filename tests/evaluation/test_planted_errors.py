@@ -2,6 +2,7 @@
 no planted error changes would be tested by nothing here; that there is none is a test of its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from test_choice_tasks import RECORDS, birds, photos, raven, sentiments
 
 from kosmos_edge.evaluation.metrics import answers, auc, bleu, chair, cider_d, java, meteor, pope, ptb, rouge_l
 from kosmos_edge.evaluation.registry import TASKS, find_task
-from kosmos_edge.evaluation.run import is_prompt_task
+from kosmos_edge.evaluation.report import report
+from kosmos_edge.evaluation.run import Settings, is_prompt_task
+from kosmos_edge.evaluation.table import markdown as table
 from kosmos_edge.evaluation.tasks import (
     captions,
     choosing,
@@ -220,6 +223,30 @@ def test_a_planted_error_changes_the_figures(case: Any, tmp_path: Path, monkeypa
     plant(monkeypatch)
     wrong = values(evaluate(name, tmp_path, model)[0])
     assert not [metric for metric in metrics.split() if wrong[metric] == right[metric]], (right, wrong)
+
+
+@pytest.mark.parametrize("case", {case[0]: case for case in CASES}.values(), ids=lambda case: case[0])
+def test_two_types_are_compared_in_pairs(case: Any, tmp_path: Path) -> None:
+    """Every task: a type that answers nothing against one that answers as above."""
+    name, _, make, said, rated, _ = case
+    make(tmp_path)
+    model = Scripted(said or (lambda prompt, images: ""), rated or (lambda prompt, text, images: 0.0))
+    one, items, first = evaluate(name, tmp_path, model)
+    other, _, second = evaluate(name, tmp_path, Scripted())
+    settings = Settings(str(tmp_path))
+    made = report(find_task(name), [first, replace(second, type="q4_0")], settings, len(items))
+    assert [figures["metrics"] for figures in made["types"]] == [one["metrics"], other["metrics"]]
+    (difference,) = made["differences"]
+    assert (difference["type"], difference["against"]) == ("q4_0", "f16")
+    before, after = values(one), values(other)
+    both = {metric for metric in before if before[metric] is not None and after[metric] is not None}
+    assert both and set(difference["metrics"]) == both
+    for metric in both:
+        found = difference["metrics"][metric]
+        assert found["value"] == pytest.approx(after[metric] - before[metric])
+        if one["metrics"][metric]["items"] > 1:
+            assert found["ci95"][0] <= found["value"] <= found["ci95"][1] and 0 < found["p"] <= 1
+    assert name in table(find_task(name), made)
 
 
 def test_every_metric_has_a_planted_error() -> None:
