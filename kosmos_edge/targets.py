@@ -56,12 +56,14 @@ class Target:
 def find_target(given: str | os.PathLike[str], *, overwrite: bool) -> Target:
     """Determines what a name stands for and whether it can be written; changes nothing.
 
-    Raises InvalidRequest (a folder; an existing file without `overwrite`), KosmosIOError (no such folder, no
-    permission, a name that the system refuses).
+    Raises InvalidRequest (a folder; an existing file without `overwrite`; -, which others take for stdout),
+    KosmosIOError (no such folder, no permission, a name that the system refuses).
     """
     name = os.fspath(given)
     if not name or "\0" in name:
         raise InvalidRequest(f"expected the name of a file to write, got {name!r}")
+    if name == "-":
+        raise InvalidRequest("-: expected the name of a file to write; this does not go to stdout (./- is a file)")
     try:
         return _find(name, overwrite)
     except KosmosIOError:

@@ -91,6 +91,11 @@ def _allow_urls(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
     return value
 
 
+def no_file(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """The value of -o; - is stdout, as without the option."""
+    return None if value == "-" else value
+
+
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Several decorators as one, in the order in which --help shows them."""
 
@@ -173,7 +178,8 @@ def output_options_with(form: str, more: tuple[str, ...] = ()) -> Callable[[F], 
             "-o",
             "--output",
             metavar="FILE",
-            help="Write the results to FILE instead of stdout; .txt, .json, .jsonl or .csv set the format.",
+            callback=no_file,
+            help="Write the results to FILE instead of stdout (-); .txt, .json, .jsonl or .csv set the format.",
         ),
         option(
             "--overwrite", is_flag=True, help="Replace existing files, and the FILE.part of a run that ended early."
@@ -215,21 +221,22 @@ _damage_options = options(
     ),
     option("--allow-truncated", is_flag=True, help="Use the available part of truncated files."),
 )
+_urls_option = option(
+    "--allow-urls",
+    is_flag=True,
+    callback=_allow_urls,
+    help="Fetch http and https URLs, of public addresses only.",
+)
 _fail_fast_option = option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
 opening_options = options(
     _exif_option,
     option("--frame", type=int, metavar="N", help="Frame or page of the image file. Default: 0, the first."),
     _damage_options,
-    option(
-        "--allow-urls",
-        is_flag=True,
-        callback=_allow_urls,
-        help="Fetch images from http and https URLs, of public addresses only.",
-    ),
+    _urls_option,
 )
 picture_options = options(_recursive_option, opening_options, _fail_fast_option)
 # Of files that may have pages, which have an option of their own instead of --frame.
-document_options = options(_recursive_option, _exif_option, _damage_options, _fail_fast_option)
+document_options = options(_recursive_option, _exif_option, _damage_options, _urls_option, _fail_fast_option)
 
 GENERATION_NAMES = (
     "max_tokens",

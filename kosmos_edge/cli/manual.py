@@ -12,7 +12,7 @@ def manual_page(program: click.Group) -> str:
     """The page, section 1."""
     from kosmos_edge import __version__
 
-    ctx = click.Context(program, info_name="kosmos-edge")
+    ctx = click.Context(program, info_name="kosmos-edge", **program.context_settings)
     lines = [
         f'.TH "KOSMOS\\-EDGE" "1" "" "kosmos\\-edge {_plain(__version__)}" "User Commands"',
         ".SH NAME",

@@ -19,6 +19,7 @@ from kosmos_edge.cli.common import (
     document_options,
     max_tokens_option,
     model_options,
+    no_file,
     option,
     options,
     take_messages,
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE|FOLDER/",
-    help="Write to FILE instead of stdout; its suffix sets the format. Several documents need a FOLDER/.",
+    callback=no_file,
+    help="Write to FILE instead of stdout (-); its suffix sets the format. Several documents need a FOLDER/.",
 )
 @option("--overwrite", is_flag=True, help="Replace existing files, and the FILE.part of a run that ended early.")
 @option("--pages", metavar="RANGES", help='Pages to read, such as "1-3,7" or "5-". Default: all.')

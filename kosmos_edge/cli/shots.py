@@ -89,9 +89,10 @@ class Picking:
 
     def pool(self, model: Model, task: str, opening: Opening) -> ExamplePool:
         """The file's examples; their images are opened as `opening` says, when they are needed."""
+        from kosmos_edge.cli.inputs import Input
         from kosmos_edge.inference.shots import ExamplePool
 
-        return ExamplePool(lambda path: model.encode(opening.open(path)), self.rows(task))
+        return ExamplePool(lambda path: model.encode(opening.open(Input(path, path).source())), self.rows(task))
 
     def examples(self, pool: ExamplePool, image: EncodedImage, item: Input) -> list[tuple[Any, ...]]:
         """Those that stand before this image."""
@@ -100,7 +101,9 @@ class Picking:
         return pool.draw(self.count, seed=self.seed, item=item.name, without=item.path)
 
     def rows(self, task: str) -> list[tuple[Any, ...]]:
-        """(image's path, ...) of each line; paths are relative to the file's folder."""
+        """(image's path or URL, ...) of each line; paths are relative to the file's folder."""
+        from kosmos_edge.files import url_problem
+
         names = ("image", *FIELDS[task])
         folder, out = os.path.dirname(self.path), []
         with open(self.path, encoding="utf-8-sig") as file:
@@ -117,7 +120,8 @@ class Picking:
                     )
                 if not isinstance(row["image"], str):
                     raise InvalidRequest(f"{self.path}:{number}: image: expected a path, got {row['image']!r}")
-                out.append((os.path.join(folder, row["image"]), *(row[name] for name in names[1:])))
+                image = row["image"] if url_problem(row["image"]) else os.path.join(folder, row["image"])
+                out.append((image, *(row[name] for name in names[1:])))
         return out
 
 

@@ -300,11 +300,13 @@ def answer_all(
 
 
 def _shot(path: str, opening: Opening) -> Any:
-    """The image of an example: its path, or the opened image if an option changes how it is opened."""
+    """The image of an example: its path, or the opened image if an option changes how it is opened, or a URL's."""
+    from kosmos_edge.cli.inputs import Input
     from kosmos_edge.images import AS_USUAL, Opening
 
     wanted = Opening(max_pixels=opening.max_pixels, allow_truncated=opening.allow_truncated)
-    return path if wanted == AS_USUAL else wanted.open(path)
+    source = Input(path, path).source()
+    return source if wanted == AS_USUAL and source is path else wanted.open(source)
 
 
 def _name(source: Any) -> str | None:

@@ -216,6 +216,32 @@ def test_a_socket(run: Runner, photo: Path, tmp_path: Path, monkeypatch: pytest.
     assert done.code == 1 and done.err.count("\n") == 1 and "refused" in done.err
 
 
+def test_a_dash_is_stdout_or_refused(
+    run: Runner,  # noqa: F811
+    photo: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    words = ("caption", photo, "-n", 3, "-f", "json", "--no-boxes")
+    ids = json.loads(run(*words).out)["token_ids"]
+    assert json.loads(run(*words, "-o", "-").out)["token_ids"] == ids
+    monkeypatch.setenv("KOSMOS_EDGE_OUTPUT", "-")
+    assert json.loads(run(*words).out)["token_ids"] == ids
+    monkeypatch.delenv("KOSMOS_EDGE_OUTPUT")
+    assert json.loads(run("batch", photo, "-n", 3, "-o", "-").out)["path"] == str(photo)
+    for refused in (
+        run(*words, "--draw", "-"),
+        run("batch", photo, "-o", "-", "--format", "yolo"),
+        run("convert", tiny_file(), "-o", "-", model=False),
+    ):
+        assert refused.code == 2 and refused.out == "", refused
+    assert "-: expected the name of a file to write; this does not go to stdout" in run(*words, "--draw", "-").err
+    assert sorted(tmp_path.iterdir()) == before
+    assert run(*words, "-o", "./-").code == 0 and (tmp_path / "-").exists()
+
+
 def test_a_terminal_and_other_devices(run: Runner, photo: Path, tmp_path: Path) -> None:  # noqa: F811
     ours, theirs = pty.openpty()
     link, null, full = tmp_path / "link.png", tmp_path / "null.png", tmp_path / "full.png"

@@ -146,6 +146,29 @@ def test_urls_are_fetched_if_allowed(
     assert run(*words, url, "-n", 2).code != 0  # the next run has not allowed it
 
 
+@pytest.mark.parametrize("option", ["--shot", "--shots"])
+def test_urls_of_examples(
+    run: Runner,  # noqa: F811
+    photo: Path,  # noqa: F811
+    option: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    url = "https://example.org/a.png"
+    (tmp_path / "b.png").write_bytes(png(5))
+    listed = tmp_path / "shots.jsonl"
+    listed.write_text(json.dumps({"image": url, "text": "a house."}) + "\n")
+    given = f"{url}::a house." if option == "--shot" else listed
+    one = ("--shot-count", 1) if option == "--shots" else ()
+    words = ("caption", photo, "-n", 4, "--no-boxes", option, given, *one)
+    refused = run(*words)
+    assert refused.code != 0 and "URLs are not fetched without --allow-urls" in refused.err
+    monkeypatch.setattr(urls, "fetch", lambda found: png(5) if found == url else b"")
+    done = run(*words, "--allow-urls")
+    assert done.code == 0
+    assert done.out == run("caption", photo, "-n", 4, "--no-boxes", "--shot", f"{tmp_path / 'b.png'}::a house.").out
+
+
 def test_this_machine_is_not_public(run: Runner) -> None:  # noqa: F811
     done = run("caption", "http://127.0.0.1:1/a.png", "--allow-urls")
     assert done.code == 1 and "127.0.0.1, which is not a public address" in done.err

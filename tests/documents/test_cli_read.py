@@ -200,6 +200,23 @@ def test_the_input_is_no_output(run: Runner, book: Path, form: str) -> None:
     assert done.code == 2 and "is the same file as the input" in done.err and book.read_bytes() == before
 
 
+def test_urls_are_fetched_if_allowed(run: Runner, book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://example.org/scans/book.pdf"
+    refused = run(url)
+    assert refused.code == 2 and f"{url}: URLs are not fetched without --allow-urls" in refused.err
+    monkeypatch.setattr("kosmos_edge.urls.fetch", lambda found: book.read_bytes() if found == url else b"")
+    done = run(url, "--allow-urls", "--dpi", 72, "--pages", "1-2")
+    assert done.code == 0 and done.out.startswith("page 1\n144 x 72\n")
+    assert run(url, "--allow-urls", "-o", "out/", "-f", "hocr").code == 0 and os.listdir("out") == ["book.hocr"]
+
+
+def test_a_dash_is_stdout(run: Runner, book: Path) -> None:
+    done = run(book, "-o", "-", "--pages", "1")
+    assert done.code == 0 and done.out.startswith("page 1\n") and os.listdir() == ["book.pdf"]
+    several = run(book, book, "-o", "-")
+    assert several.code == 2 and "several documents need a folder" in several.err
+
+
 def test_several_documents_go_to_a_folder(run: Runner, book: Path) -> None:
     scans = book.parent / "scans"
     (scans / "more").mkdir(parents=True)
