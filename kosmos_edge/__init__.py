@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from kosmos_edge._core import CancelToken
     from kosmos_edge.draw import draw_boxes
     from kosmos_edge.images import Picture, open_image
+    from kosmos_edge.inference.ability_results import IqAnswer, Reasoned
     from kosmos_edge.inference.async_calls import AsyncAnswer
     from kosmos_edge.inference.chat import Chat
+    from kosmos_edge.inference.shots import ExamplePool
     from kosmos_edge.loading import load
     from kosmos_edge.model import EncodedImage, EventStream, Model
     from kosmos_edge.options import GenerationOptions
@@ -67,6 +69,9 @@ _HOME = {
     "open_image": "images",
     "AsyncAnswer": "inference.async_calls",
     "Chat": "inference.chat",
+    "ExamplePool": "inference.shots",
+    "IqAnswer": "inference.ability_results",
+    "Reasoned": "inference.ability_results",
     "EncodedImage": "model",
     "EventStream": "model",
     "Model": "model",
@@ -100,10 +105,12 @@ __all__ = [
     "EntityEvent",
     "Event",
     "EventStream",
+    "ExamplePool",
     "Forked",
     "GenerationOptions",
     "ImageDecodeError",
     "InvalidRequest",
+    "IqAnswer",
     "KosmosError",
     "KosmosIOError",
     "Line",
@@ -113,6 +120,7 @@ __all__ = [
     "OutOfMemory",
     "Picture",
     "Ranking",
+    "Reasoned",
     "Result",
     "Score",
     "TextDelta",
