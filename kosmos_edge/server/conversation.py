@@ -39,7 +39,8 @@ def build(
     ground: bool = False,
     choices: Sequence[str] | None = None,
 ) -> Callable[[Model], Asked]:
-    """The answer to the last message, behind those before it; an image without words is captioned.
+    """The answer to the last message, behind those before it. An image without words is captioned, and so is one with
+    the words of the model's own caption prompt, such as "Describe this image in detail:".
 
     Models here have no place for a system text of the caller: it stands before the first question, as in the formats
     of other models without one. Several messages of the user in a row are one question.
@@ -50,12 +51,22 @@ def build(
     def plan(model: Model) -> Plan:
         info = model.model_info
         image = _group(last.images, sources)
-        if not question.strip() and not turns and image is not None and choices is None:
-            return tasks.plan_caption(info, image, "short", ground, False, ())
+        length = _caption_length(info, question)
+        if length is not None and not turns and image is not None and choices is None:
+            return tasks.plan_caption(info, image, length, ground, False, ())
         before = [(_group(turn.images, sources), "\n".join(turn.texts), answer) for turn, answer in turns]
         return tasks.plan_turn(info, before, image, question, ground, choices)
 
     return lambda model: Asked(_spread(plan(model)), options)
+
+
+def _caption_length(info: Mapping[str, Any], question: str) -> str | None:
+    """Which caption the words ask for; None: they are a question."""
+    words = question.strip()
+    prompts = {"short": info["prompts"]["caption"], "long": info["prompts"]["caption_detailed"]}
+    if not words:
+        return "short"
+    return next((length for length, prompt in prompts.items() if words == prompt.strip()), None)
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[tuple[_Turn, str]], _Turn]:

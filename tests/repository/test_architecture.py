@@ -53,7 +53,10 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "images": {"_native", "errors", "files", "sharing"},
     "draw": {"errors", "images", "marks", "overlay", "results", "targets"},
     "documents": {"_native", "errors", "files", "images", "json_text", "results"},
-    "integrations": {"documents", "errors", "inference", "loading", "model", "options"},
+    "integrations": {
+        *("annotations", "documents", "errors", "hub", "images", "inference", "json_text", "loading", "model"),
+        *("options", "results"),
+    },
     "storage": set(),
     "urls": {"errors"},
     "pairs": {"errors"},

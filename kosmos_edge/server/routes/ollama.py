@@ -36,6 +36,7 @@ COMMON: dict[str, Field] = {
 IMAGES = Field("array", "Images in base64.", schema={"type": "array", "items": {"type": "string"}})
 GENERATE: Fields = {
     **COMMON,
+    "id": Field("string", "The sender's number of the request, which is not used: PhotoPrism sends one."),
     "prompt": Field("string", "The question. Empty with images: they are captioned; without any: loads the model."),
     "images": IMAGES,
     "system": Field("string", "Stands before the question."),
