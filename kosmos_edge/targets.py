@@ -62,14 +62,19 @@ def find_target(given: str | os.PathLike[str], *, overwrite: bool) -> Target:
     name = os.fspath(given)
     if not name or "\0" in name:
         raise InvalidRequest(f"expected the name of a file to write, got {name!r}")
-    if name == "-":
-        raise InvalidRequest("-: expected the name of a file to write; this does not go to stdout (./- is a file)")
+    _refuse_dash(name, "file")
     try:
         return _find(name, overwrite)
     except KosmosIOError:
         raise
     except OSError as error:
         raise _refused(error, name) from error
+
+
+def _refuse_dash(name: str, kind: str) -> None:
+    """InvalidRequest for -, which means stdout elsewhere: whoever writes it does not want a file of that name."""
+    if name == "-":
+        raise InvalidRequest(f"-: expected the name of a {kind} to write; this does not go to stdout (./- is a {kind})")
 
 
 def _find(name: str, overwrite: bool) -> Target:
@@ -137,6 +142,7 @@ def check_folder(folder: str | os.PathLike[str], name: str | None = None) -> Non
 
 def check_place(folder: str, what: str) -> None:
     """Checks that a folder is writable or could be created. what: why it must be a folder. Changes nothing."""
+    _refuse_dash(folder, "folder")
     above = os.path.abspath(folder)
     while not os.path.lexists(above):
         above = os.path.dirname(above)

@@ -139,6 +139,8 @@ def take_settings(given: tuple[str, ...], rest: dict[str, Any]) -> Settings | No
         sidecars = Sidecars(sidecar, policy, values["sidecar_names"], bool(values["keywords"]), wording)
     shard = None if values["shard"] is None else parse_shard(values["shard"])
     labels = Labels(_names(values["labels"]), plain=bool(values["plain_labels"]))
+    if values["journal"] == "-":
+        raise click.UsageError("--journal: expected the name of a file, got - (./- is a file)")
     run = bool(values["resume"]), values["journal"], shard, bool(values["dedupe"])
     pictures, prefix = values["export_pictures"] or "copy", values["image_prefix"] or ""
     every = None if values["every"] is None else parse_interval(values["every"])

@@ -105,6 +105,8 @@ def pull_command(tag: str, type_: str | None, to: str | None, offline: bool, kee
 
     messages = take_messages(rest)
     check_stdout()
+    if to == "-":
+        raise click.UsageError("--to: expected a folder, got - (./- is one)")
     if ":" in tag and from_environment("type_"):
         type_ = None  # TAG names the type
     for line in hub.describe_plan(hub.plan(tag, type=type_, offline=offline, to=to)):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import llm
 from llm.parts import AttachmentPart, TextPart
@@ -24,7 +24,7 @@ from kosmos_edge.inference.async_calls import AsyncAnswer
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.loading import load
 from kosmos_edge.model import Model
-from kosmos_edge.options import limits
+from kosmos_edge.options import GenerationOptions, limits
 from kosmos_edge.results import Done, Result, TextDelta
 
 NAME = "kosmos-edge"
@@ -117,8 +117,12 @@ def _request(model: Model, prompt: Any) -> _Asked:
     if question.strip():
         if length is not None:
             raise InvalidRequest("length: goes with a caption, not with a question")
-        given = {"turns": turns, "image": image, "question": question, "ground": ground, "choices": None}
-        return _Asked(lambda stream, **more: model.answer_turn(**given, stream=stream, options=more), options)
+
+        def answer(stream: bool, **more: Any) -> Any:
+            given = cast(GenerationOptions, more)
+            return model.answer_turn(turns, image, question, ground, None, stream, given)
+
+        return _Asked(answer, options)
     if image is None:
         raise InvalidRequest("expected a question, or an image as an attachment (-a)")
     if turns:

@@ -235,6 +235,9 @@ def test_a_dash_is_stdout_or_refused(
         run(*words, "--draw", "-"),
         run("batch", photo, "-o", "-", "--format", "yolo"),
         run("convert", tiny_file(), "-o", "-", model=False),
+        run("caption", photo, photo, "--draw", "-"),
+        run("batch", photo, "--journal", "-"),
+        run("models", "pull", "nano", "--to", "-", model=False),
     ):
         assert refused.code == 2 and refused.out == "", refused
     assert "-: expected the name of a file to write; this does not go to stdout" in run(*words, "--draw", "-").err
