@@ -10,6 +10,7 @@ stands before the first question.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -30,6 +31,7 @@ from kosmos_edge.results import Done, Result, TextDelta
 NAME = "kosmos-edge"
 # Those that llm tells apart by content and that are decoded without an extra, and HEIC.
 TYPES = {f"image/{kind}" for kind in ("avif", "bmp", "gif", "heic", "heif", "jp2", "jpeg", "png", "tiff", "webp")}
+_BOXES = re.compile(r"(?:\n[^\t\n]*\t[0-9. ]+\t(?:-|[0-9.]+))+$")  # the lines of _finish
 _loaded: dict[str | None, Model] = {}
 
 
@@ -140,7 +142,7 @@ def _turns(model: Model, messages: Any) -> tuple[list[tuple[EncodedImage | None,
     for message in messages:
         said = "\n".join(part.text for part in message.parts if isinstance(part, TextPart))
         if message.role == "assistant":
-            turns.append((image, "\n".join(texts) or _words(model), said))
+            turns.append((image, "\n".join(texts) or _words(model), _BOXES.sub("", said)))
             image, texts = None, []
             continue
         texts += [said] if said.strip() else []

@@ -64,6 +64,18 @@ def test_a_conversation(model: kosmos_edge.Model) -> None:
     assert talk.prompt("What colour is it?").text() == chat.ask("What colour is it?").text
 
 
+def test_lines_of_boxes_are_no_part_of_the_conversation(model: kosmos_edge.Model) -> None:
+    talk = llm.get_model("kosmos-edge/nano").conversation()
+    said = talk.prompt("", attachments=[llm.Attachment(path=SCENES[1])], ground=True).text()
+    own = model.caption(SCENES[1], ground=True)
+    assert own.boxes and said.startswith(own.text + "\n") and said.count("\n") == len(own.boxes)
+    following = talk.prompt("What colour is it?")
+    turn = (model.encode(SCENES[1]), "An image of", own.text)
+    direct = model.answer_turn([turn], None, "What colour is it?", False, None, False, {})
+    assert following.text() == direct.text
+    assert following.usage().input == direct.timings.prompt_tokens
+
+
 def test_streams_boxes_and_the_whole_record(model: kosmos_edge.Model) -> None:
     own = model.caption(SCENES[1], "long", ground=True)
     attachment = llm.Attachment(content=Path(SCENES[1]).read_bytes())
