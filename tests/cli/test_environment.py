@@ -121,7 +121,7 @@ def test_nano_answers_whoever_asks(place: Path, variables: dict[str, str], blame
     code, out, err = done["caption"]
     assert code == 0 and out.splitlines()[0] == done["load"] == done.get("isolated", done["load"]) and not err
     code, out, err = done["list"]
-    assert code == 0 and [model["tag"] for model in json.loads(out)] == ["nano"] and not err
+    assert code == 0 and [model["tag"] for model in json.loads(out)] == ["nano", "nano-read"] and not err
     code, out, _ = done["doctor"]
     report = json.loads(out)["models"]
     assert code == 0 and report["default"] == "nano" and "error" not in report
