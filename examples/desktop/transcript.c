@@ -64,9 +64,10 @@ void transcript_add_phrase(Transcript *transcript, guint start, guint end) {
   GdkRGBA color = phrase_color(transcript->tags->len, 1), tint = phrase_color(transcript->tags->len, UNLIT);
   const char *text = transcript->answer->str;
   GtkTextIter from, to;
-  GtkTextTag *tag = gtk_text_buffer_create_tag(transcript->buffer, NULL, "underline", PANGO_UNDERLINE_SINGLE,
-                                               "underline-rgba", &color, "background-rgba", &tint, NULL);
+  GtkTextTag *tag;
   g_return_if_fail(start <= end && end <= transcript->answer->len);
+  tag = gtk_text_buffer_create_tag(transcript->buffer, NULL, "underline", PANGO_UNDERLINE_SINGLE, "underline-rgba",
+                                   &color, "background-rgba", &tint, NULL);
   g_ptr_array_add(transcript->tags, tag);
   gtk_text_buffer_get_iter_at_offset(transcript->buffer, &from,
                                      transcript->answer_start + (int)g_utf8_strlen(text, start));

@@ -78,7 +78,7 @@ static void show_picture(Window *self, GdkTexture *texture) {
 static void caption_ended(Window *self) {
   char *text = alt_text(self);
   self->captioning = FALSE;
-  gtk_accessible_update_property(GTK_ACCESSIBLE(self->view), GTK_ACCESSIBLE_PROPERTY_LABEL, text, -1);
+  if (*text != 0) gtk_accessible_update_property(GTK_ACCESSIBLE(self->view), GTK_ACCESSIBLE_PROPERTY_LABEL, text, -1);
   g_free(text);
 }
 

@@ -41,8 +41,8 @@ class Model {
   }
 
   /**
-   * What the picture shows: { text, phrases, notes }. phrases: { phrase, start, end, boxes }, with start and end in bytes
-   * of the UTF-8 text and boxes in pixels. onText receives the text part by part, onPhrase each phrase with its boxes.
+   * What the picture shows: { text, phrases, notes }. phrases: { phrase, start, end, boxes }, with start and end in
+   * bytes of the UTF-8 text and boxes in pixels. onText receives the text part by part, onPhrase each phrase with its boxes.
    */
   caption(image, options = {}) {
     return this.#answer(image, null, { ground: true, ...options });

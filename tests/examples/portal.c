@@ -7,11 +7,12 @@
 #define NAME "org.freedesktop.portal.Desktop"
 #define SETTINGS "org.freedesktop.portal.Settings"
 
-static const char *const xml =
-    "<node><interface name='" SETTINGS "'>"
-    "<method name='Read'><arg type='s' direction='in'/><arg type='s' direction='in'/><arg type='v' direction='out'/></method>"
-    "<signal name='SettingChanged'><arg type='s'/><arg type='s'/><arg type='v'/></signal>"
-    "</interface></node>";
+static const char *const xml = "<node><interface name='" SETTINGS
+                               "'>"
+                               "<method name='Read'><arg type='s' direction='in'/><arg type='s' direction='in'/><arg "
+                               "type='v' direction='out'/></method>"
+                               "<signal name='SettingChanged'><arg type='s'/><arg type='s'/><arg type='v'/></signal>"
+                               "</interface></node>";
 
 static void method(GDBusConnection *bus, const char *sender, const char *path, const char *interface, const char *name,
                    GVariant *parameters, GDBusMethodInvocation *invocation, gpointer user) {
@@ -39,10 +40,9 @@ static gboolean number(GIOChannel *input, GIOCondition condition, gpointer user)
   unsigned value;
   (void)input, (void)condition;
   if (scanf("%u", &value) != 1) return G_SOURCE_REMOVE;
-  g_dbus_connection_emit_signal(*bus, NULL, PATH, SETTINGS, "SettingChanged",
-                                g_variant_new("(ssv)", "org.freedesktop.appearance", "color-scheme",
-                                              g_variant_new_uint32(value)),
-                                NULL);
+  g_dbus_connection_emit_signal(
+      *bus, NULL, PATH, SETTINGS, "SettingChanged",
+      g_variant_new("(ssv)", "org.freedesktop.appearance", "color-scheme", g_variant_new_uint32(value)), NULL);
   return G_SOURCE_CONTINUE;
 }
 

@@ -186,7 +186,8 @@ type Stream struct {
 
 // Caption says what the picture shows, with boxes. ctx cancels it.
 func (m *Model) Caption(ctx context.Context, image *Image, stream Stream) (*Answer, error) {
-	return m.answer(ctx, stream, func(options *C.kosmos_options, result **C.kosmos_result, failed **C.kosmos_error) C.kosmos_status {
+	return m.answer(ctx, stream, func(options *C.kosmos_options, result **C.kosmos_result,
+		failed **C.kosmos_error) C.kosmos_status {
 		options.ground = C.KOSMOS_ON
 		defer runtime.KeepAlive(image)
 		return C.kosmos_caption(m.handle, image.handle, options, result, failed)
@@ -197,7 +198,8 @@ func (m *Model) Caption(ctx context.Context, image *Image, stream Stream) (*Answ
 func (m *Model) Ask(ctx context.Context, image *Image, question string, stream Stream) (*Answer, error) {
 	text := C.CString(question)
 	defer C.free(unsafe.Pointer(text))
-	return m.answer(ctx, stream, func(options *C.kosmos_options, result **C.kosmos_result, failed **C.kosmos_error) C.kosmos_status {
+	return m.answer(ctx, stream, func(options *C.kosmos_options, result **C.kosmos_result,
+		failed **C.kosmos_error) C.kosmos_status {
 		defer runtime.KeepAlive(image)
 		return C.kosmos_ask(m.handle, image.handle, text, options, result, failed)
 	})

@@ -1,6 +1,7 @@
 //! What this program uses of kosmos.h, as it stands there. `bindgen` makes the whole of it.
 //!
-//! The structs may be shorter than the library's: they end where this program's interest ends, and `struct_size` says so.
+//! The structs may be shorter than the library's: they end where this program's interest ends, and `struct_size`
+//! says so.
 
 use std::os::raw::{c_char, c_void};
 
