@@ -14,7 +14,7 @@ static int64_t packed_cols(const std::vector<Tensor>& parts, MatmulUse use) {
   const int64_t cols = parts[0].cols(), padded = (cols + kBlock - 1) / kBlock * kBlock;
   const bool blocks =
       std::all_of(parts.begin(), parts.end(), [](const Tensor& t) { return dtype_info(t.dtype).block_elems == 32; });
-  return use == MatmulUse::LargeBatch && blocks && padded - cols <= cols / 16 ? padded : cols;
+  return use == MatmulUse::LargeBatch && blocks && padded - cols <= cols / 8 ? padded : cols;
 }
 
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,

@@ -45,9 +45,9 @@ class CpuLinear final : public Linear {
 };
 
 // group: panels that the kernels take at once (Kernels::panels). prefers_i8: Kernels::prefers_i8.
-// Of a matrix for large batches, rows in 32-value blocks that are nearly a multiple of 256 values long get zeros up to
-// there: activations then come in blocks of 256, with an eighth of the floating-point steps. (KOSMOS-2.5's 3,968 values
-// become 4,096.)
+// Of a matrix for large batches, rows in 32-value blocks that grow by at most an eighth get zeros up to a multiple of
+// 256 values: activations then come in blocks of 256, with an eighth of the floating-point steps. (KOSMOS-2.5's 3,968
+// values become 4,096, BLIP-2's 1,408 become 1,536.)
 std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std::vector<Tensor>& parts,
                                          const float* bias, MatmulUse use, bool prefers_i8);
 
