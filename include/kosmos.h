@@ -164,6 +164,8 @@ typedef struct kosmos_load_options {
   void *user;                           /* passed to both */
   kosmos_cancel *cancel;                /* NULL: none; ends the load */
   const char *mmproj; /* path of the vision encoder's file, where the model is a pair as llama.cpp has it; NULL: none */
+  const char *kv_type; /* how keys and values of texts are kept: "f16" (the default, NULL: float16, or float32 where a
+                        * file's weights are floats) or "q8_0" (8 bits, about half the memory of a long answer) */
 } kosmos_load_options;
 
 /* Opens a GGUF model file; with options->mmproj the pair of a language model at `path` and its vision encoder. options
@@ -207,6 +209,8 @@ typedef struct kosmos_model_info {
   int32_t width;                /* values of a row of the decoder */
   int32_t reserved2;
   double repetition_penalty; /* default of kosmos_options.repetition_penalty; 1: off */
+  const char *kv_type;       /* how keys and values are kept: "f32", "f16" or "q8_0" */
+  uint64_t kv_token_bytes;   /* memory of the keys and values of one token of prompt or answer */
 } kosmos_model_info;
 
 /* Properties of the model; strings are valid until the model is freed. INVALID_REQUEST. */

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest, ModelNotFound
@@ -16,6 +16,8 @@ from kosmos_edge.options import check_bool, check_cancel, check_int, limits
 
 _log = logging.getLogger(__name__)
 Progress: TypeAlias = Callable[[int, int, str], None]
+KvType: TypeAlias = Literal["f16", "q8_0"]
+KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 PREFIX_CACHE_MB = limits.DEFAULT_PREFIX_CACHE_MB
 
 
@@ -31,6 +33,7 @@ def load(
     cancel: Any = None,
     mmproj: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    kv_type: KvType = "f16",
 ) -> Model:
     """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
 
@@ -43,6 +46,9 @@ def load(
     memory, for files that may change. offline: do not use the network.
     prefix_cache_mb: 0..1048576 MB for keys and values that the encoded images of Model.encode keep (see EncodedImage),
     and those of the last prompt without images; the least recently used are dropped first. 0: nothing is kept.
+    kv_type: how keys and values of prompts and answers are kept. "f16": float16, or float32 where the file's weights
+    are floats. "q8_0": 8 bits with a float16 scale per 32 values, about half the memory of a long answer; answers may
+    differ a little (docs/reading.md). Model.kv_bytes_per_token says what a token takes.
     isolation: "process" runs the model in a worker process. If it crashes, this process survives: calls in flight raise
     WorkerDied, and the next call starts a new worker (docs/isolation.md). cancel: as in GenerationOptions.
     progress: called during the load as progress(done, total, name): bytes of weights, and the file's name; at the end
@@ -57,6 +63,8 @@ def load(
         raise InvalidRequest(f"isolation: expected 'none' or 'process', got {isolation!r}")
     if mode not in ("mmap", "copy"):
         raise InvalidRequest(f"mode: expected 'mmap' or 'copy', got {mode!r}")
+    if kv_type not in KV_TYPES:
+        raise InvalidRequest(f"kv_type: expected 'f16' or 'q8_0', got {kv_type!r}")
     count = 0 if threads is None else check_int("threads", threads, 1, limits.MAX_THREADS)
     kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, limits.MAX_PREFIX_CACHE_MB) << 20
     path, second = _find_files(model, mmproj, check_bool("offline", offline))
@@ -78,7 +86,9 @@ def load(
         from kosmos_edge.isolation.process import Settings
         from kosmos_edge.isolation.session import RemoteSession
 
-        settings = Settings(os.path.abspath(name), device, count, mode, kept, os.path.abspath(vision) if vision else "")
+        settings = Settings(
+            os.path.abspath(name), device, count, mode, kept, os.path.abspath(vision) if vision else "", kv_type
+        )
         loaded = Model(running.run(lambda token: RemoteSession(settings, token, report), cancel), path)
         if report is not None:
             report.end()
@@ -94,6 +104,7 @@ def load(
             cancel=token,
             mmproj=vision,
             progress=report,
+            kv_type=kv_type,
         )
 
     loaded = Model(running.run(load_engine, cancel), path)

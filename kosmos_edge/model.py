@@ -20,6 +20,7 @@ from kosmos_edge.inference.batching import DEFAULT_BATCH, run_batch
 from kosmos_edge.inference.calls import PLANS, bind_call, run_calls
 from kosmos_edge.inference.chat import Chat
 from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.inference.engine_facts import EngineFacts
 from kosmos_edge.inference.local import LocalSession
 from kosmos_edge.inference.protocol import Session
 from kosmos_edge.inference.requests import Call, GenerateRequest, Request, ScoreRequest
@@ -39,7 +40,7 @@ EventStream: TypeAlias = Generator[Event, None, None]
 BoxInput: TypeAlias = Box | Corners | Sequence[float]
 
 
-class Model(Abilities, AsyncVerbs):
+class Model(EngineFacts, Abilities, AsyncVerbs):
     """A loaded model. Any number of threads may call it at once; calls are independent of each other.
 
     caption, locate, describe and ask accept template: the prompt of this call and its examples instead of the model's
@@ -128,41 +129,6 @@ class Model(Abilities, AsyncVerbs):
     def notice(self) -> str | None:
         """What users should know about the model, e.g. how little it was trained on; None without a notice."""
         return str(self._info["notice"]) or None
-
-    @property
-    def device(self) -> str:
-        """The device that computes, such as "cpu"."""
-        return self._open.engine.device
-
-    @property
-    def description(self) -> str:
-        """The device, human-readable: kind, instruction set, threads."""
-        return self._open.engine.description
-
-    @property
-    def fallback(self) -> str:
-        """Why device="auto" does not use a better installed device, in one line; "" if not applicable."""
-        return self._open.engine.fallback
-
-    @property
-    def isa(self) -> str:
-        """The CPU instruction set in use, such as "avx2"."""
-        return self._open.engine.isa
-
-    @property
-    def threads(self) -> int:
-        """The number of threads that compute."""
-        return self._open.engine.threads
-
-    @property
-    def context_length(self) -> int:
-        """Positions for prompt and answer together."""
-        return self._open.engine.context_length
-
-    @property
-    def image_tokens(self) -> int:
-        """Positions that one image takes, without its two tags."""
-        return self._open.engine.image_tokens
 
     # ---- verbs
 

@@ -116,7 +116,7 @@ class Backend {
   virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias,
                                          MatmulUse use = MatmulUse::Any) = 0;
   virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
-                                            DType type) = 0;   // type: F32 or F16
+                                            DType type) = 0;   // type: F32, F16 or Q8_0
   virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored
   // Positions [begin, end) of every layer of src -> dst (same layers, width and type; reserves what dst needs). What
   // dst holds before `begin` stays; what it holds from `end` on is void.

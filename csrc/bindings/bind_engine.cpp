@@ -82,7 +82,7 @@ nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.s
 
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
                              const std::string& isa, size_t prefix_bytes, const CancelToken* cancel,
-                             const std::string& mmproj, nb::object progress) {
+                             const std::string& mmproj, nb::object progress, const std::string& kv_type) {
   LoadOptions o;
   std::shared_ptr<nb::object> held;
   if (!progress.is_none()) held = shared_object(std::move(progress));
@@ -97,6 +97,7 @@ std::shared_ptr<Engine> load(const std::string& path, const std::string& device,
   KE_CHECK(mode == "mmap" || mode == "copy", InvalidRequest, "mode must be 'mmap' or 'copy', got '", mode, "'");
   o.prefix_bytes = prefix_bytes;
   o.mmproj = mmproj;
+  o.kv_type = kv_type_of(kv_type);
   o.mode = mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
   nb::gil_scoped_release release;
   return Engine::load(path, o);
@@ -256,7 +257,8 @@ void bind_engine(nb::module_& m) {
   nb::class_<Engine>(m, "Engine", "A model file on a device.")
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
            nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
-           nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "", nb::arg("progress").none() = nb::none())
+           nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "", nb::arg("progress").none() = nb::none(),
+           nb::arg("kv_type") = "f16")
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("info", [](const Engine& e) { return info_dict(e.model().info()); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
@@ -264,6 +266,8 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("fallback", &Engine::fallback)
       .def_prop_ro("isa", [](const Engine& e) { return e.backend().isa(); })
       .def_prop_ro("threads", [](const Engine& e) { return e.backend().threads(); })
+      .def_prop_ro("kv_type", &Engine::kv_type, "How keys and values are kept: f32, f16 or q8_0.")
+      .def_prop_ro("kv_position_bytes", &Engine::kv_position_bytes, "Of keys and values, for a position of a sequence.")
       .def_prop_ro("context_length", [](const Engine& e) { return e.model().info().context; })
       .def_prop_ro("image_tokens", [](const Engine& e) { return e.model().info().image_tokens; })
       .def_prop_ro("location_bins",

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "bindings/bind_common.h"
+#include "engine/engine.h"
 #include "format/gguf.h"
 #include "layers/decoder.h"
 #include "layers/grid_vit.h"
@@ -89,7 +90,9 @@ class TestDecoder : Loaded {
  public:
   TestDecoder(const std::string& path, const nb::dict& values, const std::string& device, const std::string& isa,
               int threads)
-      : Loaded(path, device, isa, threads), shape_(shape(Given(values))), decoder_(*backend, weights, shape_) {
+      : Loaded(path, device, isa, threads),
+        shape_(shape(Given(values))),
+        decoder_(*backend, weights, shape_, kv_type_of(Given(values).get<std::string>("kv_type", "f16"))) {
     weights.finish();
     restart();
   }

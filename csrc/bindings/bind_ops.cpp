@@ -287,10 +287,11 @@ class Ops {
     return read(out);
   }
 
-  // Makes and keeps a float16 cache for `capacity` positions and writes the first `written`; returns its size in bytes.
-  size_t hold_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, int64_t written) {
+  // Makes and keeps a cache for `capacity` positions and writes the first `written`; returns its size in bytes.
+  size_t hold_kv(int layers, int64_t heads, int64_t head_dim, int64_t capacity, int64_t written,
+                 const std::string& type) {
     Device row(*backend_, nullptr, 1, heads * head_dim);
-    held_.push_back(backend_->alloc_kv(layers, heads, head_dim, capacity, DType::F16));
+    held_.push_back(backend_->alloc_kv(layers, heads, head_dim, capacity, dtype(type)));
     for (int64_t p = 0; p < written; ++p)
       for (int l = 0; l < layers; ++l)
         backend_->kv_write(row.mat, row.mat, l, {{held_.back().get(), static_cast<int32_t>(p)}});
@@ -299,17 +300,18 @@ class Ops {
 
   // k, v (caches, n, kv_heads head_dim), kv_heads 0: as many as heads; row r of q attends in cache rows[r][0] up to
   // position rows[r][1]. Positions are written `batch` at a time into caches that grow on the way; with `copied`,
-  // attention reads copies of the caches.
+  // attention reads copies of the caches. They hold float16, else float32; or if `quantized` Q8_0.
   nb::bytes kv_attention(nb::handle q, nb::handle k, nb::handle v, const std::vector<std::pair<int, int>>& rows,
                          int64_t caches, int64_t n, int64_t heads, int64_t head_dim, float scale, bool half,
-                         int64_t batch, int layers, bool copied, int64_t kv_heads, const nb::object& bias) {
+                         int64_t batch, int layers, bool copied, int64_t kv_heads, const nb::object& bias,
+                         bool quantized) {
     const Bias added(*backend_, bias, heads);
     const int64_t all = heads * head_dim, m = static_cast<int64_t>(rows.size());
     if (kv_heads == 0) kv_heads = heads;
     const int64_t width = kv_heads * head_dim;
     const std::vector<float> hq = floats(q, m * all, "q"), hk = floats(k, caches * n * width, "k"),
                              hv = floats(v, caches * n * width, "v");
-    const DType type = half ? DType::F16 : DType::F32;
+    const DType type = quantized ? DType::Q8_0 : half ? DType::F16 : DType::F32;
     Device dq(*backend_, hq.data(), m, all), dk(*backend_, hk.data(), caches * n, width, 3),
         dv(*backend_, hv.data(), caches * n, width, 3);
     Device out(*backend_, nullptr, m, all, 5);
@@ -432,8 +434,9 @@ void bind_ops(nb::module_& m) {
       .def("kv_attention", &Ops::kv_attention, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("rows"),
            nb::arg("caches"), nb::arg("n"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("scale"), nb::arg("half"),
            nb::arg("batch"), nb::arg("layers"), nb::arg("copied"), nb::arg("kv_heads") = 0,
-           nb::arg("bias").none() = nb::none())
-      .def("hold_kv", &Ops::hold_kv)
+           nb::arg("bias").none() = nb::none(), nb::arg("quantized") = false)
+      .def("hold_kv", &Ops::hold_kv, nb::arg("layers"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("capacity"),
+           nb::arg("written"), nb::arg("type") = "F16")
       .def("rope", &Ops::rope)
       .def("embed_rows", &Ops::embed_rows);
   t.def("quantize_activations", &quantize_activations);

@@ -16,6 +16,7 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   options.backend.isa = o.isa ? o.isa : "";
   options.backend.threads = o.threads;
   options.mmproj = o.mmproj ? o.mmproj : "";
+  options.kv_type = kv_type_of(o.kv_type ? o.kv_type : "f16");
   options.mode = o.copy ? LoadMode::Copy : LoadMode::Mmap;
   options.on_progress = [&](uint64_t done, uint64_t total) {
     if (flag) flag->token.check();
@@ -64,6 +65,8 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   info.prompt_describe = prompts.describe.c_str();
   info.prompt_grounding = prompts.grounding.c_str();
   info.width = static_cast<int32_t>(about.width);
+  info.kv_type = engine->kv_type();
+  info.kv_token_bytes = engine->kv_position_bytes();
   info.prompt_read = prompts.read.c_str();
   info.prompt_markdown = prompts.markdown.c_str();
   model->on_log = o.on_log;

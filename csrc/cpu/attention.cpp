@@ -176,9 +176,16 @@ void CpuBackend::kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition>
   run_tasks(pool_, k.rows, grain, [&](int, int64_t r) {
     const auto& cache = static_cast<const CpuKvCache&>(*positions[r].cache);
     const int64_t d = cache.head_dim(), pos = positions[r].pos;
-    for (int64_t h = 0; h < cache.heads(); ++h)
-      kernels_.store_kv(k.data + r * k.stride + h * d, v.data + r * v.stride + h * d, d, cache.panel(pos), cache.half(),
-                        cache.keys(layer, h, pos), cache.values(layer, h, pos));
+    for (int64_t h = 0; h < cache.heads(); ++h) {
+      const float *key = k.data + r * k.stride + h * d, *value = v.data + r * v.stride + h * d;
+      if (cache.quantized()) {
+        const KvCodes at = cache.codes(layer, h, pos);
+        kv_codes_.store(key, value, d, &at);
+      } else {
+        kernels_.store_kv(key, value, d, cache.panel(pos), cache.half(), cache.keys(layer, h, pos),
+                          cache.values(layer, h, pos));
+      }
+    }
   });
 }
 
@@ -187,19 +194,20 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
   const int64_t d = head_dim_of(q, heads);
   KE_ASSERT(out.rows == q.rows && out.cols == q.cols && static_cast<int64_t>(positions.size()) >= q.rows);
   if (q.rows == 0) return;
-  const int64_t kv_heads = static_cast<const CpuKvCache&>(*positions[0].cache).heads(),
-                group = head_group(heads, kv_heads);
+  const auto& first = static_cast<const CpuKvCache&>(*positions[0].cache);
+  const int64_t kv_heads = first.heads(), group = head_group(heads, kv_heads);
+  const bool quantized = first.quantized();
   int64_t longest = 0;
   for (int64_t r = 0; r < q.rows; ++r) {
     const auto& c = static_cast<const CpuKvCache&>(*positions[r].cache);
     KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && positions[r].pos >= 0 &&
-              positions[r].pos < c.capacity);
+              positions[r].pos < c.capacity && c.quantized() == quantized);
     longest = std::max<int64_t>(longest, positions[r].pos + 1);
   }
   KE_ASSERT(fits(bias, heads, longest - 1, 0));
   // A run: rows of one cache that all go in one pass, or all tile by tile; runs are counted first, then listed, to fit
-  // one arena.
-  const auto by_tiles = [&](int64_t r) { return positions[r].pos >= kOnePassKeys; };
+  // one arena. Rows of quantized caches all go by tiles, each of which becomes floats while the rows of a run meet it.
+  const auto by_tiles = [&](int64_t r) { return quantized || positions[r].pos >= kOnePassKeys; };
   const auto run_end = [&](int64_t r) {
     const int64_t most = by_tiles(r) ? kRunRows : kernels_.tile_cols;
     int64_t end = r + 1;
@@ -217,8 +225,11 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
   const size_t scratch_bytes = Arena::padded(sizeof(float) * std::max(scratch, key_tile_scratch_floats()));
   const size_t length_bytes = Arena::padded(most_rows * sizeof(int64_t));
   const size_t bias_bytes = bias.table ? Arena::padded(most_rows * sizeof(const float*)) : 0;
-  const size_t own_bytes =
-      scratch_bytes + length_bytes + bias_bytes + Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
+  const size_t state_bytes = Arena::padded(most_rows * row_state_floats(d) * sizeof(float));
+  const int64_t tile = quantized ? (std::min(longest, kKeyTile) + 15) / 16 * 16 : 0, dims = (d + 15) / 16 * 16;
+  const size_t key_bytes = Arena::padded(tile * d * sizeof(float));
+  const size_t value_bytes = Arena::padded(tile * dims * sizeof(float));
+  const size_t own_bytes = scratch_bytes + length_bytes + bias_bytes + state_bytes + key_bytes + value_bytes;
   const size_t list_bytes = Arena::padded((runs + 1) * sizeof(int64_t));
   ArenaPool::Lease arena(arenas_);
   arena->reset(list_bytes + workers * own_bytes);
@@ -268,12 +279,22 @@ void CpuBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, cons
     t.scratch = reinterpret_cast<float*>(own);
     t.states = reinterpret_cast<float*>(own + scratch_bytes + length_bytes + bias_bytes);
     if (bias.table) t.bias = biases;
+    auto* tile_keys = reinterpret_cast<float*>(own + scratch_bytes + length_bytes + bias_bytes + state_bytes);
+    auto* tile_values = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(tile_keys) + key_bytes);
     kernels_.begin_rows(t.states, rows, d);
-    for (int64_t tile = 0; tile * kKeyTile < seen; ++tile) {
-      t.positions = std::min(kKeyTile, seen - tile * kKeyTile);
-      t.keys = tiles.keys_of(tile);
-      t.values = tiles.values_of(tile);
-      t.value_panel = tiles.panel_of(tile);
+    for (int64_t at = 0; at < seen; at += kKeyTile) {
+      t.positions = std::min(kKeyTile, seen - at);
+      if (quantized) {
+        const KvCodes codes = cache.codes(layer, head / group, at);
+        kv_codes_.load(&codes, t.positions, d, tile_keys, tile_values);
+        t.keys = tile_keys;
+        t.values = tile_values;
+        t.value_panel = t.positions;
+      } else {
+        t.keys = tiles.keys_of(at / kKeyTile);
+        t.values = tiles.values_of(at / kKeyTile);
+        t.value_panel = tiles.panel_of(at / kKeyTile);
+      }
       kernels_.attend_tile(&t);
       for (int64_t r = 0; r < rows; ++r) {
         lengths[r] -= kKeyTile;

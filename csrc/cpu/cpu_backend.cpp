@@ -16,7 +16,8 @@ namespace ke {
 std::shared_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
   KE_CHECK(options.threads >= 0, InvalidRequest, "threads must be 0 (choose) or more, got ", options.threads);
   const cpu::Kernels& kernels = cpu::select_kernels(options.isa);
-  return std::make_shared<cpu::CpuBackend>(kernels, options.threads ? options.threads : default_thread_count());
+  return std::make_shared<cpu::CpuBackend>(kernels, cpu::kv_code_kernels_of(kernels),
+                                           options.threads ? options.threads : default_thread_count());
 }
 
 namespace cpu {

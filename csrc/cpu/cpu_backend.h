@@ -6,6 +6,7 @@
 #include "backend/shapes.h"
 #include "base/thread_pool.h"
 #include "cpu/kernels.h"
+#include "cpu/kv_codes.h"
 #include "cpu/scratch.h"
 #include "cpu/upload.h"
 
@@ -20,7 +21,8 @@ inline RowNorm row_norm(const Norm& n) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+  CpuBackend(const Kernels& kernels, const KvCodeKernels& kv_codes, int threads)
+      : kernels_(kernels), kv_codes_(kv_codes), pool_(threads) {}
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
@@ -68,6 +70,7 @@ class CpuBackend final : public Backend {
   void pack(Mat x, const Norm* norm, Mat scratch, const Packed& packed, bool floats, bool quantized, float* padded);
 
   const Kernels& kernels_;
+  const KvCodeKernels& kv_codes_;
   ThreadPool pool_;
   ArenaPool arenas_;
 };

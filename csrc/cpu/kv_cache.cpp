@@ -8,9 +8,9 @@
 namespace ke::cpu {
 
 CpuKvCache::CpuKvCache(int n_layers, int64_t heads, int64_t head_dim, int64_t positions, DType type)
-    : heads_(heads), head_dim_(head_dim), half_(type == DType::F16) {
-  KE_CHECK(type == DType::F16 || type == DType::F32, InvalidRequest, "a KV cache holds F32 or F16 values, not ",
-           dtype_info(type).name);
+    : heads_(heads), head_dim_(head_dim), type_(type) {
+  KE_CHECK(type == DType::F32 || type == DType::F16 || type == DType::Q8_0, InvalidRequest,
+           "a KV cache holds F32, F16 or Q8_0 values, not ", dtype_info(type).name);
   KE_CHECK(n_layers > 0 && heads > 0 && head_dim > 0 && head_dim <= kMaxHeadDim && positions >= 0, InvalidRequest,
            "KV cache of ", n_layers, " layers, ", heads, " heads of ", head_dim, ", ", positions, " positions");
   layers = n_layers;
@@ -31,7 +31,7 @@ void CpuKvCache::reserve(int64_t positions) {
 }
 
 bool CpuKvCache::same_shape(const CpuKvCache& other) const {
-  return layers == other.layers && heads_ == other.heads_ && head_dim_ == other.head_dim_ && half_ == other.half_;
+  return layers == other.layers && heads_ == other.heads_ && head_dim_ == other.head_dim_ && type_ == other.type_;
 }
 
 size_t CpuKvCache::bytes() const { return memory_.size(); }
@@ -39,27 +39,33 @@ size_t CpuKvCache::bytes() const { return memory_.size(); }
 void CpuKvCache::copy_layer(const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
   for (int64_t next; begin < end; begin = next) {
     next = std::min(end, (begin / kKeyTile + 1) * kKeyTile);
-    copy_within_tile(from, layer, begin, next);
+    copy_lanes(key_array(), from, layer, begin, next);
+    copy_vectors(value_array(), from, layer, begin, next);
+    if (!quantized()) continue;
+    copy_lanes(key_scale_array(), from, layer, begin, next);
+    copy_vectors(value_scale_array(), from, layer, begin, next);
   }
 }
 
-void CpuKvCache::copy_within_tile(const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
-  // Keys go by whole panels from the first that begins at or behind `begin`; the lanes before it one by one.
+void CpuKvCache::copy_lanes(const Array& a, const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
+  // Whole panels from the first that begins at or behind `begin`; the lanes before it one by one.
   const int64_t whole = (begin + kPanelRows - 1) / kPanelRows * kPanelRows;
   const int64_t last = (end + kPanelRows - 1) / kPanelRows * kPanelRows;
-  const int64_t bytes = value_bytes(), lanes = std::min(whole, last) - begin;
+  const int64_t lanes = std::min(whole, last) - begin, step = kPanelRows * a.bytes;
   for (int64_t h = 0; h < heads_; ++h) {
     if (lanes > 0)
-      for (int64_t i = 0; i < head_dim_; ++i)
-        std::memcpy(keys(layer, h, begin) + i * kPanelRows * bytes, from.keys(layer, h, begin) + i * kPanelRows * bytes,
-                    lanes * bytes);
+      for (int64_t i = 0; i < a.rows; ++i)
+        std::memcpy(lane(a, layer, h, begin) + i * step, from.lane(a, layer, h, begin) + i * step, lanes * a.bytes);
     if (last > whole)
-      std::memcpy(keys(layer, h, whole), from.keys(layer, h, whole), (last - whole) * head_dim_ * bytes);
-    for (int64_t p = 0; p < padded_dim() / kPanelRows; ++p)
-      std::memcpy(values(layer, h, begin) + p * panel(begin) * kPanelRows * bytes,
-                  from.values(layer, h, begin) + p * from.panel(begin) * kPanelRows * bytes,
-                  (end - begin) * kPanelRows * bytes);
+      std::memcpy(lane(a, layer, h, whole), from.lane(a, layer, h, whole), (last - whole) * a.rows * a.bytes);
   }
+}
+
+void CpuKvCache::copy_vectors(const Array& a, const CpuKvCache& from, int layer, int64_t begin, int64_t end) {
+  for (int64_t h = 0; h < heads_; ++h)
+    for (int64_t i = 0; i < a.rows; ++i)
+      std::memcpy(vector(a, layer, h, begin) + i * panel(begin) * a.bytes,
+                  from.vector(a, layer, h, begin) + i * from.panel(begin) * a.bytes, (end - begin) * a.bytes);
 }
 
 }  // namespace ke::cpu

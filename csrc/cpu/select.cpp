@@ -1,6 +1,8 @@
 #include "cpu/select.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
 #include "base/error.h"
 #include "cpu/cpuid.h"
@@ -8,9 +10,10 @@
 namespace ke::cpu {
 
 // KE_ISA_X: CMakeLists.txt builds the kernels of X.
-#define KE_DECLARE_KERNELS(isa) \
-  namespace isa {               \
-  extern const Kernels kernels; \
+#define KE_DECLARE_KERNELS(isa)               \
+  namespace isa {                             \
+  extern const Kernels kernels;               \
+  extern const KvCodeKernels kv_code_kernels; \
   }
 KE_DECLARE_KERNELS(avx512vnni)
 KE_DECLARE_KERNELS(avxvnni)
@@ -26,26 +29,27 @@ struct Isa {
   const char* name;
   uint32_t needs;  // Feature bits
   const Kernels* kernels;
+  const KvCodeKernels* kv_codes;
 };
 
 const Isa isas[] = {
 // best first
 #ifdef KE_ISA_AVX512VNNI
-    {"avx512vnni", kAvx2 | kAvx512 | kAvx512Vnni, &avx512vnni::kernels},
+    {"avx512vnni", kAvx2 | kAvx512 | kAvx512Vnni, &avx512vnni::kernels, &avx512vnni::kv_code_kernels},
 #endif
 #ifdef KE_ISA_AVXVNNI
-    {"avxvnni", kAvx2 | kAvxVnni, &avxvnni::kernels},
+    {"avxvnni", kAvx2 | kAvxVnni, &avxvnni::kernels, &avxvnni::kv_code_kernels},
 #endif
 #ifdef KE_ISA_AVX2
-    {"avx2", kAvx2, &avx2::kernels},
+    {"avx2", kAvx2, &avx2::kernels, &avx2::kv_code_kernels},
 #endif
 #ifdef KE_ISA_NEONI8MM
-    {"neoni8mm", kNeonDot | kNeonI8mm, &neoni8mm::kernels},
+    {"neoni8mm", kNeonDot | kNeonI8mm, &neoni8mm::kernels, &neoni8mm::kv_code_kernels},
 #endif
 #ifdef KE_ISA_NEONDOT
-    {"neondot", kNeonDot, &neondot::kernels},
+    {"neondot", kNeonDot, &neondot::kernels, &neondot::kv_code_kernels},
 #endif
-    {"scalar", 0, &scalar::kernels},
+    {"scalar", 0, &scalar::kernels, &scalar::kv_code_kernels},
 };
 
 bool runs(const Isa& isa) { return (cpu_features() & isa.needs) == isa.needs; }
@@ -73,6 +77,13 @@ const Kernels& select_kernels(const std::string& name) {
   for (const std::string& n : available_isas()) list += (list.empty() ? "" : ", ") + n;
   fail(ErrorCode::DeviceUnavailable, known ? "this processor cannot run" : "unknown", " instruction set '", wanted, "'",
        name.empty() ? " (from KOSMOS_EDGE_ISA)" : "", "; available here: ", list);
+}
+
+const KvCodeKernels& kv_code_kernels_of(const Kernels& kernels) {
+  const auto* found =
+      std::find_if(std::begin(isas), std::end(isas), [&](const Isa& isa) { return isa.kernels == &kernels; });
+  KE_ASSERT(found != std::end(isas));
+  return *found->kv_codes;
 }
 
 }  // namespace ke::cpu

@@ -7,16 +7,20 @@ namespace ke::cuda {
 
 cudaError_t launch_kv_write(cudaStream_t stream, const Matrix& k, const Matrix& v, const DevicePosition* positions,
                             const CacheShape& shape) {
-  return launch(stream, shape.half ? kv_write_kernel<true> : kv_write_kernel<false>, dim3{up(k.rows, 1), 1, 1},
-                kThreads, 0, k, v, positions, shape);
+  const auto kernel = shape.type == CacheType::Q8_0  ? kv_write_kernel<CacheType::Q8_0>
+                      : shape.type == CacheType::F16 ? kv_write_kernel<CacheType::F16>
+                                                     : kv_write_kernel<CacheType::F32>;
+  return launch(stream, kernel, dim3{up(k.rows, 1), 1, 1}, kThreads, 0, k, v, positions, shape);
 }
 
 cudaError_t launch_kv_attention(cudaStream_t stream, const Matrix& q, const DevicePosition* positions,
                                 const CacheShape& shape, float scale, int64_t longest, const BiasTable& bias,
                                 const Matrix& out) {
-  return launch(stream, shape.half ? kv_attention_kernel<true> : kv_attention_kernel<false>,
-                dim3{up(shape.heads * shape.group, 1), up(q.rows, 1), 1}, kThreads, sizeof(float) * longest, q,
-                positions, shape, scale, bias, out);
+  const auto kernel = shape.type == CacheType::Q8_0  ? kv_attention_kernel<CacheType::Q8_0>
+                      : shape.type == CacheType::F16 ? kv_attention_kernel<CacheType::F16>
+                                                     : kv_attention_kernel<CacheType::F32>;
+  return launch(stream, kernel, dim3{up(shape.heads * shape.group, 1), up(q.rows, 1), 1}, kThreads,
+                sizeof(float) * longest, q, positions, shape, scale, bias, out);
 }
 
 // How many positions fit the shared memory that every device has.

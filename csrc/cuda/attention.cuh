@@ -6,40 +6,83 @@
 
 namespace ke::cuda {
 
-// Eight values of a cache.
-template <bool Half>
-__device__ __forceinline__ void load_eight(const uint8_t* base, int64_t at, float (&out)[8]) {
-  if constexpr (Half) {
-    const uint4 v = *reinterpret_cast<const uint4*>(reinterpret_cast<const uint16_t*>(base) + at);
+// Where a layer's keys (which = 0) or values (1) of one head begin.
+__device__ __forceinline__ uint8_t* cache_rows(const DevicePosition& place, const CacheShape& shape, int which,
+                                               int64_t head) {
+  return place.cache + ((int64_t{shape.layer} * 2 + which) * shape.heads + head) * place.capacity * shape.row_bytes;
+}
+
+// The scale of value `dim` of a Q8_0 row.
+__device__ __forceinline__ uint16_t* cache_scale(uint8_t* row, int64_t dims, int64_t dim) {
+  return reinterpret_cast<uint16_t*>(row + dims) + dim / kCacheBlock;
+}
+
+// Eight values of a row, from `dim` on, a multiple of 8.
+template <CacheType kType>
+__device__ __forceinline__ void load_eight(uint8_t* row, int64_t dims, int64_t dim, float (&out)[8]) {
+  if constexpr (kType == CacheType::Q8_0) {
+    const uint32_t* codes = reinterpret_cast<const uint32_t*>(row + dim);
+    const float scale = from_half(*cache_scale(row, dims, dim));
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+      out[i] = __fmul_rn(static_cast<float>(static_cast<int8_t>(codes[i / 4] >> (i % 4 * 8))), scale);
+  } else if constexpr (kType == CacheType::F16) {
+    const uint4 v = *reinterpret_cast<const uint4*>(reinterpret_cast<const uint16_t*>(row) + dim);
     const uint32_t words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int i = 0; i < 8; i++) out[i] = from_half(static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16)));
   } else {
-    const float4* p = reinterpret_cast<const float4*>(reinterpret_cast<const float*>(base) + at);
+    const float4* p = reinterpret_cast<const float4*>(reinterpret_cast<const float*>(row) + dim);
     const float4 a = p[0], b = p[1];
     out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
   }
 }
 
-// Where a layer's keys (which = 0) or values (1) of one head begin, in values.
-__device__ __forceinline__ int64_t cache_offset(const DevicePosition& place, const CacheShape& shape, int which,
-                                                int64_t head) {
-  return ((int64_t{shape.layer} * 2 + which) * shape.heads + head) * place.capacity * shape.head_dim;
+template <CacheType kType>
+__device__ __forceinline__ float load_one(uint8_t* row, int64_t dims, int64_t dim) {
+  if constexpr (kType == CacheType::Q8_0)
+    return __fmul_rn(static_cast<float>(reinterpret_cast<const int8_t*>(row)[dim]),
+                     from_half(*cache_scale(row, dims, dim)));
+  else if constexpr (kType == CacheType::F16)
+    return from_half(reinterpret_cast<const uint16_t*>(row)[dim]);
+  else
+    return reinterpret_cast<const float*>(row)[dim];
 }
 
-template <bool Half>
+// Values [dim, dim + n) of a Q8_0 row, n <= kCacheBlock: quantize_block of csrc/cpu/quantize.inl.
+__device__ __forceinline__ void store_block(const float* x, int64_t n, uint8_t* row, int64_t dims, int64_t dim) {
+  uint32_t top = 0;  // magnitudes compare like the integers of their bits, NaN above all
+  for (int64_t i = 0; i < n; i++) {
+    const uint32_t bits = __float_as_uint(fabsf(x[i]));
+    top = bits > top ? bits : top;
+  }
+  const float amax = __uint_as_float(top);
+  const bool zeros = amax < 7.888609052210118e-31f;
+  const float inverse = zeros ? 0.0f : __fdiv_rn(127.0f, amax);
+  int8_t* codes = reinterpret_cast<int8_t*>(row) + dim;
+  for (int64_t i = 0; i < n; i++) codes[i] = static_cast<int8_t>(__float2int_rn(__fmul_rn(x[i], inverse)));
+  *cache_scale(row, dims, dim) = to_half(zeros ? 0.0f : __fdiv_rn(amax, 127.0f));
+}
+
+template <CacheType kType>
 __global__ void __launch_bounds__(kThreads)
     kv_write_kernel(Matrix k, Matrix v, const DevicePosition* positions, CacheShape shape) {
   const DevicePosition place = positions[blockIdx.x];
   const float* from[2] = {k.data + blockIdx.x * k.stride, v.data + blockIdx.x * v.stride};
-  for (int64_t i = threadIdx.x; i < 2 * k.cols; i += kThreads) {
-    const int which = i >= k.cols;
-    const int64_t c = which ? i - k.cols : i, head = c / shape.head_dim, dim = c % shape.head_dim;
-    const int64_t at = cache_offset(place, shape, which, head) + place.position * shape.head_dim + dim;
-    if constexpr (Half)
-      reinterpret_cast<uint16_t*>(place.cache)[at] = to_half(from[which][c]);
+  // A thread's part of a head's row: a block that shares a scale, or one value.
+  const int64_t dims = shape.head_dim, part = kType == CacheType::Q8_0 ? kCacheBlock : 1;
+  const int64_t parts = (dims + part - 1) / part;
+  for (int64_t i = threadIdx.x; i < 2 * shape.heads * parts; i += kThreads) {
+    const int which = i >= shape.heads * parts;
+    const int64_t at = which ? i - shape.heads * parts : i, head = at / parts, dim = at % parts * part;
+    uint8_t* row = cache_rows(place, shape, which, head) + place.position * shape.row_bytes;
+    const float* x = from[which] + head * dims + dim;
+    if constexpr (kType == CacheType::Q8_0)
+      store_block(x, dims - dim < part ? dims - dim : part, row, dims, dim);
+    else if constexpr (kType == CacheType::F16)
+      reinterpret_cast<uint16_t*>(row)[dim] = to_half(*x);
     else
-      reinterpret_cast<float*>(place.cache)[at] = from[which][c];
+      reinterpret_cast<float*>(row)[dim] = *x;
   }
 }
 
@@ -47,7 +90,7 @@ constexpr int kMostDim = 256;
 using Query = float[kMostDim];
 
 // Dynamic shared memory: scores, as many as the row that sees the most positions has.
-template <bool Half>
+template <CacheType kType>
 __global__ void __launch_bounds__(kThreads)
     kv_attention_kernel(Matrix q, const DevicePosition* positions, CacheShape shape, float scale, BiasTable bias,
                         Matrix out) {
@@ -61,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
 
   const int64_t kv_head = head / shape.group;
-  const int64_t keys = cache_offset(place, shape, 0, kv_head), values = cache_offset(place, shape, 1, kv_head);
+  uint8_t *keys = cache_rows(place, shape, 0, kv_head), *values = cache_rows(place, shape, 1, kv_head);
   float top = -INFINITY;
   for (int64_t p = threadIdx.x; p < length; p += kThreads) {
     float score = 0;
@@ -70,7 +113,7 @@ __global__ void __launch_bounds__(kThreads)
       float sum = 0;
       for (int64_t i = chunk; i < end; i += 8) {
         float key[8];
-        load_eight<Half>(place.cache, keys + p * dims + i, key);
+        load_eight<kType>(keys + p * shape.row_bytes, dims, i, key);
 #pragma unroll
         for (int j = 0; j < 8; j++) sum = __fmaf_rn(key[j], query[i + j], sum);
       }
@@ -96,12 +139,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t chunk = 0; chunk < length; chunk += kChunk) {
       const int64_t end = chunk + kChunk < length ? chunk + kChunk : length;
       float sum = 0;
-      for (int64_t p = chunk; p < end; p++) {
-        const int64_t at = values + p * dims + dim;
-        const float value = Half ? from_half(reinterpret_cast<const uint16_t*>(place.cache)[at])
-                                 : reinterpret_cast<const float*>(place.cache)[at];
-        sum = __fmaf_rn(value, scores[p], sum);
-      }
+      for (int64_t p = chunk; p < end; p++)
+        sum = __fmaf_rn(load_one<kType>(values + p * shape.row_bytes, dims, dim), scores[p], sum);
       total = chunk == 0 ? sum : __fadd_rn(total, sum);
     }
     out.data[blockIdx.y * out.stride + head * dims + dim] = __fmul_rn(total, partial[16]);

@@ -138,9 +138,11 @@ std::unique_ptr<Linear> CudaBackend::upload(const std::vector<Tensor>& parts, co
 
 std::unique_ptr<KvCache> CudaBackend::alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                                DType type) {
-  KE_CHECK(type == DType::F32 || type == DType::F16, InvalidRequest, "keys and values are float32 or float16");
+  KE_CHECK(type == DType::F32 || type == DType::F16 || type == DType::Q8_0, InvalidRequest,
+           "a KV cache holds F32, F16 or Q8_0 values, not ", dtype_info(type).name);
   check(cudaSetDevice(device_), "select the device");
-  return std::make_unique<CudaKvCache>(layers, kv_heads, head_dim, capacity, type == DType::F16,
+  const CacheType held = type == DType::F32 ? CacheType::F32 : type == DType::F16 ? CacheType::F16 : CacheType::Q8_0;
+  return std::make_unique<CudaKvCache>(layers, kv_heads, head_dim, capacity, held,
                                        [handle = handle_] { handle->flush_noexcept(); });
 }
 
@@ -148,7 +150,7 @@ void CudaBackend::reserve(KvCache& cache, int64_t capacity) {
   auto& c = static_cast<CudaKvCache&>(cache);
   if (capacity <= c.capacity) return;
   check(cudaSetDevice(device_), "select the device");
-  CudaKvCache larger(c.layers, c.heads(), c.head_dim(), capacity, c.half(),
+  CudaKvCache larger(c.layers, c.heads(), c.head_dim(), capacity, c.type(),
                      [handle = handle_] { handle->flush_noexcept(); });
   const auto lock = enter();  // given back before the smaller memory is
   flush();
@@ -366,7 +368,7 @@ void CudaBackend::kv_write(Mat k, Mat v, int layer, const std::vector<KvPosition
   const auto lock = enter();
   const auto& cache = static_cast<const CudaKvCache&>(*positions[0].cache);
   const DevicePosition* on_device = device_positions(positions, k.rows);
-  const CacheShape shape{cache.heads(), cache.head_dim(), 1, layer, cache.half()};
+  const CacheShape shape = cache.shape(layer, 1);
   positions_in_queue_ = true;
   queue_->add("store keys and values", key_of(matrix(k), matrix(v), on_device, shape),
               [=](cudaStream_t stream) { return launch_kv_write(stream, matrix(k), matrix(v), on_device, shape); });
@@ -383,7 +385,7 @@ void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, con
   for (int64_t r = 0; r < q.rows; r++) {
     const auto& c = static_cast<const CudaKvCache&>(*positions[r].cache);
     KE_ASSERT(layer >= 0 && layer < c.layers && c.heads() == kv_heads && c.head_dim() == d && positions[r].pos >= 0 &&
-              positions[r].pos < c.capacity && c.half() == first.half());
+              positions[r].pos < c.capacity && c.type() == first.type());
     longest = std::max<int64_t>(longest, positions[r].pos + 1);
   }
   KE_CHECK(longest <= kMostPositions, InvalidRequest, "attention over ", longest, " positions: a CUDA device takes at ",
@@ -393,7 +395,7 @@ void CudaBackend::kv_attention(Mat q, int layer, int64_t heads, float scale, con
   // Room for scores by whole steps, so that a pass stays the same while positions are added.
   const int64_t room = std::min(kMostPositions, (longest + kScoreStep - 1) / kScoreStep * kScoreStep);
   const DevicePosition* on_device = device_positions(positions, q.rows);
-  const CacheShape shape{kv_heads, d, group, layer, first.half()};
+  const CacheShape shape = first.shape(layer, group);
   positions_in_queue_ = true;
   const BiasTable table = bias_table(bias);
   queue_->add("attention over the cache", key_of(matrix(q), on_device, shape, scale, room, table, matrix(out)),

@@ -84,7 +84,18 @@ cudaError_t launch_gate(cudaStream_t stream, const Matrix& gate, Act act, const 
 // y(:, i) = x(:, columns[i])
 cudaError_t launch_gather_columns(cudaStream_t stream, const Matrix& x, const int32_t* columns, const Matrix& y);
 
-// Where one row belongs: its cache and its position. A cache is [layer][keys, values][head][position][head_dim].
+// How keys and values are kept. Q8_0: a head's row has codes (head_dim), then for each kCacheBlock of them a float16
+// scale, filled up to a multiple of 4 bytes; code * scale is a value. Quantized as by
+// csrc/cpu/units/attention_pack.cpp.
+enum class CacheType : int { F32, F16, Q8_0 };
+constexpr int kCacheBlock = 32;
+// Of one position of one head, keys or values.
+inline int64_t cache_row_bytes(CacheType type, int64_t dims) {
+  const int64_t scales = 2 * ((dims + kCacheBlock - 1) / kCacheBlock);
+  return type == CacheType::F32 ? 4 * dims : type == CacheType::F16 ? 2 * dims : (dims + scales + 3) / 4 * 4;
+}
+
+// Where one row belongs: its cache and its position. A cache is [layer][keys, values][head][position], rows of bytes.
 struct DevicePosition {
   uint8_t* cache;
   int64_t capacity;  // positions
@@ -94,8 +105,9 @@ struct DevicePosition {
 struct CacheShape {
   int64_t heads, head_dim;  // of keys and values
   int64_t group;            // query heads that share one of them
+  int64_t row_bytes;        // cache_row_bytes
   int layer;
-  bool half;  // float16, else float32
+  CacheType type;
 };
 // See Rope; table: (positions, dims).
 struct RopeTable {

@@ -69,7 +69,7 @@ inline void put(Key& k, const Epilogue& e) {
   put(k, static_cast<int64_t>(e.act));
 }
 inline void put(Key& k, const CacheShape& c) {
-  put(k, c.heads), put(k, c.head_dim), put(k, c.group), put(k, int64_t{c.layer}), put(k, int64_t{c.half});
+  put(k, c.heads), put(k, c.head_dim), put(k, c.group), put(k, int64_t{c.layer}), put(k, static_cast<int64_t>(c.type));
 }
 inline void put(Key& k, const RopeTable& r) { put(k, r.table), put(k, r.dims), put(k, int64_t{r.interleaved}); }
 inline void put(Key& k, const BiasTable& b) { put(k, b.data), put(k, b.stride), put(k, b.zero); }

@@ -6,6 +6,7 @@
 #include "backend/devices.h"
 #include "base/error.h"
 #include "engine/source.h"
+#include "format/utf8.h"
 #include "backend/logits.h"
 #include "models/architecture.h"
 #include "text/load_tokenizer.h"
@@ -13,6 +14,17 @@
 namespace ke {
 
 constexpr size_t kSharedPrefixBytes = 32u << 20;  // 160 positions of KOSMOS-2, 64 of a LLaMA of 7 billion weights
+
+DType kv_type_of(std::string_view name) {
+  if (name == "f16") return DType::F16;
+  if (name == "q8_0") return DType::Q8_0;
+  fail(ErrorCode::InvalidRequest, "kv_type: expected f16 or q8_0, got ", quoted(name));
+}
+
+const char* Engine::kv_type() const {
+  const DType type = model_->kv_type();
+  return type == DType::F32 ? "f32" : type == DType::F16 ? "f16" : "q8_0";
+}
 
 std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions& options) {
   std::shared_ptr<Engine> engine;
@@ -38,8 +50,10 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
     });
   }
   engine->backend_ = make_backend(options.backend);
-  engine->model_ = options.load_model ? options.load_model(engine->file_, engine->backend_)
-                                      : load_model(engine->file_, engine->backend_);
+  engine->model_ = options.load_model ? options.load_model(engine->file_, engine->backend_, options.kv_type)
+                                      : load_model(engine->file_, engine->backend_, options.kv_type);
+  const std::unique_ptr<KvCache> cache = engine->model_->new_cache(1);
+  engine->kv_position_bytes_ = cache->bytes() / static_cast<size_t>(cache->capacity);
   engine->tokenizer_ = make_tokenizer(*engine->file_);
   engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
   if (options.prefix_bytes > 0) {

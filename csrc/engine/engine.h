@@ -19,12 +19,16 @@ struct LoadOptions {
   LoadMode mode = LoadMode::Mmap;
   // For keys and values kept with encoded images and of the last prompt without images, see prefix_cache.h; 0: none.
   size_t prefix_bytes = limits::kDefaultPrefixMegabytes << 20;
-  std::string mmproj;  // a second file: of the pair's vision encoder (models/pair.h); empty: there is none
+  DType kv_type = DType::F16;  // of keys and values, or Q8_0, see Decoder; kv_type_of has it by name
+  std::string mmproj;          // a second file: of the pair's vision encoder (models/pair.h); empty: there is none
   // How the file becomes a model; empty: as the architecture that it names (models/registry.cpp).
-  std::function<std::unique_ptr<Model>(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>)> load_model;
+  std::function<std::unique_ptr<Model>(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>, DType kv_type)> load_model;
   // How many bytes of weights are loaded, on the loading thread, after each tensor; may throw to end the load.
   std::function<void(uint64_t done, uint64_t total)> on_progress;
 };
+
+// "f16" or "q8_0"; InvalidRequest.
+DType kv_type_of(std::string_view name);
 
 struct Scored {
   std::vector<int32_t> ids;     // the continuation's tokens
@@ -49,6 +53,9 @@ class Engine {
   // Why a better device than this one is not used, in a line; empty where none is installed or asked for.
   const std::string& fallback() const { return fallback_; }
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
+  // How keys and values are kept: "f32", "f16" or "q8_0"; and the bytes of one position of a sequence.
+  const char* kv_type() const;
+  size_t kv_position_bytes() const { return kv_position_bytes_; }
 
   // keep: what prompts that begin with the image have in common is computed once and stays with it.
   std::shared_ptr<const ImageEmbedding> encode_image(const ImageView& image, const CancelToken* cancel,
@@ -90,6 +97,7 @@ class Engine {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<PrefixBudget> prefixes_;
   std::string fallback_;
+  size_t kv_position_bytes_ = 0;
   std::shared_ptr<PrefixCache> shared_prefix_;  // <s><image>, the same for every image; filled by the first
   std::unique_ptr<PrefixCache> text_prefix_;    // of prompts without images: a system prompt, a chat; or nullptr
 };

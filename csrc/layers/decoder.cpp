@@ -4,21 +4,26 @@
 
 namespace ke {
 
-Decoder::Decoder(Backend& backend, Weights& weights, const DecoderShape& shape)
+Decoder::Decoder(Backend& backend, Weights& weights, const DecoderShape& shape, DType kv_type)
     : backend_(backend),
       shape_(shape),
       token_embd_(weights.matrix("token_embd.weight", shape.vocab, shape.block.width)),
-      positions_(backend, weights, shape.position, shape.block.width, shape.context) {
+      positions_(backend, weights, shape.position, shape.block.width, shape.context),
+      kv_type_(kv_type) {
+  KE_CHECK(kv_type == DType::F16 || kv_type == DType::Q8_0, InvalidRequest,
+           "keys and values are kept as F16 or Q8_0, not ", dtype_info(kv_type).name);
   const int64_t d = shape.block.width;
   if (shape.segments > 0) segment_embd_ = weights.matrix("segment_embd.weight", shape.segments, d);
   output_ = shape.tied_output ? backend.upload({token_embd_}, nullptr)
                               : load_linear(backend, weights, {{"output", shape.vocab}}, d, false);
   weights.release(token_embd_);
+  bool floats = true;
   for (int64_t i = 0; i < shape.layers; i++) {
     blocks_.emplace_back(backend, weights, shape.block, decoder_names(), concat("blk.", i, "."));
-    if (blocks_.back().quantized()) kv_type_ = DType::F16;
+    floats = floats && !blocks_.back().quantized();
     if (shape.cross.before(i)) cross_.emplace_back(backend, weights, shape.cross, concat("blk.", i, "."));
   }
+  if (floats && kv_type == DType::F16) kv_type_ = DType::F32;
   if (shape.final_norm) output_norm_ = load_norm(backend, weights, "output_norm", d, shape.block.norm);
 }
 

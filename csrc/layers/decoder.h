@@ -41,7 +41,9 @@ class CrossMemory {
 
 class Decoder {
  public:
-  Decoder(Backend& backend, Weights& weights, const DecoderShape& shape);
+  // kv_type: of its caches, F16 or Q8_0. F16 gives files whose blocks' matrices are all floats the reference's float32
+  // keys and values; the error of a file with quantized ones is far above float16's.
+  Decoder(Backend& backend, Weights& weights, const DecoderShape& shape, DType kv_type = DType::F16);
 
   // Computes all rows (of one or several sequences; a sequence's rows in order of position), storing their keys and
   // values. logits: host (logit_rows.size(), vocab), for the rows whose indices are in `logit_rows` (ascending); with
@@ -54,9 +56,9 @@ class Decoder {
   void sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
               std::span<const SamplingRule> rules, std::span<Sampled> sampled, const CancelToken* cancel) const;
 
-  // An empty cache for one sequence. Files whose blocks' matrices are all floats are held to the reference's float32
-  // keys and values; the error of a file with quantized ones is far above float16's.
+  // An empty cache for one sequence.
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const;
+  DType kv_type() const { return kv_type_; }  // F32, F16 or Q8_0
 
   // Of features (n, cross.memory_width) on the device, of a decoder with cross-attention layers.
   std::unique_ptr<CrossMemory> new_memory(Mat features) const;
@@ -82,7 +84,7 @@ class Decoder {
   Positions positions_;
   std::vector<Block> blocks_;
   std::vector<CrossBlock> cross_;
-  DType kv_type_ = DType::F32;
+  DType kv_type_;
 };
 
 }  // namespace ke

@@ -15,7 +15,8 @@ struct Architecture {
   // Reads and checks all metadata and no tensor. ModelCorrupt names key, expected range and value. What comes back is
   // consistent: heads divide widths, ids name the pieces that they must, the prompt of one image fits the context.
   ModelInfo (*describe)(const GgufFile& file);
-  std::unique_ptr<Model> (*load)(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend);
+  // kv_type: see Decoder.
+  std::unique_ptr<Model> (*load)(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, DType kv_type);
   // A pair of files (models/pair.h) as one of this architecture; nullptr: it has none. pair_text: general.architecture
   // of the pair's language model.
   std::shared_ptr<GgufFile> (*join)(std::shared_ptr<GgufFile> text, std::shared_ptr<GgufFile> vision) = nullptr;

@@ -75,6 +75,7 @@ class Model {
   virtual std::unique_ptr<const CrossMemory> read_source(const std::vector<InputRow>& rows,
                                                          const CancelToken* cancel) const;
   virtual std::unique_ptr<KvCache> new_cache(int64_t capacity) const = 0;
+  virtual DType kv_type() const = 0;  // what caches hold: F32, F16 or Q8_0
   // Positions [begin, end); see Backend::kv_copy.
   virtual void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const = 0;
   // Whether the device samples tokens itself (Backend::samples_on_device).
@@ -94,7 +95,7 @@ class Model {
   const uint64_t serial_;
 };
 
-// The model of the file's general.architecture, its weights uploaded to the backend.
-std::unique_ptr<Model> load_model(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend);
+// The model of the file's general.architecture, its weights uploaded to the backend. kv_type: see Decoder.
+std::unique_ptr<Model> load_model(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, DType kv_type);
 
 }  // namespace ke

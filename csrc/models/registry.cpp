@@ -62,9 +62,9 @@ std::shared_ptr<GgufFile> open_model(const std::string& path, const std::string&
        "; expected a language model that an mmproj file goes with: ", known);
 }
 
-std::unique_ptr<Model> load_model(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
+std::unique_ptr<Model> load_model(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, DType kv_type) {
   const Architecture& a = architecture_of(*file);
-  return a.load(std::move(file), std::move(backend));
+  return a.load(std::move(file), std::move(backend), kv_type);
 }
 
 }  // namespace ke

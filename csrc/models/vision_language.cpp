@@ -67,7 +67,7 @@ ModelInfo language_info(const GgufFile& file, const std::string& architecture, c
 }
 
 VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend,
-                                         ModelInfo info, const VisionLanguageParts& parts)
+                                         ModelInfo info, const VisionLanguageParts& parts, DType kv_type)
     : Model(std::move(info)),
       file_(std::move(file)),
       backend_(std::move(backend)),
@@ -81,7 +81,7 @@ VisionLanguageModel::VisionLanguageModel(std::shared_ptr<GgufFile> file, std::sh
       has_memory_(parts.decoder.cross.every > 0 && !parts.text_encoder),
       text_encoder_(parts.text_encoder ? std::make_unique<TextEncoder>(*backend_, weights_, *parts.text_encoder)
                                        : nullptr),
-      decoder_(*backend_, weights_, parts.decoder),
+      decoder_(*backend_, weights_, parts.decoder, kv_type),
       vision_workspaces_(*backend_),
       decoder_workspaces_(*backend_) {
   KE_ASSERT((text_encoder_ != nullptr) == this->info().answer_start.has_value());

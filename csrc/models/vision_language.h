@@ -41,9 +41,9 @@ ModelInfo language_info(const GgufFile& file, const std::string& architecture, c
 
 class VisionLanguageModel : public Model {
  public:
-  // Uploads all weights; every tensor of the file must be one of the model's.
+  // Uploads all weights; every tensor of the file must be one of the model's. kv_type: see Decoder.
   VisionLanguageModel(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, ModelInfo info,
-                      const VisionLanguageParts& parts);
+                      const VisionLanguageParts& parts, DType kv_type);
 
   std::unique_ptr<const PreparedImage> prepare(const ImageView& image, const CancelToken* cancel) const override;
   std::unique_ptr<const ImageFeatures> encode(const PreparedImage& image, const CancelToken* cancel) const override;
@@ -53,6 +53,7 @@ class VisionLanguageModel : public Model {
   std::unique_ptr<const CrossMemory> read_source(const std::vector<InputRow>& rows,
                                                  const CancelToken* cancel) const override;
   std::unique_ptr<KvCache> new_cache(int64_t capacity) const override;
+  DType kv_type() const override { return decoder_.kv_type(); }
   void copy_cache(const KvCache& from, KvCache& to, int64_t begin, int64_t end) const override;
   bool samples_on_device() const override;
   void sample(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
@@ -103,10 +104,11 @@ struct VisionLanguageFamily {
     Config c;
     return read(file, c);
   }
-  static std::unique_ptr<Model> load(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend) {
+  static std::unique_ptr<Model> load(std::shared_ptr<GgufFile> file, std::shared_ptr<Backend> backend, DType kv_type) {
     Config c;
     ModelInfo info = read(*file, c);
-    return std::make_unique<VisionLanguageModel>(std::move(file), std::move(backend), std::move(info), M::parts(c));
+    return std::make_unique<VisionLanguageModel>(std::move(file), std::move(backend), std::move(info), M::parts(c),
+                                                 kv_type);
   }
   static constexpr Architecture architecture() { return {M::kName, schema, describe, load}; }
 };

@@ -68,6 +68,7 @@ class Settings:
     mode: str
     prefix_bytes: int
     mmproj: str  # a pair's second file; empty: there is none
+    kv_type: str = "f16"
 
 
 LoadProgress: TypeAlias = Callable[[int, int], None]
@@ -140,7 +141,7 @@ class Worker:
             )
         self._theirs.close()
         s = self._settings
-        self._send(self._loading, "load", [s.path, s.device, s.threads, s.mode, s.prefix_bytes, s.mmproj])
+        self._send(self._loading, "load", [s.path, s.device, s.threads, s.mode, s.prefix_bytes, s.mmproj, s.kv_type])
 
     def _answer(self, message: Any) -> None:
         kind = next(kind for kind in ("event", "result", "error") if kind in message)

@@ -135,6 +135,7 @@ class Server:
         mode: str,
         kept: int,
         mmproj: str,
+        kv_type: str,
     ) -> dict[str, Any]:
         steps = -1
 
@@ -153,6 +154,7 @@ class Server:
             cancel=token,
             mmproj=mmproj,
             progress=progress,
+            kv_type=kv_type,
         )
         self._session = EngineSession(engine)
         names = (
@@ -161,6 +163,8 @@ class Server:
             "fallback",
             "isa",
             "threads",
+            "kv_type",
+            "kv_position_bytes",
             "context_length",
             "image_tokens",
             "location_bins",

@@ -13,7 +13,7 @@ from helpers import capi
 from helpers.api_model import folder, picture, tiny_file
 from helpers.capi import ROOT, CError, call, lib, make, texts
 
-from kosmos_edge import _core
+from kosmos_edge import _core, load
 
 HEADER = (ROOT / "include" / "kosmos.h").read_text(encoding="utf-8")
 FUNCTIONS = re.findall(r"KOSMOS_API [^;]*?\b(kosmos_\w+)\(", HEADER)
@@ -257,6 +257,20 @@ def test_what_a_model_says(model):
     assert (info.architecture.decode(), info.preprocessing.decode()) == (same["architecture"], same["preprocessing"])
 
 
+@pytest.mark.parametrize("kv_type", [None, "f16", "q8_0"])
+def test_how_keys_and_values_are_kept(kv_type):
+    handle = capi.load(tiny_file(), threads=1, **({} if kv_type is None else {"kv_type": kv_type.encode()}))
+    image = capi.encode(handle, picture())
+    info = capi.ModelInfo()
+    call("model_get", handle, byref(info))
+    found = capi.read(make("caption", handle, image, byref(short())))
+    lib().kosmos_image_free(image)
+    lib().kosmos_model_free(handle)
+    with load(tiny_file(), threads=1, kv_type=kv_type or "f16") as python:
+        assert (info.kv_type.decode(), info.kv_token_bytes) == (python.kv_type, python.kv_bytes_per_token)
+        assert found["ids"] == python.caption(picture(), max_tokens=4).token_ids
+
+
 def test_errors_of_loading_are_typed(tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(tiny_file().read_bytes()[:-1])
@@ -270,6 +284,9 @@ def test_errors_of_loading_are_typed(tmp_path):
         ((tiny_file(),), {"threads": -1}, capi.INVALID),
         ((tiny_file(),), {"threads": 1025}, capi.INVALID),
         ((tiny_file(),), {"copy": 2}, capi.INVALID),
+        ((tiny_file(),), {"kv_type": b"f32"}, capi.INVALID),
+        ((tiny_file(),), {"kv_type": b""}, capi.INVALID),
+        ((tiny_file(),), {"kv_type": b"q8_0\xff"}, capi.INVALID),
         ((tiny_file(),), {"cancel": 77}, capi.INVALID),
     ]
     for arguments, options, code in cases:

@@ -192,19 +192,39 @@ def test_attention_with_a_bias_by_distance(both, m: int, n: int, heads: int, dim
         assert same(got, want)
 
 
-@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("kept", ["F32", "F16", "Q8_0"])
 @pytest.mark.parametrize("copied", [True, False])
 @pytest.mark.parametrize("n,heads,dim,kv_heads", [(140, 2, 64, 2), (20, 3, 24, 3), (9, 1, 160, 1), (30, 6, 88, 2)])
-def test_attention_over_caches(both, half: bool, copied: bool, n: int, heads: int, dim: int, kv_heads: int) -> None:
+def test_attention_over_caches(both, kept: str, copied: bool, n: int, heads: int, dim: int, kv_heads: int) -> None:
     """Rows of several caches, which grow while they are filled and may be copied piece by piece."""
     rng = np.random.default_rng(n)
     width, rows = kv_heads * dim, [(0, n - 1), (1, 0), (1, n // 2), (0, 3)]
     q = f32(rng.standard_normal((len(rows), heads * dim)))
     k, v = f32(rng.standard_normal((2, n, width))), f32(rng.standard_normal((2, n, width)))
     want, got = (
-        ops.kv_attention(q, k, v, rows, 2, n, heads, dim, dim**-0.5, half, 48, 2, copied, kv_heads) for ops in both
-    )
+        ops.kv_attention(
+            q, k, v, rows, 2, n, heads, dim, dim**-0.5, kept == "F16", 48, 2, copied, kv_heads,
+            quantized=kept == "Q8_0",
+        )
+        for ops in both
+    )  # fmt: skip
     assert same(got, want)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38, 1e5, 1e-33])
+def test_extreme_keys_and_values_of_8_bits(both, bad: float) -> None:
+    """What is not finite is not hidden; what float16 could not hold is."""
+    rng = np.random.default_rng(2)
+    q, k, v = (f32(rng.standard_normal(shape)) for shape in ((1, 128), (1, 40, 128), (1, 40, 128)))
+    v[0, 30, 5] = bad
+    for last in (20, 39):
+        a, b = (
+            floats(ops.kv_attention(q, k, v, [(0, last)], 1, 40, 2, 64, 0.1, False, 40, 1, False, quantized=True), 128)
+            for ops in both
+        )
+        finite = np.isfinite(a)
+        assert np.array_equal(finite, np.isfinite(b)) and same(b[finite].tobytes(), a[finite].tobytes())
+        assert finite[32:].all() and finite.all() == (last == 20 or bad in (1e5, 1e-33))
 
 
 SMALL = TinyConfig(

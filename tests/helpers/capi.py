@@ -40,6 +40,7 @@ class LoadOptions(Sized):
         ("user", c_void_p),
         ("cancel", c_void_p),
         ("mmproj", c_char_p),
+        ("kv_type", c_char_p),
     )
 
 
@@ -80,6 +81,8 @@ class ModelInfo(Sized):
         ("width", c_int32),
         ("reserved2", c_int32),
         ("repetition_penalty", c_double),
+        ("kv_type", c_char_p),
+        ("kv_token_bytes", c_uint64),
     )
 
 

@@ -65,6 +65,8 @@ def test_the_facts_are_the_same(here: Model, there: Model) -> None:
         "description",
         "isa",
         "threads",
+        "kv_type",
+        "kv_bytes_per_token",
         "context_length",
         "path",
     ):

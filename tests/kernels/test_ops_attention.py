@@ -217,19 +217,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
-def test_a_large_cache_takes_memory_as_it_fills():
+@pytest.mark.parametrize("type,bytes_per_head", [("F16", 4 * 64), ("Q8_0", 2 * (64 + 2 * 2))])
+def test_a_large_cache_takes_memory_as_it_fills(type, bytes_per_head):
     """A cache for 100,000 positions, of which 300 are written: two tiles of 256 of it are touched, not all."""
     code = """
-import resource
+import resource, sys
 from kosmos_edge import _core
 resident = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 ops = _core.testing.Ops("", 1)
-ops.hold_kv(4, 8, 64, 16, 16)
+ops.hold_kv(4, 8, 64, 16, 16, sys.argv[1])
 before = resident()
-print(ops.hold_kv(4, 8, 64, 100000, 300), resident() - before)
+print(ops.hold_kv(4, 8, 64, 100000, 300, sys.argv[1]), resident() - before)
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "-c", code, type], capture_output=True, text=True, check=True).stdout
     reserved, grown = (int(x) for x in out.split())
-    position = 4 * 8 * 64 * 2 * 2
+    position = 4 * 8 * bytes_per_head
     assert reserved == position * 100000
     assert position * 300 <= grown <= position * 2 * TILE + (8 << 20)

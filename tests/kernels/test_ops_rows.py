@@ -217,8 +217,8 @@ def test_memory_that_the_system_refuses_is_a_typed_error(ops, count):
 
 
 def test_kv_caches_check_their_arguments(ops):
-    with pytest.raises(InvalidRequest, match="holds F32 or F16 values, not Q8_0"):
-        ops.alloc_kv(1, 1, 64, 16, "Q8_0")
+    with pytest.raises(InvalidRequest, match="holds F32, F16 or Q8_0 values, not Q4_0"):
+        ops.alloc_kv(1, 1, 64, 16, "Q4_0")
     with pytest.raises(InvalidRequest, match="heads of 300"):
         ops.alloc_kv(1, 1, 300, 16, "F16")
     with pytest.raises(OutOfMemory):

@@ -301,7 +301,7 @@ void test_attention(const std::string& isa, Runner& run, Runner& scalar) {
       report.same_bits(plain(run, 1, p), Floats(whole.begin(), whole.begin() + width), "one row against the batch");
     }
 
-    for (DType type : {DType::F32, DType::F16}) {
+    for (DType type : {DType::F32, DType::F16, DType::Q8_0}) {
       const auto cached = [&](Runner& r) {
         auto bq = r.put(Floats(q.begin(), q.begin() + width)), bk = r.put(k), bv = r.put(v), out = r.put(Floats(width));
         auto cache = r.backend().alloc_kv(2, s.heads, s.dim, 20, type);
@@ -312,7 +312,10 @@ void test_attention(const std::string& isa, Runner& run, Runner& scalar) {
         r.backend().kv_attention(Mat(*bq, 1, width), 1, s.heads, scale, {positions.back()}, Mat(*out, 1, width));
         return r.get(Mat(*out, 1, width));
       };
-      report.near(cached(run), cached(scalar), 2e-6, type == DType::F32 ? "cache, float32" : "cache, float16");
+      report.near(cached(run), cached(scalar), 2e-6,
+                  type == DType::F32   ? "cache, float32"
+                  : type == DType::F16 ? "cache, float16"
+                                       : "cache, 8 bits");
     }
   }
 }

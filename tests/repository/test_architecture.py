@@ -30,7 +30,7 @@ BELOW = {
     "bindings": {"base", "quant", "format", "backend", "cpu", "layers", "models", "engine", "image", "text", "tasks"},
 }
 # An ISA object must not share inline functions with the rest: its sources see plain C headers and these files only.
-ISA_INCLUDES = re.compile(r"cpu/(kernels\.h|panels\.h|[a-z0-9_]+\.inl|vec_[a-z0-9_]+\.h)|quant/blocks\.h")
+ISA_INCLUDES = re.compile(r"cpu/(kernels\.h|kv_codes\.h|panels\.h|[a-z0-9_]+\.inl|vec_[a-z0-9_]+\.h)|quant/blocks\.h")
 ISA_HEADERS = sorted((ROOT / "csrc" / "cpu").glob("isa_*.h"))
 UNITS = sorted((ROOT / "csrc" / "cpu" / "units").glob("*.cpp"))
 # package or module of kosmos_edge -> those that it may import (convert/ stands beside these, with imports of its own)

@@ -1,20 +1,8 @@
 // Keys and values in the layouts of attention (KeyTiles), as floats or as codes.
 #include "cpu/quantize.inl"
+#include "cpu/scatter.inl"
 
 namespace ke::cpu::KE_ISA {
-namespace {
-
-// values[i * step] = x[i]. Written so that GCC does not make slow scatter instructions of it.
-template <class Value>
-inline void scatter(const Value* x, int n, Value* to, int64_t step) {
-  for (int i = 0; i < n; ++i) {
-    to[i * step] = x[i];
-    asm volatile("" ::: "memory");
-  }
-}
-
-}  // namespace
-
 void store_kv(const float* k, const float* v, int64_t head_dim, int64_t value_panel, bool half, void* key,
               void* value) {
   for (int64_t i = 0; i < head_dim; i += 16) {
