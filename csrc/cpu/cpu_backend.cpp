@@ -26,6 +26,9 @@ namespace {
 
 constexpr int64_t kRowGrain = 16384;  // values per task of a row operation: below that, handing over costs more
 
+// Of each arena when a sequence begins: an encoder's packed activations would take memory beside keys and values.
+constexpr size_t kKeptScratch = size_t{8} << 20;
+
 class CpuBuffer final : public Buffer {
  public:
   explicit CpuBuffer(int64_t floats) : memory_(static_cast<size_t>(floats) * sizeof(float)) {
@@ -66,6 +69,7 @@ std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, con
 
 std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                               DType type) {
+  arenas_.trim(kKeptScratch);
   return std::make_unique<CpuKvCache>(layers, kv_heads, head_dim, capacity, type);
 }
 

@@ -24,6 +24,7 @@ class Arena {
     used_ += padded(bytes);
     return p;
   }
+  size_t bytes() const { return memory_.size(); }
   static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
  private:
@@ -47,6 +48,13 @@ class ArenaPool {
     ArenaPool& pool_;
     std::unique_ptr<Arena> arena_;
   };
+
+  // Gives back the memory of every arena that is not in use and holds more than `bytes`.
+  void trim(size_t bytes) {
+    std::lock_guard lock(mutex_);
+    for (std::unique_ptr<Arena>& arena : free_)
+      if (arena->bytes() > bytes) *arena = Arena();
+  }
 
  private:
   std::unique_ptr<Arena> acquire() {
