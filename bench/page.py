@@ -1,6 +1,7 @@
 """KOSMOS-2.5 at full size: a page of 4,096 patches, a prompt of 2,052 positions, an answer; ours beside transformers.
 
     python bench/page.py --gguf kosmos-2.5-q4_k_m.gguf --threads 2 [--rounds 5] [--tokens 64] [--json page.json]
+    python bench/page.py --gguf kosmos-2.5-q4_k_m.gguf --rounds 1 --tokens 4000 --peers --kv-type q8_0    # memory
 
 The GGUF is a converted checkpoint of the published sizes; its weights may be random, for what is measured is cost.
 transformers builds the same sizes with random weights, in float32 and in bfloat16 (about 9 GB of memory together;
@@ -42,13 +43,14 @@ def prefill_macs() -> int:
     return LAYERS * layer + WIDTH * VOCAB
 
 
-def decode_bytes(gguf: Path, tokens: int) -> float:
-    """Read for one token on average: the decoder's weights, and keys and values in float16."""
+def decode_bytes(gguf: Path, tokens: int, kv_type: str = "f16") -> float:
+    """Read for one token on average: the decoder's weights, and keys and values in float16 or 8 bits."""
     from kosmos_edge import _core
+    from kosmos_edge.bench.cost import KV_BYTES
 
     tensors = _core.GgufFile(str(gguf)).tensors()
     weights = sum(entry[4] for entry in tensors if entry[0].startswith(("blk.", "output_norm", "token_embd")))
-    return weights + LAYERS * 2 * WIDTH * 2 * (PROMPT + tokens / 2)
+    return weights + LAYERS * 2 * WIDTH * KV_BYTES[kv_type] * (PROMPT + tokens / 2)
 
 
 def bounds(token_bytes: float, peaks: dict[str, float]) -> dict[str, float]:
@@ -73,13 +75,13 @@ def measure_peaks(threads: int, isa: str) -> dict[str, list[float]]:
 class Ours:
     """kosmos_edge's engine."""
 
-    def __init__(self, gguf: str, threads: int) -> None:
+    def __init__(self, gguf: str, threads: int, kv_type: str) -> None:
         import numpy as np
 
         from kosmos_edge import _core
 
-        self.core, self.engine = _core, _core.Engine(gguf, threads=threads)
-        self.about = f"kosmos-edge, {self.engine.isa}"
+        self.core, self.engine = _core, _core.Engine(gguf, threads=threads, kv_type=kv_type)
+        self.about = f"kosmos-edge, {self.engine.isa}, keys and values {self.engine.kv_type}"
         self.pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 
     def page(self, tokens: int) -> dict[str, float]:
@@ -159,9 +161,9 @@ def peak_bytes() -> int:
     return 0
 
 
-def work(kind: str, gguf: str, threads: int) -> None:
+def work(kind: str, gguf: str, threads: int, kv_type: str) -> None:
     """The child process: a line of JSON when loaded, then one for each line with a number of tokens."""
-    program = Ours(gguf, threads) if kind == "ours" else Theirs(kind, threads)
+    program = Ours(gguf, threads, kv_type) if kind == "ours" else Theirs(kind, threads)
     print(json.dumps({"about": program.about}), flush=True)
     for line in sys.stdin:
         print(json.dumps(program.page(int(line)) | {"peak": peak_bytes()}), flush=True)
@@ -170,8 +172,9 @@ def work(kind: str, gguf: str, threads: int) -> None:
 class Worker:
     """The other side of the pipe."""
 
-    def __init__(self, kind: str, gguf: Path, threads: int) -> None:
+    def __init__(self, kind: str, gguf: Path, threads: int, kv_type: str) -> None:
         command = [sys.executable, __file__, "--gguf", str(gguf), "--threads", str(threads), "--worker", kind]
+        command += ["--kv-type", kv_type]
         self.kind = kind
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about: str = self._answer()["about"]
@@ -249,15 +252,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64, help="of each answer; at least 2")
     parser.add_argument("--peers", nargs="*", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
+    parser.add_argument("--kv-type", choices=["f16", "q8_0"], default="f16", help="of our keys and values")
     parser.add_argument("--json", type=Path, help="write all rounds there, too")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        return work(args.worker, str(args.gguf), args.threads)
+        return work(args.worker, str(args.gguf), args.threads, args.kv_type)
     if args.tokens < 2 or args.rounds < 1 or args.threads < 1:
         parser.error("--tokens must be at least 2, --rounds and --threads at least 1")
     samples = [measure_peaks(args.threads, "")]
-    workers = [Worker(kind, args.gguf, args.threads) for kind in ("ours", *args.peers)]
+    workers = [Worker(kind, args.gguf, args.threads, args.kv_type) for kind in ("ours", *args.peers)]
     rounds: dict[str, list[dict[str, float]]] = {w.kind: [] for w in workers}
     try:
         for number in range(args.rounds + 1):  # the first one warms up
@@ -271,8 +275,9 @@ def main() -> None:
             w.close()
     samples.append(measure_peaks(args.threads, ""))
     peaks = {kind: statistics.median([*samples[0][kind], *samples[1][kind]]) for kind in samples[0]}
-    token_bytes = decode_bytes(args.gguf, args.tokens)
+    token_bytes = decode_bytes(args.gguf, args.tokens, args.kv_type)
     how = {"gguf": str(args.gguf), "threads": args.threads, "rounds": args.rounds, "tokens": args.tokens}
+    how["kv_type"] = args.kv_type
     found = {
         "how": how,
         "about": {w.kind: w.about for w in workers},

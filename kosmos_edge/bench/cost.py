@@ -14,6 +14,7 @@ from typing import Any
 from kosmos_edge._native import _core
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
+KV_BYTES = {"f32": 4, "f16": 2, "q8_0": 34 / 32}  # of a number
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Cost:
 
     config: dict[str, Any]
     weight_bytes: int  # of the decoder and its output matrix: what one token reads
-    cache_values_bytes: int  # bytes of a number in the key-value cache
+    cache_values_bytes: float  # bytes of a number in the key-value cache
     quantized: bool
     query_width: int | None = None  # of all heads together; None: the decoder's width
     key_width: int | None = None  # the same of keys, which heads may share
@@ -66,8 +67,8 @@ class Cost:
     projector: int = 0  # values of mm.0.weight
 
     @classmethod
-    def of(cls, path: str) -> Cost:
-        """Of a GGUF file."""
+    def of(cls, path: str, kv_type: str = "f16") -> Cost:
+        """Of a GGUF file, with keys and values as load(kv_type=...) keeps them."""
         tensors = _core.GgufFile(path).tensors()
         shapes = {name: shape for name, _, shape, *_ in tensors}
         # Logits need one matrix: the embedding, where it is the output matrix, too.
@@ -78,7 +79,7 @@ class Cost:
         return cls(
             _core.model_info(path),
             read,
-            2 if quantized else 4,
+            KV_BYTES[kv_type if quantized or kv_type != "f16" else "f32"],
             quantized,
             shapes["blk.0.attn_q.weight"][0],
             shapes["blk.0.attn_k.weight"][0],
@@ -169,8 +170,11 @@ class Cost:
     def decode_bytes(self, positions: float, answer: float = 0) -> float:
         """Weights, the cache of so many positions, and what the rows of an image, or of the prompt, are looked at
         through, in float32. answer: how many of the positions are the answer's."""
-        text = self.config["decoder"]
-        width = self.key_width or text["width"]
         memory = 2 * 4 * self._seen_rows(positions - answer) * self.looks.key_width if self.looks else 0
         cached = answer if "encoder" in self.config else positions
-        return float(self.weight_bytes + memory + 2 * text["layers"] * width * self.cache_values_bytes * cached)
+        return float(self.weight_bytes + memory + self.token_bytes() * cached)
+
+    def token_bytes(self) -> float:
+        """Keys and values of a token, in all layers."""
+        text = self.config["decoder"]
+        return float(2 * text["layers"] * (self.key_width or text["width"]) * self.cache_values_bytes)

@@ -35,6 +35,7 @@ def run(
     threads: int,
     *,
     device: str = "auto",
+    kv_type: str = "f16",
     rounds: int = 5,
     tokens: int = 32,
     image: str | None = None,
@@ -55,14 +56,15 @@ def run(
             "cold": bench_load.measure_cold(path, threads),
             "warm": [bench_load.load_in_child(path, threads) for _ in range(min(rounds, 3))],
         }
-    engine = _core.Engine(path, device=device, threads=threads)
+    engine = _core.Engine(path, device=device, threads=threads, kv_type=kv_type)
     work = Work(engine, image, tokens)
-    cost = Cost.of(path)
+    cost = Cost.of(path, kv_type)
     report = _facts(engine, path, rounds, tokens, image) | report
     report["phases"] = _phases(work, wanted, rounds, batches, log)
     report["memory"] = {
         "file": Path(path).stat().st_size,
         "peak_resident": bench_load.peak_resident(),
+        "kv_token_bytes": engine.kv_position_bytes,
         **bench_load.memory_now(),
     }
     if "roof" in wanted:  # after measuring memory: its buffer is not the model's
@@ -87,6 +89,7 @@ def _facts(engine: _core.Engine, path: str, rounds: int, tokens: int, image: str
         "device": engine.device,
         "isa": engine.isa,
         "threads": engine.threads,
+        "kv_type": engine.kv_type,
         "cpu": cpu_name(),
         "rounds": rounds,
         "tokens": tokens,
@@ -202,7 +205,8 @@ def table(report: dict[str, Any]) -> str:
     memory = report["memory"]
     lines.append(
         f"{'memory':10}{memory['peak_resident'] / 1e6:10.0f} MB peak, {memory.get('RssAnon', 0) / 1e6:.0f} MB of it "
-        f"anonymous; the model file has {memory['file'] / 1e6:.0f} MB"
+        f"anonymous; the model file has {memory['file'] / 1e6:.0f} MB, keys and values of a token "
+        f"{memory['kv_token_bytes'] / 1e3:.0f} kB ({report['kv_type']})"
     )
     if "roof" in report:
         roof = report["roof"]

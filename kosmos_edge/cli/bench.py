@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kosmos_edge._native import _core
-from kosmos_edge.cli.common import message_options, option, report_format_option, take_messages
+from kosmos_edge.cli.common import kv_type_option, message_options, option, report_format_option, take_messages
 from kosmos_edge.cli.quality import quality
 from kosmos_edge.cli.streams import check_stdout
 from kosmos_edge.errors import InvalidRequest
@@ -25,6 +25,7 @@ limits = _core.limits
     metavar="N",
     help="Threads. Default: all that this process may use.",
 )
+@kv_type_option
 @option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Measurements of each phase.")
 @option("--tokens", type=click.IntRange(2, 1024), default=32, show_default=True, help="Length of an answer.")
 @option(
@@ -65,6 +66,7 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
         str(path),
         values["threads"] or _core.default_threads(),
         device=values["device"],
+        kv_type=values["kv_type"],
         rounds=values["rounds"],
         tokens=values["tokens"],
         image=values["image"],

@@ -112,11 +112,19 @@ message_options = options(
     option("-v", "--verbose", count=True, type=Level(), help="Print timings to stderr; -vv: and logs."),
 )
 
+kv_type_option = option(
+    "--kv-type",
+    type=click.Choice(["f16", "q8_0"]),
+    default="f16",
+    show_default=True,
+    help="How keys and values are kept: q8_0 takes half the memory in long answers.",
+)
 model_options = options(
     option("-m", "--model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG."),
     option("--mmproj", metavar="FILE", help="Vision encoder, if the model is a llama.cpp pair of files."),
     option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
     option("-t", "--threads", type=int, metavar="N", help="Threads. Default: all that this process may use."),
+    kv_type_option,
     option("--copy", is_flag=True, help="Read the model file into memory instead of mapping it."),
     option("--offline", is_flag=True, help="Do not use the network."),
     option(
@@ -399,7 +407,7 @@ def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = Fals
         messages.detail(f"ignored {ignored}")
     spec, device, threads = values.pop("model"), values.pop("device"), values.pop("threads")
     copy, offline, isolation = values.pop("copy"), values.pop("offline"), values.pop("isolation")
-    mmproj = values.pop("mmproj")
+    mmproj, kv_type = values.pop("mmproj"), values.pop("kv_type")
     start = time.perf_counter()
     if spec is None and mmproj is None:
         from kosmos_edge import hub
@@ -407,9 +415,19 @@ def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = Fals
         spec, why = hub.default_reader() if reads else hub.default_model()
         messages.detail(f"model {spec}: {why}")
     mode: Literal["mmap", "copy"] = "copy" if copy else "mmap"
-    model = load(spec, device=device, threads=threads, mode=mode, offline=offline, isolation=isolation, mmproj=mmproj)
+    model = load(
+        spec,
+        device=device,
+        threads=threads,
+        mode=mode,
+        offline=offline,
+        isolation=isolation,
+        mmproj=mmproj,
+        kv_type=kv_type,
+    )
     elapsed_ms = (time.perf_counter() - start) * 1000
     messages.detail(f"{model.name} from {model.path} on {model.description}, loaded in {elapsed_ms:.0f} ms")
+    messages.detail(f"keys and values: {model.kv_type}, {model.kv_bytes_per_token} bytes for each token")
     if model.fallback:
         messages.say(f"runs on the {model.device}: {model.fallback}")
     if model.notice:

@@ -86,7 +86,8 @@ def _config() -> dict[str, Any]:
 def _models() -> dict[str, Any]:
     from kosmos_edge import hub
     from kosmos_edge._native import _core
-    from kosmos_edge.loading import find_model
+    from kosmos_edge.bench.cost import Cost
+    from kosmos_edge.loading import KV_TYPES, find_model
 
     default, why = hub.default_model()
     out: dict[str, Any] = {
@@ -104,6 +105,9 @@ def _models() -> dict[str, Any]:
         "default_name": metadata.get("general.name"),
         "default_bytes": path.stat().st_size,
         "default_sha256": digest,
+        "default_kv_bytes_per_token": {
+            kv_type: round(Cost.of(str(path), kv_type).token_bytes()) for kv_type in KV_TYPES
+        },
     }
 
 

@@ -15,6 +15,7 @@ import click
 from kosmos_edge.cli.common import (
     Messages,
     batch_size_option,
+    kv_type_option,
     message_options,
     option,
     options,
@@ -89,6 +90,7 @@ task_options = options(
     batch_size_option,
     option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
     option("-t", "--threads", type=int, metavar="N", help="Threads. Default: all that this process may use."),
+    kv_type_option,
     option("--work", metavar="FOLDER", help="Folder for temporary files. Default: the system's."),
     option("--offline", is_flag=True, help="Do not use the network."),
     option(
@@ -215,20 +217,26 @@ def run_task(task: Task | PromptTask, **values: Any) -> int:
     arguments = {} if values["max_tokens"] is None else {"max_tokens": values["max_tokens"]}
     settings = Settings(values["data"], values["seed"], values["limit"], values["batch_size"], arguments, first)
     runs = []
+    stored: dict[str, str] = {}  # the type that each run's name stands for
     with Log(values["items"], values["resume"]) as log, _saying_how_to_go_on(values["items"]):
         for kind in kinds:
+            name = kind if values["kv_type"] == "f16" else f"{kind}, kv {values['kv_type']}"
+            stored[name] = kind
             file = nullcontext(source.path) if types is None else source.file(kind, values["work"])
-            with file as path, load(path, device=values["device"], threads=values["threads"]) as model:
+            with (
+                file as path,
+                load(path, device=values["device"], threads=values["threads"], kv_type=values["kv_type"]) as model,
+            ):
                 for seed, items in draws.items():
                     drawn_settings = replace(settings, variant=replace(first, seed=seed))
-                    with progress_bar(drawn_settings.label(kind), messages) as progress:
-                        runs.append(run(task, items, model, kind, log, drawn_settings, progress))
-                    for name, why in runs[-1].failed:
-                        messages.error(name, why)
+                    with progress_bar(drawn_settings.label(name), messages) as progress:
+                        runs.append(run(task, items, model, name, log, drawn_settings, progress))
+                    for item, why in runs[-1].failed:
+                        messages.error(item, why)
     if is_prompt_task(task):
         for done in runs:
             if outs:
-                write_out(task, draws[done.seed], done, outs[done.type, done.seed])
+                write_out(task, draws[done.seed], done, outs[stored[done.type], done.seed])
     made = report(task, runs, settings, len(known))
     click.echo(to_json(made, 2) if values["form"] == "json" else markdown(task, made))
     lacking = missing_required(made, values["require"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -61,6 +61,13 @@ COLUMNS = (  # heading, key, digits
 @option("--work", metavar="FOLDER", help="Folder for temporary files. Default: the system's.")
 @option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ...")
 @option("-t", "--threads", type=int, metavar="N", help="Threads. Default: all that this process may use.")
+@option(
+    "--kv-type",
+    type=click.Choice(["f16", "q8_0"]),
+    default="f16",
+    show_default=True,
+    help="q8_0: measure every type with keys and values of 8 bits, too.",
+)
 @option("--offline", is_flag=True, help="Do not use the network.")
 @report_format_option
 @message_options
@@ -74,6 +81,7 @@ def quality(
     work: str | None,
     device: str,
     threads: int | None,
+    kv_type: Literal["f16", "q8_0"],
     offline: bool,
     form: str,
     **rest: Any,
@@ -105,7 +113,9 @@ def quality(
             f"{source.path} is stored as {source.label}: float types are made from its rounded weights, so every "
             "figure compares with those, not with the trained model"
         )
-    rows = measure(source, wanted, cases, folder=work, device=device, threads=threads, say=messages.detail)
+    rows = measure(
+        source, wanted, cases, folder=work, device=device, threads=threads, kv_type=kv_type, say=messages.detail
+    )
     report = {
         "model": str(source.path),
         "source_type": source.label,

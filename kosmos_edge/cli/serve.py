@@ -165,6 +165,7 @@ def _loader(values: dict[str, Any], messages: Messages) -> tuple[Callable[[], Mo
         offline=values["offline"],
         isolation=values["isolation"],
         mmproj=values["mmproj"],
+        kv_type=values["kv_type"],
     )
     first = [take_model(values, messages)]
     assert not values, values

@@ -125,11 +125,13 @@ class FolderRun:
         return self._outcomes(entries, request)
 
     def _request(self) -> bytes:
-        """The digest of model, task, arguments and how pictures are opened."""
+        """The digest of model, task, arguments, keys and values of 8 bits, and how pictures are opened."""
         opening = asdict(self.opening)
         del opening["pipes"]
         models = sorted(self.journal.file_digest(path).hex() for path in self.model_files)
         parts = {"task": self.task, "arguments": dict(self.arguments), "opening": opening, "models": models}
+        if self.model.kv_type == "q8_0":  # answers that differ from those of the default
+            parts["kv_type"] = "q8_0"
         return request_digest(parts | {"version": self.version})
 
     def _outcomes(self, entries: Iterable[Entry], request: bytes) -> Generator[Outcome, None, None]:

@@ -22,7 +22,7 @@ from kosmos_edge.errors import InvalidRequest, KosmosIOError
 from kosmos_edge.inference import tasks
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.session import EngineSession
-from kosmos_edge.loading import load
+from kosmos_edge.loading import KvType, load
 from kosmos_edge.model import Model
 from kosmos_edge.quality.cases import Case
 from kosmos_edge.quality.metrics import HIT, answers, commonest_share, constant_box, iou, match, names, plain, share
@@ -175,27 +175,33 @@ def measure(
     folder: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    kv_type: KvType = "f16",
     say: Say = lambda text: None,
 ) -> list[dict[str, Any]]:
     """One row of figures per type (see the top of this file); fractions 0..1, None if nothing could be measured.
 
-    folder: for temporary files of types and the reference's logits. say: receives progress messages.
+    folder: for temporary files of types and the reference's logits. kv_type: "q8_0" adds a row for each type, with keys
+    and values kept so. say: receives progress messages.
     Raises what load, the verbs and the converter raise.
     """
     if folder is not None and not os.path.isdir(folder):
         raise InvalidRequest(f"--work: {folder} is not a folder")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    kinds: tuple[KvType, ...] = ("f16",) if kv_type == "f16" else ("f16", kv_type)
     with tempfile.TemporaryFile(prefix="kosmos-edge-quality-", dir=folder) as spool:
         reference = _Reference(spool)
-        for number, type in enumerate(types):
+        for type in types:
             say(f"{type}: storing")
-            with source.file(type, folder) as path, load(path, device=device, threads=threads) as model:
+            with source.file(type, folder) as path:
                 size = os.path.getsize(path)
-                say(f"{type}: {size / 1e6:.1f} MB, {len(cases)} images")
-                spool.seek(0)
-                said, distance = _one_type(_Run(model), cases, reference, number == 0)
-            row = {"type": type, "n": len(cases), "file_bytes": size}
-            rows.append(row | _figures(cases, said, reference.answers, distance))
+                for kept in kinds:
+                    name = type if kept == "f16" else f"{type}, kv {kept}"
+                    say(f"{name}: {size / 1e6:.1f} MB, {len(cases)} images")
+                    spool.seek(0)
+                    with load(path, device=device, threads=threads, kv_type=kept) as model:
+                        said, distance = _one_type(_Run(model), cases, reference, is_reference=not rows)
+                    row = {"type": name, "n": len(cases), "file_bytes": size, "kv_type": kept}
+                    rows.append(row | _figures(cases, said, reference.answers, distance))
     return rows
 
 

@@ -49,12 +49,23 @@ def test_report_of_nano(capsys: pytest.CaptureFixture[str]) -> None:
     assert decode["bytes_per_token"] == cost.decode_bytes(prefill["tokens"] + 4)
     assert math.isclose(decode["of_roof"], decode["bytes_per_s"] / roof["read_bytes_per_s"])
     assert set(phases["folder"]) == {"1", "2"}
+    assert report["memory"]["kv_token_bytes"] == cost.token_bytes() and report["kv_type"] == "f16"
     assert report["memory"]["file"] == os.path.getsize(NANO) < report["memory"]["peak_resident"]
     assert report["load"]["warm_first_token_ms"] > report["load"]["warm_ms"] > 0
     assert "load_ms" in report["load"]["cold"] or "skipped" in report["load"]["cold"]
     assert len(report["logits_sha256"]) == 64
     text = bench.table(report)
     assert all(word in text for word in ("encode", "batch 2", "cold:", "GB/s read", report["logits_sha256"][:16]))
+
+
+def test_keys_and_values_of_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "-m", NANO, "-t", "1", "--rounds", "1", "--tokens", "4", "--phases", "decode", "-f", "json"]
+    assert cli.run([*words, "--kv-type", "q8_0"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["kv_type"] == "q8_0" and report["memory"]["kv_token_bytes"] == Cost.of(NANO, "q8_0").token_bytes()
+    assert report["phases"]["decode"]["bytes_per_token"] == Cost.of(NANO, "q8_0").decode_bytes(2, 2)
+    assert Cost.of(NANO, "q8_0").token_bytes() * 32 == Cost.of(NANO).token_bytes() * 17
+    assert "(q8_0)" in bench.table(report)
 
 
 def test_only_the_phases_that_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,14 @@ def test_the_table_has_bounds_shares_and_ratios(page):
     assert "200 MB at 20.0 GB/s" in text
 
 
+def test_bytes_of_a_token(page):
+    """KOSMOS-2.5's keys and values for the prompt and half of 4,000 tokens; nano's weights stand for its own here."""
+    nano = ROOT / "kosmos_edge" / "data" / "nano-q4_k_m.gguf"
+    f16, q8_0 = (page.decode_bytes(nano, 4000, kv_type) for kv_type in ("f16", "q8_0"))
+    assert f16 == page.decode_bytes(nano, 4000)
+    assert f16 - q8_0 == 24 * 2 * 1536 * (2 - 34 / 32) * (2052 + 2000)
+
+
 def test_arguments_are_checked(page, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["page.py", "--gguf", "x.gguf", "--tokens", "1"])
     with pytest.raises(SystemExit):

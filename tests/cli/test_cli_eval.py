@@ -74,7 +74,7 @@ def test_a_report_beside_the_published_figures(run: Runner, reader: Reader, data
     assert [cell.strip() for cell in row.split("|")[2:4]] == ["28.6 [28.6, 28.6]", "-"]  # 2 of 7
     assert "published: Receipt" in done.out and "OCREval" in done.out
     ((path, options),) = reader.loaded
-    assert path.name == "nano-q4_k_m.gguf" and options == {"device": "auto", "threads": 2}
+    assert path.name == "nano-q4_k_m.gguf" and options == {"device": "auto", "threads": 2, "kv_type": "f16"}
 
 
 def test_json_of_a_subset(run: Runner, reader: Reader, data: Path) -> None:

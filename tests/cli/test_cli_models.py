@@ -12,7 +12,7 @@ from helpers.tiny import make_tiny
 from helpers.tiny_hf import write_hf_folder
 from test_cli import Runner
 
-from kosmos_edge import __version__, _core, hub
+from kosmos_edge import __version__, _core, hub, load
 
 
 @pytest.fixture
@@ -120,6 +120,10 @@ def test_doctor(run: Runner, tmp_path: Path) -> None:
     assert [device["name"] for device in machine["devices"] if device["available"]][-1] == "cpu"
     assert models["default_path"] == str(cached) and models["default"] == "kosmos-2:q8_0"
     assert models["default_sha256"] == hashlib.sha256(cached.read_bytes()).hexdigest()
+    for kv_type, each in models["default_kv_bytes_per_token"].items():
+        with load(cached, kv_type=kv_type) as model:
+            assert each == model.kv_bytes_per_token
+    assert set(models["default_kv_bytes_per_token"]) == {"f16", "q8_0"}
     assert models["cache"] == str(hub.cache_dir()) and models["default_bytes"] == cached.stat().st_size
     text = run("doctor", model=False)
     assert text.code == 0 and machine["isa"] in text.out and str(cached) in text.out

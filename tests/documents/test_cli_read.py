@@ -30,7 +30,7 @@ class Runner:
 
         def take_model(values: dict[str, Any], _: Any, *, reads: bool) -> Reading:
             assert reads  # the default is a model that reads
-            names = ("model", "device", "threads", "copy", "offline", "isolation", "mmproj")
+            names = ("model", "device", "threads", "copy", "offline", "isolation", "mmproj", "kv_type")
             self.taken = {name: values.pop(name) for name in names}
             return self.model
 
@@ -149,10 +149,10 @@ def test_stdin(run: Runner, book: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_options_of_the_model(run: Runner, tmp_path: Path) -> None:
     path = save_png(tmp_path / "a.png")
-    assert run(path, "-m", "some.gguf", "-t", 3, "--isolation", "process", "-n", 100).code == 0
+    assert run(path, "-m", "some.gguf", "-t", 3, "--isolation", "process", "--kv-type", "q8_0", "-n", 100).code == 0
     assert run.taken == {
         "model": "some.gguf", "device": "auto", "threads": 3, "copy": False, "offline": False, "isolation": "process",
-        "mmproj": None,
+        "mmproj": None, "kv_type": "q8_0",
     }  # fmt: skip
     assert run.model.calls[0][3] == {"max_tokens": 100}
 

@@ -60,6 +60,16 @@ def test_a_model_that_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert code == 2 and "this model answers none: --pictures names a folder of images" in err
 
 
+def test_keys_and_values_of_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    """A row more for each type, compared with the first one like all others."""
+    args = ("-m", "nano", "--types", "q4_k_m", "--n", 2, "--kv-type", "q8_0", "--format", "json")
+    code, out, _ = bench(capsys, *args)
+    first, second = json.loads(out)["types"]
+    assert code == 0 and (first["type"], second["type"]) == ("q4_k_m", "q4_k_m, kv q8_0")
+    assert (first["kv_type"], second["kv_type"]) == ("f16", "q8_0")
+    assert first["kl"] == 0 and 1e-9 < second["kl"] < 0.02 and second["top1_agreement"] > 0.9
+
+
 def test_report_on_scenes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     args = ("-m", "nano", "--types", "q4_k_m,q4_0", "--n", 3, "--seed", 1, "--work", tmp_path, "--format", "json")
     code, out, err = bench(capsys, *args)
