@@ -95,14 +95,18 @@ def read_settings(files: TokenizerFiles) -> Settings:
     return Settings(optional(name), special, added, files.folder / name)
 
 
-def read_bpe_json(root: dict[str, Any], where: Path) -> BpeJson:
-    """The parts of a tokenizer.json. Options that change how a BPE merges must have their usual values."""
+def read_bpe_json(root: dict[str, Any], where: Path, word_end: str = "") -> BpeJson:
+    """The parts of a tokenizer.json. Options that change how a BPE merges must have their usual values; word_end: what
+    the last piece of a word ends in."""
     model = root.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE" if "merges" in model else None) != "BPE":
         raise ModelCorrupt(f"{where}: model is {brief(_type_of(model))}; expected a BPE model")
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+    for key in ("dropout", "continuing_subword_prefix"):
         if model.get(key):
             raise ModelCorrupt(f"{where}: model.{key} is {brief(model[key])}; only none is supported")
+    if (model.get("end_of_word_suffix") or "") != word_end:
+        found = brief(model.get("end_of_word_suffix"))
+        raise ModelCorrupt(f"{where}: model.end_of_word_suffix is {found}; only {word_end or 'none'} is supported")
     for key in ("truncation", "padding"):
         if root.get(key) is not None:
             raise ModelCorrupt(f"{where}: {key} is {brief(root[key])}; only null is supported")

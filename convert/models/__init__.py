@@ -9,6 +9,7 @@ from ..sources.files import brief
 from . import (
     blip2,
     blip2_t5,
+    clip_towers,
     idefics,
     instructblip,
     instructblip_t5,
@@ -43,6 +44,7 @@ MODELS: dict[str, Model] = {
     "openflamingo": openflamingo,
     "mplug-owl": mplug_owl,
     "linear_prefix": linear_prefix,
+    "clip": clip_towers,
 }
 
 

@@ -149,6 +149,19 @@ std::shared_ptr<ImageEmbedding> read_image(const Engine& e, const ImageEmbedding
   return std::const_pointer_cast<ImageEmbedding>(e.read_image(image, text));
 }
 
+std::pair<nb::bytes, size_t> embed_texts(const Engine& e, const TextList& texts, bool truncate,
+                                         const CancelToken* cancel) {
+  std::vector<std::string> given;
+  for (nb::handle text : texts) given.push_back(utf8_of(text));
+  std::vector<float> values;
+  size_t cut = 0;
+  {
+    nb::gil_scoped_release release;
+    values = e.embed_texts(given, truncate, cancel, &cut);
+  }
+  return {to_bytes(values), cut};
+}
+
 Generation run_generate(const Engine& e, const SegmentList& segments, const GenerateParams& params,
                         TokenCallback on_token, const CancelToken* cancel) {
   const std::vector<Segment> s = to_segments(segments);
@@ -181,6 +194,7 @@ std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const Segmen
 }  // namespace
 
 void bind_engine(nb::module_& m) {
+  m.attr("COMPARES_NOT") = kComparesNot;
   nb::class_<CancelToken>(m, "CancelToken", "Cancels a running call from another thread.")
       .def(nb::init<>())
       .def("cancel", &CancelToken::cancel)
@@ -289,6 +303,11 @@ void bind_engine(nb::module_& m) {
            "ContextTooLong.")
       .def("restore_image", &restore_image, nb::arg("values"), nb::arg("width") = 0, nb::arg("height") = 0,
            nb::arg("keep") = false, "The same features of ImageEmbedding.tobytes(); width, height: of the picture.")
+      .def("embed_texts", &embed_texts, nb::arg("texts"), nb::arg("truncate") = false,
+           nb::arg("cancel").none() = nb::none(),
+           "Of a model that compares images and texts: the vectors of texts, (texts, embedding) float32, each of "
+           "length\n"
+           "1, and how many texts were cut. Raises InvalidRequest, ContextTooLong, Cancelled.")
       .def("generate", &run_generate, nb::arg("segments"), nb::arg("params"), nb::arg("on_token").none() = nb::none(),
            nb::arg("cancel").none() = nb::none())
       .def("score", &run_score, nb::arg("segments"), nb::arg("continuations"), nb::arg("cancel").none() = nb::none())

@@ -137,6 +137,8 @@ AnyDict info_dict(const ModelInfo& info) {
   out["image_tokens"] = info.image_tokens;
   out["width"] = info.width;
   out["tasks"] = info.tasks();
+  out["embedding"] = info.embedding;
+  if (info.embedding > 0) out["similarity_scale"] = info.similarity_scale;
   out["repetition_penalty"] = info.repetition_penalty;
   out["preprocessing"] = info.preprocessing;
   out["grounding"] = grounding_dict(info.grounding);

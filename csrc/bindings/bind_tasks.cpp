@@ -43,6 +43,7 @@ ModelInfo info_of(const InfoMapping& given) {
   }
   if (!nb::object(given["grounding"]).is_none()) out.grounding.emplace();
   out.text_boxes = given.contains("text_boxes");
+  if (given.contains("embedding")) out.embedding = nb::cast<int64_t>(given["embedding"]);
   if (prompts.contains("grounding_words")) out.prompts.grounding_words = text_at(prompts, "grounding_words");
   return out;
 }

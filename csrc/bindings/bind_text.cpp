@@ -66,14 +66,15 @@ static std::shared_ptr<Tokenizer> make_spm_bpe(const TextList& pieces, std::vect
 static std::shared_ptr<Tokenizer> make_byte_bpe(const TextList& pieces, std::vector<int32_t> types,
                                                 const TextList& merges, const std::string& pretokenizer,
                                                 bool whole_pieces, bool nfc) {
-  const bool gpt2 = pretokenizer == "gpt2", cl100k = pretokenizer == "cl100k";
-  KE_CHECK(gpt2 || cl100k || pretokenizer == "qwen2", InvalidRequest, "pretokenizer is '", pretokenizer,
-           "', expected 'gpt2', 'cl100k' or 'qwen2'");
+  const bool gpt2 = pretokenizer == "gpt2", cl100k = pretokenizer == "cl100k", clip = pretokenizer == "clip";
+  KE_CHECK(gpt2 || cl100k || clip || pretokenizer == "qwen2", InvalidRequest, "pretokenizer is '", pretokenizer,
+           "', expected 'gpt2', 'cl100k', 'qwen2' or 'clip'");
   return std::make_shared<ByteBpe>(ByteBpeVocabulary{strings_of(pieces), std::move(types), strings_of(merges),
                                                      gpt2     ? Pretokenizer::Gpt2
                                                      : cl100k ? Pretokenizer::Cl100k
+                                                     : clip   ? Pretokenizer::Clip
                                                               : Pretokenizer::Qwen2,
-                                                     whole_pieces, nfc});
+                                                     whole_pieces, nfc || clip, clip});
 }
 
 static std::shared_ptr<Tokenizer> make_word_piece(const TextList& pieces, std::vector<int32_t> types, int32_t unk) {
@@ -108,8 +109,9 @@ static void bind_tokenizer(nb::module_& m) {
                   "sentencepiece BPE; type 6: a byte, spelled <0x00> to <0xFF>. Raises ModelCorrupt.")
       .def_static("byte_bpe", &make_byte_bpe, nb::arg("pieces"), nb::arg("types"), nb::arg("merges"),
                   nb::arg("pretokenizer"), nb::arg("whole_pieces") = false, nb::arg("nfc") = false,
-                  "Byte-level BPE; merges: 'left right', the first goes first; pretokenizer: 'gpt2', 'cl100k' or\n"
-                  "'qwen2'; nfc: texts are brought into Unicode's form C first. Raises ModelCorrupt, InvalidRequest.")
+                  "Byte-level BPE; merges: 'left right', the first goes first; pretokenizer: 'gpt2', 'cl100k',\n"
+                  "'qwen2', or 'clip', whose words end in </w> and are made small; nfc: texts are brought into "
+                  "Unicode's form C first. Raises ModelCorrupt, InvalidRequest.")
       .def_static("word_piece", &make_word_piece, nb::arg("pieces"), nb::arg("types"), nb::arg("unk") = 100,
                   "BERT's uncased WordPiece; a piece that goes on with a word begins with ##. Raises ModelCorrupt.")
       .def_static(

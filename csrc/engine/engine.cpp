@@ -134,7 +134,28 @@ std::shared_ptr<const ImageEmbedding> Engine::read_image(const ImageEmbedding& i
   return e;
 }
 
+std::vector<float> Engine::embed_texts(std::span<const std::string> texts, bool truncate, const CancelToken* cancel,
+                                       size_t* cut) const {
+  const ModelInfo& info = model_->info();
+  KE_CHECK(info.embedding > 0, InvalidRequest, kComparesNot);
+  KE_CHECK(!texts.empty(), InvalidRequest, "texts: expected at least one");
+  const size_t room = static_cast<size_t>(info.context) - info.begin.size() - 1;
+  std::vector<std::vector<int32_t>> ids;
+  for (size_t i = 0; i < texts.size(); i++) {
+    std::vector<int32_t> words = tokenizer_->encode(texts[i]);
+    KE_CHECK(truncate || words.size() <= room, ContextTooLong, "text ", i, " has ", words.size(),
+             " tokens, the model has room for ", room, "; truncate cuts longer ones");
+    if (cut && words.size() > room) ++*cut;
+    words.resize(std::min(words.size(), room));
+    words.insert(words.begin(), info.begin.begin(), info.begin.end());
+    words.push_back(info.eos);
+    ids.push_back(std::move(words));
+  }
+  return model_->embed_texts(ids, cancel);
+}
+
 Prompt Engine::prompt(const std::vector<Segment>& segments, bool goes_on) const {
+  KE_CHECK(model_->info().embedding == 0, InvalidRequest, kOnlyCompares);
   Prompt prompt = build_prompt(*model_, *tokenizer_, segments, goes_on);
   if (prompt.images.empty()) prompt.text_prefix = text_prefix_.get();
   read_images(segments, prompt);

@@ -76,6 +76,11 @@ class Engine {
   // words are read here. InvalidRequest, ContextTooLong. goes_on: they will stand behind another prompt, see
   // build_prompt.
   Prompt prompt(const std::vector<Segment>& segments, bool goes_on = false) const;
+  // The vectors of texts, (texts, ModelInfo::embedding), each of length 1, of a model that compares (its other half:
+  // encode_image). truncate: a text that is too long is cut, as its makers do, and `cut` (may be nullptr) counts those;
+  // else ContextTooLong. InvalidRequest for a model that writes text, no text, and ill-formed ones.
+  std::vector<float> embed_texts(std::span<const std::string> texts, bool truncate, const CancelToken* cancel,
+                                 size_t* cut = nullptr) const;
   Generation generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without images.

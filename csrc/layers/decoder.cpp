@@ -12,10 +12,11 @@ Decoder::Decoder(Backend& backend, Weights& weights, const DecoderShape& shape, 
       kv_type_(kv_type) {
   KE_CHECK(kv_type == DType::F16 || kv_type == DType::Q8_0, InvalidRequest,
            "keys and values are kept as F16 or Q8_0, not ", dtype_info(kv_type).name);
+  KE_ASSERT(shape.outputs == 0 || !shape.tied_output);
   const int64_t d = shape.block.width;
   if (shape.segments > 0) segment_embd_ = weights.matrix("segment_embd.weight", shape.segments, d);
   output_ = shape.tied_output ? backend.upload({token_embd_}, nullptr)
-                              : load_linear(backend, weights, {{"output", shape.vocab}}, d, false);
+                              : load_linear(backend, weights, {{"output", shape.output_rows()}}, d, false);
   weights.release(token_embd_);
   bool floats = true;
   for (int64_t i = 0; i < shape.layers; i++) {
@@ -109,7 +110,8 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
   // calls need, so that every call has the same memory for it: a device recognises a pass by that.
   const bool some = !vocab_subset.empty() && shape_.final_norm;
   Mat y;
-  if (n_logit_rows > 0) y = ws.take(n_logit_rows, some ? static_cast<int64_t>(vocab_subset.size()) : shape_.vocab);
+  if (n_logit_rows > 0)
+    y = ws.take(n_logit_rows, some ? static_cast<int64_t>(vocab_subset.size()) : shape_.output_rows());
   int64_t crossed = 0;
   const auto look_on = [&](int64_t rows_left) {
     const auto rows_of = [&](Mat m) { return m.row_range(0, rows_left); };

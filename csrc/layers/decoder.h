@@ -22,6 +22,8 @@ struct DecoderShape {
   CrossShape cross;         // of layers that look at images' features or at an encoder's rows; none by default
   bool final_norm = true;   // output_norm
   bool tied_output = true;  // token_embd is the output product's matrix, too; else output.weight, without bias
+  int64_t outputs = 0;      // of the output product where it gives no logits of tokens but, say, an embedding; 0: vocab
+  int64_t output_rows() const { return outputs > 0 ? outputs : vocab; }
 };
 
 // What rows may look at: keys and values of an image, or of what an encoder read, for every cross-attention layer, on

@@ -72,6 +72,11 @@ struct Fact {
 
 // Why what needs location tokens is refused.
 constexpr const char* kNoGrounding = "this model has no location tokens";
+// Why what needs text of a model that only compares is refused, and the other way round.
+constexpr const char* kOnlyCompares =
+    "this model compares images and texts (similarity, embed_image, embed_text); it writes and scores no text";
+constexpr const char* kComparesNot =
+    "this model writes text and has no vectors of images and texts to compare; expected a model such as CLIP";
 // Why a verb without words of the model's and of the caller's is refused.
 constexpr const char* kNoPrompt = "this model has no prompt for it";
 
@@ -105,6 +110,10 @@ struct ModelInfo {
   std::shared_ptr<const AnswerParser> answers;
   PromptFormats prompts;
   std::vector<Fact> facts;
+  // Of a model that writes no text, but makes vectors of images and of texts, to be compared: their length, and by what
+  // cosines are multiplied before a softmax, as it was trained. 0: it writes text.
+  int64_t embedding = 0;
+  double similarity_scale = 0;
 
   // Whether an entity's scores are made of the log-probability of this id behind these.
   bool is_scored(int32_t id, std::span<const int32_t> answer) const {
@@ -113,6 +122,7 @@ struct ModelInfo {
 
   // The tasks that it can do: "caption", "ask", ...
   std::vector<std::string> tasks() const {
+    if (embedding > 0) return {"similarity"};
     std::vector<std::string> out;
     if (!prompts.caption.empty()) out.push_back("caption");
     if (!prompts.question.empty()) out.push_back("ask");

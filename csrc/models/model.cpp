@@ -19,4 +19,8 @@ std::unique_ptr<const CrossMemory> Model::read_source(const std::vector<InputRow
   fail(ErrorCode::InvalidRequest, "this model has no encoder that reads prompts");
 }
 
+std::vector<float> Model::embed_texts(std::span<const std::vector<int32_t>>, const CancelToken*) const {
+  fail(ErrorCode::InvalidRequest, kComparesNot);
+}
+
 }  // namespace ke

@@ -18,7 +18,8 @@
   ROW(minigpt4)               \
   ROW(minigpt_v2)             \
   ROW(linear_prefix)          \
-  ROW(mplug_owl)
+  ROW(mplug_owl)              \
+  ROW(clip_towers)
 
 namespace ke {
 

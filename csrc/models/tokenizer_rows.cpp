@@ -30,6 +30,10 @@ SchemaRow unk_row(TokenizerConfig& t) {
 SchemaRow pad_row(TokenizerConfig& t) {
   return named("pad", token_id("tokenizer.ggml.padding_token_id", &t.pad, "a control token of its own"));
 }
+SchemaRow merges_row() {
+  return list("tokenizer.ggml.merges", MetaType::String, 3, 2049,
+              "two pieces with a blank between them; first goes first");
+}
 SchemaRow charsmap_row() {
   return list("tokenizer.ggml.precompiled_charsmap", MetaType::UInt8, 0, 255,
               "at most 4 MiB; sentencepiece's compiled map");
@@ -84,13 +88,28 @@ Schema byte_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
       optional(one_text_of("tokenizer.ggml.normalizer", {"nfc"}, nullptr)),
       tokens_row(size),
       types_row(size, unused_piece),  // bytes are plain pieces
-      list("tokenizer.ggml.merges", MetaType::String, 3, 2049,
-           "two pieces with a blank between them; first goes first"),
+      merges_row(),
       optional(bos_row(t)),
       eos_row(t),
       optional(unk_row(t)),
       optional(pad_row(t)),
       optional(flag("tokenizer.ggml.add_bos_token", &t.add_bos)),
+      optional(fixed_flag("tokenizer.ggml.add_space_prefix", false)),
+  };
+}
+
+Schema clip_bpe_rows(const std::string& architecture, TokenizerConfig& t) {
+  const std::string size = architecture + ".vocab_size of them";
+  return {
+      fixed_text("tokenizer.ggml.model", "gpt2"),
+      fixed_text("tokenizer.ggml.pre", "clip"),
+      tokens_row(size),
+      types_row(size, unused_piece),
+      merges_row(),
+      bos_row(t),
+      eos_row(t),
+      optional(pad_row(t)),
+      optional(fixed_flag("tokenizer.ggml.add_bos_token", true)),
       optional(fixed_flag("tokenizer.ggml.add_space_prefix", false)),
   };
 }

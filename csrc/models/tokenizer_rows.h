@@ -21,6 +21,8 @@ Schema spm_bpe_rows(const std::string& architecture, TokenizerConfig& t);
 // Byte-level BPE (GPT-2); only the end of an answer must be there, which may be a tag. Prompts begin with bos where
 // add_bos_token is true.
 Schema byte_bpe_rows(const std::string& architecture, TokenizerConfig& t);
+// Byte-level BPE of CLIP's words. Texts stand between bos and eos.
+Schema clip_bpe_rows(const std::string& architecture, TokenizerConfig& t);
 
 // The vocabulary's arrays, checked against each other and against <architecture>.vocab_size; its kind is that of
 // tokenizer.ggml.model, which the rows have checked.

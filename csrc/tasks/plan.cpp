@@ -188,6 +188,7 @@ Verb verb_named(std::string_view name) {
 }
 
 Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
+  KE_CHECK(model.embedding == 0, InvalidRequest, traits_of(r.verb).name, ": ", kOnlyCompares);
   check_request(model, traits_of(r.verb), r);
   const std::string& format = format_of(model, r);
   const bool own_words = r.verb == Verb::Ground && r.text && !model.text_boxes;
@@ -256,6 +257,7 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
 }
 
 Plan plan_sequence(const ModelInfo& model, std::vector<PlanSegment> segments) {
+  KE_CHECK(model.embedding == 0, InvalidRequest, kOnlyCompares);
   KE_CHECK(!segments.empty() && segments.size() <= limits::kMaxSegments, InvalidRequest, "segments: expected 1..",
            limits::kMaxSegments, " images, texts and boxes, got ", segments.size());
   for (const PlanSegment& s : segments)

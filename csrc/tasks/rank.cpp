@@ -119,6 +119,7 @@ ScoreTemplate split_template(std::string_view text) {
 }
 
 ScoreTemplate default_template(const ModelInfo& model) {
+  KE_CHECK(model.embedding == 0, InvalidRequest, kOnlyCompares);
   const PromptFormats& formats = model.prompts;
   if (formats.caption.empty()) return {formats.system, ""};  // right behind the image
   // The last blank is the texts' own: one that ends the format stays, but where answers are one text with the format.

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "text/lowercase.h"
 #include "text/nfc.h"
 #include "text/utf8.h"
 
@@ -12,6 +13,7 @@ namespace ke {
 namespace {
 
 constexpr size_t kMaxMerges = size_t{1} << 21;
+constexpr std::string_view kWordEnd = "</w>";
 
 // GPT-2's alphabet: printable bytes are themselves, the others U+0100 and up, in order.
 struct Alphabet {
@@ -55,12 +57,14 @@ PieceTrie trie_of_bytes(const PieceTable& table, const std::vector<std::string>&
   return {raw, ids};
 }
 
-std::vector<int32_t> find_bytes(const PieceTrie& normal) {
+// The piece of each byte, with `end` behind it.
+std::vector<int32_t> find_bytes(const PieceTrie& normal, std::string_view end) {
   std::vector<int32_t> ids(256);
   for (int b = 0; b < 256; ++b) {
-    const int32_t node = normal.child(PieceTrie::kRoot, static_cast<char>(b));
+    int32_t node = normal.child(PieceTrie::kRoot, static_cast<char>(b));
+    for (size_t i = 0; i < end.size() && node >= 0; ++i) node = normal.child(node, end[i]);
     const int32_t id = node < 0 ? -1 : normal.id(node);
-    KE_CHECK(id >= 0, ModelCorrupt, "vocabulary: no normal piece is the byte ", b);
+    KE_CHECK(id >= 0, ModelCorrupt, "vocabulary: no normal piece is the byte ", b, end.empty() ? "" : " and ", end);
     ids[static_cast<size_t>(b)] = id;
   }
   return ids;
@@ -99,24 +103,32 @@ ByteBpe::ByteBpe(ByteBpeVocabulary v)
       pretokenizer_(v.pretokenizer),
       whole_pieces_(v.whole_pieces),
       nfc_(v.nfc),
+      words_(v.words),
       raw_(spell_all(table())),
       normal_(trie_of_bytes(table(), raw_)),
-      byte_ids_(find_bytes(normal_)),
+      byte_ids_(find_bytes(normal_, {})),
+      last_ids_(v.words ? find_bytes(normal_, kWordEnd) : std::vector<int32_t>()),
       merges_(table().size(), find_merges(table(), v.merges)) {}
 
 std::string ByteBpe::bytes(int32_t id) const {
   const PieceType kind = type(id);
-  if (kind == PieceType::Normal) return raw_[static_cast<size_t>(id)];
+  if (kind == PieceType::Normal) {
+    const std::string& raw = raw_[static_cast<size_t>(id)];
+    return words_ && raw.ends_with(kWordEnd) ? raw.substr(0, raw.size() - kWordEnd.size()) + ' ' : raw;
+  }
   return kind == PieceType::Tag ? table().piece(id) : std::string();
 }
 
 void ByteBpe::encode_stretch(std::string_view given, bool /*at_start*/, std::vector<int32_t>& ids) const {
-  const std::string composed = nfc_ ? to_nfc(given) : std::string();
-  const std::string_view text = nfc_ ? std::string_view(composed) : given;
+  std::string changed;
+  if (nfc_) changed = to_nfc(given);
+  if (words_) changed = to_lower(nfc_ ? std::string_view(changed) : given);
+  const std::string_view text = nfc_ || words_ ? std::string_view(changed) : given;
   std::vector<int32_t> symbols;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = pretoken_end(pretokenizer_, text, at);
+  for (size_t at = 0, end = 0; at < text.size(); at = end) {
+    end = pretoken_end(pretokenizer_, text, at);
     KE_ASSERT(end > at && end <= text.size());
+    if (words_ && is_blank_at(text, at)) continue;
     int32_t whole = -1;
     if (whole_pieces_) {
       int32_t node = PieceTrie::kRoot;
@@ -128,10 +140,10 @@ void ByteBpe::encode_stretch(std::string_view given, bool /*at_start*/, std::vec
     } else {
       symbols.clear();
       for (size_t i = at; i < end; ++i) symbols.push_back(byte_ids_[static_cast<unsigned char>(text[i])]);
+      if (words_) symbols.back() = last_ids_[static_cast<unsigned char>(text[end - 1])];
       merges_.apply(symbols);
       ids.insert(ids.end(), symbols.begin(), symbols.end());
     }
-    at = end;
   }
 }
 

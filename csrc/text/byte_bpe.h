@@ -17,12 +17,16 @@ struct ByteBpeVocabulary {
   Pretokenizer pretokenizer = Pretokenizer::Gpt2;
   bool whole_pieces = false;  // a part that is a piece needs no merges (tiktoken, LLaMA 3)
   bool nfc = false;           // texts are brought into normalization form C first (Qwen2)
+  // CLIP's: blanks only part words, texts are made small (after form C), and the last piece of a word ends in "</w>",
+  // which stands for a blank behind it.
+  bool words = false;
 };
 
 class ByteBpe final : public Tokenizer {
  public:
   // ModelCorrupt when the vocabulary is inconsistent: as PieceTable, and a Normal piece outside the alphabet, a byte
-  // that is no piece, a merge whose parts or whole are no Normal pieces, more than 2^21 merges.
+  // that is no piece (with words, also one that is none at the end of a word), a merge whose parts or whole are no
+  // Normal pieces, more than 2^21 merges.
   explicit ByteBpe(ByteBpeVocabulary vocabulary);
 
   std::string bytes(int32_t id) const override;
@@ -32,10 +36,11 @@ class ByteBpe final : public Tokenizer {
   void encode_stretch(std::string_view text, bool at_start, std::vector<int32_t>& ids) const override;
 
   Pretokenizer pretokenizer_;
-  bool whole_pieces_, nfc_;
+  bool whole_pieces_, nfc_, words_;
   std::vector<std::string> raw_;   // bytes of Normal pieces, by id
   PieceTrie normal_;               // over raw_
   std::vector<int32_t> byte_ids_;  // by byte
+  std::vector<int32_t> last_ids_;  // the same at the end of a word
   MergeTable merges_;
 };
 

@@ -63,9 +63,12 @@ std::shared_ptr<const Tokenizer> make_byte_bpe(const GgufFile& file) {
     v.pretokenizer = Pretokenizer::Cl100k;
   } else if (pre == "qwen2") {
     v.pretokenizer = Pretokenizer::Qwen2;
+  } else if (pre == "clip") {
+    v.pretokenizer = Pretokenizer::Clip;
+    v.words = v.nfc = true;
   } else {
     KE_CHECK(pre == "gpt-2", ModelCorrupt, "tokenizer.ggml.pre is \"", pre,
-             "\", expected \"gpt-2\", \"llama-bpe\", \"dbrx\" or \"qwen2\"");
+             "\", expected \"gpt-2\", \"llama-bpe\", \"dbrx\", \"qwen2\" or \"clip\"");
   }
   if (file.has("tokenizer.ggml.normalizer")) {
     const std::string form = file.string("tokenizer.ggml.normalizer");

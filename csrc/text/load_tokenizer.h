@@ -12,8 +12,9 @@ namespace ke {
 //   "llama"  sentencepiece BPE: tokens, scores, token_type, unknown_token_id (0), precompiled_charsmap (none),
 //            add_space_prefix (true), remove_extra_whitespaces (false), and two keys of this project:
 //            space_prefix_every_segment (true), space_prefix_before_space (true); see SpmBpeVocabulary
-//   "gpt2"   byte-level BPE: tokens, token_type, merges, pre: "gpt-2", "llama-bpe", "dbrx" or "qwen2", and a
-//            key of this project: normalizer (none), "nfc"
+//   "gpt2"   byte-level BPE: tokens, token_type, merges, pre: "gpt-2", "llama-bpe", "dbrx", "qwen2" or "clip"
+//            (this project's name of CLIP's words), and a key of this project: normalizer (none; "clip" has its own),
+//            "nfc"
 // Values in brackets are the defaults. ModelCorrupt, with the file's path, for anything else.
 std::shared_ptr<const Tokenizer> make_tokenizer(const GgufFile& file);
 

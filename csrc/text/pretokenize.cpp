@@ -115,6 +115,12 @@ size_t cl100k_end(const Scan& s, size_t i, size_t digits) {
   return newline_at != std::string_view::npos ? i + newline_at + 1 : s.blanks(i);
 }
 
+size_t clip_end(const Scan& s, size_t i) {
+  if (const size_t end = s.contraction(i, false); end > i) return end;
+  const Kind kind = s.at(i).kind;
+  return s.run(kind, i, kind == Kind::Number ? 1 : SIZE_MAX);
+}
+
 }  // namespace
 
 size_t pretoken_end(Pretokenizer kind, std::string_view text, size_t at) {
@@ -124,9 +130,13 @@ size_t pretoken_end(Pretokenizer kind, std::string_view text, size_t at) {
       return gpt2_end(scan, at);
     case Pretokenizer::Cl100k:
       return cl100k_end(scan, at, 3);
+    case Pretokenizer::Clip:
+      return clip_end(scan, at);
     default:
       return cl100k_end(scan, at, 1);
   }
 }
+
+bool is_blank_at(std::string_view text, size_t at) { return Scan{text}.at(at).kind == Kind::Blank; }
 
 }  // namespace ke

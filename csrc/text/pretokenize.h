@@ -13,10 +13,15 @@ enum class Pretokenizer {
   // that is tiktoken's cl100k_base, and LLaMA 3
   Cl100k,
   Qwen2,  // the same with \p{N} for \p{N}{1,3}
+  // 's|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+, and \s+, which is dropped (ByteBpeVocabulary::words)
+  Clip,
 };
 
 // The end of the stretch that begins at text[at]. text: well-formed UTF-8. at < text.size(). All stretches together are
 // found in linear time.
 size_t pretoken_end(Pretokenizer kind, std::string_view text, size_t at);
+
+// Whether the character at text[at] is one of \s. at < text.size().
+bool is_blank_at(std::string_view text, size_t at);
 
 }  // namespace ke

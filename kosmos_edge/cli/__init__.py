@@ -30,6 +30,7 @@ COMMANDS = {
     "chat": ("chat", "Talk about images, question after question."),
     "score": ("tasks", "Rank texts by their likelihood given an image."),
     "classify": ("abilities", "Choose the label that fits an image."),
+    "similarity": ("similarity", "Compare images with texts, with a model such as CLIP."),
     "reason": ("abilities", "Answer a question after a description of the image."),
     "iq": ("abilities", "Complete one of Raven's matrices."),
     "webqa": ("abilities", "Answer a question about a web page."),

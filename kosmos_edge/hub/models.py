@@ -335,6 +335,25 @@ def default_reader() -> tuple[str, str]:
     return NANO_READ, f"no {READER} is here (`kosmos-edge models pull {READER}` gets it)"
 
 
+COMPARERS = ("clip-vit-large-patch14", "clip-vit-base-patch16", "clip-vit-base-patch32")
+
+
+def default_comparer() -> tuple[str, str]:
+    """-> (the model that compares images and texts by default, why). ModelNotFound where none is here."""
+    spec = os.environ.get("KOSMOS_EDGE_MODEL")
+    if spec:
+        return spec, "KOSMOS_EDGE_MODEL says so"
+    for name in COMPARERS:
+        here = converted_models(name=name)
+        for type in TYPES:
+            if type in here:
+                return f"{name}:{type}", f"a converted {name} is in the cache"
+    raise ModelNotFound(
+        f"no model that compares images and texts is here; `kosmos-edge models pull {COMPARERS[0]}` gets one, "
+        "or name a file with --model"
+    )
+
+
 def remove(tag: str) -> Path:
     """Removes a model's file from the cache and returns its path. Other files are left alone."""
     ours, repo = split_tag(tag), split_repo(tag)

@@ -220,6 +220,39 @@ def _idefics(kind: str, added: int, source_bytes: int, about: str) -> Published:
     )
 
 
+def _clip(
+    kind: str, name: str, source_bytes: int, text: tuple[int, int], vision: tuple[int, int, int, int]
+) -> Published:
+    """OpenAI's CLIP with that tower. text: width and heads; vision: width, layers, heads and patch_size."""
+    repo = f"openai/clip-vit-{kind}"
+    return Published(
+        f"clip-vit-{kind}",
+        repo,
+        "clip",
+        name.replace(" ", "-").replace("/", "-"),
+        "mit",
+        source_bytes,
+        "compares pictures with texts; writes nothing",
+        _BPE,
+        {
+            "projection_dim": text[0],
+            "text_config": {"hidden_size": text[0], "intermediate_size": 4 * text[0], "num_attention_heads": text[1]},
+            "vision_config": {
+                "hidden_size": vision[0],
+                "intermediate_size": 4 * vision[0],
+                "num_hidden_layers": vision[1],
+                "num_attention_heads": vision[2],
+                "patch_size": vision[3],
+            },
+        },
+        {
+            "name": name,
+            "basename": name.replace(" ", "-").replace("/", "-"),
+            "source_url": f"https://huggingface.co/{repo}",
+        },
+    )
+
+
 PUBLISHED = {
     row.name: row
     for row in (
@@ -325,6 +358,9 @@ PUBLISHED = {
             "captions and answers",
             qformer_config={"vocab_size": 30523},
         ),
+        _clip("large-patch14", "CLIP ViT-L/14", 1_710_466_052, (768, 12), (1024, 24, 16, 14)),
+        _clip("base-patch16", "CLIP ViT-B/16", 598_482_948, (512, 8), (768, 12, 12, 16)),
+        _clip("base-patch32", "CLIP ViT-B/32", 605_109_252, (512, 8), (768, 12, 12, 32)),
         _idefics("", 2, 17_859_359_264, "texts about several pictures, after examples"),
         _idefics("-instruct", 3, 17_859_375_648, "answers about several pictures, turn after turn"),
     )

@@ -15,6 +15,7 @@ from kosmos_edge.inference.ability_results import Candidate, IqAnswer, Reasoned,
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.requests import GenerateRequest, Request, ScoreRequest
 from kosmos_edge.inference.shots import ExamplePool
+from kosmos_edge.inference.similarity import Similarities
 from kosmos_edge.inference.tasks import Plan, ScorePlan
 from kosmos_edge.inference.web_text import visible_text
 from kosmos_edge.options import (
@@ -28,22 +29,14 @@ from kosmos_edge.options import (
 )
 from kosmos_edge.results import Ranking, Result
 
-if TYPE_CHECKING:
-    from kosmos_edge.inference.protocol import Session
-
 By: TypeAlias = Literal["likelihood", "choices", "free"]
 
 
-class Abilities:
+class Abilities(Similarities):
     """These verbs of Model."""
 
     if TYPE_CHECKING:  # what they need of it
-        _info: dict[str, Any]
 
-        @property
-        def name(self) -> str: ...
-        @property
-        def _open(self) -> Session: ...
         def encode(self, image: ImageInput, *, cancel: Any = None) -> EncodedImage: ...
         def _run(self, plan: Plan, stream: bool, options: GenerationOptions) -> Any: ...
         def _options(self, plan: Plan, options: GenerationOptions) -> Options: ...

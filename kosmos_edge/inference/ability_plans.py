@@ -84,7 +84,7 @@ def plan_classify(
         for shot, label in shots:
             parts += [PictureSegment(shot), f"{form} {label}"]
         return plan_sequence(info, [*parts, PictureSegment(image), form])
-    if prompt is None and not continues_text(info):
+    if prompt is None and not continues_text(info) and not info["embedding"]:  # plan_caption refuses that
         raise InvalidRequest("question: expected, or category: this model answers questions and has no other prompts")
     template = PHOTO_OF if prompt is None else check_text("prompt", prompt)
     return plan_caption(info, image, "short", False, False, shots, template)

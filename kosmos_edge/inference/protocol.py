@@ -25,6 +25,10 @@ class Session(Protocol):
         """Decodes and encodes one image, to be used more than once."""
         ...
 
+    def embed_texts(self, texts: tuple[str, ...], truncate: bool, token: _core.CancelToken) -> tuple[bytes, int]:
+        """The vectors of texts as float32, and how many texts were cut; of a model that compares."""
+        ...
+
     def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
         """The whole answer."""
         ...

@@ -31,6 +31,10 @@ class EngineSession:
         """Decodes and encodes one image, to be used more than once."""
         return self._encode(image, token, keep=True)[0]
 
+    def embed_texts(self, texts: tuple[str, ...], truncate: bool, token: _core.CancelToken) -> tuple[bytes, int]:
+        """The vectors of texts as float32, and how many texts were cut; of a model that compares."""
+        return self.engine.embed_texts(texts, truncate, token)
+
     def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
         """The whole answer."""
         return self.begin(name, plan, options, token).run(token)

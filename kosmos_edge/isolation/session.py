@@ -233,6 +233,11 @@ class RemoteSession:
         embedding = RemoteEmbedding(self._workers, bytes(vectors), shape, encode_ms, key)
         return EncodedImage(width, height, source, notes, encode_ms, cast(Any, embedding), self.engine)
 
+    def embed_texts(self, texts: tuple[str, ...], truncate: bool, token: _core.CancelToken) -> tuple[bytes, int]:
+        """As Session.embed_texts."""
+        data, cut = remote_call(self._workers, "embed_texts", [list(texts), truncate], token)[0]
+        return bytes(data), cut
+
     def run(self, name: str, plan: tasks.Plan, options: Options, token: _core.CancelToken) -> Result:
         """As Session.run."""
         start = time.perf_counter()

@@ -191,6 +191,9 @@ class Server:
             image.tobytes(),
         ]
 
+    def _do_embed_texts(self, number: int, token: _core.CancelToken, texts: list[str], truncate: bool) -> list[Any]:
+        return list(self._model.embed_texts(tuple(texts), truncate, token))
+
     def _do_kept(self, number: int, token: _core.CancelToken, key: int) -> tuple[int, int]:
         image = self._images.get(key)
         return (0, 0) if image is None else (image.kept_positions, image.kept_bytes)

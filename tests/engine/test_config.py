@@ -49,7 +49,7 @@ def test_reads_every_number(tmp_path):
     prompts |= {"read": "", "markdown": ""}
     assert config == {
         "architecture": "kosmos2", "name": "tiny", "notice": "", "trained_tasks": "", "context": 512,
-        "vocabulary": len(TINY.vocabulary.pieces), "image_tokens": 64, "width": 256,
+        "vocabulary": len(TINY.vocabulary.pieces), "image_tokens": 64, "width": 256, "embedding": 0,
         "tasks": ["caption", "ask", "generate", "score", "ground", "locate", "describe"],
         "preprocessing": "resized to 56 x 56, aspect not kept",
         "latents": 64, "location_bins": 32, "max_new_tokens": 128, "no_repeat_ngram_size": 3,

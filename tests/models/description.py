@@ -128,6 +128,13 @@ class Described(abc.ABC):
     def write_checkpoint(self, folder: Path) -> Path:
         """The tiny model as the folder that the converter reads."""
 
+    def try_out(self, engine: _core.Engine, picture: tuple[bytes, int, int]) -> None:
+        """What a model that loads must be able to do with a picture (RGB, width, height); raises its errors."""
+        params = _core.GenerateParams()
+        params.max_tokens = 2
+        answer = engine.generate([("image", engine.encode_image(*picture)), ("text", "An image of")], params)
+        assert 1 <= len(answer.token_ids) <= 2
+
     # What follows from these.
 
     @functools.cached_property
@@ -198,9 +205,14 @@ def _find() -> dict[str, Described]:
 
 
 @functools.cache
-def described() -> dict[str, Described]:
+def every() -> dict[str, Described]:
     """All descriptions, by architecture."""
     return dict(sorted(_find().items()))
+
+
+def described() -> dict[str, Described]:
+    """Those of models that write text: all but such as only compare images and texts, which have tests of their own."""
+    return {name: of for name, of in every().items() if of.tasks != ["similarity"]}
 
 
 # ---- `accepted` of the groups of rows that models share (csrc/models/schema_groups.h)

@@ -13,7 +13,7 @@ from kosmos_edge import _core
 from kosmos_edge.convert import convert, requantize, verify
 from kosmos_edge.convert.models import MODELS
 from models import recorded
-from models.description import CASES, TEXTS, Case, Described, arguments_of, described, options_of
+from models.description import CASES, TEXTS, Case, Described, arguments_of, every, options_of
 
 TOLERANCE = 1e-4  # of the largest magnitude in each row
 TOLD_BY_THE_FILE = ("general.", "tokenizer.ggml.precompiled_charsmap")  # what a converter says of itself
@@ -22,7 +22,7 @@ TOLD_BY_THE_FILE = ("general.", "tokenizer.ggml.precompiled_charsmap")  # what a
 def test_every_row_of_the_registries_has_a_description_here() -> None:
     """A model that is added without one fails."""
     rows = set(_core.testing.model_schemas())
-    assert set(described()) == rows
+    assert set(every()) == rows
     assert {model.ARCHITECTURE for model in MODELS.values()} == rows
 
 

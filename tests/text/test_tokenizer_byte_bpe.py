@@ -115,7 +115,7 @@ def test_bad_vocabularies_are_refused(case: str) -> None:
 
 def test_bad_requests_are_refused() -> None:
     trained = Trained("gpt2")
-    with pytest.raises(InvalidRequest, match="expected 'gpt2', 'cl100k' or 'qwen2'"):
+    with pytest.raises(InvalidRequest, match="expected 'gpt2', 'cl100k', 'qwen2' or 'clip'"):
         _core.Tokenizer.byte_bpe(trained.pieces, trained.types, trained.merges, "gpt3")
     with pytest.raises(InvalidRequest, match="at byte 1"):
         trained.tokenizer.encode(b"a\xff")
