@@ -14,6 +14,7 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import InvalidRequest
 
 limits = _core.limits
+DEFAULT_CANDIDATES = 5  # top_k of contrastive search
 Normalize: TypeAlias = Literal["sum", "mean", "characters"]  # of scores, see Model.score
 
 
@@ -29,7 +30,10 @@ class GenerationOptions(TypedDict, total=False):
 
     max_tokens: int  # 1..context length; default: the model's (<architecture>.generation.max_new_tokens)
     temperature: float  # 0 (greedy, the default) .. 100; below 1e-45 it is 0
-    top_k: int  # 1..vocabulary size; needs temperature > 0
+    top_k: int  # 1..vocabulary size; needs temperature > 0, or one of the two below (1..100, default 5: candidates)
+    degeneration_penalty: float  # 0 (off, the default) .. 1: contrastive search, see docs/guided.md
+    image_weight: float  # 0 (off, the default) .. 100: prefer tokens that fit the image, as the guide says
+    guide: Any  # of image_weight: "self" (the default), a model such as CLIP, or a function (picture, texts) -> scores
     top_p: float  # above 0, at most 1; needs temperature > 0
     seed: int  # 0..2^64-1, default 0
     num_beams: int  # 1..8, default 1; needs temperature 0
@@ -69,6 +73,14 @@ class Options:
     min_score: float = 0.0
     top_logprobs: int = 0  # logprobs is True if it is not 0
     fitted: bool = False  # the choices have been checked, and max_tokens is enough for them
+    degeneration_penalty: float = 0.0
+    image_weight: float = 0.0
+    guide: Any = None  # "self", an object with similarity_judge, or a function; None where image_weight is 0
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether candidates are compared, which is done for one answer at a time."""
+        return self.degeneration_penalty > 0 or self.image_weight > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +107,18 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
         raise InvalidRequest("template: only caption, locate, describe and ask take one")
     checked_choices = check_texts("choices", choices, limits.MAX_CHOICES) if choices is not None else ()
     context, penalty = facts.context_length, limits.MAX_LENGTH_PENALTY
+    contrast = check_float("degeneration_penalty", given.get("degeneration_penalty", 0.0), 0, 1)
+    weight = check_float("image_weight", given.get("image_weight", 0.0), 0, limits.MAX_IMAGE_WEIGHT)
+    contrasts = contrast > 0 or weight > 0
+    named = contrasts or not {"degeneration_penalty", "image_weight"}.isdisjoint(given)  # 0 is greedy decoding
+    most = min(facts.vocabulary, limits.MAX_CANDIDATES) if named else facts.vocabulary
     top = check_int("top_logprobs", given.get("top_logprobs", 0), 0, limits.MAX_TOP_LOGPROBS)
     out = Options(
         max_tokens=check_int("max_tokens", given.get("max_tokens", facts.max_tokens), 1, context),
         temperature=check_float("temperature", given.get("temperature", 0.0), 0, limits.MAX_TEMPERATURE),
-        top_k=check_int("top_k", given["top_k"], 1, facts.vocabulary) if "top_k" in given else 0,
+        top_k=check_int("top_k", given.get("top_k", DEFAULT_CANDIDATES if contrasts else 0), 1, most)
+        if "top_k" in given or contrasts
+        else 0,
         top_p=check_float("top_p", given.get("top_p", 1.0), 0, 1, above=True),
         seed=check_int("seed", given.get("seed", 0), 0, 2**64 - 1),
         num_beams=check_int("num_beams", given.get("num_beams", 1), 1, limits.MAX_BEAMS),
@@ -121,11 +140,16 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
         default_length="max_tokens" not in given,
         min_score=check_float("min_score", given.get("min_score", 0.0), 0, 1),
         top_logprobs=top,
+        degeneration_penalty=contrast,
+        image_weight=weight,
+        guide=_check_guide(given, weight),
     )
+    if contrasts:
+        _check_contrast(out)
     _core.check_together(
         num_beams=out.num_beams,
         temperature=out.temperature,
-        top_k="top_k" in given,
+        top_k="top_k" in given and not named,
         top_p="top_p" in given,
         length_penalty="length_penalty" in given,
         stop=bool(out.stop),
@@ -134,6 +158,33 @@ def check_options(given: Mapping[str, Any], facts: Limits, *, grammar: bool, cho
         grounds=facts.grounds,
     )
     return out
+
+
+def _check_guide(given: Mapping[str, Any], weight: float) -> Any:
+    """The guide; "self" where there is none."""
+    guide = given.get("guide")
+    if weight == 0:
+        if guide is not None:
+            raise InvalidRequest("guide: needs image_weight above 0")
+        return None
+    if guide is None or (isinstance(guide, str) and guide == "self"):
+        return "self"
+    if isinstance(guide, str) or not (hasattr(guide, "similarity_judge") or callable(guide)):
+        raise InvalidRequest(
+            f'guide: expected "self", a loaded model such as CLIP, or a function (picture, texts), got {guide!r}'
+        )
+    return guide
+
+
+def _check_contrast(out: Options) -> None:
+    """InvalidRequest where candidates are compared and something else decides, too."""
+    name = "degeneration_penalty" if out.degeneration_penalty > 0 else "image_weight"
+    if out.temperature > 0:
+        raise InvalidRequest(f"{name} needs temperature 0, got {out.temperature:g}")
+    if out.num_beams > 1:
+        raise InvalidRequest(f"{name} needs num_beams 1, got {out.num_beams}")
+    if out.choices:
+        raise InvalidRequest(f"{name} and choices contradict each other: choose one")
 
 
 def check_int(name: str, value: object, low: int, high: int) -> int:

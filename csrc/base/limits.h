@@ -21,6 +21,8 @@ constexpr size_t kMaxChoices = 1000;
 constexpr int32_t kMaxBeams = 8;
 constexpr int32_t kMaxTopLogprobs = 20;  // tokens beside each of the answer's
 constexpr double kMaxTemperature = 100;
+constexpr int32_t kMaxCandidates = 100;  // of contrastive search
+constexpr double kMaxImageWeight = 100;
 constexpr double kMaxLengthPenalty = 10;  // and no less than its negative
 constexpr double kMinRepetitionPenalty = 0.125, kMaxRepetitionPenalty = 100;
 

@@ -167,7 +167,10 @@ Generation run_generate(const Engine& e, const SegmentList& segments, const Gene
   const std::vector<Segment> s = to_segments(segments);
   const OnToken callback = to_on_token(std::move(on_token));
   nb::gil_scoped_release release;
-  return e.generate(e.prompt(s), params, callback, cancel);
+  if (!params.guided_by_self) return e.generate(e.prompt(s), params, callback, cancel);
+  GenerateParams guided = params;
+  guided.blind = e.blind_prompt(s);
+  return e.generate(e.prompt(s), guided, callback, cancel);
 }
 
 Scoring run_score(const Engine& e, const SegmentList& segments,
@@ -177,6 +180,28 @@ Scoring run_score(const Engine& e, const SegmentList& segments,
   for (nb::handle item : continuations) c.push_back(to_segments(nb::cast<nb::sequence>(item)));
   nb::gil_scoped_release release;
   return e.score(e.prompt(s), c, cancel);
+}
+
+std::tuple<nb::bytes, int64_t, int64_t> run_states(const Engine& e, const SegmentList& segments,
+                                                   const std::vector<int32_t>& answer) {
+  const std::vector<Segment> s = to_segments(segments);
+  std::vector<float> v;
+  {
+    nb::gil_scoped_release release;
+    v = e.states(e.prompt(s), answer, nullptr);
+  }
+  const int64_t width = e.model().info().width;
+  return {to_bytes(v), static_cast<int64_t>(v.size()) / width, width};
+}
+
+void set_relevance(GenerateParams& p, nb::object callable) {
+  p.relevance = nullptr;
+  if (callable.is_none()) return;
+  p.relevance = [held = shared_object(std::move(callable))](const std::vector<int32_t>& answer,
+                                                            const std::vector<int32_t>& candidates) {
+    nb::gil_scoped_acquire acquire;
+    return nb::cast<std::vector<double>>((*held)(answer, candidates));
+  };
 }
 
 std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const SegmentList& segments,
@@ -228,6 +253,11 @@ void bind_engine(nb::module_& m) {
       .def_rw("top_logprobs", &GenerateParams::top_logprobs)
       .def_rw("hash_logits", &GenerateParams::hash_logits)
       .def_rw("draft", &GenerateParams::draft)
+      .def_rw("degeneration_penalty", &GenerateParams::degeneration_penalty)
+      .def_rw("image_weight", &GenerateParams::image_weight)
+      .def_rw("guided_by_self", &GenerateParams::guided_by_self)
+      .def("set_relevance", &set_relevance, nb::arg("relevance").none(),
+           "(ids of the answer so far, candidates) -> a score for each candidate behind them; None: there is none.")
 #define KE_SAMPLER_FIELD(type, field)                                  \
   .def_prop_rw(                                                        \
       #field, [](const GenerateParams& p) { return p.sampler.field; }, \
@@ -319,6 +349,8 @@ void bind_engine(nb::module_& m) {
             return e.prompt(s).told().ids;
           },
           nb::arg("segments"))
+      .def("states", &run_states, nb::arg("segments"), nb::arg("answer") = std::vector<int32_t>{},
+           "As logits, the last layer's hidden states behind the last norm: (positions, width) float32.")
       .def("logits", &run_logits, nb::arg("segments"), nb::arg("answer") = std::vector<int32_t>{});
 }
 

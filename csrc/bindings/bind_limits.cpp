@@ -21,6 +21,8 @@ void bind_limits(nb::module_& m) {
   l.attr("MAX_CHOICES") = kMaxChoices;
   l.attr("MAX_BEAMS") = kMaxBeams;
   l.attr("MAX_TOP_LOGPROBS") = kMaxTopLogprobs;
+  l.attr("MAX_CANDIDATES") = kMaxCandidates;
+  l.attr("MAX_IMAGE_WEIGHT") = kMaxImageWeight;
   l.attr("MAX_TEMPERATURE") = kMaxTemperature;
   l.attr("MAX_LENGTH_PENALTY") = kMaxLengthPenalty;
   l.attr("MIN_REPETITION_PENALTY") = kMinRepetitionPenalty;

@@ -17,6 +17,7 @@ uint64_t Batch::add(Prompt prompt, const GenerateParams& params, OnToken on_toke
                     std::shared_ptr<const CancelToken> cancel) {
   KE_CHECK(open() < size_, InvalidRequest, "the batch has room for ", size_, " answers and all of them are open");
   KE_CHECK(params.num_beams == 1, InvalidRequest, "a batch takes num_beams 1, got ", params.num_beams);
+  KE_CHECK(!params.contrastive(), InvalidRequest, "a batch takes neither degeneration_penalty nor image_weight");
   auto member = std::make_unique<Member>();
   member->on_token = std::move(on_token);
   member->cancel = std::move(cancel);

@@ -179,26 +179,47 @@ Generation Engine::generate(const Prompt& prompt, const GenerateParams& params, 
   return ke::generate(*model_, *tokenizer_, prompt, params, on_token, cancel);
 }
 
-std::vector<float> Engine::logits(const Prompt& prompt, std::span<const int32_t> answer,
-                                  const CancelToken* cancel) const {
+Engine::Whole Engine::whole(const Prompt& prompt, std::span<const int32_t> answer, const CancelToken* cancel) const {
   const int64_t vocab = model_->info().vocab;
   check_context(*model_, prompt, static_cast<int64_t>(answer.size()));
   for (const int32_t id : answer)
     KE_CHECK(id >= 0 && id < vocab, InvalidRequest, "token id ", id, " is outside 0..", vocab - 1);
-  const std::unique_ptr<KvCache> cache = model_->new_cache(static_cast<int64_t>(prompt.ids.size() + answer.size()));
+  Whole out;
+  out.cache = model_->new_cache(static_cast<int64_t>(prompt.ids.size() + answer.size()));
   read_source(*model_, prompt, cancel);
-  std::vector<InputRow> rows;
-  std::vector<int32_t> logit_rows;
-  for (size_t i = 0; i < prompt.ids.size(); i++) {
-    rows.push_back(prompt.row(i, cache.get()));
-    logit_rows.push_back(static_cast<int32_t>(i));
+  for (size_t i = 0; i < prompt.ids.size(); i++) out.rows.push_back(prompt.row(i, out.cache.get()));
+  for (const int32_t id : answer) out.rows.push_back(prompt.row_behind(id, out.rows.size(), out.cache.get()));
+  for (size_t i = 0; i < out.rows.size(); i++) out.all.push_back(static_cast<int32_t>(i));
+  return out;
+}
+
+std::vector<float> Engine::logits(const Prompt& prompt, std::span<const int32_t> answer,
+                                  const CancelToken* cancel) const {
+  const Whole w = whole(prompt, answer, cancel);
+  std::vector<float> out(w.rows.size() * static_cast<size_t>(model_->info().vocab));
+  model_->forward(w.rows, w.all, out.data(), cancel);
+  return out;
+}
+
+std::vector<float> Engine::states(const Prompt& prompt, std::span<const int32_t> answer,
+                                  const CancelToken* cancel) const {
+  const Whole w = whole(prompt, answer, cancel);
+  std::vector<float> out(w.rows.size() * static_cast<size_t>(model_->info().width));
+  model_->forward_states(w.rows, w.all, nullptr, out.data(), cancel);
+  return out;
+}
+
+std::shared_ptr<const Prompt> Engine::blind_prompt(const std::vector<Segment>& segments) const {
+  std::vector<Segment> words;
+  for (const Segment& s : segments)
+    if (s.kind != Segment::Kind::Image && s.kind != Segment::Kind::Rows) words.push_back(s);
+  KE_CHECK(words.size() < segments.size(), InvalidRequest, "guide: the prompt has no image to be left out");
+  if (words.empty()) {  // what begins every prompt is left
+    words.emplace_back();
+    words.back().kind = Segment::Kind::Ids;
   }
-  for (const int32_t id : answer) {
-    logit_rows.push_back(static_cast<int32_t>(rows.size()));
-    rows.push_back(prompt.row_behind(id, rows.size(), cache.get()));
-  }
-  std::vector<float> out(rows.size() * static_cast<size_t>(vocab));
-  model_->forward(rows, logit_rows, out.data(), cancel);
+  auto out = std::make_shared<Prompt>(prompt(words));
+  KE_CHECK(!out->ids.empty(), InvalidRequest, "guide: without its image nothing of the prompt is left");
   return out;
 }
 

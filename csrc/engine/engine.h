@@ -81,6 +81,8 @@ class Engine {
   // else ContextTooLong. InvalidRequest for a model that writes text, no text, and ill-formed ones.
   std::vector<float> embed_texts(std::span<const std::string> texts, bool truncate, const CancelToken* cancel,
                                  size_t* cut = nullptr) const;
+  // The segments' prompt without its images and rows. InvalidRequest where it has none, or is nothing else.
+  std::shared_ptr<const Prompt> blind_prompt(const std::vector<Segment>& segments) const;
   Generation generate(const Prompt& prompt, const GenerateParams& params, const OnToken& on_token,
                       const CancelToken* cancel) const;
   // How likely each continuation is after the prompt: every continuation is a sequence of segments without images.
@@ -88,8 +90,16 @@ class Engine {
                 const CancelToken* cancel) const;
   // (positions, vocab) for every position of the prompt, as the decoder sees it, and of an answer's ids behind it.
   std::vector<float> logits(const Prompt& prompt, std::span<const int32_t> answer, const CancelToken* cancel) const;
+  // (positions, width), likewise: Model::forward_states.
+  std::vector<float> states(const Prompt& prompt, std::span<const int32_t> answer, const CancelToken* cancel) const;
 
  private:
+  struct Whole {  // all rows of a prompt and an answer, computed in one pass
+    std::unique_ptr<KvCache> cache;
+    std::vector<InputRow> rows;
+    std::vector<int32_t> all;
+  };
+  Whole whole(const Prompt& prompt, std::span<const int32_t> answer, const CancelToken* cancel) const;
   void read_images(const std::vector<Segment>& segments, Prompt& prompt) const;
   static std::shared_ptr<Engine> load_named(const std::string& path, const LoadOptions& options);
   std::shared_ptr<const ImageEmbedding> encode(const PreparedImage& image, const CancelToken* cancel, bool keep,

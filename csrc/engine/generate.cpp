@@ -31,6 +31,7 @@ void check_params(const GenerateParams& p) {
   KE_CHECK(p.top_logprobs >= 0 && p.top_logprobs <= kMaxTopLogprobs, InvalidRequest, "top_logprobs must be in 0..",
            kMaxTopLogprobs, ", got ", p.top_logprobs);
   for (const std::string& s : p.stop) KE_CHECK(!s.empty(), InvalidRequest, "a stop string is empty");
+  check_contrastive(p);
   if (p.num_beams > 1) {
     KE_CHECK(p.sampler.temperature == 0, InvalidRequest, "num_beams ", p.num_beams, " and temperature ",
              p.sampler.temperature, " contradict each other: beams are for temperature 0");
@@ -85,6 +86,12 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
                     const OnToken& on_token, const CancelToken* cancel) {
   check_params(params);
   check_context(model, prompt, params.max_tokens);
+  if (params.contrastive()) {
+    Generation out;
+    out.prompt_ids = prompt.told().ids;
+    contrastive_search(model, tokenizer, prompt, params, on_token, cancel, out);
+    return out;
+  }
   if (params.num_beams > 1) {
     Generation out;
     out.prompt_ids = prompt.told().ids;

@@ -23,6 +23,16 @@ struct GenerateParams {
   int32_t top_logprobs = 0;          // 0..limits::kMaxTopLogprobs: fill Generation::top; includes logprobs
   bool hash_logits = false;          // fill Generation::logits_hash (not with beams)
   bool draft = true;                 // try likely tokens ahead of their turn; the answer does not depend on it
+  // Contrastive search among the sampler's top_k likeliest tokens, and MAGIC's rule: engine/contrastive.cpp.
+  float degeneration_penalty = 0;  // 0..1; 0: off
+  float image_weight = 0;          // 0..limits::kMaxImageWeight; 0: off; else one of the two that follow
+  // How well the answer so far with each of the candidates behind it fits the image; their softmax counts.
+  std::function<std::vector<double>(const std::vector<int32_t>& answer, const std::vector<int32_t>& candidates)>
+      relevance;
+  // How much likelier a token is than behind the prompt without its images, which Engine::blind_prompt makes.
+  bool guided_by_self = false;
+  std::shared_ptr<const Prompt> blind;
+  bool contrastive() const { return degeneration_penalty > 0 || image_weight > 0; }
 };
 
 enum class FinishReason { Eos, StopString, Length, Choice, Callback };
@@ -44,6 +54,7 @@ struct Generation {
 using OnToken = std::function<bool(int32_t id, float logprob)>;
 
 // InvalidRequest naming the parameter, its range and the value.
+void check_contrastive(const GenerateParams& params);
 void check_params(const GenerateParams& params);
 
 // ContextTooLong, with both counts, before anything is computed.
@@ -63,6 +74,9 @@ std::vector<float> prefill(const Model& model, const Prompt& prompt, KvCache& ca
                            size_t* reused);
 std::unique_ptr<Constraint> make_constraint(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt,
                                             const GenerateParams& params);
+void contrastive_search(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt,
+                        const GenerateParams& params, const OnToken& on_token, const CancelToken* cancel,
+                        Generation& out);
 void beam_search(const Model& model, const Tokenizer& tokenizer, const Prompt& prompt, const GenerateParams& params,
                  const CancelToken* cancel, Generation& out);
 

@@ -86,8 +86,8 @@ void Decoder::project_output(Mat x, Mat scratch, std::span<const int32_t> vocab_
     backend_.linear(*output_, x, Activation::None, {}, y);
 }
 
-Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
-                 const CancelToken* cancel, std::span<const int32_t> vocab_subset) const {
+Mat Decoder::run_blocks(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                        const CancelToken* cancel, Mat* last_scratch, int64_t columns, Mat* logits) const {
   const BlockShape& b = shape_.block;
   const int64_t d = b.width, q_width = b.q_width(), kv_width = b.kv_width(), n = static_cast<int64_t>(rows.size());
   const int64_t n_logit_rows = static_cast<int64_t>(logit_rows.size());
@@ -106,12 +106,9 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
     ws.memories.clear();
     for (const InputRow& row : rows) ws.memories.push_back(row.memory);
   }
-  // Without a last norm the product of the whole vocabulary is made and columns are picked. Taken before what only some
-  // calls need, so that every call has the same memory for it: a device recognises a pass by that.
-  const bool some = !vocab_subset.empty() && shape_.final_norm;
-  Mat y;
-  if (n_logit_rows > 0)
-    y = ws.take(n_logit_rows, some ? static_cast<int64_t>(vocab_subset.size()) : shape_.output_rows());
+  // Taken before what only some calls need, so that every call has the same memory for it: a device recognises a pass
+  // by that.
+  if (n_logit_rows > 0 && logits) *logits = ws.take(n_logit_rows, columns);
   int64_t crossed = 0;
   const auto look_on = [&](int64_t rows_left) {
     const auto rows_of = [&](Mat m) { return m.row_range(0, rows_left); };
@@ -150,15 +147,43 @@ Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::ve
     if (cancel) cancel->check();
     blocks_[i].add_feed_forward(scratch, h, x);
   }
-  if (n_logit_rows == 0) return {};
-  project_output(x, scratch.col_range(0, d), some ? vocab_subset : std::span<const int32_t>{}, y);
+  *last_scratch = scratch.col_range(0, d);
+  return x;
+}
+
+Mat Decoder::run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                 const CancelToken* cancel, std::span<const int32_t> vocab_subset) const {
+  // Without a last norm the product of the whole vocabulary is made and columns are picked.
+  const bool some = !vocab_subset.empty() && shape_.final_norm;
+  const int64_t wanted = static_cast<int64_t>(vocab_subset.size());
+  Mat scratch, y;
+  const Mat x = run_blocks(ws, rows, logit_rows, cancel, &scratch, some ? wanted : shape_.output_rows(), &y);
+  if (logit_rows.empty()) return {};
+  project_output(x, scratch, some ? vocab_subset : std::span<const int32_t>{}, y);
   if (vocab_subset.empty() || some) return y;
-  Mat picked = ws.take(n_logit_rows, static_cast<int64_t>(vocab_subset.size()));
+  Mat picked = ws.take(y.rows, wanted);
   for (size_t i = 0; i < vocab_subset.size(); i++) {
     const int64_t from = vocab_subset[i], to = static_cast<int64_t>(i);
     backend_.copy(y.col_range(from, from + 1), picked.col_range(to, to + 1));
   }
   return picked;
+}
+
+void Decoder::forward_states(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                             float* logits, float* states, const CancelToken* cancel) const {
+  KE_ASSERT(!logit_rows.empty() && states);
+  Mat scratch, y;
+  const Mat x = run_blocks(ws, rows, logit_rows, cancel, &scratch, shape_.output_rows(), logits ? &y : nullptr);
+  const Mat normed = ws.take(x.rows, x.cols);
+  if (shape_.final_norm)
+    backend_.norm(x, output_norm_, normed);
+  else
+    backend_.copy(x, normed);
+  if (logits) {
+    project_output(x, scratch, {}, y);
+    backend_.read(y, logits);
+  }
+  backend_.read(normed, states);
 }
 
 }  // namespace ke

@@ -54,7 +54,13 @@ class Decoder {
   void forward(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
                const CancelToken* cancel, std::span<const int32_t> vocab_subset) const;
 
-  // The same, but the device samples: a token for each logit row (at least one), by the rule of the same index.
+  // The same for the whole vocabulary, and of the same rows what the output product takes: the last layer's hidden
+  // states behind the last norm, host (logit_rows.size(), width). logits may be nullptr: none are made.
+  void forward_states(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                      float* logits, float* states, const CancelToken* cancel) const;
+
+  // The same as forward, but the device samples: a token for each logit row (at least one), by the rule of the same
+  // index.
   void sample(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
               std::span<const SamplingRule> rules, std::span<Sampled> sampled, const CancelToken* cancel) const;
 
@@ -72,6 +78,10 @@ class Decoder {
   // together, so no mask is needed.
   void look(const CrossBlock& layer, int64_t index, const std::vector<const CrossMemory*>& memories, Mat scratch, Mat q,
             Mat a, Mat hidden, Mat y, Mat x) const;
+  // The blocks: what comes out of the last one for the logit rows, on the device; `scratch` becomes memory for their
+  // norm, and `logits`, where it is not nullptr, that of the logits, (logit rows, columns).
+  Mat run_blocks(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                 const CancelToken* cancel, Mat* scratch, int64_t columns, Mat* logits) const;
   // Logits on the device: (logit rows, vocab_subset, or where that is empty vocab).
   Mat run(Workspace& ws, const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
           const CancelToken* cancel, std::span<const int32_t> vocab_subset) const;

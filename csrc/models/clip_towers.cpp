@@ -208,6 +208,11 @@ class ClipTowers final : public Model {
     refuse();
   }
 
+  void forward_states(const std::vector<InputRow>&, const std::vector<int32_t>&, float*, float*,
+                      const CancelToken*) const override {
+    refuse();
+  }
+
  private:
   const std::shared_ptr<GgufFile> file_;
   const std::shared_ptr<Backend> backend_;

@@ -86,6 +86,10 @@ class Model {
                       const CancelToken* cancel) const = 0;
   virtual void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
                        const CancelToken* cancel, std::span<const int32_t> vocab_subset = {}) const = 0;
+  // forward(), and of the same rows, at least one, the last layer's hidden states as the output product takes them,
+  // behind the last norm: host (logit_rows.size(), info().width). logits may be nullptr: none are made.
+  virtual void forward_states(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
+                              float* states, const CancelToken* cancel) const = 0;
   // Of a model with ModelInfo::embedding: the vectors of texts, (texts, embedding), each of length 1. A text is its ids
   // with what begins and ends it, at most info().context of them. Other models: InvalidRequest.
   virtual std::vector<float> embed_texts(std::span<const std::vector<int32_t>> texts, const CancelToken* cancel) const;

@@ -181,4 +181,10 @@ void VisionLanguageModel::forward(const std::vector<InputRow>& rows, const std::
   decoder_.forward(*lease, rows, logit_rows, logits, cancel, vocab_subset);
 }
 
+void VisionLanguageModel::forward_states(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows,
+                                         float* logits, float* states, const CancelToken* cancel) const {
+  auto lease = decoder_workspaces_.lease();
+  decoder_.forward_states(*lease, rows, logit_rows, logits, states, cancel);
+}
+
 }  // namespace ke

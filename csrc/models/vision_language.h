@@ -61,6 +61,8 @@ class VisionLanguageModel : public Model {
               const CancelToken* cancel) const override;
   void forward(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
                const CancelToken* cancel, std::span<const int32_t> vocab_subset) const override;
+  void forward_states(const std::vector<InputRow>& rows, const std::vector<int32_t>& logit_rows, float* logits,
+                      float* states, const CancelToken* cancel) const override;
 
  private:
   class Features;

@@ -81,6 +81,7 @@ AnswerRun::AnswerRun(const Engine& engine, AnswerRequest request, AnswerWatcher 
       stream_(reader_, kept_, request_.stop),
       found_score_(kUnknown) {
   KE_CHECK(!request_.one_object || info_.grounding, InvalidRequest, kNoGrounding);
+  if (params_.guided_by_self) params_.blind = engine.blind_prompt(request_.segments);
   params_.logprobs |= request_.one_object;  // found_score is the first token's
   if (!params_.choices.empty() && !kept_.empty())
     reader_.check_choices(kept_, params_.choices, request_.stop, params_.max_tokens);

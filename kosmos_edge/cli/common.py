@@ -143,7 +143,21 @@ max_tokens_option = option(
 generation_options = options(
     max_tokens_option,
     option("--temperature", "--temp", "temperature", type=float, help="Sampling temperature. Default: 0, greedy."),
-    option("--top-k", type=int, help="Sample among the K most likely tokens. Needs a temperature."),
+    option(
+        "--top-k", type=int, help="Sample among the K most likely tokens. Needs a temperature, or one of the next two."
+    ),
+    option(
+        "--degeneration-penalty",
+        type=float,
+        metavar="A",
+        help="Contrastive search among --top-k tokens (default 5): 0 (off) .. 1.",
+    ),
+    option("--image-weight", type=float, metavar="B", help="Prefer tokens that fit the image: 0 (off) .. 100."),
+    option(
+        "--guide",
+        metavar="self|TAG|FILE",
+        help="What --image-weight goes by: the model itself (self, the default), or a model such as CLIP.",
+    ),
     option("--top-p", type=float, help="Sample within this probability mass. Needs a temperature."),
     option("--seed", type=int, help="Random seed for sampling."),
     option("--num-beams", type=int, help="Number of beams for beam search, up to 8."),
@@ -250,6 +264,9 @@ GENERATION_NAMES = (
     "max_tokens",
     "temperature",
     "top_k",
+    "degeneration_penalty",
+    "image_weight",
+    "guide",
     "top_p",
     "seed",
     "num_beams",
@@ -285,6 +302,15 @@ def take_generation(values: dict[str, Any]) -> dict[str, Any]:
     def has_beams() -> bool:
         return int(given.get("num_beams", 1)) > 1
 
+    def contrasts() -> bool:
+        return bool(given.get("degeneration_penalty")) or bool(given.get("image_weight"))
+
+    if sampled() or has_beams() or parameters.get("choice") or parameters.get("choices"):
+        drop("degeneration_penalty")  # candidates are compared without any of these
+        drop("image_weight")
+    if contrasts():
+        drop("temperature")
+        drop("num_beams")
     for name in ("temperature", "stop"):  # contradict beams; the command line takes precedence
         if name in given and has_beams() and (sampled() or name == "stop"):
             if from_environment(name) and not from_environment("num_beams"):
@@ -292,13 +318,20 @@ def take_generation(values: dict[str, Any]) -> dict[str, Any]:
             elif not from_environment(name):
                 drop("num_beams")
     if not sampled():
-        drop("top_k")
+        if not contrasts():
+            drop("top_k")
         drop("top_p")
+    if not given.get("image_weight"):
+        drop("guide")
     if not has_beams():
         drop("length_penalty")
     if parameters.get("choice") or parameters.get("choices"):  # a choice is its own end and has no boxes
         for name in ("max_tokens", "stop", "grammar"):
             drop(name)
+    if given.get("guide", "self") != "self":
+        from kosmos_edge.loading import load
+
+        given["guide"] = load(given["guide"])
     return given
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from kosmos_edge._native import _core
 from kosmos_edge.inference.answer import Reader
 from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.inference.guides import Relevance
 from kosmos_edge.inference.running import is_cancelled
 from kosmos_edge.inference.tasks import Plan
 from kosmos_edge.options import Options
@@ -42,15 +43,16 @@ class Answering:
         prompt: Prompt,
         reader: Reader,
         start: float,
+        relevance: Relevance | None = None,
     ) -> None:
-        """emit: where events go. start: when the call began, by time.perf_counter."""
+        """emit: where events go. start: when the call began, by time.perf_counter. relevance: of the options' guide."""
         self._engine, self._name, self._plan, self._options = engine, name, plan, options
         self._prompt, self._reader, self._start = prompt, reader, start
         watched = emit is not None or plan.one_object or bool(options.stop)
         self.native = _core.AnswerRun(
             engine,
             prompt.segments,
-            _params(options),
+            _params(options, relevance),
             options.stop,
             plan.keep_prompt,
             plan.one_object,
@@ -65,7 +67,7 @@ class Answering:
     @property
     def joins(self) -> bool:
         """Whether it may be computed in a batch with others: the beams of one answer are a batch already."""
-        return self._options.num_beams == 1
+        return self._options.num_beams == 1 and not self._options.contrasts
 
     def run(self, token: _core.CancelToken) -> Result:
         """The answer, computed alone."""
@@ -129,7 +131,7 @@ def _pass_on(cancel: Any, token: _core.CancelToken) -> None:
         token.cancel()
 
 
-def _params(options: Options) -> _core.GenerateParams:
+def _params(options: Options, relevance: Relevance | None = None) -> _core.GenerateParams:
     params = _core.GenerateParams()
     params.max_tokens = options.max_tokens
     params.temperature = options.temperature
@@ -145,4 +147,8 @@ def _params(options: Options) -> _core.GenerateParams:
     params.grammar = options.grammar
     params.logprobs = options.logprobs
     params.top_logprobs = options.top_logprobs
+    params.degeneration_penalty = options.degeneration_penalty
+    params.image_weight = options.image_weight
+    params.guided_by_self = options.guide == "self"
+    params.set_relevance(relevance)
     return params

@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled
-from kosmos_edge.images import Opening
+from kosmos_edge.images import Opening, Picture
 from kosmos_edge.inference.answering import Answering
 from kosmos_edge.inference.encoded import EncodedImage, Prepared
 from kosmos_edge.inference.requests import Request
@@ -131,8 +131,9 @@ class BatchWorker:
             return source
         return source.opened(self._open_picture) if isinstance(source, Openable) else self._open_picture(source)
 
-    def _open_picture(self, source: Any) -> Prepared:
-        return self._session.prepare(apart(partial(self._opening.open, source), self._token))
+    def _open_picture(self, source: Any) -> Prepared | Picture:
+        picture = apart(partial(self._opening.open, source), self._token)
+        return picture if self._request.guided else self._session.prepare(picture)
 
     # ---- the computing thread
 

@@ -33,7 +33,12 @@ class GenerateRequest:
     @property
     def joins(self) -> bool:
         """Whether the answer may be computed in a batch with others: the beams of one answer are a batch already."""
-        return self.options.num_beams == 1
+        return self.options.num_beams == 1 and not self.options.contrasts
+
+    @property
+    def guided(self) -> bool:
+        """Whether the picture itself is needed, beside what the model makes of it."""
+        return self.options.guide not in (None, "self")
 
     def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Answering:
         """The request about this image, which is encoded here; the examples' images are encoded once."""
@@ -54,6 +59,7 @@ class ScoreRequest:
     plan: ScorePlan
     cancel: Any
     joins: bool = False
+    guided: bool = False
     _known: dict[int, EncodedImage] = field(default_factory=dict)  # the examples' images, by id
 
     def begin(self, session: EngineSession, image: Any, token: _core.CancelToken) -> Ranking:
@@ -107,6 +113,7 @@ class CallsRequest:
     name: str  # of the model
     cancel: Any = None
     joins: bool = True
+    guided: bool = False
 
     def begin(self, session: EngineSession, call: Call, token: _core.CancelToken) -> Answering:
         """The call's request; its images are encoded here."""

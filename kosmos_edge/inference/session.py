@@ -15,6 +15,7 @@ from kosmos_edge.inference import tasks
 from kosmos_edge.inference.answer import Reader
 from kosmos_edge.inference.answering import Answering, Prompt
 from kosmos_edge.inference.encoded import EncodedImage, Prepared
+from kosmos_edge.inference.guides import guide_of
 from kosmos_edge.inference.prompts import BoxSegment, PictureSegment, RowsSegment, is_ambiguous, which_unit
 from kosmos_edge.inference.running import apart
 from kosmos_edge.options import Options
@@ -55,8 +56,10 @@ class EngineSession:
         """The engine's request; encodes the images, except those in `known` (by id of their source)."""
         start = time.perf_counter()
         options = self.fit(options)
+        guide = guide_of(plan, options, self.engine.tokenizer, token)
         prompt = self._prompt(plan.segments, token, known)
-        return Answering(self.engine, name, plan, options, token, emit, prompt, self._reader(prompt.last), start)
+        reader = self._reader(prompt.last)
+        return Answering(self.engine, name, plan, options, token, emit, prompt, reader, start, guide)
 
     def fit(self, options: Options) -> Options:
         """The options with room for the longest choice; InvalidRequest if no answer could be exactly a choice."""

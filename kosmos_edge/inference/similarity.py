@@ -6,7 +6,7 @@ import math
 import os
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -117,6 +117,21 @@ class Similarities:
         self._check_compares()
         rows, _, words = self._texts(texts, truncate, cancel)
         return self._matrix(b"".join(row.tobytes() for row in rows), len(words))
+
+    def similarity_judge(
+        self, picture: ImageInput | EncodedImage, token: _core.CancelToken
+    ) -> Callable[[Sequence[str]], list[float]]:
+        """What guides another model's decoding (image_weight): a function of texts, which may be empty and are cut if
+        too long, -> for each the cosine to the picture times model_info["similarity_scale"]."""
+        self._check_compares()
+        session, scale = self._open, float(self._info["similarity_scale"])
+        image = array("f", session.encode(picture, token).tobytes())
+
+        def judge(texts: Sequence[str]) -> list[float]:
+            values = array("f", session.embed_texts(tuple(texts), True, token)[0])
+            return [scale * _dot(image, values[at : at + len(image)]) for at in range(0, len(values), len(image))]
+
+        return judge
 
     # ---- inside
 

@@ -178,6 +178,12 @@ class Pictures:
         return replace(plan, segments=segments)
 
 
+def check_guide(options: Options) -> None:
+    """InvalidRequest for a guide of this process."""
+    if options.guide not in (None, "self"):
+        raise InvalidRequest("guide: a model or a function of this process cannot guide one with isolation='process'")
+
+
 def _folder() -> str | None:
     try:
         return os.getcwd()
@@ -267,6 +273,7 @@ class RemoteSession:
         token: _core.CancelToken,
         on_event: OnEvent | None = None,
     ) -> Any:
+        check_guide(options)
         pictures = Pictures(self.engine, token)
         sent, checked = pictures.plan(plan), replace(options, cancel=None)
         arguments = [name, sent, pictures.packed, checked]
@@ -309,6 +316,8 @@ class RemoteBatch:
     """A BatchWorker in the worker process. If the worker ends, the batch continues in the next one."""
 
     def __init__(self, workers: Workers, engine: Any, request: Request, size: int, opening: Opening) -> None:
+        if isinstance(request, GenerateRequest):
+            check_guide(request.options)
         self._workers, self._request, self._size = workers, request, size
         self._opening = opening
         self.ahead = 2 * (size if request.joins else 1) + picture_threads(engine.threads)

@@ -172,7 +172,7 @@ class Scheduler:
         assert job.options is not None
         emit = job.emit if job.stream else None
         self._place(job, job.plan)
-        if isinstance(job.session, EngineSession) and job.options.num_beams == 1:
+        if isinstance(job.session, EngineSession) and job.options.num_beams == 1 and not job.options.contrasts:
             answering = job.session.begin(job.name, job.plan, job.options, job.token, emit)
             if self._batch is None:
                 self._batch = _core.Batch(job.session.engine, self._size)
