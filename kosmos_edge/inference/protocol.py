@@ -21,7 +21,7 @@ class Session(Protocol):
         """Properties of the model and its device."""
         ...
 
-    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+    def encode(self, image: ImageInput | EncodedImage, token: _core.CancelToken) -> EncodedImage:
         """Decodes and encodes one image, to be used more than once."""
         ...
 

@@ -28,7 +28,7 @@ class EngineSession:
     def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
 
-    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+    def encode(self, image: ImageInput | EncodedImage, token: _core.CancelToken) -> EncodedImage:
         """Decodes and encodes one image, to be used more than once."""
         return self._encode(image, token, keep=True)[0]
 

@@ -104,14 +104,14 @@ class Similarities:
 
     def embed_image(
         self, images: ImageInput | EncodedImage | Sequence[ImageInput | EncodedImage], *, cancel: Any = None
-    ) -> memoryview:
+    ) -> memoryview[float]:
         """The vectors of images, each of length 1: a float32 buffer (images, model_info["embedding"]), which
         numpy.asarray takes without a copy. One image, too, is a row. InvalidRequest for a model that writes text."""
         self._check_compares()
         rows = [self._vector(image, cancel)[0] for image in _images_of(images)]
         return self._matrix(b"".join(row.tobytes() for row in rows), len(rows))
 
-    def embed_text(self, texts: str | Sequence[str], *, truncate: bool = False, cancel: Any = None) -> memoryview:
+    def embed_text(self, texts: str | Sequence[str], *, truncate: bool = False, cancel: Any = None) -> memoryview[float]:
         """The vectors of texts, each of length 1: a float32 buffer (texts, model_info["embedding"]). truncate: as in
         similarity. InvalidRequest for a model that writes text, ContextTooLong."""
         self._check_compares()
@@ -139,7 +139,7 @@ class Similarities:
         if not self._info["embedding"]:
             raise InvalidRequest(_core.COMPARES_NOT)
 
-    def _matrix(self, data: bytes, rows: int) -> memoryview:
+    def _matrix(self, data: bytes, rows: int) -> memoryview[float]:
         return memoryview(data).cast("f", (rows, int(self._info["embedding"])))
 
     def _vector(self, image: ImageInput | EncodedImage, cancel: Any) -> tuple[array[float], EncodedImage]:

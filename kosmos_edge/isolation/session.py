@@ -226,7 +226,7 @@ class RemoteSession:
         assert isinstance(fitted, Options)
         return replace(fitted, cancel=options.cancel)
 
-    def encode(self, image: ImageInput, token: _core.CancelToken) -> EncodedImage:
+    def encode(self, image: ImageInput | EncodedImage, token: _core.CancelToken) -> EncodedImage:
         """As Session.encode; the vectors come back."""
         if isinstance(image, EncodedImage):
             Pictures(self.engine, token).pack(image)
