@@ -1,0 +1,32 @@
+"""Scenes with one object, from the seeds of nano's world."""
+
+from world import render, sample_scene
+
+SIZE = 224  # they are painted at this size; the model's own preprocessing squashes them
+
+
+def singles(seed):
+    """Scenes with one object, from this seed on"""
+    while True:
+        scene = sample_scene(seed)
+        if len(scene.objects) == 1:
+            yield scene
+        seed += 1
+
+
+def kind_of(scene):
+    """(shape, colour) of the one object"""
+    return scene.objects[0].shape, scene.objects[0].color
+
+
+def paint(scene):
+    """The scene as a picture"""
+    return render(scene, SIZE)
+
+
+def index_by_kind(kinds):
+    """Kinds -> {(shape, colour): numbers of the pictures of that kind}"""
+    found = {}
+    for n, (shape, color) in enumerate(kinds):
+        found.setdefault((shape, color), []).append(n)
+    return found

@@ -1,0 +1,277 @@
+"""Trains the variant of nano that learns in context, on one core. The ViT is the packaged nano's and stays as it is.
+
+    python -m incontext.train rows --run RUN                          # resampler, on linear heads; a minute or two
+    python -m incontext.train episodes --run RUN --steps 6000         # decoder, on episodes; resumes when run again
+    python -m incontext.train episodes --run RUN --steps 8000 --fall 2000       # goes on, with the rate falling
+    python -m incontext.train export --run RUN --out RUN/export       # for kosmos-edge convert
+
+RUN has bank/ and valid/ of `incontext.bank`. RUN/log.jsonl: loss of the words by number of shots before them, and every
+--look steps how often the right one of an episode's words is the likeliest, on pairs that are held out.
+"""
+
+import argparse
+import math
+import os
+import random
+import shutil
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import vocabulary
+from common import Log, load, one_thread, save
+from export import new_model, write
+from optimiser import Optimiser, schedule
+from world import COLOR_NAMES, SHAPES
+
+from incontext import episodes, sequence, words
+from incontext.bank import Bank, read_tower
+
+DECODER = {"dim": 128, "heads": 4, "ffn": 512, "latents": 1, "text_layers": 3}
+PIECES = 900  # at most; the words, the prompt's words and every character become pieces
+CLASSES = (2, 2, 2, 3, 4)  # drawn from, for each episode
+FIRST_WEIGHT = 0.1  # the first word of an episode cannot be known
+END_WEIGHT = 0.1
+LOOK = 2.0  # how sharply the first layer looks at its place, at the start
+VALID_SEED = "valid"
+
+
+def vocabulary_of(run):
+    """The vocabulary of RUN, trained when it is first asked for"""
+    path = os.path.join(run, vocabulary.MODEL_FILE)
+    if not os.path.exists(path):
+        os.makedirs(run, exist_ok=True)
+        vocabulary.train(path, PIECES, words.sentences())
+    return vocabulary.Vocabulary(path)
+
+
+def fresh_model(v, tower=None, decoder=None):
+    """A model with the packaged nano's ViT, which is not trained. tower: of bank.read_tower"""
+    config, weights = tower or read_tower()
+    model = new_model(v, config={**config, **(decoder or DECODER)})
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or any(name.startswith("vision_model.") for name in missing):
+        raise ValueError(f"expected the ViT's tensors, got others or too few: {unexpected} {missing}")
+    model.vision_model.requires_grad_(False)
+    start_decoder(model, sequence.Sequence(v, model.config["latents"]).reach)
+    return model
+
+
+def place_dims(config):
+    """The dimensions that tell places best, the quickest sines and cosines: as many as a head has"""
+    half, size = config["dim"] // 2, config["dim"] // config["heads"]
+    return [*range(size // 2), *range(half, half + size // 2)]
+
+
+@torch.no_grad()
+def start_decoder(model, reach):
+    """Heads that are of use from the first step on: those of the first layer look at the picture that was just shown,
+    `reach` tokens back; those of the others look at what is like the place they stand at. All copy what they look at.
+    What to compare, and which word follows, is left to training. Words keep out of the dimensions that tell places."""
+    text, dim, heads = model.text_model.model, model.config["dim"], model.config["heads"]
+    own = place_dims(model.config)
+    size, half = len(own), dim // 2
+    text.embed_tokens.weight[:, own] = 0
+    text.embed_tokens.weight.mul_((dim / (dim - size)) ** 0.5)
+    copy = torch.eye(dim)
+    copy[own] = 0
+    for n, layer in enumerate(text.layers):
+        a = layer.self_attn
+        a.v_proj.weight.copy_(copy)
+        a.out_proj.weight.copy_(copy)
+        if n:
+            a.k_proj.weight.copy_(a.q_proj.weight)
+            continue
+        query, key = torch.zeros(size, dim), torch.zeros(size, dim)
+        for i in range(size // 2):
+            angle = reach * 10000 ** (-i / (half - 1))  # model.sinusoid's frequencies
+            query[2 * i, i], query[2 * i, half + i] = math.cos(angle), -math.sin(angle)
+            query[2 * i + 1, i], query[2 * i + 1, half + i] = math.sin(angle), math.cos(angle)
+            key[2 * i, i] = key[2 * i + 1, half + i] = 1
+        a.q_proj.weight.copy_(query.repeat(heads, 1) * LOOK)
+        a.k_proj.weight.copy_(key.repeat(heads, 1) * LOOK)
+
+
+# ------------------------------------------------------------------------------------------ the resampler
+def train_rows(model, features, kinds, steps, batch=128, rate=2e-3, log=print):
+    """Resampler and linear heads that read shape and colour off its rows; the heads are thrown away. Last, the rows are
+    brought to the length of the words' embeddings. -> share of (shapes, colours) named right in the last tenth"""
+    resampler, dim = model.image_to_text_projection, model.config["dim"]
+    heads = torch.nn.Linear(model.config["latents"] * dim, len(SHAPES) + len(COLOR_NAMES))
+    params = [*resampler.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(params, lr=rate, weight_decay=0.01)
+    right, keep = [], torch.ones(dim)
+    keep[place_dims(model.config)] = 0  # as start_decoder has it for words
+    for step in range(steps):
+        index = np.sort(np.random.default_rng((3, step)).integers(0, len(kinds), batch))
+        x = torch.from_numpy(np.asarray(features[index], np.float32))
+        shape, color = torch.from_numpy(kinds[index]).T
+        said = heads((resampler(x) * keep).flatten(1)).split((len(SHAPES), len(COLOR_NAMES)), -1)
+        loss = F.cross_entropy(said[0], shape) + F.cross_entropy(said[1], color)
+        optimiser.zero_grad()
+        loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = rate * schedule(step, steps, steps // 2, min(50, max(1, steps // 10)))
+        optimiser.step()
+        named = [(s.argmax(-1) == t).float().mean().item() for s, t in zip(said, (shape, color), strict=True)]
+        if step >= steps * 9 // 10:
+            right.append(named)
+        if step % 50 == 0 or step == steps - 1:
+            log(stage="rows", step=step, loss=round(loss.item(), 4), shape=round(named[0], 3), color=round(named[1], 3))
+    with torch.no_grad():
+        out = resampler.x_attn.out_proj
+        out.weight.mul_(keep[:, None])
+        out.bias.mul_(keep)
+        rows = resampler(torch.from_numpy(np.asarray(features[:512], np.float32)))
+        factor = dim**-0.5 / rows.pow(2).mean().sqrt()
+        out.weight.mul_(factor)
+        out.bias.mul_(factor)
+    return np.mean(right, 0)
+
+
+@torch.no_grad()
+def rows_of(model, features, batch=512):
+    """(N, 1 + P, D) features -> (N, L, D) rows of the decoder"""
+    parts = range(0, len(features), batch)
+    return torch.cat(
+        [model.image_tokens(torch.from_numpy(np.asarray(features[at : at + batch], np.float32))) for at in parts]
+    )
+
+
+# ------------------------------------------------------------------------------------------ the decoder
+def arrays(drawn, by_kind, rng):
+    """Episodes -> (numbers of pictures, numbers of words), (B, pictures) each"""
+    pictures = np.array([[rng.choice(by_kind[kind]) for kind in e.kinds] for e in drawn])
+    return pictures, np.array([[e.words[n] for n in e.classes] for e in drawn])
+
+
+def batch_at(step, size, by_kind, seed):
+    """Batch number `step`: a function of (seed, step) only"""
+    rng = random.Random(f"{seed}:{step}")
+    drawn = [episodes.draw(rng, rng.choice(CLASSES)) for _ in range(size)]
+    return arrays(drawn, by_kind, rng)
+
+
+class Trainer:
+    """The decoder with its optimiser; the embeddings of the labels stay as they were drawn, so that a word which no
+    episode has is like any other."""
+
+    def __init__(self, model, v, muon_lr=0.01, adam_lr=1e-3):
+        self.model, self.step = model, 0
+        self.sequence = sequence.Sequence(v, model.config["latents"])
+        self.labels = torch.from_numpy(self.sequence.words)
+        self.drawn = model.text_model.model.embed_tokens.weight.detach()[self.labels].clone()
+        self.optimiser = Optimiser([(list(model.text_model.named_parameters("text_model")), 1.0)], muon_lr, adam_lr)
+
+    def train(self, rows, named, factor):
+        """rows (B, pictures, L, D), named (B, pictures) words -> (loss by number of shots before, loss of the end)"""
+        each, end = sequence.losses(self.sequence, self.model, rows, named)
+        weight = torch.ones(len(each))
+        weight[0] = FIRST_WEIGHT
+        ((each * weight).sum() / weight.sum() + END_WEIGHT * end).backward()
+        self.optimiser.step(factor)
+        with torch.no_grad():
+            self.model.text_model.model.embed_tokens.weight[self.labels] = self.drawn
+        self.step += 1
+        return each.detach(), end.item()
+
+    def state(self):
+        return {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step,
+                "drawn": self.drawn}  # fmt: skip
+
+    def resume(self, state):
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.drawn = state["step"], state["drawn"]
+
+
+def look(trainer, rows, by_kind, count=200, condition="pairs", classes=2):
+    """{rule: share of right answers behind 0, 1, 2, 4 and 8 shots}, on episodes that training never had"""
+    found = {}
+    for rule in episodes.RULES:
+        drawn = episodes.series(f"{VALID_SEED} {rule}", count, classes=classes, rule=rule, condition=condition)
+        pictures, named = arrays(drawn, by_kind, random.Random(0))
+        candidates = np.array([e.words for e in drawn])
+        said = sequence.answers(trainer.sequence, trainer.model, rows[torch.from_numpy(pictures)], named, candidates)
+        right = (said == torch.tensor([e.classes for e in drawn])).float().mean(0)
+        found[rule] = [round(right[k].item(), 3) for k in (0, 1, 2, 4, 8)]
+    return found
+
+
+def stage_rows(a, log):
+    bank = Bank(os.path.join(a.run, "bank"))
+    model = fresh_model(vocabulary_of(a.run))
+    right = train_rows(model, bank.features, bank.kinds, a.steps or 300, log=log)
+    log(stage="rows", named=[round(float(r), 4) for r in right])
+    save(os.path.join(a.run, "rows.pt"), model.state_dict())
+
+
+def stage_episodes(a, log):
+    v = vocabulary_of(a.run)
+    model = fresh_model(v)
+    model.load_state_dict(load(os.path.join(a.run, "rows.pt")))
+    model.image_to_text_projection.requires_grad_(False)
+    trainer, path = Trainer(model, v, a.muon, a.adam), os.path.join(a.run, "episodes.pt")
+    if os.path.exists(path):
+        trainer.resume(load(path))
+    bank, valid = Bank(os.path.join(a.run, "bank")), Bank(os.path.join(a.run, "valid"))
+    rows, known = rows_of(model, bank.features), rows_of(model, valid.features)
+    sums, began, first = [], time.process_time(), trainer.step
+    while trainer.step < a.steps:
+        pictures, named = batch_at(trainer.step, a.batch, bank.by_kind, a.seed)
+        factor = schedule(trainer.step, a.steps, a.fall)
+        sums.append(trainer.train(rows[torch.from_numpy(pictures)], named, factor))
+        done = trainer.step == a.steps
+        if trainer.step % a.every == 0 or done:
+            mean = torch.stack([each for each, _ in sums]).mean(0)
+            seconds = (time.process_time() - began) / (trainer.step - first)
+            log(stage="episodes", step=trainer.step, loss=[round(x, 3) for x in mean.tolist()],
+                end=round(float(np.mean([end for _, end in sums])), 4), cpu_seconds_each=round(seconds, 3))  # fmt: skip
+            sums = []
+        if trainer.step % a.look == 0 or done:
+            save(path, trainer.state())
+            log(stage="look", step=trainer.step, **look(trainer, known, valid.by_kind))
+
+
+def stage_export(a, log):
+    v = vocabulary_of(a.run)
+    model = fresh_model(v)
+    model.load_state_dict(load(os.path.join(a.run, "episodes.pt"))["model"])
+    write(a.out, model.eval(), v)
+    here = os.path.dirname(os.path.abspath(__file__))
+    shutil.copy(os.path.join(here, "about.json"), os.path.join(a.out, "kosmos_edge.json"))
+    print(f"{a.out}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(v)} tokens")
+
+
+STAGES = {"rows": stage_rows, "episodes": stage_episodes, "export": stage_export}
+
+
+def parser():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("stage", choices=STAGES)
+    ap.add_argument("--run", required=True)
+    ap.add_argument("--steps", type=int, help="rows: 300 if not given; episodes: steps in all, earlier ones included")
+    ap.add_argument("--fall", type=int, default=0, help="the rates fall over so many steps at the end")
+    ap.add_argument("--batch", type=int, default=32, help="episodes in a step")
+    ap.add_argument("--muon", type=float, default=0.01, help="rate of the matrices")
+    ap.add_argument("--adam", type=float, default=1e-3, help="rate of everything else")
+    ap.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
+    ap.add_argument("--look", type=int, default=250, help="steps between two looks, with a checkpoint each")
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--out", help="export: the checkpoint's folder")
+    return ap
+
+
+def main():
+    a = parser().parse_args()
+    if a.stage == "episodes" and not a.steps:
+        raise SystemExit("--steps: expected for episodes")
+    if a.stage == "export" and not a.out:
+        raise SystemExit("--out: expected for export")
+    one_thread(a.seed)
+    STAGES[a.stage](a, Log(os.path.join(a.run, "log.jsonl")))
+
+
+if __name__ == "__main__":
+    main()
