@@ -214,7 +214,7 @@ def test_the_stages_go_on_from_each_other(tmp_path, monkeypatch):
     run("export", "--out", str(tmp_path / "hf"))
     told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in told if row["stage"] == "episodes"] == [1, 2, 3]
-    assert [row["step"] for row in told if row["stage"] == "look"] == [2, 3]
+    assert [row["step"] for row in told if row["stage"] == "look"] == [0, 2, 3]
     assert all(len(row[rule]) == 5 for row in told if row["stage"] == "look" for rule in ("shape", "color", "kind"))
     read_back, _ = export.read(str(tmp_path / "hf"))
     kept = train.load(str(tmp_path / "episodes.pt"))["model"]

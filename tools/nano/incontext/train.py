@@ -5,8 +5,9 @@
     python -m incontext.train episodes --run RUN --steps 8000 --fall 2000       # goes on, with the rate falling
     python -m incontext.train export --run RUN --out RUN/export       # for kosmos-edge convert
 
-RUN has bank/ and valid/ of `incontext.bank`. RUN/log.jsonl: loss of the words by number of shots before them, and every
---look steps how often the right one of an episode's words is the likeliest, on pairs that are held out.
+RUN has bank/ of `incontext.bank`, and valid/ for the looks (without it they are at the pictures of bank/).
+RUN/log.jsonl: loss of the words by number of shots before them, and every --look steps how often the right one of an
+episode's words is the likeliest, on pairs of word and value that are held out.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from world import COLOR_NAMES, SHAPES
 from incontext import episodes, sequence, words
 from incontext.bank import Bank, read_tower
 
-DECODER = {"dim": 128, "heads": 4, "ffn": 512, "latents": 1, "text_layers": 3}
+DECODER = {"dim": 96, "heads": 3, "ffn": 192, "latents": 1, "text_layers": 3}
 PIECES = 900  # at most; the words, the prompt's words and every character become pieces
 CLASSES = (2, 2, 2, 3, 4)  # drawn from, for each episode
 FIRST_WEIGHT = 0.1  # the first word of an episode cannot be known
@@ -94,9 +95,11 @@ def start_decoder(model, reach):
 
 
 # ------------------------------------------------------------------------------------------ the resampler
-def train_rows(model, features, kinds, steps, batch=128, rate=2e-3, log=print):
+def train_rows(model, features, kinds, steps, batch=64, rate=2e-3, log=print):
     """Resampler and linear heads that read shape and colour off its rows; the heads are thrown away. Last, the rows are
-    brought to the length of the words' embeddings. -> share of (shapes, colours) named right in the last tenth"""
+    brought to a mean of nothing and to the length of the words' embeddings.
+
+    -> share of (shapes, colours) named right in the last tenth of the steps"""
     resampler, dim = model.image_to_text_projection, model.config["dim"]
     heads = torch.nn.Linear(model.config["latents"] * dim, len(SHAPES) + len(COLOR_NAMES))
     params = [*resampler.parameters(), *heads.parameters()]
@@ -124,7 +127,8 @@ def train_rows(model, features, kinds, steps, batch=128, rate=2e-3, log=print):
         out.weight.mul_(keep[:, None])
         out.bias.mul_(keep)
         rows = resampler(torch.from_numpy(np.asarray(features[:512], np.float32)))
-        factor = dim**-0.5 / rows.pow(2).mean().sqrt()
+        out.bias.sub_(rows.mean((0, 1)))  # what all pictures have in common would make all alike
+        factor = dim**-0.5 / (rows - rows.mean((0, 1))).pow(2).mean().sqrt()
         out.weight.mul_(factor)
         out.bias.mul_(factor)
     return np.mean(right, 0)
@@ -202,7 +206,7 @@ def look(trainer, rows, by_kind, count=200, condition="pairs", classes=2):
 def stage_rows(a, log):
     bank = Bank(os.path.join(a.run, "bank"))
     model = fresh_model(vocabulary_of(a.run))
-    right = train_rows(model, bank.features, bank.kinds, a.steps or 300, log=log)
+    right = train_rows(model, bank.features, bank.kinds, a.steps or 200, log=log)
     log(stage="rows", named=[round(float(r), 4) for r in right])
     save(os.path.join(a.run, "rows.pt"), model.state_dict())
 
@@ -215,8 +219,14 @@ def stage_episodes(a, log):
     trainer, path = Trainer(model, v, a.muon, a.adam), os.path.join(a.run, "episodes.pt")
     if os.path.exists(path):
         trainer.resume(load(path))
-    bank, valid = Bank(os.path.join(a.run, "bank")), Bank(os.path.join(a.run, "valid"))
-    rows, known = rows_of(model, bank.features), rows_of(model, valid.features)
+    bank = Bank(os.path.join(a.run, "bank"))
+    rows = known = rows_of(model, bank.features)
+    valid = bank
+    if os.path.exists(os.path.join(a.run, "valid")):
+        valid = Bank(os.path.join(a.run, "valid"))
+        known = rows_of(model, valid.features)
+    if not trainer.step:
+        log(stage="look", step=0, **look(trainer, known, valid.by_kind))  # what the start alone can do
     sums, began, first = [], time.process_time(), trainer.step
     while trainer.step < a.steps:
         pictures, named = batch_at(trainer.step, a.batch, bank.by_kind, a.seed)
@@ -251,7 +261,7 @@ def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("stage", choices=STAGES)
     ap.add_argument("--run", required=True)
-    ap.add_argument("--steps", type=int, help="rows: 300 if not given; episodes: steps in all, earlier ones included")
+    ap.add_argument("--steps", type=int, help="rows: 200 if not given; episodes: steps in all, earlier ones included")
     ap.add_argument("--fall", type=int, default=0, help="the rates fall over so many steps at the end")
     ap.add_argument("--batch", type=int, default=32, help="episodes in a step")
     ap.add_argument("--muon", type=float, default=0.01, help="rate of the matrices")
