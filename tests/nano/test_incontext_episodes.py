@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 from helpers import nano_toy  # noqa: F401  # the recipe's folder is on the path from here on
-from incontext import episodes, evaluate, plot, words
+from incontext import episodes, evaluate, pictures, plot, words
 from incontext.pictures import index_by_kind
 
 
@@ -159,6 +159,15 @@ def test_figures_are_told_as_a_table_and_a_plot():
         share
         == sum(r["shots"]["8"]["right"] for r in read_back if r["condition"] == "pairs" and r["classes"] == 2) / 30
     )
+
+
+def test_pictures_are_gathered_until_every_kind_is_there(monkeypatch):
+    several = [(n // 10 % 12, n % 10) for n in range(300)]
+    monkeypatch.setattr(pictures, "singles", lambda seed: iter(several[seed:]))
+    monkeypatch.setattr(pictures, "kind_of", lambda kind: kind)
+    assert pictures.every_kind(0, 1, 5) == several[:120]
+    assert pictures.every_kind(0, 2, 1) == several[:120]
+    assert pictures.every_kind(10, 2, 2) == several[10:250]
 
 
 def test_pictures_are_found_by_their_kind():

@@ -118,7 +118,7 @@ def test_the_first_layer_looks_at_the_picture_that_was_just_shown(model, vocabul
     """Before any training"""
     made = sequence.Sequence(vocabulary, SMALL["latents"])
     rows = torch.randn(1, 3, 2, SMALL["dim"]) * SMALL["dim"] ** -0.5
-    rows[..., train.place_dims(SMALL)] = 0
+    rows[..., train.reserved(SMALL)[0]] = 0
     text, seen = model.text_model.model, []
     layer = text.layers[0].self_attn
     hook = layer.register_forward_hook(lambda m, given, out: seen.append(given))
@@ -132,6 +132,24 @@ def test_the_first_layer_looks_at_the_picture_that_was_just_shown(model, vocabul
         slots = [1 + n * made.stride + 1, 1 + n * made.stride + 2]
         for place in (slots[1] + 2, slots[1] + 3):  # the prompt's word and the label
             assert weights[place, slots].sum() > 0.5
+
+
+def test_the_start_looks_up_but_must_learn_what_counts(vocabulary):
+    """Kinds that are alike in nothing are told apart before any training; not so what a word means of a kind"""
+    torch.manual_seed(3)
+    made = sequence.Sequence(vocabulary, 1)
+    fresh = train.fresh_model(vocabulary).eval()
+    dim = fresh.config["dim"]
+    kinds = list(product(range(12), range(10)))
+    rows = torch.randn(len(kinds), 1, dim)
+    places, flag = train.reserved(fresh.config)
+    rows[..., [*places, flag]] = 0
+    rows *= dim**-0.5 / rows.pow(2).mean().sqrt()
+    trainer = train.Trainer(fresh, vocabulary)
+    assert trainer.sequence.stride == made.stride == 5
+    found = train.look(trainer, rows, {kind: [n] for n, kind in enumerate(kinds)}, count=100)
+    assert found["kind"][-1] > 0.6 and 0.35 < found["kind"][0] < 0.65
+    assert max(found["shape"][-1], found["color"][-1]) < 0.75  # rows that do not tell what kinds have in common
 
 
 def test_thirty_steps_lower_the_loss_and_leave_the_labels_alone(model, vocabulary):

@@ -19,12 +19,11 @@ import argparse
 import json
 import math
 import random
-from itertools import islice
 
 from world import HELD_OUT_SEED
 
 from incontext import episodes, plot
-from incontext.pictures import index_by_kind, kind_of, paint, singles
+from incontext.pictures import every_kind, index_by_kind, kind_of, paint
 from incontext.words import PROMPT, WORDS
 
 SHOTS = (0, 1, 2, 4, 8)
@@ -88,13 +87,13 @@ def series(condition, rule, classes, count):
     return episodes.series(seed, count, classes=classes, rule=rule, condition=held_out)
 
 
-def in_runtime(model, pictures):
-    """-> answer(shots, picture, labels) of a kosmos_edge.Model; pictures are encoded once"""
+def in_runtime(model, scenes):
+    """-> answer(shots, picture, labels) of a kosmos_edge.Model; the scenes' pictures are encoded once"""
     encoded = {}
 
     def see(n):
         if n not in encoded:
-            encoded[n] = model.encode(pictures[n])
+            encoded[n] = model.encode(paint(scenes[n]))
         return encoded[n]
 
     def answer(shots, picture, labels):
@@ -135,8 +134,9 @@ def table(found):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--model", required=True, help="a GGUF file, or nano for the packaged one")
-    ap.add_argument("--count", type=int, default=300, help="episodes in a row")
-    ap.add_argument("--scenes", type=int, default=1200, help="pictures that episodes choose from")
+    ap.add_argument("--count", type=int, default=200, help="episodes of each row")
+    ap.add_argument("--least", type=int, default=2, help="pictures of the rarest kind that episodes choose from")
+    ap.add_argument("--most", type=int, default=12, help="pictures of the commonest")
     ap.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
     ap.add_argument("--classes", type=int, nargs="+", default=(2, 4))
     ap.add_argument("--threads", type=int, default=1)
@@ -145,18 +145,18 @@ def main():
     a = ap.parse_args()
     import kosmos_edge
 
-    scenes = list(islice(singles(HELD_OUT_SEED), a.scenes))
+    scenes = every_kind(HELD_OUT_SEED, a.least, a.most)
     by_kind = index_by_kind([kind_of(scene) for scene in scenes])
     found = []
     with kosmos_edge.load(a.model, threads=a.threads) as model:
-        answer = in_runtime(model, [paint(scene) for scene in scenes])
+        answer = in_runtime(model, scenes)
         for row in rows(answer, by_kind, a.count, a.classes, a.conditions):
             found.append(row)
             print(table([row]).splitlines()[-1], flush=True)
     print(table(found))
     if a.json:
         with open(a.json, "w") as f:
-            json.dump({"model": a.model, "scenes": a.scenes, "rows": found}, f, indent=1)
+            json.dump({"model": a.model, "scenes": len(scenes), "rows": found}, f, indent=1)
             f.write("\n")
     if a.plot:
         with open(a.plot, "w", encoding="utf-8") as f:

@@ -1,6 +1,6 @@
 """Scenes with one object, from the seeds of nano's world."""
 
-from world import render, sample_scene
+from world import COLORS, SHAPES, render, sample_scene
 
 SIZE = 224  # they are painted at this size; the model's own preprocessing squashes them
 
@@ -30,3 +30,15 @@ def index_by_kind(kinds):
     for n, (shape, color) in enumerate(kinds):
         found.setdefault((shape, color), []).append(n)
     return found
+
+
+def every_kind(seed, least, most):
+    """Scenes with one object, from this seed on, until each kind has `least`; of a kind the first `most`"""
+    scenes, counts = [], {(s, c): 0 for s in range(len(SHAPES)) for c in range(len(COLORS))}
+    for scene in singles(seed):
+        kind = kind_of(scene)
+        counts[kind] += 1
+        if counts[kind] <= most:
+            scenes.append(scene)
+        if min(counts.values()) >= least:
+            return scenes

@@ -34,7 +34,13 @@ PIECES = 900  # at most; the words, the prompt's words and every character becom
 CLASSES = (2, 2, 2, 3, 4)  # drawn from, for each episode
 FIRST_WEIGHT = 0.1  # the first word of an episode cannot be known
 END_WEIGHT = 0.1
-LOOK = 2.0  # how sharply the first layer looks at its place, at the start
+# At the start:
+LOOK = 2.0  # how sharply the first layer looks at its place
+MATCH = 1.8  # how sharply the second compares pictures
+LABEL = 6.0  # how much more it looks at labels than at all else
+SLOW = 6  # directions that hold nearly all of the slow sines of a prompt
+FLAG = 0.4  # the share of a label's length that all labels have in common
+GAIN = 3.0  # of the closing norm: labels stay at length 1, and one of them must outweigh all others
 VALID_SEED = "valid"
 
 
@@ -55,43 +61,62 @@ def fresh_model(v, tower=None, decoder=None):
     if unexpected or any(name.startswith("vision_model.") for name in missing):
         raise ValueError(f"expected the ViT's tensors, got others or too few: {unexpected} {missing}")
     model.vision_model.requires_grad_(False)
-    start_decoder(model, sequence.Sequence(v, model.config["latents"]).reach)
+    start_decoder(model, sequence.Sequence(v, model.config["latents"]))
     return model
 
 
-def place_dims(config):
-    """The dimensions that tell places best, the quickest sines and cosines: as many as a head has"""
+def reserved(config):
+    """Dimensions that no word or row uses at the start: those that tell places best (the quickest sines and cosines, as
+    many as a head has), and one that tells labels from all else"""
     half, size = config["dim"] // 2, config["dim"] // config["heads"]
-    return [*range(size // 2), *range(half, half + size // 2)]
+    return [*range(size // 2), *range(half, half + size // 2)], size // 2
 
 
 @torch.no_grad()
-def start_decoder(model, reach):
-    """Heads that are of use from the first step on: those of the first layer look at the picture that was just shown,
-    `reach` tokens back; those of the others look at what is like the place they stand at. All copy what they look at.
-    What to compare, and which word follows, is left to training. Words keep out of the dimensions that tell places."""
+def start_decoder(model, made):
+    """A start that knows how to look things up, but not what counts. The first layer looks at the picture that was just
+    shown, the second one at labels whose picture is like the one that is asked about, and both copy what they look at.
+    Plain starts were at chance after 300 steps. made: the model's Sequence."""
     text, dim, heads = model.text_model.model, model.config["dim"], model.config["heads"]
-    own = place_dims(model.config)
-    size, half = len(own), dim // 2
-    text.embed_tokens.weight[:, own] = 0
-    text.embed_tokens.weight.mul_((dim / (dim - size)) ** 0.5)
-    copy = torch.eye(dim)
-    copy[own] = 0
+    (places, flag), size, half = reserved(model.config), dim // heads, dim // 2
+    content = [n for n in range(dim) if n not in places and n != flag]
+    words, labels = text.embed_tokens.weight, torch.from_numpy(made.words)
+    words[:, [*places, flag]] = 0
+    words[:, content] -= words[:, content].mean(1, keepdim=True)  # so that norms take nothing off that differs
+    words.copy_(F.normalize(words, dim=-1))
+    words[labels] *= (1 - FLAG**2) ** 0.5
+    words[labels, flag] = FLAG
+    text.layer_norm.weight.fill_(GAIN)
+    # What all prompts have in common: the slow sines, the mean that norms take off, tags and the prompt's own words. No
+    # picture is to be compared by these.
+    sines = torch.linalg.svd(text.positions[2:60, content], full_matrices=False)[2][:SLOW]
+    shared = torch.cat([sines, torch.ones(1, len(content)), words[sorted({0, *made.shot})][:, content]]).T
+    copy = torch.zeros(dim, dim)
+    copy[content, content] = 1
     for n, layer in enumerate(text.layers):
         a = layer.self_attn
+        layer.ffn.fc2.weight.mul_(0.1)
+        if n > 1:
+            a.out_proj.weight.mul_(0.1)
+            continue
         a.v_proj.weight.copy_(copy)
         a.out_proj.weight.copy_(copy)
-        if n:
-            a.k_proj.weight.copy_(a.q_proj.weight)
-            continue
-        query, key = torch.zeros(size, dim), torch.zeros(size, dim)
-        for i in range(size // 2):
-            angle = reach * 10000 ** (-i / (half - 1))  # model.sinusoid's frequencies
-            query[2 * i, i], query[2 * i, half + i] = math.cos(angle), -math.sin(angle)
-            query[2 * i + 1, i], query[2 * i + 1, half + i] = math.sin(angle), math.cos(angle)
-            key[2 * i, i] = key[2 * i + 1, half + i] = 1
-        a.q_proj.weight.copy_(query.repeat(heads, 1) * LOOK)
-        a.k_proj.weight.copy_(key.repeat(heads, 1) * LOOK)
+        for part in (a.q_proj, a.k_proj):
+            part.weight.zero_()
+        for h in range(heads):
+            query, key = (part.weight[h * size : (h + 1) * size] for part in (a.q_proj, a.k_proj))
+            if n == 1:
+                mixed = torch.cat([shared, torch.randn(len(content), len(content) - shared.shape[1])], 1)
+                basis = MATCH * torch.linalg.qr(mixed)[0].T[shared.shape[1] :][: size - 1]
+                for part in (query, key):
+                    part[: len(basis), content] = basis
+                key[-1, flag] = a.q_proj.bias[(h + 1) * size - 1] = LABEL
+                continue
+            for i in range(size // 2):
+                angle = made.reach * 10000 ** (-i / (half - 1))  # model.sinusoid's frequencies
+                query[2 * i, i], query[2 * i, half + i] = LOOK * math.cos(angle), -LOOK * math.sin(angle)
+                query[2 * i + 1, i], query[2 * i + 1, half + i] = LOOK * math.sin(angle), LOOK * math.cos(angle)
+                key[2 * i, i] = key[2 * i + 1, half + i] = LOOK
 
 
 # ------------------------------------------------------------------------------------------ the resampler
@@ -105,7 +130,8 @@ def train_rows(model, features, kinds, steps, batch=64, rate=2e-3, log=print):
     params = [*resampler.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(params, lr=rate, weight_decay=0.01)
     right, keep = [], torch.ones(dim)
-    keep[place_dims(model.config)] = 0  # as start_decoder has it for words
+    places, flag = reserved(model.config)
+    keep[[*places, flag]] = 0
     for step in range(steps):
         index = np.sort(np.random.default_rng((3, step)).integers(0, len(kinds), batch))
         x = torch.from_numpy(np.asarray(features[index], np.float32))
@@ -124,8 +150,9 @@ def train_rows(model, features, kinds, steps, batch=64, rate=2e-3, log=print):
             log(stage="rows", step=step, loss=round(loss.item(), 4), shape=round(named[0], 3), color=round(named[1], 3))
     with torch.no_grad():
         out = resampler.x_attn.out_proj
-        out.weight.mul_(keep[:, None])
-        out.bias.mul_(keep)
+        for part in (out.weight, out.bias):
+            part[keep == 0] = 0
+            part[keep == 1] -= part[keep == 1].mean(0)
         rows = resampler(torch.from_numpy(np.asarray(features[:512], np.float32)))
         out.bias.sub_(rows.mean((0, 1)))  # what all pictures have in common would make all alike
         factor = dim**-0.5 / (rows - rows.mean((0, 1))).pow(2).mean().sqrt()
@@ -161,7 +188,7 @@ class Trainer:
     """The decoder with its optimiser; the embeddings of the labels stay as they were drawn, so that a word which no
     episode has is like any other."""
 
-    def __init__(self, model, v, muon_lr=0.01, adam_lr=1e-3):
+    def __init__(self, model, v, muon_lr=0.01, adam_lr=3e-3):
         self.model, self.step = model, 0
         self.sequence = sequence.Sequence(v, model.config["latents"])
         self.labels = torch.from_numpy(self.sequence.words)
@@ -230,7 +257,7 @@ def stage_episodes(a, log):
     sums, began, first = [], time.process_time(), trainer.step
     while trainer.step < a.steps:
         pictures, named = batch_at(trainer.step, a.batch, bank.by_kind, a.seed)
-        factor = schedule(trainer.step, a.steps, a.fall)
+        factor = schedule(trainer.step, a.steps, a.fall, a.warm)
         sums.append(trainer.train(rows[torch.from_numpy(pictures)], named, factor))
         done = trainer.step == a.steps
         if trainer.step % a.every == 0 or done:
@@ -263,9 +290,10 @@ def parser():
     ap.add_argument("--run", required=True)
     ap.add_argument("--steps", type=int, help="rows: 200 if not given; episodes: steps in all, earlier ones included")
     ap.add_argument("--fall", type=int, default=0, help="the rates fall over so many steps at the end")
-    ap.add_argument("--batch", type=int, default=32, help="episodes in a step")
+    ap.add_argument("--warm", type=int, default=20, help="steps over which the rates rise")
+    ap.add_argument("--batch", type=int, default=16, help="episodes in a step")
     ap.add_argument("--muon", type=float, default=0.01, help="rate of the matrices")
-    ap.add_argument("--adam", type=float, default=1e-3, help="rate of everything else")
+    ap.add_argument("--adam", type=float, default=3e-3, help="rate of everything else")
     ap.add_argument("--every", type=int, default=50, help="steps between two lines of the log")
     ap.add_argument("--look", type=int, default=250, help="steps between two looks, with a checkpoint each")
     ap.add_argument("--seed", type=int, default=1)
