@@ -152,13 +152,14 @@ def test_figures_are_told_as_a_table_and_a_plot():
         ("shuffled", 2), ("shuffled", 4)]  # fmt: skip
     lines = evaluate.table(found).splitlines()
     assert len(lines) == 2 + len(found) and len({line.count("|") for line in lines}) == 1
-    read_back = json.loads(json.dumps(found))
-    assert plot.svg(read_back).count("stroke-width") == 2 * 5
-    share = dict(plot.lines_of(read_back)["pairs"])[8]
-    assert (
-        share
-        == sum(r["shots"]["8"]["right"] for r in read_back if r["condition"] == "pairs" and r["classes"] == 2) / 30
-    )
+    together = evaluate.pooled(found)
+    pairs = [r["shots"] for r in found if r["condition"] == "pairs" and r["classes"] == 2]
+    cell = next(r["shots"] for r in together if r["condition"] == "pairs" and r["classes"] == 2)[8]
+    assert cell["n"] == 30 and cell["right"] == sum(part[8]["right"] for part in pairs)
+    assert cell["ideal"] == pytest.approx(sum(part[8]["ideal"] for part in pairs) / 3)
+    read_back = json.loads(json.dumps(together))
+    assert plot.svg(read_back).count('stroke-width="2"') == 2 * 5
+    assert dict(plot.lines_of(read_back)["pairs"])[8] == cell["right"] / 30
 
 
 def test_pictures_are_gathered_until_every_kind_is_there(monkeypatch):

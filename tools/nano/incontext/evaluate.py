@@ -117,6 +117,22 @@ def rows(answer, by_kind, count, classes=(2, 4), conditions=CONDITIONS):
                 yield found[-1]
 
 
+def pooled(found):
+    """The rows with all rules together"""
+    groups = {}
+    for row in found:
+        groups.setdefault((row["condition"], row["classes"]), []).append(row["shots"])
+    out = []
+    for (condition, classes), parts in groups.items():
+        shots = {}
+        for k in SHOTS:
+            right, n = (sum(part[k][name] for part in parts) for name in ("right", "n"))
+            ideal = sum(part[k]["ideal"] * part[k]["n"] for part in parts) / n
+            shots[k] = {"right": right, "n": n, "value": right / n, "ci95": interval(right, n), "ideal": ideal}
+        out.append({"condition": condition, "classes": classes, "rule": "all", "shots": shots})
+    return out
+
+
 def table(found):
     """The rows as Markdown"""
     head = " | ".join(str(k) for k in SHOTS)
@@ -153,14 +169,14 @@ def main():
         for row in rows(answer, by_kind, a.count, a.classes, a.conditions):
             found.append(row)
             print(table([row]).splitlines()[-1], flush=True)
-    print(table(found))
+    print(table(pooled(found)))
     if a.json:
         with open(a.json, "w") as f:
-            json.dump({"model": a.model, "scenes": len(scenes), "rows": found}, f, indent=1)
+            json.dump({"model": a.model, "scenes": len(scenes), "rows": found, "pooled": pooled(found)}, f, indent=1)
             f.write("\n")
     if a.plot:
         with open(a.plot, "w", encoding="utf-8") as f:
-            f.write(plot.svg(found))
+            f.write(plot.svg(pooled(found), min(a.classes)))
 
 
 if __name__ == "__main__":

@@ -5,19 +5,12 @@ INKS = ("#1b6ca8", "#c0392b", "#27804a", "#8e44ad", "#b9770e", "#7f8c8d")
 
 
 def lines_of(rows, classes=2):
-    """Rows of incontext.evaluate -> {condition: [(shots, share)]}, the rules pooled"""
-    found = {}
-    for row in rows:
-        if row["classes"] == classes:
-            found.setdefault(row["condition"], []).append(row["shots"])
-    out = {}
-    for condition, parts in found.items():
-        points = []
-        for k in parts[0]:
-            right, n = (sum(part[k][name] for part in parts) for name in ("right", "n"))
-            points.append((int(k), right / n))
-        out[condition] = points
-    return out
+    """Pooled rows of incontext.evaluate -> {condition: [(shots, share)]}"""
+    return {
+        row["condition"]: [(int(k), cell["value"]) for k, cell in row["shots"].items()]
+        for row in rows
+        if row["classes"] == classes
+    }
 
 
 def svg(rows, classes=2):
