@@ -8,5 +8,6 @@ foreach(source ${KE_SOURCES})
 endforeach()
 set_source_files_properties(
   csrc/bindings/bind_merge.cpp csrc/bindings/bind_ops.cpp csrc/bindings/bind_testing_cross.cpp
-  csrc/bindings/bind_text.cpp csrc/cpu/linear.cpp csrc/image/resize.cpp csrc/models/pair.cpp csrc/quant/dtype.cpp csrc/quant/legacy_codec.cpp
-  csrc/tasks/run.cpp csrc/text/pretokenize.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  csrc/bindings/bind_text.cpp csrc/cpu/linear.cpp csrc/engine/score.cpp csrc/image/resize.cpp csrc/models/pair.cpp
+  csrc/quant/dtype.cpp csrc/quant/legacy_codec.cpp csrc/tasks/run.cpp csrc/text/lowercase.cpp csrc/text/pretokenize.cpp
+  PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
