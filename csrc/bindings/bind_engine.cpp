@@ -219,7 +219,6 @@ std::tuple<nb::bytes, int64_t, int64_t> run_logits(const Engine& e, const Segmen
 }  // namespace
 
 void bind_engine(nb::module_& m) {
-  m.attr("COMPARES_NOT") = kComparesNot;
   nb::class_<CancelToken>(m, "CancelToken", "Cancels a running call from another thread.")
       .def(nb::init<>())
       .def("cancel", &CancelToken::cancel)

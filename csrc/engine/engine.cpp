@@ -52,8 +52,10 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
   engine->backend_ = make_backend(options.backend);
   engine->model_ = options.load_model ? options.load_model(engine->file_, engine->backend_, options.kv_type)
                                       : load_model(engine->file_, engine->backend_, options.kv_type);
-  const std::unique_ptr<KvCache> cache = engine->model_->new_cache(1);
-  engine->kv_position_bytes_ = cache->bytes() / static_cast<size_t>(cache->capacity);
+  if (engine->model_->info().embedding == 0) {  // else it compares: its caches last for a call
+    const std::unique_ptr<KvCache> cache = engine->model_->new_cache(1);
+    engine->kv_position_bytes_ = cache->bytes() / static_cast<size_t>(cache->capacity);
+  }
   engine->tokenizer_ = make_tokenizer(*engine->file_);
   engine->prefixes_ = std::make_shared<PrefixBudget>(options.prefix_bytes);
   if (options.prefix_bytes > 0) {

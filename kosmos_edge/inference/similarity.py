@@ -21,6 +21,8 @@ from kosmos_edge.options import check_bool, check_cancel, check_texts
 if TYPE_CHECKING:
     from kosmos_edge.inference.protocol import Session
 
+# As the engine says it (csrc/models/info.h), before a picture is opened.
+COMPARES_NOT = "this model writes text and has no vectors of images and texts to compare; expected a model such as CLIP"
 TRUNCATED = "{} of {} texts were cut to the model's {} tokens"
 
 
@@ -111,7 +113,9 @@ class Similarities:
         rows = [self._vector(image, cancel)[0] for image in _images_of(images)]
         return self._matrix(b"".join(row.tobytes() for row in rows), len(rows))
 
-    def embed_text(self, texts: str | Sequence[str], *, truncate: bool = False, cancel: Any = None) -> memoryview[float]:
+    def embed_text(
+        self, texts: str | Sequence[str], *, truncate: bool = False, cancel: Any = None
+    ) -> memoryview[float]:
         """The vectors of texts, each of length 1: a float32 buffer (texts, model_info["embedding"]). truncate: as in
         similarity. InvalidRequest for a model that writes text, ContextTooLong."""
         self._check_compares()
@@ -125,7 +129,8 @@ class Similarities:
         too long, -> for each the cosine to the picture times model_info["similarity_scale"]."""
         self._check_compares()
         session, scale = self._open, float(self._info["similarity_scale"])
-        image = array("f", session.encode(picture, token).tobytes())
+        given: Any = picture  # an encoded one stays as it is
+        image = array("f", session.encode(given, token).tobytes())
 
         def judge(texts: Sequence[str]) -> list[float]:
             values = array("f", session.embed_texts(tuple(texts), True, token)[0])
@@ -137,13 +142,14 @@ class Similarities:
 
     def _check_compares(self) -> None:
         if not self._info["embedding"]:
-            raise InvalidRequest(_core.COMPARES_NOT)
+            raise InvalidRequest(COMPARES_NOT)
 
     def _matrix(self, data: bytes, rows: int) -> memoryview[float]:
         return memoryview(data).cast("f", (rows, int(self._info["embedding"])))
 
     def _vector(self, image: ImageInput | EncodedImage, cancel: Any) -> tuple[array[float], EncodedImage]:
-        encoded: EncodedImage = running.run(partial(self._open.encode, image), check_cancel(cancel))
+        given: Any = image  # an encoded one stays as it is
+        encoded: EncodedImage = running.run(partial(self._open.encode, given), check_cancel(cancel))
         return array("f", encoded.tobytes()), encoded
 
     def _texts(self, texts: object, truncate: object, cancel: Any) -> tuple[list[array[float]], int, tuple[str, ...]]:
