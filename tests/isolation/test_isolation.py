@@ -311,7 +311,7 @@ def test_the_command_line_has_it(scene: Path, monkeypatch: pytest.MonkeyPatch, c
 def test_both_kinds_of_sessions_have_the_same_form() -> None:
     """No more is inherited than works: a remote session has the protocol's calls and none of an engine's."""
     calls = [name for name, value in vars(Session).items() if callable(value) and not name.startswith("_")]
-    assert set(calls) == {"encode", "run", "stream", "score", "fit", "batch_worker"}
+    assert set(calls) == {"encode", "embed_texts", "run", "stream", "score", "fit", "batch_worker"}
     for name in calls:
         expected = list(inspect.signature(getattr(Session, name)).parameters)
         for kind in (LocalSession, RemoteSession):
