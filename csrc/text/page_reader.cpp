@@ -170,6 +170,7 @@ size_t PageReader::byte_of(int64_t code_point) const {
 
 std::vector<std::string> PageReader::notes() const {
   std::vector<std::string> out;
+  if (markdown_) return out;  // has no lines that a box could be missing from
   const auto add = [&](size_t count, const char* one, const char* many) {
     if (count > 0) out.push_back(count == 1 ? concat("1 ", one) : concat(count, " ", many));
   };

@@ -101,6 +101,11 @@ def test_a_line_without_a_usable_box_stays_in_the_text(tokenizer: _core.Tokenize
     assert notes == ["1 line has no usable box: it is in the text, but not among the lines"]
 
 
+def test_markdown_has_no_notes_about_boxes(tokenizer: _core.Tokenizer) -> None:
+    text, _, notes = read(tokenizer, "<bbox>", "<x_1>", "</bbox>", "a", *box(0, 0, 17, 2), "B", markdown=True)
+    assert text == "a\nB" and notes == []
+
+
 def test_what_is_cut_or_left_out_is_said(tokenizer: _core.Tokenizer) -> None:
     text, entities, notes = read(tokenizer, *box(1, 1, 19, 3), "a", *box(0, 0, 2, 2), "Ċ", *box(0, 0, 17, 2), "B")
     assert text == "a\nB" and [e[7] for e in entities] == [[(1 / 16, 1 / 16, 1, 3 / 16)], [(0, 0, 1, 2 / 16)]]
