@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NO_FILE = 2  # FPDF_ERR_FILE
 _PASSWORD_NEEDED = 4  # FPDF_ERR_PASSWORD
 _FRESH_AFTER = 16  # pages
 
@@ -45,7 +46,7 @@ class PdfPages:
             open_file(source, pipes=False).close()  # the system's reason, which PDFium does not tell
         self._thread, self._closed = ThreadPoolExecutor(1, "kosmos-edge pdf"), False
         try:
-            self._pdf: Any = self._call(self._open)
+            self._pdf: Any = self._call(self._open_first)
             self.count = self._call(lambda: len(self._pdf))
         except RuntimeError as error:
             self._thread.shutdown()
@@ -55,6 +56,8 @@ class PdfPages:
                 raise ImageDecodeError(
                     f"{name}: the PDF is encrypted and needs a password; decrypt it first (qpdf --decrypt)"
                 ) from error
+            if getattr(error, "err_code", None) == _NO_FILE:  # no reason of this file's own
+                raise ImageDecodeError(f"{name}: the PDF has no pages that can be found") from error
             raise ImageDecodeError(f"{name}: not a PDF that can be opened ({error})") from error
         except BaseException:
             self._thread.shutdown()
@@ -67,6 +70,16 @@ class PdfPages:
         if self._closed:
             raise InvalidRequest(f"{self.name}: the document is closed")
         return self._thread.submit(call).result()
+
+    def _open_first(self) -> Any:
+        """Opens the file. Where PDFium finds no page it fails without a reason, and leaves that of another file: so
+        a second try follows a failure that no readable file has, to tell the two apart."""
+        pdfium = _pdfium(self.name)
+        try:
+            return self._open()
+        except pdfium.PdfiumError:
+            pdfium.raw.FPDF_LoadDocument(b"", None)  # fails with _NO_FILE
+            return self._open()
 
     def _open(self) -> Any:
         pdf = _pdfium(self.name).PdfDocument(self.original)

@@ -297,6 +297,22 @@ def test_ctrl_c_during_a_call_of_pdfium_is_no_damaged_page(monkeypatch: pytest.M
         document.page(1)
 
 
+@pytest.mark.parametrize("before", ["encrypted", "broken"])
+def test_a_pdf_without_pages_is_told(before: str) -> None:
+    """Not as what was wrong with the file before it."""
+    file = io.BytesIO()
+    with pikepdf.new() as pdf:
+        pdf.save(file)
+    other = io.BytesIO(b"%PDF-1.7\nnothing")
+    if before == "encrypted":
+        with pikepdf.open(io.BytesIO(make_pdf(["x"]))) as pdf:
+            pdf.save(other, encryption=pikepdf.Encryption(owner="o", user="u"))
+    with pytest.raises(ImageDecodeError, match="password" if before == "encrypted" else "not a PDF"):
+        open_document(other.getvalue(), name="a.pdf")
+    with pytest.raises(ImageDecodeError, match=r"^b\.pdf: the PDF has no pages"):
+        open_document(file.getvalue(), name="b.pdf")
+
+
 @pytest.mark.parametrize("data", [b"%PDF-1.7\nnothing", b"%PDF-", b"%PDFx", make_pdf(["x"])[:60]])
 def test_a_broken_pdf_is_refused(data: bytes) -> None:
     with pytest.raises(ImageDecodeError, match=r"b.pdf: not a PDF that can be opened|b.pdf: the PDF has no pages"):
