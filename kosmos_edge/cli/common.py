@@ -363,6 +363,11 @@ def take_opening(values: dict[str, Any]) -> Opening:
     return Opening(**{name: values.pop(name) for name in names if name in values})
 
 
+def _one_line(text: str) -> str:
+    """Line feeds, as in names of files, become blanks."""
+    return " ".join(text.split("\n"))
+
+
 @dataclass(slots=True)
 class Messages:
     """Messages on stderr, by --quiet and --verbose."""
@@ -372,9 +377,9 @@ class Messages:
     _said: set[str] = field(default_factory=set)
 
     def say(self, text: str) -> None:
-        """Prints a message, unless --quiet."""
+        """Prints a message in one line, unless --quiet."""
         if not self.quiet:
-            click.echo(f"kosmos-edge: {text}", err=True)
+            click.echo(f"kosmos-edge: {_one_line(text)}", err=True)
 
     def notes(self, name: str, notes: Iterable[str]) -> None:
         """Prints an answer's notes: those about the request once; missing boxes or text and truncated files always;
@@ -395,13 +400,13 @@ class Messages:
                 self.detail(f"{name}: {note}")
 
     def detail(self, text: str) -> None:
-        """Prints a message with --verbose."""
+        """Prints a message in one line with --verbose."""
         if self.verbose and not self.quiet:
-            click.echo(f"kosmos-edge: {text}", err=True)
+            click.echo(f"kosmos-edge: {_one_line(text)}", err=True)
 
     def error(self, name: str, text: str) -> None:
         """Prints an error, always in one line."""
-        name, text = (" ".join(part.split("\n")) for part in (name, text))
+        name, text = _one_line(name), _one_line(text)
         click.echo(f"{name}: {text}" if not text.startswith(name) else text, err=True)
 
 

@@ -432,6 +432,12 @@ def test_lines_without_a_box_are_said(run: Runner, book: Path) -> None:
     assert done.err == f"kosmos-edge: {book}: page 2: {run.model.notes[0]}\n"
 
 
+def test_messages_about_a_name_with_a_line_feed_are_one_line(run: Runner, book: Path) -> None:
+    run.model.notes = ["2 lines have no usable box: they are in the text, but not among the lines"]
+    done = run(save_png(book.parent / "a\nb.png"), "-n", 5, "-v")
+    assert done.err.count("a b.png: ") == len(done.err.splitlines()) == 3
+
+
 def test_verbose(run: Runner, book: Path) -> None:
     done = run(book, "-v", "--pages", "2")
     assert f"kosmos-edge: {book}: page 2: 2 lines, 0 ms" in done.err and "7 tokens" in done.err
