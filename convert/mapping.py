@@ -20,6 +20,7 @@ def map_tensors(checkpoint: Checkpoint, model: Model, config: Any) -> list[tuple
     asked = {source for source, _, _ in table}
     heads = {name: tensors.pop(name) for name in model.TIED if name in tensors and name not in asked}
     result, wrong = [], []
+    misfits: list[SourceTensor] = []
     by_source: dict[str, SourceTensor] = {}
     for source, name, shape in table:
         tensor = tensors.pop(source, None)
@@ -27,18 +28,21 @@ def map_tensors(checkpoint: Checkpoint, model: Model, config: Any) -> list[tuple
             wrong.append(f"{source} {shape} is missing")
         elif tensor.shape != shape:
             wrong.append(f"{source} has the shape {tensor.shape}, expected {shape}")
+            misfits.append(tensor)
         elif tensor.dtype not in FLOAT_BYTES:
             wrong.append(f"{source} is {tensor.dtype}, expected one of {', '.join(FLOAT_BYTES)}")
+            misfits.append(tensor)
         else:
             result.append((name, tensor))
             by_source[source] = tensor
+    misfits += [tensor for _, tensor in sorted(tensors.items())]
     wrong += [f"{name} {tensor.shape} is not a tensor of {model.NAME}" for name, tensor in sorted(tensors.items())]
     if wrong:
+        paths = {tensor.file.path for tensor in misfits}  # a checkpoint may have several files, in several folders
+        where = ", ".join(map(str, sorted(paths))) or checkpoint.files[0].path
         rest = f"\n  ... and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise ModelCorrupt(
-            f"{checkpoint.files[0].path}: {len(wrong)} tensors do not fit the settings:\n  "
-            + "\n  ".join(wrong[:_LISTED])
-            + rest
+            f"{where}: {len(wrong)} tensors do not fit the settings:\n  " + "\n  ".join(wrong[:_LISTED]) + rest
         )
     for name, head in heads.items():
         if not equal_tensors(head, by_source[model.TIED[name]]):

@@ -149,6 +149,13 @@ def test_what_is_not_supported_is_named(checkpoint: Path, tmp_path: Path, case: 
         convert(folder, tmp_path / "a.gguf")
 
 
+def test_a_misshapen_tensor_is_said_with_its_file(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "m")
+    rewrite(PRODUCT, 2, lambda s: s.update({"llama_proj.weight": np.ones((256, 1408))}))(folder)
+    with pytest.raises(ModelCorrupt, match=rf"^{folder / PRODUCT}: 1 tensors do not fit"):
+        convert(folder, tmp_path / "a.gguf")
+
+
 def test_names_of_the_files_do_not_matter(checkpoint: Path, tmp_path: Path) -> None:
     """The authors' own differ from one size to the next."""
     folder = shutil.copytree(checkpoint, tmp_path / "m")
