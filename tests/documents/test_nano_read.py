@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kosmos_edge import hub, load
+from kosmos_edge import _core, hub, load
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LARGEST = 12_000_000  # bytes of the file
@@ -52,6 +52,21 @@ def test_no_text_is_told(alone: Path) -> None:
     done = read(path)
     assert done.returncode == 0 and not done.stdout.strip()
     assert "no text that the model can read" in done.stderr
+
+
+def test_markdown_is_said_to_be_untrained(alone: Path) -> None:
+    done = read(EXAMPLES / "pages" / "opening.png", "--format", "markdown")
+    assert (done.returncode, done.stdout) == (0, "Open Monday to Friday\n")
+    assert "nano-read was not trained for pages as Markdown" in done.stderr and "box" not in done.stderr
+    assert "not trained" not in read(EXAMPLES / "pages" / "opening.png").stderr
+
+
+def test_the_file_says_what_its_recipe_says() -> None:
+    recipe = Path(__file__).resolve().parents[2] / "tools" / "nano" / "read" / "kosmos_edge.json"
+    about = json.loads(recipe.read_text())
+    metadata = _core.GgufFile(str(hub.packaged_path(hub.NANO_READ))).metadata()
+    assert metadata["kosmos2_5.notice"] == about["notice"]
+    assert metadata["kosmos2_5.trained_tasks"].split(", ") == about["trained_tasks"] == ["read"]
 
 
 def test_the_file() -> None:
