@@ -10,6 +10,7 @@
 #include <kosmos.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "picture.h"
 
@@ -17,6 +18,22 @@ static int failed(const char *what, kosmos_error *error) {
   fprintf(stderr, "%s: %s\n", what, kosmos_error_message(error));
   kosmos_error_free(error);
   return 1;
+}
+
+/* Whether the model can give boxes. Others refuse to be asked for them. */
+static int gives_boxes(const kosmos_model *model) {
+  kosmos_model_info info = KOSMOS_INIT(kosmos_model_info);
+  if (kosmos_model_get(model, &info, NULL) != KOSMOS_OK) return 0;
+  for (size_t i = 0; i < info.task_count; i++)
+    if (strcmp(info.tasks[i], "ground") == 0) return 1;
+  return 0;
+}
+
+static kosmos_status caption(kosmos_model *model, const kosmos_image *image, kosmos_result **result,
+                             kosmos_error **error) {
+  kosmos_options options = KOSMOS_INIT(kosmos_options);
+  options.ground = gives_boxes(model) ? KOSMOS_ON : KOSMOS_OFF;
+  return kosmos_caption(model, image, &options, result, error);
 }
 
 static int print_answer(const kosmos_result *result) {
@@ -41,7 +58,6 @@ int main(int argc, char **argv) {
   kosmos_image *image = NULL;
   kosmos_result *result = NULL;
   kosmos_picture picture = KOSMOS_INIT(kosmos_picture);
-  kosmos_options options = KOSMOS_INIT(kosmos_options);
   unsigned char *pixels;
   char message[512];
   int code = 0;
@@ -60,13 +76,12 @@ int main(int argc, char **argv) {
     return 1;
   }
   picture.pixels = pixels;
-  options.ground = KOSMOS_ON;
 
   if (kosmos_model_load(argv[1], NULL, &model, &error) != KOSMOS_OK)
     code = failed(argv[1], error);
   else if (kosmos_image_encode(model, &picture, NULL, &image, &error) != KOSMOS_OK)
     code = failed(argv[2], error);
-  else if (kosmos_caption(model, image, &options, &result, &error) != KOSMOS_OK)
+  else if (caption(model, image, &result, &error) != KOSMOS_OK)
     code = failed("caption", error);
   else
     code = print_answer(result);

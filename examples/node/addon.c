@@ -198,6 +198,15 @@ static int32_t on_event(const kosmos_event *given, void *user) {
   return 0;
 }
 
+/* KOSMOS_ON where the model can give boxes. Others refuse to be asked for them. */
+static int32_t ground_for(const kosmos_model *model) {
+  kosmos_model_info info = KOSMOS_INIT(kosmos_model_info);
+  if (kosmos_model_get(model, &info, NULL) != KOSMOS_OK) return KOSMOS_OFF;
+  for (size_t i = 0; i < info.task_count; i++)
+    if (strcmp(info.tasks[i], "ground") == 0) return KOSMOS_ON;
+  return KOSMOS_OFF;
+}
+
 /* On a thread of libuv's pool. */
 static void execute(napi_env env, void *data) {
   Call *call = data;
@@ -219,7 +228,7 @@ static void execute(napi_env env, void *data) {
     options.cancel = call->cancel;
     options.on_event = on_event;
     options.user = call;
-    if (call->ground) options.ground = KOSMOS_ON;
+    if (call->ground) options.ground = ground_for(call->model);
     call->status = call->kind == CAPTION
                        ? kosmos_caption(call->model, call->image, &options, &call->result, &call->error)
                        : kosmos_ask(call->model, call->image, call->text, &options, &call->result, &call->error);

@@ -1,7 +1,7 @@
 """The C example with gdk-pixbuf: pictures as they come from cameras and drawing programs."""
 
 import pytest
-from helpers.programs import NANO, ROOT, flags, installed_library, need, need_packages, run
+from helpers.programs import NANO, ROOT, boxless_model, flags, installed_library, need, need_packages, run
 from PIL import Image
 
 import kosmos_edge
@@ -59,6 +59,14 @@ def test_it_says_what_the_python_package_says(program, model, tmp_path, name, ma
     expected = model.caption(tmp_path / name, ground=True)
     assert expected.entities
     assert run(program, NANO, tmp_path / name, OMP_NUM_THREADS="1").stdout.splitlines() == lines_of(expected)
+
+
+def test_a_model_without_boxes_captions_alike(program, tmp_path):
+    plain(tmp_path / "a.png")
+    path = boxless_model(tmp_path)
+    expected = kosmos_edge.load(path, threads=1).caption(tmp_path / "a.png").text
+    done = run(program, path, tmp_path / "a.png", OMP_NUM_THREADS="1")
+    assert expected.strip() and done.stdout == expected + "\n"
 
 
 def test_what_is_no_picture_is_an_error(program, tmp_path):

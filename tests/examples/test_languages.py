@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.programs import NANO, ROOT, flags, installed_library, need, run
+from helpers.programs import NANO, ROOT, boxless_model, flags, installed_library, need, run
 from PIL import Image
 
 import kosmos_edge
@@ -70,6 +70,13 @@ def test_it_says_what_the_python_package_says(program, ppm):
     lines = [caption.text] + [f"{phrase}\t" + " ".join(f"{v:.1f}" for v in pixels) for phrase, pixels in boxes]
     assert len(boxes) == 2
     assert done.stdout.splitlines() == [*lines, model.ask(PICTURE, QUESTION).text]
+
+
+def test_a_model_without_boxes_captions_alike(program, ppm, tmp_path):
+    path = boxless_model(tmp_path)
+    expected = kosmos_edge.load(path, threads=1).caption(PICTURE).text
+    done = run(*program, path, picture_for(program, ppm), OMP_NUM_THREADS="1")
+    assert expected.strip() and done.stdout == expected + "\n"
 
 
 def test_cancelling_ends_it(program, ppm):

@@ -58,3 +58,14 @@ def run(*command: object, status: int = 0, folder: Path | None = None, **environ
     )
     assert out.returncode == status, f"{command}\nstatus {out.returncode}\n{out.stdout}\n{out.stderr}"
     return out
+
+
+def boxless_model(folder: Path) -> Path:
+    """The file of a tiny model that knows no boxes."""
+    from models.description import described
+
+    from helpers.tiny import write_tiny
+
+    path = folder / "boxless.gguf"
+    write_tiny(path, "F32", tiny=described()["llava"].tiny)
+    return path

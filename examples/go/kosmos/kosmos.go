@@ -7,8 +7,18 @@ package kosmos
 #cgo CFLAGS: -std=gnu11
 #include <kosmos.h>
 #include <stdlib.h>
+#include <string.h>
 
 extern int32_t kosmosGoEvent(kosmos_event *event, void *user);
+
+// Whether the model can give boxes. Others refuse to be asked for them.
+static int32_t ground_for(const kosmos_model *model) {
+  kosmos_model_info info = KOSMOS_INIT(kosmos_model_info);
+  if (kosmos_model_get(model, &info, NULL) != KOSMOS_OK) return KOSMOS_OFF;
+  for (size_t i = 0; i < info.task_count; i++)
+    if (strcmp(info.tasks[i], "ground") == 0) return KOSMOS_ON;
+  return KOSMOS_OFF;
+}
 
 // Go's handles are numbers; C wants pointers.
 static void set_callback(kosmos_options *options, uintptr_t handle) {
@@ -184,11 +194,11 @@ type Stream struct {
 	Phrase func(phrase Phrase) // Text has given the text up to its end
 }
 
-// Caption says what the picture shows, with boxes. ctx cancels it.
+// Caption says what the picture shows, with boxes if the model can give them. ctx cancels it.
 func (m *Model) Caption(ctx context.Context, image *Image, stream Stream) (*Answer, error) {
 	return m.answer(ctx, stream, func(options *C.kosmos_options, result **C.kosmos_result,
 		failed **C.kosmos_error) C.kosmos_status {
-		options.ground = C.KOSMOS_ON
+		options.ground = C.ground_for(m.handle)
 		defer runtime.KeepAlive(image)
 		return C.kosmos_caption(m.handle, image.handle, options, result, failed)
 	})

@@ -10,6 +10,7 @@ pub const OK: Status = 0;
 pub const CANCELLED: Status = 8;
 pub const ABI_VERSION: i32 = 0;
 pub const ON: i32 = 1;
+pub const OFF: i32 = -1;
 pub const EVENT_TEXT: i32 = 2;
 pub const EVENT_ENTITY: i32 = 3;
 
@@ -31,6 +32,18 @@ pub struct LoadOptions {
     pub on_log: Option<unsafe extern "C" fn(i32, *const c_char, *mut c_void)>,
     pub user: *mut c_void,
     pub cancel: *mut Cancel,
+}
+
+#[repr(C)]
+pub struct ModelInfo {
+    pub struct_size: usize,
+    pub names: [*const c_char; 5],
+    pub sizes: [i32; 8],
+    pub file_bytes: u64,
+    pub architecture: *const c_char,
+    pub preprocessing: *const c_char,
+    pub tasks: *const *const c_char,
+    pub task_count: usize,
 }
 
 #[repr(C)]
@@ -126,6 +139,7 @@ extern "C" {
     pub fn kosmos_cancel_create(cancel: *mut *mut Cancel, error: *mut *mut Error) -> Status;
     pub fn kosmos_cancel_set(cancel: *mut Cancel, error: *mut *mut Error) -> Status;
     pub fn kosmos_cancel_free(cancel: *mut Cancel);
+    pub fn kosmos_model_get(model: *const Model, info: *mut ModelInfo, error: *mut *mut Error) -> Status;
     pub fn kosmos_model_load(
         path: *const c_char,
         options: *const LoadOptions,

@@ -227,7 +227,17 @@ impl Model {
         Ok(Image(image))
     }
 
-    /// What the picture shows, with boxes. `receive` gets it part by part.
+    /// Whether the model can give boxes. Others refuse to be asked for them.
+    fn gives_boxes(&self) -> bool {
+        let mut info: ffi::ModelInfo = unsafe { zeroed() };
+        info.struct_size = size_of::<ffi::ModelInfo>();
+        if unsafe { ffi::kosmos_model_get(self.0, &mut info, null_mut()) } != ffi::OK {
+            return false;
+        }
+        (0..info.task_count).any(|i| unsafe { CStr::from_ptr(*info.tasks.add(i)) }.to_bytes() == b"ground")
+    }
+
+    /// What the picture shows, with boxes if the model can give them. `receive` gets it part by part.
     pub fn caption(
         &self,
         image: &Image,
@@ -268,7 +278,7 @@ impl Model {
                     ffi::kosmos_ask(self.0, image.0, question.as_ptr(), &options, &mut result, &mut error)
                 }
                 None => {
-                    options.ground = ffi::ON;
+                    options.ground = if self.gives_boxes() { ffi::ON } else { ffi::OFF };
                     ffi::kosmos_caption(self.0, image.0, &options, &mut result, &mut error)
                 }
             }
