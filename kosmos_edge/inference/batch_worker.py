@@ -96,11 +96,14 @@ class BatchWorker:
             return
         self._token.cancel()
         thread = self._thread
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             at_once = kind is not None and issubclass(kind, KeyboardInterrupt | Cancelled)
             self._pictures.shutdown(wait=not at_once, cancel_futures=True)
             if thread is not None and thread is not threading.current_thread():
                 thread.join(CANCEL_SECONDS if at_once else None)
+        except KeyboardInterrupt:
+            if kind is None or not issubclass(kind, KeyboardInterrupt):  # the first one: nobody has heard of it
+                raise
 
     # ---- the caller's thread
 

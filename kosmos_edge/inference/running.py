@@ -173,6 +173,7 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
 
     worker = start_thread(work, "kosmos-edge stream")
     item: Event | BaseException | None = None
+    interrupted = False
     try:
         while True:
             check_process(process)
@@ -188,12 +189,19 @@ def stream(call: Callable[[_core.CancelToken, OnEvent], None], cancel: Any = Non
             if isinstance(item, BaseException):
                 raise item
             yield item
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
         token.cancel()
-        if worker is not threading.current_thread():
-            with contextlib.suppress(KeyboardInterrupt):
+        try:
+            if worker is not threading.current_thread():
                 worker.join()
-        del item  # breaks the reference cycle between the error and this frame
+        except KeyboardInterrupt:
+            if not interrupted:  # the first one: nobody has heard of it
+                raise
+        finally:
+            del item  # breaks the reference cycle between the error and this frame
 
 
 def with_image(events: Generator[Event, None, None], image: Any) -> Generator[Event, None, None]:

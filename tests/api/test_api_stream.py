@@ -15,6 +15,7 @@ from helpers.api_model import grounded_model, long_file, long_model, picture, ti
 
 from kosmos_edge import CancelToken, Done, EntityEvent, Model, TextDelta, _core
 from kosmos_edge.errors import Cancelled, ContextTooLong, ImageDecodeError, InvalidRequest
+from kosmos_edge.inference import running
 
 LONG = {
     "max_tokens": 15000,
@@ -282,3 +283,18 @@ def test_ctrl_c_raises_keyboard_interrupt_in_the_middle_of_a_call(call: str) -> 
         output = process.stdout.read()
     assert output == "interrupted\nagain True\n", output
     assert process.returncode == 0
+
+
+def test_ctrl_c_while_a_stream_is_left_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come while the stream waits for its thread: then it is raised, not swallowed."""
+    join = threading.Thread.join
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        join(self, timeout)
+        if self.name == "kosmos-edge stream":
+            raise KeyboardInterrupt
+
+    events = running.stream(lambda token, emit: None)
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(events)

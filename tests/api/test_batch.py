@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,19 @@ def test_ctrl_c_ends_a_batch() -> None:
 def test_an_iterator_that_is_left_open_does_not_hold_the_interpreter() -> None:
     done = subprocess.run(program("pass"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
     assert done.stdout == "ready\n" and done.returncode == 0
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["at its end", "closed early"])
+def test_ctrl_c_while_a_batch_is_left_is_heard(monkeypatch: pytest.MonkeyPatch, finished: bool) -> None:
+    """It may come while the batch waits for its threads: then it is raised, not swallowed."""
+    answers = load(long_file(), threads=1).batch([picture()], max_tokens=2)
+    next(answers)
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def interrupted(self: ThreadPoolExecutor, *args: Any, **options: Any) -> None:
+        shutdown(self, *args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(answers) if finished else answers.close()
