@@ -89,6 +89,7 @@ class _Decision:
 
     entry: Entry
     key: bytes = b""
+    content: bytes = b""  # the digest of the picture's file; empty: it has none of its own, or could not be read
     outcome: Outcome | None = None  # it needs nothing more
     known: bool = False  # the answer is in the journal
     original: str = ""  # it has the content of this picture, whose answer is being computed
@@ -191,7 +192,8 @@ class FolderRun:
                 return _Decision(entry, outcome=Outcome(entry, None, f"the same picture as {other}"))
         if key in self._open:
             return _Decision(entry, key, original=self._open[key])
-        return _Decision(entry, key, known=self.journal.answer(key, earlier=self.resume) is not None)
+        own = b"" if entry.path is None else content
+        return _Decision(entry, key, own, known=self.journal.answer(key, earlier=self.resume) is not None)
 
     def _failed(self, entry: Entry, error: KosmosError) -> _Decision:
         answer = failed_answer(self.model, self.task, entry.name, error)
@@ -215,10 +217,23 @@ class FolderRun:
         return self._with_sidecar(decision, answer, None)
 
     def _finish(self, decision: _Decision, answer: Answer) -> Outcome:
-        answer.source = decision.entry.name
+        entry = decision.entry
+        answer.source = entry.name
+        if answer.error is None and self._has_changed(decision):  # which content was answered is not known
+            error = ImageDecodeError(f"{entry.name}: the file has changed while it was read")
+            return Outcome(entry, failed_answer(self.model, self.task, entry.name, error))
         if answer.error is not None:
-            return Outcome(decision.entry, answer)
+            return Outcome(entry, answer)
         return self._with_sidecar(decision, answer, pack(answer))
+
+    def _has_changed(self, decision: _Decision) -> bool:
+        """Whether the file has another content than before it was decoded; one that is gone has not."""
+        try:
+            return decision.content not in (b"", decision.entry.digest(self.journal))
+        except JournalError:
+            raise
+        except (OSError, KosmosError):
+            return False
 
     def _with_sidecar(self, decision: _Decision, answer: Answer, packed: str | None) -> Outcome:
         """Keeps a new answer, and writes the sidecar unless it is there. packed: of a new answer."""

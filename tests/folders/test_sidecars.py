@@ -205,3 +205,33 @@ def test_from_python(photos: Path, tmp_path: Path) -> None:
         found = list(run.outcomes(file_entry(path) for path in sorted(photos.iterdir())))
     assert [outcome.sidecar for outcome in found] == [str(photos / f"{i}.txt") for i in range(4)]
     assert all((photos / f"{i}.txt").read_text().endswith(".\n") for i in range(4))
+
+
+def test_a_file_that_changes_while_it_is_read_has_failed(photos: Path, tmp_path: Path) -> None:
+    """Its answer would be kept under the content that it had before, and be given to copies of that."""
+    import kosmos_edge
+    from kosmos_edge.folders import Entry, FolderRun, Journal, Sidecars, file_entry
+
+    model: Model = kosmos_edge.load(grounded_file(), threads=1)
+    path = photos / "1.png"
+    before = path.read_bytes()
+    plain = file_entry(path)
+
+    def changes() -> str:
+        path.write_bytes(png(77))
+        return str(path)
+
+    def outcomes(entry: Entry, resume: bool) -> list[Any]:
+        arguments = {"max_tokens": 3}
+        run = FolderRun(model, "caption", arguments, journal, (str(model.path),), "1", resume, Sidecars("txt"))
+        return list(run.outcomes([entry]))
+
+    with Journal(tmp_path / "journal") as journal:
+        (found,) = outcomes(Entry(plain.name, plain.path, changes, plain.digest), resume=False)
+        assert found.answer is not None and "has changed while it was read" in str(found.answer.error)
+        assert not (photos / "1.txt").exists()
+        path.write_bytes(before)
+        (found,) = outcomes(plain, resume=True)
+        assert not found.known and found.answer is not None and found.answer.error is None
+        (found,) = outcomes(plain, resume=True)
+        assert found.known
