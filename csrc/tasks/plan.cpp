@@ -60,6 +60,12 @@ void need_boxes(const ModelInfo& model, std::string_view what) {
 
 bool wants_boxes(const VerbRequest& r) { return r.ground || r.verb == Verb::Ground; }
 
+std::string tasks_of(const ModelInfo& model) {
+  std::string out;
+  for (const std::string& task : model.tasks()) out += out.empty() ? task : ", " + task;
+  return out;
+}
+
 const std::string& format_of(const ModelInfo& model, const VerbRequest& r) {
   if (r.format) return *r.format;
   if (model.text_boxes && wants_boxes(r)) return model.prompts.grounding;
@@ -193,7 +199,7 @@ Plan plan_verb(const ModelInfo& model, const VerbRequest& r) {
   const std::string& format = format_of(model, r);
   const bool own_words = r.verb == Verb::Ground && r.text && !model.text_boxes;
   KE_CHECK(!format.empty() || own_words, InvalidRequest, traits_of(r.verb).name, r.markdown ? " as Markdown: " : ": ",
-           kNoPrompt);
+           kNoPrompt, "; its tasks are ", tasks_of(model));
   Plan plan;
   plan.one_object = r.verb == Verb::Locate && model.grounding;
   plan.markdown = r.markdown;

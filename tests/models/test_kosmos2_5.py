@@ -171,7 +171,7 @@ def test_a_model_without_a_prompt_takes_questions_only_with_a_template(tmp_path:
     path = write(tmp_path / "base.gguf", prompt__question=None)
     model, picture = kosmos_edge.load(path, threads=1), make_picture(1, 60, 60)
     assert model.model_info["tasks"] == ["read", "generate", "score"]
-    with pytest.raises(InvalidRequest, match="ask: this model has no prompt for it"):
+    with pytest.raises(InvalidRequest, match="no prompt for it; its tasks are read, generate, score"):
         model.ask(picture, "what is this?")
     asked = model.ask(picture, "what is this?", template="<md>Q: {question}", max_tokens=3)
     raw = model.generate([picture, "<md>Q: what is this?"], raw=True, max_tokens=3)
