@@ -85,7 +85,7 @@ def plan_classify(
             parts += [PictureSegment(shot), f"{form} {label}"]
         return plan_sequence(info, [*parts, PictureSegment(image), form])
     if prompt is None and not continues_text(info) and not info["embedding"]:  # plan_caption refuses that
-        raise InvalidRequest("question: expected, or category: this model answers questions and has no other prompts")
+        raise InvalidRequest("expected a question or a category: this model has a prompt for questions alone")
     template = PHOTO_OF if prompt is None else check_text("prompt", prompt)
     return plan_caption(info, image, "short", False, False, shots, template)
 

@@ -116,7 +116,7 @@ def test_chat_models_get_the_words_in_their_own_form(llava: kosmos_edge.Model) -
     second = plans.plan_conclusion(info, "IMAGE", "Introduce it.", "a cat sits.", "Why?", ())
     said = text(second.segments)
     assert form.replace("{question}", "Introduce it.") + " a cat sits." in said and said.endswith("Why? ASSISTANT:")
-    with pytest.raises(InvalidRequest, match="question: expected, or category"):
+    with pytest.raises(InvalidRequest, match="expected a question or a category: "):
         llava.classify(picture(), ["a", "b"])
     reasoned = llava.reason(picture(), "Why?", rationale_tokens=4, **SHORT)
     assert reasoned.timings.tokens == len(reasoned.token_ids) + 4
