@@ -19,7 +19,7 @@ from kosmos_edge.server.errors import ApiError
 from kosmos_edge.server.fields import Fields
 from kosmos_edge.server.guard import Guard
 from kosmos_edge.server.openapi import document
-from kosmos_edge.server.responses import openai_error
+from kosmos_edge.server.responses import error_form, ollama_error
 from kosmos_edge.server.routes import about, moondream, ollama, openai, ours, service
 from kosmos_edge.server.routes.table import Row
 from kosmos_edge.server.service import Context, Endpoint, Service
@@ -36,7 +36,7 @@ def _ollama(
     method: str, path: str, handle: Callable[[Context], Awaitable[Response]], about: str, fields: Fields | None = None
 ) -> Row:
     streams = ollama.LINES if path in ("/api/generate", "/api/chat") else ""
-    return Row(method, path, handle, about, fields, ollama.render_error, streams=streams)
+    return Row(method, path, handle, about, fields, ollama_error, streams=streams)
 
 
 ROWS = (
@@ -93,7 +93,7 @@ def make_app(settings: Settings, load: Callable[[], Model], id: str) -> Starlett
         assert isinstance(error, HTTPException)
         shown = {404: f"{request.url.path[:100]} is not a route here; see /openapi.json"}
         message = shown.get(error.status_code, f"{request.method} {request.url.path[:100]}: {error.detail}")
-        response = openai_error(ApiError(error.status_code, message))
+        response = error_form(request.url.path)(ApiError(error.status_code, message))
         response.headers.update(error.headers or {})
         return response
 

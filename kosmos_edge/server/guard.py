@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kosmos_edge.server.errors import ApiError
 from kosmos_edge.server.page import PREFIX
-from kosmos_edge.server.responses import openai_error
+from kosmos_edge.server.responses import error_form
 from kosmos_edge.server.settings import Settings
 
 OPEN = ("/health", "/")  # need no key; nor do the files of the page, which asks for it
@@ -42,7 +42,7 @@ class Guard:
             if not preflight and scope["path"] not in OPEN and not scope["path"].startswith(PREFIX):
                 self._check_key(headers)
         except ApiError as error:
-            await openai_error(error)(scope, receive, send)
+            await error_form(scope["path"])(error)(scope, receive, send)
             return
         foreign = origin is not None and origin.casefold() in self._origins
         if preflight:

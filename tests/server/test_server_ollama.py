@@ -122,6 +122,14 @@ def test_tools_and_images_that_cannot_be_used(client, server):
         assert answer.status == status and isinstance(answer.json()["error"], str)
 
 
+def test_what_is_not_here_is_said_in_ollamas_form(client, server):
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.embed("nano", "a text")
+    assert (caught.value.status_code, caught.value.error) == (404, "/api/embed is not a route here; see /openapi.json")
+    for answer in (server.get("/api/chat"), server.call("GET", "/api/tags", headers={"Origin": "https://a.example"})):
+        assert answer.status in (403, 405) and isinstance(answer.json()["error"], str)
+
+
 def test_the_model_in_lists(client):
     [listed] = client.list().models
     assert listed.model == "nano:latest" and listed.size > 10**6 and listed.details.parameter_size == "8.2M"

@@ -88,11 +88,6 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h)")
 
 
-def render_error(error: ApiError) -> Response:
-    """A response in Ollama's form."""
-    return JSONResponse({"error": error.message}, error.status, error.headers)
-
-
 def _options(context: Context, body: Mapping[str, Any]) -> dict[str, Any]:
     """Our options for Ollama's."""
     given = take(body.get("options", {}), OPTIONS, "options")
