@@ -65,10 +65,23 @@ class Pictures:
         raise ToolError(f"image: there is no {image[:200]!r} under the allowed folders ({shown})")
 
 
+class _Server(MCPServer[Any]):  # type: ignore[misc]  # without mcp it is Any
+    """Refuses arguments that a tool does not have; the base class would drop them."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """As the base class."""
+        for tool in await self.list_tools():
+            known = list(tool.input_schema["properties"])
+            unknown = sorted(arguments.keys() - set(known))
+            if tool.name == name and unknown:
+                raise ToolError(f"{unknown[0][:100]}: unknown argument of {name}; known are {', '.join(known)}")
+        return await super().call_tool(name, arguments, context)
+
+
 def make_server(model: Model, roots: Sequence[str]) -> MCPServer[Any]:
     """The server of the tools that the model has."""
     pictures = Pictures(roots)
-    server: MCPServer[Any] = MCPServer(
+    server: MCPServer[Any] = _Server(
         "kosmos-edge",
         title="kosmos-edge: local image captions, answers and boxes",
         instructions=f"Looks at images with the model {model.name}. Boxes are x1, y1, x2, y2 in pixels.",

@@ -152,6 +152,13 @@ def test_stdio(model):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_unknown_arguments_are_refused(model):
+    [result] = calls(make_server(model, [FOLDER]), ("caption", {"image": EXAMPLES[0].name, "max_tokens": 3}))
+    assert result.is_error and result.content[0].text == (
+        "max_tokens: unknown argument of caption; known are image, length, ground"
+    )
+
+
 def test_http(model):
     words = [sys.executable, *COMMAND, "--http", "--port", "0"]
     words.remove("-q")
