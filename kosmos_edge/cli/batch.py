@@ -24,6 +24,7 @@ from kosmos_edge.cli.folder_options import folder_options, take_settings
 from kosmos_edge.cli.folders import answer_folders
 from kosmos_edge.cli.tasks import answer_all, draw_option, pictures
 from kosmos_edge.cli.twins import from_environment, set_aside
+from kosmos_edge.machine import keep_one_heap
 from kosmos_edge.options import Normalize
 
 # task -> its required options, its other options
@@ -77,6 +78,7 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
     kosmos-edge batch photos/ --task ask --question "How many people?" --format csv
     kosmos-edge batch photos/ -r --sidecar txt --resume
     """
+    keep_one_heap()
     settings = take_settings(pictures, rest)
     arguments = take_arguments(task, rest)
     if task == "score":

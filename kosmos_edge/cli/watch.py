@@ -24,6 +24,7 @@ from kosmos_edge.cli.common import (
 from kosmos_edge.cli.folder_options import run_options, sidecar_options, take_settings, wording_options
 from kosmos_edge.cli.folder_results import results_for
 from kosmos_edge.cli.folders import Count, folder_run, open_journal
+from kosmos_edge.machine import keep_one_heap
 
 
 @click.command()
@@ -78,6 +79,7 @@ def watch(folder: str, task: str, settle: float, poll: bool, once: bool, **rest:
     else:
         arguments |= generation
     recursive, opening, size = rest.pop("recursive"), take_opening(rest), rest.pop("batch_size")
+    keep_one_heap()
     mmproj = rest["mmproj"]
     with open_journal(settings) as journal:
         model = take_model(rest, messages, reads=task == "read")
