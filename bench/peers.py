@@ -244,8 +244,8 @@ class Bench:
 
     def roof(self) -> dict[str, float]:
         """What the machine can do, in a process of its own: KOSMOS_EDGE_ISA is read when the module is loaded."""
-        code = "import json; from kosmos_edge import _core, bench; "
-        code += f"print(json.dumps(bench.measure_roof(_core.isa(), {self.threads}, 5)))"
+        code = "import json; from kosmos_edge import _core; from kosmos_edge.bench.speed import measure_roof; "
+        code += f"print(json.dumps(measure_roof(_core.isa(), {self.threads}, 5)))"
         environment = os.environ | self.environment
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, check=True, text=True

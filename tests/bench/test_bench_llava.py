@@ -71,6 +71,11 @@ def test_page_of_what_was_measured(small: None, tmp_path: Path) -> None:
     assert "llama.cpp Q4_0 |  | 100 | 0 % | 2.00 |" in text
 
 
+def test_the_roof_is_measured_in_a_process_of_its_own(small: None, tmp_path: Path) -> None:
+    roof = llava.LlavaBench(llava.parse(["--work", str(tmp_path), "--threads", "1"])).roof()
+    assert roof["read_bytes_per_s"] > 1e8 and roof["int8_macs_per_s"] > 1e8 and roof["float32_macs_per_s"] > 1e8
+
+
 def test_unknown_peers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         llava.parse(["--peers", "onnxruntime"])
