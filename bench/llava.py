@@ -102,7 +102,15 @@ class LlavaBench(Bench):
         return list(self._text("ik_llama.cpp", peers_get.build_ik(self.work, self.avx2), "-rtr", "1"))
 
     def _torch(self, kinds: tuple[str, ...]) -> list[Peer]:
-        python = peers_get.find_python(self.work, self.arguments.python)
+        found = next(
+            (
+                p
+                for p in (self.arguments.python, sys.executable)
+                if p and peers_get.has_modules(p, ("torch", "transformers"))
+            ),
+            None,
+        )
+        python = found or peers_get.find_python(self.work, self.arguments.python)
         names = {"llava-bf16": ("transformers bfloat16", "16 / 16"), "llava-fp32": ("transformers float32", "32 / 32")}
         out = []
         for kind in kinds:

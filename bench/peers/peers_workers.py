@@ -4,10 +4,10 @@
 line "PHASE REPEATS" on stdin with {"values": [...]}: milliseconds of "encode", "prefill" and "caption", tokens per
 second of "decode", images per second of "folder:B". KINDs: "ours" (kosmos_edge, a GGUF file), "onnxruntime" (a file of
 peers_onnx.py), "torch-int8", "torch-bf16", "torch-fp32" (transformers, a checkpoint folder); on a CUDA device
-"ours-cuda" and "torch-cuda-bf16"; "llava-bf16" and "llava-fp32" (transformers, MODEL a name of llava_models.py).
+"ours-cuda" and "torch-cuda-bf16"; "llava-bf16" and "llava-fp32" (transformers, MODEL a name of llava_net.py).
 
 All do the same work: one picture of 224 x 224, a prompt of 74 tokens of which 64 stand for the picture, an answer of 32
-tokens; of LLaVA what llava_models.py says, with WORDS tokens behind the picture. "first" is milliseconds from pixels to
+tokens; of LLaVA what llava_net.py says, with WORDS tokens behind the picture. "first" is milliseconds from pixels to
 the first token, "photos:B" photos per second in batches of B with answers of 40 tokens (ours from JPEG files,
 transformers from pixels).
 """
@@ -77,7 +77,7 @@ class Llava:
     """transformers' LLaVA of published sizes."""
 
     def __init__(self, model: str, threads: int, kind: str) -> None:
-        from llava_models import Transformers as Net
+        from llava_net import Transformers as Net
 
         self.net = Net(model, threads, kind)
         self.about = self.net.about
