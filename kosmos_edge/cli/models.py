@@ -55,7 +55,7 @@ def list_command(known: bool, form: str, **rest: Any) -> int:
     from kosmos_edge import hub
     from kosmos_edge.cli.output import to_json
 
-    take_messages(rest)
+    messages = take_messages(rest)
     found: list[dict[str, Any]]
     if known:
         found = [
@@ -76,6 +76,8 @@ def list_command(known: bool, form: str, **rest: Any) -> int:
     else:
         for model in found:
             click.echo("\t".join(str(value) for value in model.values()))
+        if known:
+            messages.say(f"{hub.IN_PARTS} are published in parts: convert them by hand (docs/convert.md)")
     return 0
 
 

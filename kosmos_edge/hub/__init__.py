@@ -34,10 +34,11 @@ from kosmos_edge.hub.models import (
     split_repo,
     split_tag,
 )
-from kosmos_edge.hub.published import PUBLISHED, Published
+from kosmos_edge.hub.published import IN_PARTS, PUBLISHED, Published
 from kosmos_edge.storage import TYPES
 
 __all__ = [
+    "IN_PARTS",
     "KOSMOS2",
     "KOSMOS2_REPO",
     "NANO",

@@ -16,7 +16,7 @@ from typing import Any
 
 from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelCorrupt, ModelNotFound
 from kosmos_edge.hub import models as hub
-from kosmos_edge.hub.published import PUBLISHED, Published
+from kosmos_edge.hub.published import IN_PARTS, PUBLISHED, Published
 from kosmos_edge.hub.transfer import Cancellable, Digest, download
 from kosmos_edge.storage import TYPES
 from kosmos_edge.targets import check_place
@@ -146,7 +146,10 @@ def _make_plan(tag: str, type: str | None, offline: bool, to: Path | None) -> Pl
     if ours is not None:
         return _plan_published(PUBLISHED[ours[0]], hub.check_type(type or named or TYPES[0]), offline, to)
     if repo is None:
-        raise InvalidRequest(f"{tag!r} is not a tag; expected {', '.join(PUBLISHED)} (with :TYPE) or user/repo[:TYPE]")
+        raise InvalidRequest(
+            f"{tag!r} is not a tag; expected {', '.join(PUBLISHED)} (with :TYPE) or user/repo[:TYPE]. {IN_PARTS} are "
+            "published in parts: convert them by hand (docs/convert.md)"
+        )
     return _plan_gguf(repo[0], type or named, offline, to)
 
 

@@ -110,22 +110,23 @@ _UNIGRAM = (
     ("special_tokens_map.json",),
     ("added_tokens.json",),
 )
-_FLAN_T5_XL = {
+_FLAN_T5 = {
+    "xl": {"d_model": 2048, "d_ff": 5120, "num_heads": 32},
+    "xxl": {"d_model": 4096, "d_ff": 10240, "num_heads": 64},
+}
+_FLAN_T5_SHARED = {
     "model_type": "t5",
     "vocab_size": 32128,
-    "d_model": 2048,
-    "d_ff": 5120,
     "num_layers": 24,
-    "num_heads": 32,
     "feed_forward_proj": "gated-gelu",
     "tie_word_embeddings": False,
 }
 
 
-def _flan_t5_xl(family: str, name: str, source_bytes: int, about: str, **sizes: Any) -> Published:
-    """A model of that family (its model_type) with Flan-T5 XL."""
-    tag = f"{family.replace('-', '')}-flan-t5-xl"
-    repo, basename = f"Salesforce/{tag}", f"{name.replace(' ', '-')}-XL"
+def _flan_t5(family: str, size: str, name: str, source_bytes: int, about: str, **sizes: Any) -> Published:
+    """A model of that family (its model_type) with the Flan-T5 of that size."""
+    tag = f"{family.replace('-', '')}-flan-t5-{size}"
+    repo, basename = f"Salesforce/{tag}", f"{name.replace(' ', '-')}-{size.upper()}"
     return Published(
         tag,
         repo,
@@ -135,8 +136,8 @@ def _flan_t5_xl(family: str, name: str, source_bytes: int, about: str, **sizes: 
         source_bytes,
         about,
         (*_UNIGRAM, *(_QUESTION if sizes else ())),
-        {"text_config": _FLAN_T5_XL, **sizes},
-        {"name": f"{name} XL", "basename": basename, "source_url": f"https://huggingface.co/{repo}"},
+        {"text_config": _FLAN_T5_SHARED | _FLAN_T5[size], **sizes},
+        {"name": f"{name} {size.upper()}", "basename": basename, "source_url": f"https://huggingface.co/{repo}"},
     )
 
 
@@ -253,6 +254,9 @@ def _clip(
     )
 
 
+# What the converter reads and no repository holds whole.
+IN_PARTS = "LLaVA v0 and v1, MiniGPT-4, MiniGPT-v2 and OpenFlamingo"
+
 PUBLISHED = {
     row.name: row
     for row in (
@@ -350,13 +354,28 @@ PUBLISHED = {
             {"version": "v1.0", "source_url": "https://huggingface.co/llava-hf/llava-interleave-qwen-0.5b-hf"},
         ),
         _instructblip_vicuna("7b", 31_652_842_496),
-        _flan_t5_xl("blip-2", "BLIP-2 Flan-T5", 15_769_786_368, "captions and short answers"),
-        _flan_t5_xl(
-            "instructblip",
-            "InstructBLIP Flan-T5",
-            16_091_876_352,
-            "captions and answers",
-            qformer_config={"vocab_size": 30523},
+        _instructblip_vicuna(
+            "13b",
+            56_765_795_328,
+            hidden_size=5120,
+            intermediate_size=13824,
+            num_hidden_layers=40,
+            num_attention_heads=40,
+        ),
+        *(
+            _flan_t5("blip-2", size, "BLIP-2 Flan-T5", source_bytes, "captions and short answers")
+            for size, source_bytes in (("xl", 15_769_786_368), ("xxl", 48_918_386_688))
+        ),
+        *(
+            _flan_t5(
+                "instructblip",
+                size,
+                "InstructBLIP Flan-T5",
+                source_bytes,
+                "captions and answers",
+                qformer_config={"vocab_size": 30523},
+            )
+            for size, source_bytes in (("xl", 16_091_876_352), ("xxl", 49_240_476_672))
         ),
         _clip("large-patch14", "CLIP ViT-L/14", 1_710_466_052, (768, 12), (1024, 24, 16, 14)),
         _clip("base-patch16", "CLIP ViT-B/16", 598_482_948, (512, 8), (768, 12, 12, 16)),
