@@ -165,6 +165,8 @@ class Scheduler:
             raise Cancelled("cancelled by the caller")
         if isinstance(job.plan, ScorePlan):
             image = None if job.image is None else self._encode(job, job.image)
+            if job.plan.behind is not None:
+                self._place(job, job.plan.behind)
             ranking = job.session.score(job.name, image, job.plan, job.token)
             ranking.timings = _with_times(ranking.timings, job)
             self._end(job, ranking, running=True)

@@ -12,7 +12,7 @@ from helpers.api_model import tiny_file
 from helpers.http_server import EXAMPLES, data_uri, serving
 from helpers.reciting import write_reader
 
-from kosmos_edge import load
+from kosmos_edge import load, open_image
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.server.routes import ours
 
@@ -72,6 +72,45 @@ def test_score(server, model):
         assert plain(answer.json()) == plain(model.score(EXAMPLES[0].read_bytes(), texts, **arguments))
     answer = server.post("/v1/score", {"texts": texts})
     assert plain(answer.json()) == plain(model.score(None, texts))
+
+
+def test_score_behind_any_sequence(server, model):
+    first, second = (EXAMPLES[i] for i in (0, 1))
+    texts = ["a dog", "a truck"]
+    box = [15, 135, 125, 265]
+    given = [
+        {"image": data_uri(first)},
+        {"text": "An image of "},
+        {"box": box},
+        {"image": data_uri(second)},
+        {"text": "A "},
+    ]
+    own = [first.read_bytes(), "An image of ", box, second.read_bytes(), "A "]
+    pictures = [open_image(value) if isinstance(value, bytes) else value for value in own]
+    for arguments in ({}, {"normalize": "characters"}):
+        answer = server.post("/v1/score", {"segments": given, "texts": texts, **arguments})
+        assert plain(answer.json()) == plain(model.score_segments(pictures, texts, **arguments)), answer.body
+    answer = server.post("/v1/score", {"segments": [{"text": "It is"}], "texts": texts})
+    assert plain(answer.json()) == plain(model.score_segments(["It is"], texts))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"segments": "x"}, "segments"),
+        ({"segments": ["x"]}, "segments[0]"),
+        ({"segments": [{}]}, "segments[0]"),
+        ({"segments": [{"text": "a", "box": [1, 2, 3, 4]}]}, "segments[0]"),
+        ({"segments": [{"text": "a"}, {"image": 5}]}, "segments[1].image"),
+        ({"segments": [{"words": "a"}]}, "segments[0].words"),
+        ({"segments": [{"box": [1, 2, 3, 4]}]}, "segments[0]"),
+        ({"segments": [{"text": "a"}], "template": "{text}"}, "template"),
+        ({"segments": [{"text": "a"}], "image": data_uri(EXAMPLES[0])}, "image"),
+    ],
+)
+def test_wrong_segments_are_named(server, fields, param):
+    answer = server.post("/v1/score", {"texts": ["a dog"], **fields})
+    assert answer.status == 400 and answer.json()["error"]["param"] == param, answer.body
 
 
 def test_read():

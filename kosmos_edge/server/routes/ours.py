@@ -62,9 +62,22 @@ DESCRIBE: Fields = {
     "template": TEMPLATE,
 }
 READ: Fields = {**COMMON, "markdown": Field("boolean", "The page as Markdown, without boxes."), "template": TEMPLATE}
+SEGMENT: Fields = {
+    "text": Field("string", "Words."),
+    "image": Field("string", IMAGE.about),
+    "box": Field("array", "x1, y1, x2, y2 in pixels of the image before it.", schema=BOX),
+}
 SCORE: Fields = {
     "model": COMMON["model"],
     "image": Field("string", IMAGE.about),
+    "segments": Field(
+        "array",
+        "Instead of image and template: what the texts stand behind, each a text, an image or a box.",
+        schema={
+            "type": "array",
+            "items": {"type": "object", "properties": {name: field.to_schema() for name, field in SEGMENT.items()}},
+        },
+    ),
     "texts": Field("array", "Texts to rank by their likelihood.", True),
     "template": Field("string", "Words around {text}. Default: the model's caption prompt."),
     "normalize": Field("string", "What to rank by; default: sum.", values=get_args(Normalize)),
@@ -139,6 +152,11 @@ async def score(context: Context) -> Response:
     """POST /v1/score."""
     body = take(await context.json(), SCORE)
     context.check_model(body.get("model"))
+    if "segments" in body:
+        for name in ("image", "template"):
+            if name in body:
+                raise refuse(name, "contradicts segments; give one of them")
+        return await _score_segments(context, body)
     sources = context.sources([body["image"]], ["image"]) if "image" in body else []
     shown = sources[0].shown if sources else None
 
@@ -146,6 +164,30 @@ async def score(context: Context) -> Response:
         normalize = body.get("normalize", "sum")
         plan = tasks.plan_score(model.model_info, body["texts"], body.get("template"), normalize)
         return Asked(plan, image=shown)
+
+    call = await context.start(build, sources)
+    return JSONResponse(_answer(await call.ranking()))
+
+
+async def _score_segments(context: Context, body: Mapping[str, Any]) -> Response:
+    """Texts behind images, texts and boxes in any order (Model.score_segments)."""
+    found: list[tuple[str, str, Any]] = []  # place, kind, value
+    for number, given in enumerate(body["segments"]):
+        name = f"segments[{number}]"
+        segment = take(given, SEGMENT, name)
+        if len(segment) != 1:
+            raise refuse(name, f"expected one of text, image and box, got {', '.join(segment) or 'none'}")
+        [(kind, value)] = segment.items()
+        found.append((f"{name}.{kind}", kind, value))
+    pictures = [(place, value) for place, kind, value in found if kind == "image"]
+    sources = context.sources([value for _, value in pictures], [place for place, _ in pictures])
+    shown = iter(sources)
+    segments = [next(shown).shown if kind == "image" else value for _, kind, value in found]
+
+    def build(model: Model) -> Asked:
+        normalize = body.get("normalize", "sum")
+        plan = tasks.plan_score_segments(model.model_info, segments, body["texts"], False, False, normalize)
+        return Asked(plan)
 
     call = await context.start(build, sources)
     return JSONResponse(_answer(await call.ranking()))
