@@ -60,8 +60,10 @@ def _help(command: click.Command) -> Iterator[str]:
 
 
 def _options(command: click.Command, ctx: click.Context) -> Iterator[str]:
-    for parameter in command.get_params(ctx):
-        record = parameter.get_help_record(ctx)
+    # Not get_params: a command keeps the help option that it made first, for a context that may have had other names.
+    records = [parameter.get_help_record(ctx) for parameter in command.params]
+    records.append((", ".join(ctx.help_option_names), "Show this message and exit."))
+    for record in records:
         if record is not None:
             yield ".TP"
             yield f".B {_plain(record[0])}"

@@ -155,8 +155,9 @@ class Similarities:
     def _texts(self, texts: object, truncate: object, cancel: Any) -> tuple[list[array[float]], int, tuple[str, ...]]:
         """-> (vectors, how many texts were cut, the texts)"""
         words = check_texts("texts", [texts] if isinstance(texts, str) else texts, _core.limits.MAX_TEXTS)
-        embed = partial(self._open.embed_texts, words, check_bool("truncate", truncate))
-        data, cut = running.run(embed, check_cancel(cancel))
+        cuts, flag = check_bool("truncate", truncate), check_cancel(cancel)
+        # In no variable of its own, which an error that a caller keeps would hold, and with it the model.
+        data, cut = running.run(partial(self._open.embed_texts, words, cuts), flag)
         width = int(self._info["embedding"])
         values = array("f", data)
         return [values[at : at + width] for at in range(0, len(values), width)], cut, words

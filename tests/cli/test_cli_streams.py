@@ -12,6 +12,8 @@ import pytest
 from helpers.api_model import png, tiny_file
 from helpers.convert_checkpoint import convert_state, convert_write_hf
 from helpers.reciting import write_reader
+from helpers.tiny import write_tiny
+from models.description import every
 
 from kosmos_edge.cli import COMMANDS
 
@@ -40,6 +42,7 @@ ANSWERING = {  # with -o
 }
 OTHERS = {
     "chat": ["chat", "PHOTO", "--ask", "Who?", "-n", "2", "MODEL"],
+    "similarity": ["similarity", "PHOTO", "a cat", "a dog", "CLIP"],
     "iq": ["iq", "PHOTO", "PHOTO", "-c", "PHOTO", "-c", "PHOTO", "MODEL"],
     "models list": ["models", "list", "-f", "json"],
     "models path": ["models", "path", "nano"],
@@ -65,7 +68,9 @@ Run = Callable[..., Done]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("streams")
     (folder / "photo.png").write_bytes(png())
+    write_tiny(folder / "clip.gguf", tiny=every()["clip_towers"].make(5))
     names = {
+        "CLIP": ["-m", folder / "clip.gguf", "-t", "1", "-q"],
         "PHOTO": [folder / "photo.png"],
         "MODEL": ["-m", tiny_file(), "-t", "1", "-q"],
         "READER": ["-m", write_reader(folder / "reader.gguf", [((1, 1, 9, 9), "a line")]), "-t", "1", "-q"],
