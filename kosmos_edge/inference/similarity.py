@@ -129,8 +129,7 @@ class Similarities:
         too long, -> for each the cosine to the picture times model_info["similarity_scale"]."""
         self._check_compares()
         session, scale = self._open, float(self._info["similarity_scale"])
-        given: Any = picture  # an encoded one stays as it is
-        image = array("f", session.encode(given, token).tobytes())
+        image = array("f", session.encode(picture, token).tobytes())
 
         def judge(texts: Sequence[str]) -> list[float]:
             values = array("f", session.embed_texts(tuple(texts), True, token)[0])
@@ -148,8 +147,7 @@ class Similarities:
         return memoryview(data).cast("f", (rows, int(self._info["embedding"])))
 
     def _vector(self, image: ImageInput | EncodedImage, cancel: Any) -> tuple[array[float], EncodedImage]:
-        given: Any = image  # an encoded one stays as it is
-        encoded: EncodedImage = running.run(partial(self._open.encode, given), check_cancel(cancel))
+        encoded: EncodedImage = running.run(partial(self._open.encode, image), check_cancel(cancel))
         return array("f", encoded.tobytes()), encoded
 
     def _texts(self, texts: object, truncate: object, cancel: Any) -> tuple[list[array[float]], int, tuple[str, ...]]:
