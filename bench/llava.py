@@ -10,7 +10,6 @@ the prompt. The page's figures want an idle machine.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,17 +178,7 @@ def main() -> int:
     if arguments.write:
         arguments.write.write_text(page(measured(arguments)), encoding="utf-8")
         return 0
-    bench = LlavaBench(arguments)
-    if arguments.prepare:
-        bench.our_model()
-        print("ready:", ", ".join(p.name for _, found in bench.passes() for p in found), file=sys.stderr)
-        return 1 if bench.missing else 0
-    if not arguments.report and not bench.measure():
-        print("time is over; run again with --resume", file=sys.stderr)
-        return peers.NOT_DONE
-    result = bench.report()
-    print(json.dumps(result, indent=1) if arguments.format == "json" else peers_report.tables(result), flush=True)
-    return 0
+    return peers.carry_out(LlavaBench(arguments), arguments)
 
 
 if __name__ == "__main__":

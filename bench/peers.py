@@ -297,14 +297,8 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
-    """Command line."""
-    arguments = parse()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(arguments)
-    if arguments.write:
-        peers_page.write(arguments.write, arguments.work, bench)
-        return 0
+def carry_out(bench: Bench, arguments: argparse.Namespace) -> int:
+    """--prepare, --report, or all rounds and the report; the exit status."""
     if arguments.prepare:
         bench.our_model()
         print("ready:", ", ".join(p.name for _, peers in bench.passes() for p in peers), file=sys.stderr)
@@ -315,6 +309,17 @@ def main() -> int:
     result = bench.report()
     print(json.dumps(result, indent=1) if arguments.format == "json" else peers_report.tables(result), flush=True)
     return 0
+
+
+def main() -> int:
+    """Command line."""
+    arguments = parse()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(arguments)
+    if arguments.write:
+        peers_page.write(arguments.write, arguments.work, bench)
+        return 0
+    return carry_out(bench, arguments)
 
 
 if __name__ == "__main__":

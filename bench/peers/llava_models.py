@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llava_net import CONTEXT, MODELS, PROMPT, ROWS, VISION, VOCAB, WORDS, Sizes
-from peers_models import FILE_TYPES, vision_metadata, vision_tensors, write_gguf
+from peers_models import FILE_TYPES, vision_metadata, vision_tensors, vocabulary_metadata, write_gguf
 
 from kosmos_edge.convert.gguf import TensorInfo
 from kosmos_edge.convert.recipe import gets_more_bits
@@ -54,8 +54,6 @@ def write_checkpoint(folder: Path, sizes: Sizes) -> None:
 
 def text_metadata(sizes: Sizes, kind: str) -> list:
     """Keys of a LLaMA with a made-up sentencepiece vocabulary of the right size."""
-    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
-    words = VOCAB - len(pieces)
     numbers = {
         "context_length": CONTEXT, "embedding_length": sizes.width, "block_count": sizes.layers,
         "feed_forward_length": sizes.ff, "attention.head_count": sizes.heads, "attention.head_count_kv": sizes.kv,
@@ -70,14 +68,7 @@ def text_metadata(sizes: Sizes, kind: str) -> list:
         *((f"llama.{key}", "u32", value) for key, value in numbers.items()),
         ("llama.attention.layer_norm_rms_epsilon", "f32", 1e-5),
         ("llama.rope.freq_base", "f32", 10000.0),
-        ("tokenizer.ggml.model", "str", "llama"),
-        ("tokenizer.ggml.pre", "str", "default"),
-        ("tokenizer.ggml.tokens", "[str]", pieces + [f"▁t{i}" for i in range(words)]),
-        ("tokenizer.ggml.scores", "[f32]", [0.0] * 259 + [-float(i) for i in range(words)]),
-        ("tokenizer.ggml.token_type", "[i32]", [2, 3, 3] + [6] * 256 + [1] * words),
-        ("tokenizer.ggml.bos_token_id", "u32", 1),
-        ("tokenizer.ggml.eos_token_id", "u32", 2),
-        ("tokenizer.ggml.unknown_token_id", "u32", 0),
+        *vocabulary_metadata(VOCAB),
     ]
 
 

@@ -69,10 +69,24 @@ def write_gguf(path: Path, metadata: list, tensors: list[TensorInfo]) -> None:
 # ------------------------------------------------------------------------------------------------------------ decoder
 
 
+def vocabulary_metadata(count: int) -> list:
+    """Keys of a made-up sentencepiece vocabulary of that many pieces."""
+    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    words = count - len(pieces)
+    return [
+        ("tokenizer.ggml.model", "str", "llama"),
+        ("tokenizer.ggml.pre", "str", "default"),
+        ("tokenizer.ggml.tokens", "[str]", pieces + [f"\u2581t{i}" for i in range(words)]),
+        ("tokenizer.ggml.scores", "[f32]", [0.0] * 259 + [-float(i) for i in range(words)]),
+        ("tokenizer.ggml.token_type", "[i32]", [2, 3, 3] + [6] * 256 + [1] * words),
+        ("tokenizer.ggml.bos_token_id", "u32", 1),
+        ("tokenizer.ggml.eos_token_id", "u32", 2),
+        ("tokenizer.ggml.unknown_token_id", "u32", 0),
+    ]
+
+
 def decoder_metadata(kind: str) -> list:
     """Keys of a GPT-2 with a made-up sentencepiece vocabulary of the right size."""
-    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
-    words = VOCAB - len(pieces)
     return [
         ("general.architecture", "str", "gpt2"),
         ("general.name", "str", f"kosmos-2 decoder stand-in {kind}"),
@@ -85,14 +99,7 @@ def decoder_metadata(kind: str) -> list:
         ("gpt2.block_count", "u32", LAYERS),
         ("gpt2.attention.head_count", "u32", HEADS),
         ("gpt2.attention.layer_norm_epsilon", "f32", 1e-5),
-        ("tokenizer.ggml.model", "str", "llama"),
-        ("tokenizer.ggml.pre", "str", "default"),
-        ("tokenizer.ggml.tokens", "[str]", pieces + [f"\u2581t{i}" for i in range(words)]),
-        ("tokenizer.ggml.scores", "[f32]", [0.0] * 259 + [-float(i) for i in range(words)]),
-        ("tokenizer.ggml.token_type", "[i32]", [2, 3, 3] + [6] * 256 + [1] * words),
-        ("tokenizer.ggml.bos_token_id", "u32", 1),
-        ("tokenizer.ggml.eos_token_id", "u32", 2),
-        ("tokenizer.ggml.unknown_token_id", "u32", 0),
+        *vocabulary_metadata(VOCAB),
     ]
 
 
