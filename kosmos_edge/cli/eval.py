@@ -22,7 +22,7 @@ from kosmos_edge.cli.common import (
     take_messages,
 )
 from kosmos_edge.cli.eval_files import convert_refs, grades, print_tables, sheet
-from kosmos_edge.cli.eval_outputs import check_required, find_outs, missing_required, write_out
+from kosmos_edge.cli.eval_outputs import check_required, find_outs, missing_required, table_format_option, write_out
 from kosmos_edge.cli.streams import check_stdout
 from kosmos_edge.cli.twins import from_environment
 from kosmos_edge.evaluation.registry import TASKS, find_task
@@ -93,16 +93,7 @@ task_options = options(
     kv_type_option,
     option("--work", metavar="FOLDER", help="Folder for temporary files. Default: the system's."),
     option("--offline", is_flag=True, help="Do not use the network."),
-    option(
-        "-f",
-        "--format",
-        "form",
-        type=click.Choice(["md", "json"]),
-        prefix="EVAL_",
-        default="md",
-        show_default=True,
-        help="Format of the report.",
-    ),
+    table_format_option,
     message_options,
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kosmos_edge.cli.common import message_options, option, take_messages
+from kosmos_edge.cli.eval_outputs import table_format_option
 
 
 @click.command()
@@ -57,16 +58,7 @@ def sheet(answers: tuple[str, ...], data: str, output: str, **rest: Any) -> int:
 @click.argument("key", metavar="KEY")
 @click.argument("files", nargs=-1, required=True, metavar="GRADES...")
 @option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Random seed of the intervals.")
-@option(
-    "-f",
-    "--format",
-    "form",
-    type=click.Choice(["md", "json"]),
-    prefix="EVAL_",
-    default="md",
-    show_default=True,
-    help="Format of the report.",
-)
+@table_format_option
 @message_options
 def grades(key: str, files: tuple[str, ...], seed: int, form: str, **rest: Any) -> int:
     """Count the grades of a sheet: shares, means, abilities, models compared, agreement of the graders.

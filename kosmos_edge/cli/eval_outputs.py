@@ -1,4 +1,4 @@
-"""What `eval` writes beside its report, and the metrics that must have a value."""
+"""The report's format, what `eval` writes beside it, and the metrics that must have a value."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kosmos_edge.cli.common import option
+
 if TYPE_CHECKING:
     from kosmos_edge.evaluation.run import Run
     from kosmos_edge.evaluation.task import Item, PromptTask, Task
     from kosmos_edge.targets import Target
+
+
+table_format_option = option(
+    "-f",
+    "--format",
+    "form",
+    type=click.Choice(["md", "json"]),
+    prefix="EVAL_",
+    default="md",
+    show_default=True,
+    help="Format of the report.",
+)
 
 
 def find_outs(given: str | None, kinds: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], Target]:

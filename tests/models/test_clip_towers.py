@@ -15,6 +15,7 @@ import kosmos_edge
 from kosmos_edge import _core, cli
 from kosmos_edge.convert import convert, requantize, verify
 from kosmos_edge.errors import ContextTooLong, InvalidRequest, ModelCorrupt
+from kosmos_edge.inference.similarity import COMPARES_NOT
 from models.clip_towers import LOGIT_SCALE, NUMBERS, VISION, WORDS_BPE, Towers, write_clip
 from models.description import described, every
 
@@ -341,3 +342,9 @@ def test_the_command_says_what_is_missing(path: Path, album: Path, tmp_path: Pat
     assert "`kosmos-edge models pull clip-vit-large-patch14` gets one" in capsys.readouterr().err
     assert cli.run(["caption", photo, "-m", str(path)]) != 0
     assert ONLY_COMPARES in capsys.readouterr().err
+
+
+def test_the_engine_and_the_verbs_say_the_same_of_a_model_that_writes() -> None:
+    with kosmos_edge.load("nano", threads=1) as nano, pytest.raises(InvalidRequest) as found:
+        nano._open.engine.embed_texts(["a cat"])
+    assert str(found.value) == COMPARES_NOT
