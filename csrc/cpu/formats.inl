@@ -70,7 +70,7 @@ struct Q6_K {
 template <PanelType T>
 struct FourBits {
   static constexpr PanelType type = T;
-  static constexpr int sub_blocks = 0, offset = T == PanelType::Q4_0 ? 8 : 0;
+  static constexpr int sub_blocks = 0, repeats = 1, offset = T == PanelType::Q4_0 ? 8 : 0;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p) {
     const u8x64 v = load64(p + L % 4 * 64);
@@ -81,7 +81,7 @@ struct FourBits {
 template <PanelType T>
 struct FiveBits {
   static constexpr PanelType type = T;
-  static constexpr int sub_blocks = 0, offset = T == PanelType::Q5_0 ? 16 : 0;
+  static constexpr int sub_blocks = 0, repeats = 1, offset = T == PanelType::Q5_0 ? 16 : 0;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p) {
     return or_high_bits<L, 1>(FourBits<T>::template line<L>(p), load64(p + 4 * 64));
@@ -90,7 +90,7 @@ struct FiveBits {
 
 struct EightBits {
   static constexpr PanelType type = PanelType::Q8_0;
-  static constexpr int sub_blocks = 0, offset = kEightBitOffset;
+  static constexpr int sub_blocks = 0, repeats = 1, offset = kEightBitOffset;
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p) {
     return eight_bit_codes(load64(p + L * 64));
@@ -109,29 +109,31 @@ struct EightBits256 {
 
 // The weights of P panels of a group, from panel `first` on, and one activation block (256 values of k: one block of a
 // K type or eight of 32; or one of 32), as stored. In the members below p is the panel, counted from `first`, i the
-// sub-block or block of 32, N the lines of a sub-block. With `ahead`, what comes later is asked for on the way.
-template <class Format, int P>
+// sub-block or block of 32, N the lines of a sub-block. With Ahead, what comes later is asked for on the way.
+template <class Format, int P, bool Ahead>
 struct FromPanels {
   static constexpr PanelLayout layout = panel_layout(Format::type);
-  static constexpr int step = kPanels * (layout.lines + layout.scales);  // from block to block
-  static constexpr int share = P * (layout.lines + layout.scales);       // of these panels
+  static constexpr int panel = layout.lines + layout.scales;  // bytes of a panel's block
+  static constexpr int step = kPanels * panel;                // from block to block
   const uint8_t *lines, *scales, *later;
-  bool ahead;
 
-  FromPanels(const uint8_t* group, int64_t index, int values, int first, bool asks_ahead) : ahead(asks_ahead) {
+  FromPanels(const uint8_t* group, int64_t index, int values, int first) {
     const uint8_t* block = group + index * (values / layout.values) * static_cast<int64_t>(step);
     lines = block + first * layout.lines;
     scales = block + kPanels * layout.lines + first * layout.scales;
-    later = block + first * (layout.lines + layout.scales);
+    later = block + first * panel;
   }
 
   template <int I, int N, int G>
   KE_INLINE u8x64 codes(int p, SubBlock<I> i, Const<N>, Const<G>) const {
     constexpr int each_time = Format::sub_blocks / Format::repeats;
-    return Format::template line<I * N + G>(lines + p * layout.lines, i.first / each_time);
+    const int repeat = i.first / each_time;
+    ask_ahead<I * N + G, each_time * N>(p, repeat);
+    return Format::template line<I * N + G>(lines + p * layout.lines, repeat);
   }
   template <int N, int G>
   KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
+    ask_ahead<G, N>(p, i * kPanels);
     return Format::template line<G>(lines + i * step + p * layout.lines);
   }
   // Minus what codes that are too high add to block i's products with column c. The loads of `starts` cost no
@@ -157,16 +159,24 @@ struct FromPanels {
     constexpr int n = Format::sub_blocks, each_time = n / Format::repeats;
     for (int base = 0; base < n; base += each_time)
       each<each_time>([&]<int i>() KE_LAMBDA {
-        if (ahead) prefetch(later, (base + i) * (share / n), (base + i + 1) * (share / n));
         f(SubBlock<i>{base});
         asm volatile("" ::: "memory");  // or GCC keeps lines for the sub-block that shares them, on the stack
       });
   }
-  KE_INLINE void start_block(int i) const {
-    if (ahead) prefetch(later, i * step, i * step + share);
-  }
 
  private:
+  // Before load I of the `Loads` of a repetition, or block of 32: asks for its share of the panel's bytes, so that
+  // requests are spread evenly between the products. The last repetition may ask for some bytes twice.
+  template <int I, int Loads>
+  KE_INLINE void ask_ahead(int p, int repeat) const {
+    if constexpr (Ahead) {
+      constexpr int bytes_each = 64 * Format::repeats, count = (panel + bytes_each - 1) / bytes_each;
+      constexpr int bytes = Format::sub_blocks ? 64 * count : panel;  // from repetition to repetition
+      each<(I + 1) * count / Loads - I * count / Loads>([&]<int l>() KE_LAMBDA {
+        __builtin_prefetch(later + kAhead + p * panel + repeat * bytes + (I * count / Loads + l) * 64);
+      });
+    }
+  }
   KE_INLINE const uint16_t* halves(int p, int i) const {
     return reinterpret_cast<const uint16_t*>(scales + i * step + p * layout.scales);
   }
@@ -197,11 +207,10 @@ struct FromScratch {
   KE_INLINE void each_sub_block(F f) const {
     for (int i = 0; i < sub_blocks; ++i) f(i);
   }
-  KE_INLINE void start_block(int) const {}
 };
 
 template <class Format, int P>
-inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) {
+inline void unpack(const FromPanels<Format, P, false>& from, int values, Unpacked* to) {
   constexpr int S = Format::sub_blocks;
   for (int p = 0; p < P; ++p) {
     Unpacked& u = to[p];
@@ -226,7 +235,7 @@ inline void unpack(const FromPanels<Format, P>& from, int values, Unpacked* to) 
       for (int b = 0; b < values / 32; ++b) {
         each<8>([&]<int g>() KE_LAMBDA { store64(u.codes[b * 8 + g], from.codes(p, b, Const<8>(), Const<g>())); });
         store(u.d[b], from.d(p, b));
-        if constexpr (FromPanels<Format, P>::layout.scales == 64) store(u.m[b], from.m(p, b));
+        if constexpr (FromPanels<Format, P, false>::layout.scales == 64) store(u.m[b], from.m(p, b));
       }
     }
   }

@@ -7,8 +7,8 @@
 namespace ke::cpu::KE_ISA {
 namespace {
 
-// acc (rows, 16 kPanels) += one block of the group times rows row0 .. row1 - 1 of x. weights(P, first, t) gives the
-// weights of P panels from `first` on for tile t, of up to Cols rows.
+// acc (rows, 16 kPanels) += one block of the group times rows row0 .. row1 - 1 of x. weights(P, first, t, Ahead) gives
+// the weights of P panels from `first` on for tile t, of up to Cols rows; Ahead: 1 for the first tile.
 template <class Tiles, int Cols, class Weights>
 KE_INLINE void tiles_of_block(const Packed& x, int64_t b, int64_t row0, int64_t row1, float* acc, Weights weights) {
   const int64_t n = row1 - row0, tiles = tile_count(n, Cols);
@@ -16,9 +16,14 @@ KE_INLINE void tiles_of_block(const Packed& x, int64_t b, int64_t row0, int64_t 
     const int64_t at = tile_start(n, Cols, t);
     for_columns<Cols>(static_cast<int>(tile_start(n, Cols, t + 1) - at), [&]<int C>() {
       constexpr int P = tile_panels(C);
-      for (int first = 0; first < kPanels; first += P)
-        Tiles::template tile<P, C>(weights(Const<P>(), first, t), tile_x(x, b, row0 + at), x.block,
-                                   acc + at * 16 * kPanels + 16 * first, 16 * kPanels);
+      for (int first = 0; first < kPanels; first += P) {
+        const TileX tile = tile_x(x, b, row0 + at);
+        float* to = acc + at * 16 * kPanels + 16 * first;
+        if (t == 0)
+          Tiles::template tile<P, C>(weights(Const<P>(), first, t, Const<1>()), tile, x.block, to, 16 * kPanels);
+        else
+          Tiles::template tile<P, C>(weights(Const<P>(), first, t, Const<0>()), tile, x.block, to, 16 * kPanels);
+      }
     });
   }
 }
@@ -46,19 +51,20 @@ void linear_quantized_as(const LinearTask& task) {
       if (row1 - row0 <= direct) {
         if constexpr (direct > 0)
           tiles_of_block<Tiles, direct_cols>(x, b, row0, row1, acc,
-                                             [&]<int P>(Const<P>, int first, int64_t t) KE_LAMBDA {
-                                               return FromPanels<Format, P>(task.group, b, x.block, first, t == 0);
+                                             [&]<int P, int A>(Const<P>, int first, int64_t, Const<A>) KE_LAMBDA {
+                                               return FromPanels<Format, P, A>(task.group, b, x.block, first);
                                              });
       } else if constexpr (direct < INT32_MAX) {
-        const FromPanels<Format, kPanels> from(task.group, b, x.block, 0, false);
+        const FromPanels<Format, kPanels, false> from(task.group, b, x.block, 0);
         const int bytes = x.block / panel_layout(Format::type).values * from.step;
         const int64_t tiles = tile_count(row1 - row0, kQuantCols);
         unpack(from, x.block, w);
-        tiles_of_block<Tiles, kQuantCols>(x, b, row0, row1, acc, [&]<int P>(Const<P>, int first, int64_t t) KE_LAMBDA {
-          if (first == 0)
-            prefetch(from.later, static_cast<int>(bytes * t / tiles), static_cast<int>(bytes * (t + 1) / tiles));
-          return FromScratch{w + first, Format::sub_blocks, Format::offset};
-        });
+        tiles_of_block<Tiles, kQuantCols>(
+            x, b, row0, row1, acc, [&]<int P, int A>(Const<P>, int first, int64_t t, Const<A>) KE_LAMBDA {
+              if (first == 0)
+                prefetch(from.later, static_cast<int>(bytes * t / tiles), static_cast<int>(bytes * (t + 1) / tiles));
+              return FromScratch{w + first, Format::sub_blocks, Format::offset};
+            });
       }
     finish_rows(task, acc, row0, row1);
   }

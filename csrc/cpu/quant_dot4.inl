@@ -115,7 +115,6 @@ struct FloatBlocks {
     f32x16 v[C][P];
     each<C, P>([&]<int c, int p>() KE_LAMBDA { v[c][p] = zero(); });
     for (int b = 0; b < values / 32; ++b) {
-      w.start_block(b);
       i32x16 s[C][P];
       each<C>([&]<int c>() KE_LAMBDA {
         const i32x16 start = w.start(x, c, b, values);

@@ -181,7 +181,6 @@ struct Blocks32 {
       f32x16 v[n];
       each<n>([&]<int c>() KE_LAMBDA { v[c] = zero(); });
       for (int b = 0; b < values / 32; ++b) {
-        w.start_block(b);
         Sums<n> total;
         each<n>([&]<int c>() KE_LAMBDA {
           const i32x16 start = w.start(x, c0 + c, b, values);
@@ -234,7 +233,6 @@ struct Blocks32<8, false> {
   static inline void one_row(const W& w, const TileX& x, int values, float* acc) {
     f32x16 v = zero();
     for (int b = 0; b < values / 32; ++b) {
-      w.start_block(b);
       i32x16 s = set1(0);
       each<8>([&]<int g>() KE_LAMBDA {
         const u8x64 codes = w.codes(0, b, Const<8>(), Const<g>());
@@ -256,7 +254,6 @@ struct Blocks32<8, false> {
       store(v[c], zero());
     }
     for (int b = 0; b < values / 32; ++b) {
-      w.start_block(b);
       Sums<C> s;
       each<C>([&]<int c>() KE_LAMBDA {
         const i32x16 start = w.start(x, c, b, values);
