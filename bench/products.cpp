@@ -1,10 +1,10 @@
 // How fast matrix products are with each storage type and length of rows, one thread or more, in turn:
 //   c++ -O2 -std=c++20 -Icsrc bench/products.cpp BUILD/libkosmos_edge_core.a -ldl -lpthread -o products
-//   ./products [THREADS [ISA [ROUNDS]]]
+//   ./products [THREADS [ISA [ROUNDS [MB [TYPE [COLS]]]]]]
 // tower: 257 rows of a matrix that is said to meet many rows (an image's patches). prefill: 74 rows. decode: one row,
-// over matrices that together are larger than the caches. The medians of ROUNDS (9), in thousand million
-// multiply-accumulates and bytes a second. Rows of 1408 are BLIP-2's tower, of 3968 KOSMOS-2.5's, of 1536 and 4096 what
-// they are compared with.
+// over MB (96) of matrices of each type: caches may hold that, so take 900 and one TYPE to read from memory. The
+// medians of ROUNDS (9), in thousand million multiply-accumulates and bytes a second. TYPE, COLS: only these. Rows of
+// 1408 are BLIP-2's tower, of 3968 KOSMOS-2.5's, of 1536 and 4096 what they are compared with.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -42,6 +42,9 @@ double median(std::vector<double> values) {
 
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1, rounds = argc > 3 ? std::atoi(argv[3]) : 9;
+  const size_t bytes = (argc > 4 ? std::atoi(argv[4]) : 96) * size_t{1024 * 1024};
+  const std::string only = argc > 5 ? argv[5] : "";
+  const int64_t only_cols = argc > 6 ? std::atoll(argv[6]) : 0;
   const auto backend = ke::make_backend({"cpu", threads, argc > 2 ? argv[2] : ""});
   std::printf("%s, %d rounds\n", backend->description().c_str(), rounds);
 
@@ -54,13 +57,14 @@ int main(int argc, char** argv) {
     for (const DType type : types) {
       const int64_t rows = 1536;
       if (cols % ke::dtype_info(type).block_elems) continue;
+      if ((!only.empty() && only != ke::dtype_info(type).name) || (only_cols && cols != only_cols)) continue;
       std::vector<float> values(static_cast<size_t>(rows * cols));
       for (float& v : values) v = normal(random) * 0.02f;
       Stored s{type, rows, cols, std::vector<uint8_t>(ke::dtype_bytes(type, rows * cols)), nullptr, {}, {}};
       ke::encode(type, values.data(), s.bytes.data(), rows * cols, cols);
       const ke::Tensor tensor{"w", type, {rows, cols}, s.bytes.data(), s.bytes.size()};
       s.tower = backend->upload({tensor}, nullptr, ke::MatmulUse::LargeBatch);
-      const size_t copies = 96 * 1024 * 1024 / s.bytes.size() + 1;
+      const size_t copies = bytes / s.bytes.size() + 1;
       for (size_t i = 0; i < copies; ++i) s.plain.push_back(backend->upload({tensor}, nullptr, ke::MatmulUse::Any));
       all.push_back(std::move(s));
     }

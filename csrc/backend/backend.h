@@ -99,6 +99,14 @@ enum class MatmulUse { Any, LargeBatch };
 // rounded like that.
 enum class ScoreType { Float, Int8 };
 
+// Which instruction set multiplies one row with matrices of a shape, and what was measured (cpu/one_row.h).
+struct KernelChoice {
+  std::string types;                                  // of the weights: "q4_k", "q4_k+q6_k" where parts differ
+  int64_t in, out;                                    // the matrix is (out, in)
+  std::string chosen;                                 // empty: still measured
+  std::vector<std::pair<std::string, double>> rates;  // instruction set, bytes of weights per second; 0: no time yet
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -107,6 +115,7 @@ class Backend {
   virtual std::string description() const = 0;    // for people: "cpu (avx512vnni, 2 threads)"
   virtual std::string isa() const { return ""; }  // instruction set of a CPU backend
   virtual int threads() const { return 1; }
+  virtual std::vector<KernelChoice> kernel_choices() const { return {}; }
 
   // ---- memory
   virtual std::unique_ptr<Buffer> alloc(int64_t floats) = 0;

@@ -67,6 +67,9 @@ struct ModelInfo;
 // What model_info(path) gives.
 AnyDict info_dict(const ModelInfo& info);
 
+struct KernelChoice;
+nb::list choice_list(const std::vector<KernelChoice>& choices);  // as Engine.kernel_choices
+
 enum class Activation;
 Activation activation_named(const std::string& name);  // "none", "gelu_erf", "quick_gelu", ...
 

@@ -309,6 +309,10 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("fallback", &Engine::fallback)
       .def_prop_ro("isa", [](const Engine& e) { return e.backend().isa(); })
       .def_prop_ro("threads", [](const Engine& e) { return e.backend().threads(); })
+      .def_prop_ro(
+          "kernel_choices", [](const Engine& e) { return choice_list(e.backend().kernel_choices()); },
+          "Of each shape of matrix where there is a choice, a dict: types of the weights, in, out, chosen (the "
+          "instruction set of products with one row; None: still measured), bytes_per_s of each candidate.")
       .def_prop_ro("kv_type", &Engine::kv_type, "How keys and values are kept: f32, f16 or q8_0.")
       .def_prop_ro("kv_position_bytes", &Engine::kv_position_bytes, "Of keys and values, for a position of a sequence.")
       .def_prop_ro("context_length", [](const Engine& e) { return e.model().info().context; })

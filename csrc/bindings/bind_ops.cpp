@@ -116,6 +116,7 @@ class Ops {
       : backend_(make_backend({device, threads, isa})) {}
 
   std::string description() const { return backend_->description(); }
+  const Backend& backend() const { return *backend_; }
   void alloc(int64_t floats) { backend_->alloc(floats); }
   void alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity, const std::string& type) {
     backend_->alloc_kv(layers, kv_heads, head_dim, capacity, dtype(type));
@@ -414,6 +415,7 @@ void bind_ops(nb::module_& m) {
       .def(nb::init<const std::string&, int, const std::string&>(), nb::arg("isa"), nb::arg("threads"),
            nb::arg("device") = "cpu")
       .def_prop_ro("description", &Ops::description)
+      .def_prop_ro("kernel_choices", [](const Ops& ops) { return choice_list(ops.backend().kernel_choices()); })
       .def("linear", &Ops::linear, nb::arg("parts"), nb::arg("cols"), nb::arg("x"), nb::arg("m"),
            nb::arg("bias").none(), nb::arg("act"), nb::arg("residual").none(), nb::arg("norm").none(), nb::arg("pad"),
            nb::arg("large_batch") = false)

@@ -16,7 +16,9 @@ namespace ke {
 std::shared_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
   KE_CHECK(options.threads >= 0, InvalidRequest, "threads must be 0 (choose) or more, got ", options.threads);
   const cpu::Kernels& kernels = cpu::select_kernels(options.isa);
-  return std::make_shared<cpu::CpuBackend>(kernels, cpu::kv_code_kernels_of(kernels),
+  std::vector<cpu::OneRowKernel> one_row = cpu::one_row_kernels(kernels);
+  if (cpu::isa_is_forced(options.isa)) one_row.resize(1);
+  return std::make_shared<cpu::CpuBackend>(kernels, cpu::kv_code_kernels_of(kernels), std::move(one_row),
                                            options.threads ? options.threads : default_thread_count());
 }
 
@@ -64,7 +66,9 @@ void CpuBackend::read(Mat src, float* host) {
 }
 
 std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, const float* bias, MatmulUse use) {
-  return upload_linear(pool_, kernels_.panels, parts, bias, use, kernels_.prefers_i8);
+  std::unique_ptr<CpuLinear> linear = upload_linear(pool_, kernels_.panels, parts, bias, use, kernels_.prefers_i8);
+  linear->one_row = one_row_.shape_of(*linear);
+  return linear;
 }
 
 std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,

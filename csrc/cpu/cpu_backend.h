@@ -7,6 +7,7 @@
 #include "base/thread_pool.h"
 #include "cpu/kernels.h"
 #include "cpu/kv_codes.h"
+#include "cpu/one_row.h"
 #include "cpu/scratch.h"
 #include "cpu/upload.h"
 
@@ -21,13 +22,15 @@ inline RowNorm row_norm(const Norm& n) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const Kernels& kernels, const KvCodeKernels& kv_codes, int threads)
-      : kernels_(kernels), kv_codes_(kv_codes), pool_(threads) {}
+  // one_row: what may multiply one row with weights that `kernels` packed, `kernels` first.
+  CpuBackend(const Kernels& kernels, const KvCodeKernels& kv_codes, std::vector<OneRowKernel> one_row, int threads)
+      : kernels_(kernels), kv_codes_(kv_codes), one_row_(std::move(one_row)), pool_(threads) {}
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
   std::string isa() const override { return kernels_.name; }
   int threads() const override { return pool_.threads(); }
+  std::vector<KernelChoice> kernel_choices() const override { return one_row_.report(); }
 
   std::unique_ptr<Buffer> alloc(int64_t floats) override;
   void write(const float* host, Mat dst) override;
@@ -71,6 +74,7 @@ class CpuBackend final : public Backend {
 
   const Kernels& kernels_;
   const KvCodeKernels& kv_codes_;
+  OneRowChoice one_row_;
   ThreadPool pool_;
   ArenaPool arenas_;
 };

@@ -16,7 +16,7 @@ inline void prefetch(const uint8_t* p, int begin, int end) {
 
 // Panels that a tile of `cols` columns takes at once: as many as leave its sums in registers.
 static constexpr int tile_panels(int cols) {
-  int panels = kPanels;
+  int panels = kTilePanels;
   while (panels > 1 && panels * cols > kQuantSums) panels /= 2;
   return panels;
 }

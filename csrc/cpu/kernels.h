@@ -185,6 +185,13 @@ struct Kernels {
   void (*pack_value_codes)(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, uint8_t* codes, float* steps);
 };
 
+// Products with one row, of quantized weights, in groups of `panels`.
+struct OneRowKernel {
+  const char* isa;
+  int panels;
+  void (*linear)(const LinearTask* task);
+};
+
 // Floats of scratch that attention needs for rows that see up to `positions` positions.
 static inline constexpr int64_t attention_scratch_floats(int64_t positions) {
   return kMaxTile * (2 * kMaxHeadDim + (positions + 15) / 16 * 16 + 16);

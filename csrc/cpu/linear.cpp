@@ -101,6 +101,8 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   pack(x, norm, scratch, packed, w.floats, w.quantized,
        padded_bytes > 0 ? reinterpret_cast<float*>(arena->take(padded_bytes)) : nullptr);
 
+  OneRowChoice::Trial trial(one_row_, x.rows == 1 ? w.one_row : nullptr);
+  const auto product = trial.kernel();
   run_tasks(pool_, groups * splits, grain, [&](int worker, int64_t task) {
     int64_t g = task / splits;
     const int64_t split = task % splits;
@@ -117,8 +119,9 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
     t.epilogue = {part->bias.floats(), act_of(act),          residual.data ? residual.data + part->first : nullptr,
                   residual.stride,     y.data + part->first, y.stride};
     t.scratch = kernel_scratch + worker * scratch_bytes;
-    kernels_.linear(&t);
+    product(&t);
   });
+  trial.done();
 }
 
 // The groups of panels that hold the rows asked for, each into memory of its own, from where the columns are picked.

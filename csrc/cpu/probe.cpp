@@ -11,6 +11,7 @@
 #include "cpu/memory.h"
 #include "cpu/probe_loops.h"
 #include "cpu/select.h"
+#include "quant/dtype.h"
 
 namespace ke::cpu {
 
@@ -108,6 +109,30 @@ std::vector<double> run_probe(Probe probe, const std::string& isa, int threads, 
   volatile uint64_t keep = 0;
   for (const uint64_t sum : sums) keep = keep + sum;
   return rates;
+}
+
+std::vector<KernelChoice> run_one_row_probe(const std::string& isa, int threads, size_t bytes) {
+  constexpr int64_t kRows = 4096, kCols = 2048;  // a matrix of KOSMOS-2's decoder has 2,048 x 2,048 or 8,192
+  constexpr int kPasses = 64;                    // at most: the choice is made after some 16 products of each candidate
+  KE_CHECK(bytes >= size_t{1} << 20 && bytes <= size_t{1} << 34, InvalidRequest, "bytes must be 2^20 to 2^34, got ",
+           bytes);
+  const std::shared_ptr<Backend> backend = make_backend({"cpu", threads, isa});
+  const std::unique_ptr<Buffer> x = backend->alloc(kCols), y = backend->alloc(kRows);
+  const std::vector<float> inputs(kCols, 0.5f);
+  backend->write(inputs.data(), Mat(*x, 1, kCols));
+  for (const DType type : {DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::Q4_0, DType::Q8_0}) {
+    const std::vector<uint8_t> data(dtype_bytes(type, kRows * kCols), 0x2c);  // as a float16 scale: 0.065
+    std::vector<std::unique_ptr<Linear>> copies;
+    for (size_t i = 0; i <= bytes / data.size(); ++i)
+      copies.push_back(backend->upload({{"w", type, {kRows, kCols}, data.data(), data.size()}}, nullptr));
+    const auto undecided = [&] {
+      const std::vector<KernelChoice> choices = backend->kernel_choices();
+      return !choices.empty() && choices.back().chosen.empty();
+    };
+    for (int pass = 0; pass < kPasses && undecided(); ++pass)
+      for (const auto& w : copies) backend->linear(*w, Mat(*x, 1, kCols), Activation::None, Mat(), Mat(*y, 1, kRows));
+  }
+  return backend->kernel_choices();
 }
 
 }  // namespace ke::cpu

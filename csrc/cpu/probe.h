@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "backend/backend.h"
+
 namespace ke::cpu {
 
 enum class Probe {
@@ -16,5 +18,10 @@ enum class Probe {
 // bytes: of memory to read from (Read only; much more than the caches hold). Throws DeviceUnavailable for an unknown
 // isa, InvalidRequest for threads, rounds or bytes out of range, OutOfMemory.
 std::vector<double> run_probe(Probe probe, const std::string& isa, int threads, int rounds, size_t bytes);
+
+// Which instruction set multiplies one row, decided on matrices made up for it, `bytes` of weights of each type (more
+// than the caches hold, where it is to say something about decoding a large model). threads, isa: as for
+// BackendOptions.
+std::vector<KernelChoice> run_one_row_probe(const std::string& isa, int threads, size_t bytes);
 
 }  // namespace ke::cpu

@@ -22,6 +22,9 @@ KE_DECLARE_KERNELS(neoni8mm)
 KE_DECLARE_KERNELS(neondot)
 KE_DECLARE_KERNELS(scalar)
 #undef KE_DECLARE_KERNELS
+namespace avx2by4 {
+void linear(const LinearTask* task);
+}
 
 namespace {
 
@@ -77,6 +80,19 @@ const Kernels& select_kernels(const std::string& name) {
   for (const std::string& n : available_isas()) list += (list.empty() ? "" : ", ") + n;
   fail(ErrorCode::DeviceUnavailable, known ? "this processor cannot run" : "unknown", " instruction set '", wanted, "'",
        name.empty() ? " (from KOSMOS_EDGE_ISA)" : "", "; available here: ", list);
+}
+
+bool isa_is_forced(const std::string& name) { return !name.empty() || std::getenv("KOSMOS_EDGE_ISA"); }
+
+std::vector<OneRowKernel> one_row_kernels(const Kernels& kernels) {
+  std::vector<OneRowKernel> found = {{kernels.name, kernels.panels, kernels.linear}};
+  for (const Isa& isa : isas)
+    if (runs(isa) && isa.needs && isa.kernels != &kernels && isa.kernels->panels == kernels.panels)
+      found.push_back({isa.name, kernels.panels, isa.kernels->linear});
+#ifdef KE_ISA_AVX2BY4
+  if (kernels.panels == 4 && (cpu_features() & kAvx2)) found.push_back({"avx2", 4, &avx2by4::linear});
+#endif
+  return found;
 }
 
 const KvCodeKernels& kv_code_kernels_of(const Kernels& kernels) {

@@ -27,6 +27,8 @@ void pack_panel(PanelType type, const PanelSource& source, const PanelView& pane
 // The same for I8, from Q6_K or a type of 32-value blocks (repack_i8.cpp).
 void pack_i8(DType dtype, const PanelSource& source, const PanelView& panel);
 
+struct OneRowShape;
+
 class CpuLinear final : public Linear {
  public:
   struct Part {
@@ -39,9 +41,10 @@ class CpuLinear final : public Linear {
     Memory bias;  // one float per row of the groups, or empty
   };
   std::vector<Part> parts;
-  int64_t packed_in = 0;   // values per row in the panels: `in`, or more of which the last are 0
-  bool floats = false;     // some part has float weights
-  bool quantized = false;  // some part has not
+  int64_t packed_in = 0;           // values per row in the panels: `in`, or more of which the last are 0
+  bool floats = false;             // some part has float weights
+  bool quantized = false;          // some part has not
+  OneRowShape* one_row = nullptr;  // where there is a choice
 };
 
 // group: panels that the kernels take at once (Kernels::panels). prefers_i8: Kernels::prefers_i8.

@@ -9,7 +9,11 @@ namespace ke::cpu::KE_ISA {
 namespace {
 
 constexpr int kTileCols = 6;  // 2 x 6 accumulators + 2 weights + 1 broadcast of 16 registers
-constexpr int kPanels = 1;
+#ifndef KE_PANELS
+#define KE_PANELS 1
+#endif
+constexpr int kPanels = KE_PANELS;
+constexpr int kTilePanels = 1;
 constexpr int kQuantCols = kTileCols;
 constexpr int kQuantSums = kTileCols;
 constexpr int kDirectRows = 2, kDirectRows4 = 2, kDirectRows6 = 2;

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kTileCols = 6;  // 4 x 6 accumulators + 4 weights + 1 broadcast of 32 registers
 constexpr int kPanels = 4;
+constexpr int kTilePanels = kPanels;
 constexpr int kQuantCols = 6;
 constexpr int kQuantSums = 12;  // of sub-blocks, and as many of blocks; 2 weights, 1 broadcast: 27 of 32 registers
 constexpr int kDirectRows = 1 << 20, kDirectRows4 = 24, kDirectRows6 = 12;  // measured where the two ways cross

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kTileCols = 6;  // 4 x 6 accumulators + 4 weights + 1 broadcast of 32 registers
 constexpr int kPanels = 1;
+constexpr int kTilePanels = kPanels;
 constexpr int kQuantCols = kTileCols;
 constexpr int kQuantSums = kTileCols;
 constexpr int kDirectRows = 2, kDirectRows4 = 2, kDirectRows6 = 2;

@@ -6,10 +6,11 @@
 namespace ke::cpu::KE_ISA {
 namespace {
 
-constexpr int kTileCols = 4;   // columns of a tile: accumulators are 16 lanes x kPanels x kTileCols
-constexpr int kPanels = 1;     // panels a tile kernel takes at once
-constexpr int kQuantCols = 4;  // columns of a quantized tile
-constexpr int kQuantSums = 4;  // sums (columns x panels) that a quantized tile keeps in registers
+constexpr int kTileCols = 4;          // columns of a tile: accumulators are 16 lanes x kPanels x kTileCols
+constexpr int kPanels = 1;            // panels a tile kernel takes at once
+constexpr int kTilePanels = kPanels;  // most that a tile of a quantized product takes
+constexpr int kQuantCols = 4;         // columns of a quantized tile
+constexpr int kQuantSums = 4;         // sums (columns x panels) that a quantized tile keeps in registers
 // Up to this many rows of x weights are unpacked in registers, anew for every tile: 8 bits, 4 bits, more bit planes.
 constexpr int kDirectRows = 0, kDirectRows4 = 0, kDirectRows6 = 0;
 

@@ -67,6 +67,7 @@ def run(
         "kv_token_bytes": engine.kv_position_bytes,
         **bench_load.memory_now(),
     }
+    report["one_row"] = engine.kernel_choices  # what decoding chose on this model
     if "roof" in wanted:  # after measuring memory: its buffer is not the model's
         log("measuring the machine")
         report["roof"] = measure_roof(engine.isa, engine.threads, rounds)

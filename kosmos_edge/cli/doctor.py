@@ -38,10 +38,26 @@ def _machine() -> dict[str, Any]:
         "isa": _core.isa(),
         "isas": _core.available_isas(),
         "isa_forced": os.environ.get("KOSMOS_EDGE_ISA") or None,
+        "one_row": _one_row(),
         "threads": _core.default_threads(),
         "threads_why": why + (f", OMP_NUM_THREADS={asked}" if asked else ""),
         "devices": devices(),
     }
+
+
+def _one_row() -> list[str] | str:
+    """Which instruction set multiplies one row, as in decoding: measured anew, some tenths of a second."""
+    from kosmos_edge._native import _core
+
+    choices = _core.probe_one_row()
+    if not choices:
+        return f"{_core.isa()}: there is no other to choose from"
+    return [
+        f"{choice['types']} {choice['chosen'] or 'undecided'} ("
+        + ", ".join(f"{name} {rate / 1e9:.1f} GB/s" for name, rate in choice["bytes_per_s"].items())
+        + ")"
+        for choice in choices
+    ]
 
 
 def _quota() -> str | None:
