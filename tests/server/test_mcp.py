@@ -159,6 +159,11 @@ def test_unknown_arguments_are_refused(model):
     )
 
 
+def test_unknown_tools_are_refused(model):
+    [result] = calls(make_server(model, [FOLDER]), ("read", {"image": EXAMPLES[0].name}))
+    assert result.is_error and result.content[0].text.startswith("Unknown tool: read; known are caption, ask, ground")
+
+
 def test_http(model):
     words = [sys.executable, *COMMAND, "--http", "--port", "0"]
     words.remove("-q")
