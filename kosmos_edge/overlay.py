@@ -47,12 +47,12 @@ def overlay_html(
     """A <div> with the picture, its boxes and the text. picture: None: the boxes on grey, and `missing` says why."""
     check_picture(result, picture)
     if result.error is not None:
-        return f"<div><p>{_text(str(result.error))}</p></div>"
-    uri, wide = ("", size.side) if picture is None else _preview(picture, size)
+        return f"<div><p>{html_text(str(result.error))}</p></div>"
+    uri, wide = ("", size.side) if picture is None else preview(picture, size)
     image = _image(result, uri, scores)
     body = (image and f"{image}\n") + f"<p>{''.join(_phrases(result))}</p>"
     if missing:
-        body += f"\n<p><small>{_text(missing)}</small></p>"
+        body += f"\n<p><small>{html_text(missing)}</small></p>"
     name = "ke-" + hashlib.sha256(body.encode()).hexdigest()[:12]  # several results may stand in one page
     rules = [
         f".{name}{{max-width:{wide}px;font:15px/1.5 system-ui,sans-serif}}",
@@ -70,7 +70,7 @@ def overlay_page(result: Any, picture: Picture | None = None, *, scores: bool = 
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_text(title)}</title>\n</head>\n<body>\n"
+        f"<title>{html_text(title)}</title>\n</head>\n<body>\n"
         f"{overlay_html(result, picture, scores=scores, size=IN_FILES)}\n</body>\n</html>\n"
     )
 
@@ -78,7 +78,7 @@ def overlay_page(result: Any, picture: Picture | None = None, *, scores: bool = 
 def overlay_svg(result: Any, picture: Picture, *, scores: bool = True) -> str:
     """A whole SVG file: the picture with its boxes and labels; a box lights up under the pointer."""
     check_picture(result, picture)
-    uri, _ = _preview(picture, IN_FILES)
+    uri, _ = preview(picture, IN_FILES)
     rules = "<style>g:hover rect{fill-opacity:.35;stroke-width:4px}</style>\n"
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + _image(result, uri, scores, rules) + "\n"
 
@@ -93,7 +93,7 @@ def check_picture(result: Any, picture: Picture | None) -> None:
     )
 
 
-def _preview(picture: Picture, size: PreviewSize) -> tuple[str, int]:
+def preview(picture: Picture, size: PreviewSize) -> tuple[str, int]:
     """A data URI of the picture within the limits, and its width in pixels."""
     side = size.side
     while True:
@@ -121,7 +121,7 @@ def _image(result: Any, uri: str, scores: bool, rules: str = "") -> str:
     groups = "".join(f"{_group(result, number, entity, box, scores)}\n" for number, entity, box in boxes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{_text(result.text)}">\n{rules}{shown}\n{groups}</svg>'
+        f'aria-label="{html_text(result.text)}">\n{rules}{shown}\n{groups}</svg>'
     )
 
 
@@ -146,11 +146,11 @@ def _group(result: Any, number: int, entity: Any, box: Any, scores: bool) -> str
     y = y1 - letters / 3 if y1 > letters * 1.3 else min(y1 + letters * 1.1, result.height - letters / 3)
     x, anchor = (x1, "start") if x1 + x2 < result.width else (x2, "end")
     return (
-        f'<g class="e{number}"><title>{_text(label)}</title><rect x="{x1}" y="{y1}" width="{round(x2 - x1, 2)}" '
+        f'<g class="e{number}"><title>{html_text(label)}</title><rect x="{x1}" y="{y1}" width="{round(x2 - x1, 2)}" '
         f'height="{round(y2 - y1, 2)}" fill="{colour}" fill-opacity=".08" stroke="{colour}" stroke-width="2" '
         f'vector-effect="non-scaling-stroke"/><text x="{x}" y="{round(y, 2)}" text-anchor="{anchor}" '
         f'font-size="{letters}" font-family="sans-serif" fill="#fff" stroke="#000" stroke-width="{letters / 5:.2f}" '
-        f'paint-order="stroke" pointer-events="none">{_text(short)}</text></g>'
+        f'paint-order="stroke" pointer-events="none">{html_text(short)}</text></g>'
     )
 
 
@@ -182,7 +182,7 @@ def _colour(number: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*distinct_colour(number))
 
 
-def _text(text: str) -> str:
+def html_text(text: str) -> str:
     """Escaped for HTML and XML, which have no place for control characters."""
     return escape("".join("\ufffd" if _is_control(c) else c for c in text))
 
@@ -192,4 +192,4 @@ def _is_control(c: str) -> bool:
 
 
 def _lines(text: str) -> str:
-    return _text(text).replace("\n", "<br>\n")
+    return html_text(text).replace("\n", "<br>\n")

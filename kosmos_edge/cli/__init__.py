@@ -40,6 +40,7 @@ COMMANDS = {
     "generate": ("generate", "Continue images, texts and boxes in any order."),
     "serve": ("serve", "Serve a model over HTTP: OpenAI's, Ollama's, Moondream's and own routes."),
     "mcp": ("mcp", "Give agents tools for images, by the Model Context Protocol."),
+    "agent": ("agent", "Let a language model answer about images, with these tasks as its tools."),
     "models": ("models", "List, pull, remove and verify models; print their paths."),
     "convert": ("models", "Convert a published checkpoint to one GGUF file."),
     "bench": ("bench", "Measure speed; bench quality measures accuracy by storage type."),
@@ -95,9 +96,9 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
     "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
     "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so have --format and --shots of "
-    "eval, KOSMOS_EDGE_EVAL_FORMAT, and --shot, --prompt and --question of describe, classify and reason, such as "
-    "KOSMOS_EDGE_CLASSIFY_SHOT. config.toml in the folder for settings sets defaults, too: kosmos-edge doctor shows "
-    "where it is, docs/config.md what may be in it.",
+    "eval, KOSMOS_EDGE_EVAL_FORMAT, --html of agent, KOSMOS_EDGE_AGENT_HTML, and --shot, --prompt and --question of "
+    "describe, classify and reason, such as KOSMOS_EDGE_CLASSIFY_SHOT. config.toml in the folder for "
+    "settings sets defaults, too: kosmos-edge doctor shows where it is, docs/config.md what may be in it.",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."

@@ -323,8 +323,11 @@ READER = "kosmos-2.5"
 def default_reader() -> tuple[str, str]:
     """-> (the model that reads pages by default, why)."""
     spec = os.environ.get("KOSMOS_EDGE_MODEL")
-    if spec:
-        return spec, "KOSMOS_EDGE_MODEL says so"
+    return (spec, "KOSMOS_EDGE_MODEL says so") if spec else reader_here()
+
+
+def reader_here() -> tuple[str, str]:
+    """-> (the best model here that reads pages, why); as default_reader, but without KOSMOS_EDGE_MODEL."""
     try:
         here = converted_models(name=READER)
     except KosmosIOError as error:

@@ -99,6 +99,7 @@ def test_a_twin_gives_the_same_value(
     own = {("convert", "output"): "CONVERT_", **{(task, name): "EVAL_" for task in TASKS for name in ("form", "shots")}}
     own[("grades", "form")] = "EVAL_"
     own |= {(task, "shot"): f"{task.upper()}_" for task in ("describe", "classify", "reason")}
+    own[("agent", "html")] = "AGENT_"
     own |= {("classify", name): "CLASSIFY_" for name in ("prompt", "question")}
     prefix = "KOSMOS_EDGE_" + own.get((str(command.name), str(option.name)), "")
     assert option.envvar == variable_of(long_names(option)[0], prefix)

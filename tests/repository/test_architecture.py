@@ -68,6 +68,9 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "loading": {"_native", "errors", "hub", "inference", "isolation", "model", "options", "pairs"},
     "folders": {"annotations", "errors", "images", "inference", "json_text", "model", "results", "targets"},
     "server": {"_native", "errors", "files", "images", "inference", "model", "options", "results", "tools", "urls"},
+    "apps": {
+        *("draw", "errors", "images", "inference", "json_text", "model", "options", "overlay", "results", "tools"),
+    },
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
     "quality": {"_native", "errors", "hub", "images", "inference", "loading", "model", "results"},
     "evaluation": {"errors", "images", "inference", "quality", "results", "targets"},
