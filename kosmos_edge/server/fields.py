@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,10 +87,10 @@ def take(body: Any, fields: Fields, within: str = "") -> dict[str, Any]:
 
 
 def parse_json(data: bytes) -> Any:
-    """The body's value: UTF-8, no NaN, no lone surrogates, nested at most MAX_DEPTH deep."""
+    """The body's value: UTF-8, no NaN, no name twice, no lone surrogates, nested at most MAX_DEPTH deep."""
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -106,6 +107,16 @@ def parse_json(data: bytes) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object; one whose fields do not say what was meant is refused."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"the field {shown(twice)} comes twice")
+    return out
 
 
 def _check_depth(value: Any) -> None:

@@ -18,6 +18,7 @@ from kosmos_edge.images import Opening
 from kosmos_edge.inference.protocol import Session
 from kosmos_edge.inference.session import EngineSession
 from kosmos_edge.server.errors import ApiError, refuse
+from kosmos_edge.server.fields import shown
 from kosmos_edge.server.scheduler import Shown
 from kosmos_edge.server.settings import Settings
 from kosmos_edge.urls import NotPublic, TooManyBytes, UrlRules, fetch
@@ -67,9 +68,10 @@ class Source:
         if scheme.startswith("data:"):
             text = text[text.index(",") + 1 :]
         try:
-            return base64.b64decode(text.encode("ascii"), validate=True)
+            return base64.b64decode(text.encode("ascii").translate(None, b"\r\n"), validate=True)
         except (UnicodeEncodeError, binascii.Error) as error:
-            raise refuse(self._param, f"expected an image in base64 ({error})", code="invalid_image") from None
+            message = f"expected an image as a data: URI or in base64 ({error}), got {shown(self._text)}"
+            raise refuse(self._param, message, code="invalid_image") from None
 
 
 def _fetch(url: str, most: int, param: str) -> bytes:

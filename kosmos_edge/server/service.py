@@ -32,6 +32,7 @@ from kosmos_edge.server.settings import Settings
 logger = logging.getLogger("kosmos_edge.server")
 WAITERS = 16  # threads that fetch images, or wait for their turn to decode one
 SEND_SECONDS = 30.0  # a client that takes nothing in for so long is given up
+DISCARD_SECONDS = 5.0  # for the rest of a body that is too large
 
 
 @dataclass(slots=True)
@@ -154,7 +155,19 @@ class Context:
             raise ApiError(415, f"Content-Type: expected application/json, got {kind[:60] or 'none'}")
         if self.request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ApiError(415, "Content-Encoding: compressed bodies are not taken")
-        return parse_json(await self._body())
+        try:
+            return parse_json(await self._body())
+        except ApiError as error:
+            if error.status == 413 and "expect" not in self.request.headers:
+                await self._discard()
+            raise
+
+    async def _discard(self) -> None:
+        """Reads on for some seconds: a client that is still sending when the connection ends may miss the answer."""
+        with contextlib.suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                async for _ in self.request.stream():
+                    pass
 
     async def _body(self) -> bytes:
         most, service = self.settings.max_body, self.service

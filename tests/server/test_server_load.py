@@ -147,10 +147,24 @@ def test_bodies_that_are_refused():
         assert answer.status == 413 and answer.json()["error"]["code"] == "body_too_large"
         with contextlib.closing(server.connection()) as connection:  # of unknown length
             parts = (large[start : start + 1000] for start in range(0, len(large), 1000))
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request("POST", CHAT, parts, {"Content-Type": "application/json"}, encode_chunked=True)
-            with contextlib.suppress(ConnectionResetError):
-                assert connection.getresponse().status == 413
+            connection.request("POST", CHAT, parts, {"Content-Type": "application/json"}, encode_chunked=True)
+            assert connection.getresponse().status == 413
+        with contextlib.closing(server.connection()) as connection:  # all of it is sent before the answer is read
+            connection.putrequest("POST", CHAT)
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", "8000000")
+            connection.endheaders()
+            for _ in range(800):
+                connection.send(b"x" * 10_000)
+            assert connection.getresponse().status == 413
+        with contextlib.closing(server.connection()) as connection:  # waits to be told to send: is not
+            connection.putrequest("POST", CHAT)
+            for name, value in (("Content-Type", "application/json"), ("Expect", "100-continue")):
+                connection.putheader(name, value)
+            connection.putheader("Content-Length", "8000000")
+            connection.endheaders()
+            begun = time.monotonic()
+            assert connection.getresponse().status == 413 and time.monotonic() - begun < 2
         for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
             assert server.post(CHAT, b"{}", {"Content-Type": kind}).status == 415
         packed = {"Content-Encoding": "gzip"}
@@ -160,6 +174,9 @@ def test_bodies_that_are_refused():
             answer = server.post(CHAT, body)
             assert answer.status == 400 and answer.json()["error"]["type"] == "invalid_request_error", body[:20]
         assert server.post(CHAT, b'{"a":' + b"[" * 40 + b"]" * 40 + b"}").status == 400
+        for twice in (b'{"messages": [], "messages": [1]}', b'{"messages": [{"role": "user", "role": "user"}]}'):
+            answer = server.post(CHAT, twice)
+            assert answer.status == 400 and "comes twice" in answer.json()["error"]["message"]
         with contextlib.closing(server.connection()) as connection:  # too slow
             connection.putrequest("POST", CHAT)
             connection.putheader("Content-Type", "application/json")

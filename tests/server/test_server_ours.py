@@ -52,6 +52,17 @@ def test_a_verb(server, model, task):
         assert timings["tokens"] == own.timings.tokens and timings["total_ms"] > 0
 
 
+def test_base64_in_lines(server, model):
+    wrapped = base64.encodebytes(EXAMPLES[0].read_bytes()).decode()
+    assert wrapped.count("\n") > 10
+    for image in (wrapped, f"data:image/png;base64,{wrapped}", wrapped.replace("\n", "\r\n")):
+        answer = server.post("/v1/ground", {"image": image})
+        assert answer.status == 200 and plain(answer.json()) == plain(model.ground(EXAMPLES[0].read_bytes()))
+    answer = server.post("/v1/ground", {"image": "/home/me/photo.jpg"})
+    message = answer.json()["error"]["message"]
+    assert answer.status == 400 and "data: URI" in message and message.endswith('got "/home/me/photo.jpg"')
+
+
 def test_a_stream(server, model):
     bare = base64.b64encode(EXAMPLES[1].read_bytes()).decode()
     for beams in (1, 2):
