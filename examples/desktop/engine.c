@@ -169,7 +169,8 @@ static gboolean need_model(Job *job, GError **error) {
   if (kosmos_model_load(engine->path, &options, &engine->model, &failed) != KOSMOS_OK ||
       kosmos_model_get(engine->model, &info, &failed) != KOSMOS_OK)
     return fail(job, failed, error);
-  engine->boxes = info.location_bins > 0;
+  for (size_t i = 0; i < info.task_count; i++)
+    if (g_str_equal(info.tasks[i], "ground")) engine->boxes = TRUE;
   post(job,
        (EngineEvent){.kind = ENGINE_READY,
                      .text = g_strdup_printf("%s · %s %s · %d %s", *info.name ? info.name : engine->path, info.device,

@@ -135,12 +135,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status. Errors become one line on stderr, here for all commands."""
+    args = sys.argv[1:] if args is None else list(args)
     with standard_streams(), ended_by_signals():
         try:
             keep_bytecode_whole()
             with warnings.catch_warnings():  # Pillow's warnings about odd files: those that matter are errors or notes
                 warnings.filterwarnings("ignore", module="PIL")
-                code = _invoke(sys.argv[1:] if args is None else list(args))
+                code = _invoke(args)
             sys.stdout.flush()
             return code
         except click.ClickException as error:
@@ -155,7 +156,10 @@ def run(args: Sequence[str] | None = None) -> int:
             _say("; ".join([what, *_notes(error)]), after_echo=number == signal.SIGINT)
             return 128 + number
         except (KosmosError, OSError, MemoryError) as error:
-            _say("; ".join([f"error: {plain_error(error)}", *_notes(error)]))
+            text = plain_error(error)
+            if "--boxes" in args and text.startswith("ground: "):  # the argument that this option sets
+                text = text.replace("ground", "--boxes", 1)
+            _say("; ".join([f"error: {text}", *_notes(error)]))
             return 2 if isinstance(error, InvalidRequest) else 1
 
 

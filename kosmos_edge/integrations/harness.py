@@ -12,7 +12,7 @@ from typing import Any, cast
 from kosmos_edge.errors import ContextTooLong, InvalidRequest
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.inference.tasks import Plan
-from kosmos_edge.loading import load
+from kosmos_edge.loading import KvType, load
 from kosmos_edge.model import Model
 from kosmos_edge.options import GenerationOptions, limits
 
@@ -34,10 +34,12 @@ class HarnessModel:
         self._room = self._engine.context_length - 1  # behind the token that begins every prompt
 
     @classmethod
-    def load(cls, pretrained: str, *, device: str | None, threads: object, mmproj: str | None) -> HarnessModel:
+    def load(
+        cls, pretrained: str, *, device: str | None, threads: object, mmproj: str | None, kv_type: KvType
+    ) -> HarnessModel:
         """A model by tag or file, with a harness's arguments."""
         count = None if threads is None else int(str(threads))
-        return cls(load(pretrained, device=device or "auto", threads=count, mmproj=mmproj))
+        return cls(load(pretrained, device=device or "auto", threads=count, mmproj=mmproj, kv_type=kv_type))
 
     # ---- text alone
 

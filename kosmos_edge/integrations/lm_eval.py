@@ -2,7 +2,8 @@
 
     python -m kosmos_edge.integrations.lm_eval run --model kosmos-edge --model_args pretrained=kosmos-2 --tasks piqa
 
-Model arguments: pretrained (a tag or a file; default nano), threads, mmproj, no_repeat_ngram_size, num_beams.
+Model arguments: pretrained (a tag or a file; default nano), threads, mmproj, kv_type (f16, q8_0),
+no_repeat_ngram_size, num_beams.
 Requests are computed one after another; batch_size is taken and has no effect.
 """
 
@@ -16,6 +17,7 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from kosmos_edge.integrations.harness import HarnessModel, own_options
+from kosmos_edge.loading import KvType
 
 T = TypeVar("T")
 
@@ -29,6 +31,7 @@ class KosmosEdge(LM):  # type: ignore[misc,unused-ignore]
         *,
         threads: int | str | None = None,
         mmproj: str | None = None,
+        kv_type: KvType = "f16",
         no_repeat_ngram_size: int | str | None = None,
         num_beams: int | str | None = None,
         device: str | None = None,
@@ -36,13 +39,14 @@ class KosmosEdge(LM):  # type: ignore[misc,unused-ignore]
         max_batch_size: int | str | None = None,
     ) -> None:
         super().__init__()
-        self.harness = HarnessModel.load(pretrained, device=device, threads=threads, mmproj=mmproj)
+        self.harness = HarnessModel.load(pretrained, device=device, threads=threads, mmproj=mmproj, kv_type=kv_type)
         self._defaults = own_options(no_repeat_ngram_size, num_beams)
 
     @property
     def tokenizer_name(self) -> str:
         """What tells cached requests of different models apart."""
-        return str(self.harness.model.path)
+        model = self.harness.model
+        return f"{model.path} q8_0" if model.kv_type == "q8_0" else str(model.path)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(ln p of the continuation, whether it is greedy) of (context, continuation)."""

@@ -2,7 +2,8 @@
 
     python -m lmms_eval --model kosmos_edge --model_args pretrained=kosmos-2 --tasks seedbench_ppl
 
-Model arguments: pretrained (a tag or a file; default nano), threads, mmproj, no_repeat_ngram_size, num_beams.
+Model arguments: pretrained (a tag or a file; default nano), threads, mmproj, kv_type (f16, q8_0),
+no_repeat_ngram_size, num_beams.
 The images of a question stand before its text. Requests are computed one after another; batch_size is taken and has no
 effect.
 """
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.integrations.harness import HarnessModel, own_options
+from kosmos_edge.loading import KvType
 
 T = TypeVar("T")
 
@@ -32,6 +34,7 @@ class KosmosEdge(lmms):  # type: ignore[misc,unused-ignore]
         pretrained: str = "nano",
         threads: int | str | None = None,
         mmproj: str | None = None,
+        kv_type: KvType = "f16",
         no_repeat_ngram_size: int | str | None = None,
         num_beams: int | str | None = None,
         device: str | None = None,
@@ -42,7 +45,7 @@ class KosmosEdge(lmms):  # type: ignore[misc,unused-ignore]
         super().__init__()
         if unknown:
             raise InvalidRequest(f"{next(iter(unknown))}: not a model argument of kosmos_edge")
-        self.harness = HarnessModel.load(pretrained, device=device, threads=threads, mmproj=mmproj)
+        self.harness = HarnessModel.load(pretrained, device=device, threads=threads, mmproj=mmproj, kv_type=kv_type)
         self._defaults = own_options(no_repeat_ngram_size, num_beams)
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:

@@ -29,7 +29,7 @@ from kosmos_edge.documents.page import around
 from kosmos_edge.documents.searchable import SearchablePdf, check_libraries
 from kosmos_edge.documents.words import is_leftward, split_words
 from kosmos_edge.errors import InvalidRequest, KosmosError
-from kosmos_edge.loading import find_model, load
+from kosmos_edge.loading import KV_TYPES, find_model, load
 from kosmos_edge.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -131,6 +131,9 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument("--kosmos-edge-model", metavar="TAG|FILE", help="Model: a tag, a GGUF file, or user/repo:TAG.")
     group.add_argument("--kosmos-edge-device", metavar="NAME", default="auto", help="Device: auto, cpu, cuda, ...")
     group.add_argument("--kosmos-edge-threads", metavar="N", type=int, help="Threads. Default: all.")
+    group.add_argument(
+        "--kosmos-edge-kv-type", choices=KV_TYPES, default="f16", help="Keys and values; q8_0: half the memory."
+    )
     group.add_argument("--kosmos-edge-max-tokens", metavar="N", type=int, help="Maximum length of a page's text.")
 
 
@@ -183,9 +186,9 @@ def _read(image_file: Path, options: Any) -> ReadPage:
 def _model(options: Any) -> Any:
     """The Model for these options, loaded once in each process."""
     model, threads = _option(options, "model"), _option(options, "threads")
-    key = (model, _option(options, "device") or "auto", threads)
+    key = (model, _option(options, "device") or "auto", threads, _option(options, "kv_type") or "f16")
     if key not in _loaded:
-        _loaded[key] = load(model, device=key[1], threads=threads)
+        _loaded[key] = load(model, device=key[1], threads=threads, kv_type=key[3])
     return _loaded[key]
 
 

@@ -299,3 +299,14 @@ def test_manual_page(run: Runner) -> None:  # noqa: F811
 
 def test_every_command_has_a_line_of_help() -> None:
     assert all(cli.cli.get_command(None, name) is not None and line for name, (_, line) in COMMANDS.items())  # type: ignore[arg-type]
+
+
+# ---- words of errors
+
+
+def test_an_error_names_the_option_that_was_given(run: Runner, photo: Path) -> None:  # noqa: F811
+    for words in (("ask", photo, "What?"), ("batch", photo, "--task", "ask", "--question", "What?")):
+        done = run(*words, "--boxes", "-m", "nano-read", model=False)
+        assert done.code == 2 and "error: --boxes: this model has no location tokens" in done.err
+    done = run("ground", photo, "-m", "nano-read", model=False)
+    assert done.code == 2 and "error: ground: this model has no location tokens" in done.err

@@ -107,9 +107,10 @@ def test_options_reach_the_model(
     loaded: list[Any] = []
     monkeypatch.setattr(plugin, "load", lambda name, **options: (loaded.append((name, options)), model)[1])
     options = {"kosmos_edge_model": "some.gguf", "kosmos_edge_threads": 3, "kosmos_edge_device": "cpu"}
+    options["kosmos_edge_kv_type"] = "q8_0"
     with caplog.at_level(logging.WARNING):
         run(scan, tmp_path / "out.pdf", kosmos_edge_max_tokens=50, **options)
-    assert loaded == [("some.gguf", {"device": "cpu", "threads": 3})], "once for all pages"
+    assert loaded == [("some.gguf", {"device": "cpu", "threads": 3, "kv_type": "q8_0"})], "once for all pages"
     assert [call[3] for call in model.calls] == [{"max_tokens": 50}] * 2
     assert "the text was stopped at 7 tokens; raise --kosmos-edge-max-tokens" in caplog.text
 
@@ -124,6 +125,7 @@ def test_the_command_line_has_the_options() -> None:
     values = parser.parse_args(words)
     assert (values.kosmos_edge_model, values.kosmos_edge_max_tokens) == ("m", 9)
     assert values.kosmos_edge_device == "auto" and values.kosmos_edge_threads is None
+    assert values.kosmos_edge_kv_type == "f16"
     assert OcrmypdfPluginManager("ocrmypdf", plugins=["kosmos_edge.integrations.ocrmypdf"])
 
 

@@ -165,6 +165,8 @@ def test_the_class_for_lm_eval(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     settings = {"until": ["\n"], "max_gen_toks": 9, "do_sample": False}
     assert lm.generate_until([ask("the sky is", settings)]) == [HARNESS.generate("the sky is", settings, {})]
     assert lm.tokenizer_name == str(tiny_file())
+    half = made(str(tiny_file()), kv_type="q8_0")
+    assert half.harness.model.kv_type == "q8_0" and half.tokenizer_name != lm.tokenizer_name
 
 
 @pytest.mark.parametrize("kind", ["stand-in", "real"])
@@ -189,6 +191,7 @@ def test_the_class_for_lmms_eval(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert answers == [tiny_model().generate([photo, "it is"], max_tokens=9).text for photo in photos]
     with pytest.raises(NotImplementedError):
         lm.generate_until_multi_round([])
+    assert made(str(tiny_file()), kv_type="q8_0").harness.model.kv_type == "q8_0"
     with pytest.raises(InvalidRequest, match="attn: not a model argument"):
         made(str(tiny_file()), attn="x")
 
