@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,9 @@ def answer_folders(
             run.batch_size, run.opening = size, opening
             results = results_for(form, several, out, task, arguments, settings)
             count = Count(messages, total)
-            with closing(results), closing(run.outcomes(_entries(inputs, settings))) as outcomes:
+            told: list[str] = []
+            entries = _entries(inputs, settings, told.append)
+            with closing(results), closing(run.outcomes(entries)) as outcomes:
                 for outcome in outcomes:
                     count.begin()
                     if outcome.answer is not None:
@@ -89,8 +91,8 @@ def answer_folders(
                 if out.complete or not isinstance(out, FolderOutput):
                     results.finish(output)
     left_out = check_labels(settings.labels)
-    if left_out is not None:
-        messages.say(left_out)
+    for text in [*told, *filter(None, [left_out])]:
+        messages.say(text)
     return count.summary()
 
 
@@ -134,7 +136,7 @@ def open_journal(settings: Settings) -> Journal:
     return Journal(settings.journal or hub.cache_dir() / "journal.sqlite3")
 
 
-def _inside(item: Input, settings: Settings) -> Iterator[Entry]:
+def _inside(item: Input, settings: Settings, say: Callable[[str], object]) -> Iterator[Entry]:
     """The pictures of a container; one that is damaged is a failed picture after those before the damage."""
     from kosmos_edge.folders import Entry, tables, tars, video
     from kosmos_edge.images import Unusable
@@ -142,7 +144,7 @@ def _inside(item: Input, settings: Settings) -> Iterator[Entry]:
     name = item.name
     try:
         if name.lower().endswith(tars.SUFFIXES):
-            yield from tars.tar_entries(name)
+            yield from tars.tar_entries(name, say)
         elif name.lower().endswith(tables.SUFFIXES):
             yield from tables.table_entries(name, settings.column)
         else:
@@ -153,15 +155,15 @@ def _inside(item: Input, settings: Settings) -> Iterator[Entry]:
         yield Entry(name, None, partial(_fail, bad), partial(_fail, bad))
 
 
-def _entries(inputs: Iterable[Input], settings: Settings) -> Iterator[Entry]:
-    """The pictures as they are asked for; a pipe is read when its turn comes."""
+def _entries(inputs: Iterable[Input], settings: Settings, say: Callable[[str], object]) -> Iterator[Entry]:
+    """The pictures as they are asked for; a pipe is read when its turn comes. say: takes what is to be told."""
     from kosmos_edge.folders import Entry, file_entry
     from kosmos_edge.folders.running import bytes_entry
     from kosmos_edge.images import Unusable
 
     for item in inputs:
         if item.error is None and is_container(item.name, settings.every):
-            yield from _inside(item, settings)
+            yield from _inside(item, settings, say)
             continue
         source = item.source(read=True)
         if isinstance(source, Unusable):

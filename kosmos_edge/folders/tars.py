@@ -28,12 +28,13 @@ class Sample:
     picture: bytes = b""
 
 
-def tar_entries(path: str) -> Iterator[Entry]:
+def tar_entries(path: str, say: Callable[[str], object] = lambda text: None) -> Iterator[Entry]:
     """The pictures of a tar file, read as a stream; names are PATH/MEMBER, Entry.about is the Sample.
 
-    A sample without a picture is left out, one with several gives its first. Raises ImageDecodeError for a damaged
-    file.
+    A sample without a picture is left out, of which `say` tells at the end; one with several gives its first. Raises
+    ImageDecodeError for a damaged file.
     """
+    left_out: list[str] = []
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
             sample: Sample | None = None
@@ -42,8 +43,8 @@ def tar_entries(path: str) -> Iterator[Entry]:
                     continue
                 key, extension = split_name(member.name)
                 if sample is None or sample.key != key:
-                    if sample is not None and sample.extension:
-                        yield _entry(path, sample)
+                    if sample is not None:
+                        yield from _entries(path, sample, left_out)
                     sample = Sample(key)
                 if member.size > _MOST:
                     raise ImageDecodeError(f"{path}: {member.name} has {member.size} bytes, expected at most {_MOST}")
@@ -52,14 +53,22 @@ def tar_entries(path: str) -> Iterator[Entry]:
                     sample.extension, sample.picture = extension, content
                 else:
                     sample.files.append((extension, content))
-            if sample is not None and sample.extension:
-                yield _entry(path, sample)
+            if sample is not None:
+                yield from _entries(path, sample, left_out)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ImageDecodeError(f"{path}: damaged tar file ({error})") from error
+    if left_out:
+        files = "file has" if len(left_out) == 1 else "files have"
+        reason = "the files of a sample must stand one behind the other (tar --sort=name)"
+        say(f"{path}: {len(left_out)} {files} no image, such as {left_out[0]}: {reason}")
 
 
-def _entry(path: str, sample: Sample) -> Entry:
-    return bytes_entry(f"{path}/{sample.key}.{sample.extension}", sample.picture, sample)
+def _entries(path: str, sample: Sample, left_out: list[str]) -> Iterator[Entry]:
+    """The sample's picture; without one its names go to `left_out`."""
+    if sample.extension:
+        yield bytes_entry(f"{path}/{sample.key}.{sample.extension}", sample.picture, sample)
+    else:
+        left_out += [f"{sample.key}.{extension}" for extension, _ in sample.files]
 
 
 def split_name(name: str) -> tuple[str, str]:

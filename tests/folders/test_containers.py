@@ -50,6 +50,18 @@ def test_a_tar_file_is_read_as_samples(tmp_path: Path, suffix: str, mode: str) -
     assert split_name("a.b/c.d.e") == ("a.b/c", "d.e")
     done = Done("batch", path, model=MODEL)
     assert [row["error"] is None for row in done.rows] == [True, True, False] and done.code == 1
+    assert f"{path}: 1 file has no image, such as b.notes.txt: " in done.stderr
+
+
+def test_files_that_do_not_stand_beside_their_image_are_told(tmp_path: Path) -> None:
+    members = {"a.txt": b"1", "b.png": png(1, 20, 20), "a.png": png(2, 20, 20), "b.cls": b"2"}
+    path = make_tar(tmp_path / "mixed.tar", members)
+    told: list[str] = []
+    assert [entry.about.files for entry in tar_entries(str(path), told.append)] == [[], []]
+    assert len(told) == 1 and "2 files have no image, such as a.txt: " in told[0] and "tar --sort=name" in told[0]
+    told.clear()
+    path = make_tar(tmp_path / "sorted.tar", dict(sorted(members.items())))
+    assert len(list(tar_entries(str(path), told.append))) == 2 and not told
 
 
 def test_a_tar_file_is_written(tmp_path: Path, opened: list[str]) -> None:  # noqa: F811
