@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import shutil
 import subprocess
 from collections.abc import MutableMapping, Sequence
@@ -19,6 +20,8 @@ MISSING = {
     "spice": "SPICE needs Java, the package pycocoevalcap and, in its folder spice/lib, Stanford CoreNLP 3.6",
 }
 
+_CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
 
 def why_not(metric: str) -> str:
     """Why the metric cannot be computed here; "" if it can."""
@@ -29,8 +32,8 @@ def why_not(metric: str) -> str:
     except ImportError as error:
         return f"{MISSING[metric]}: {error}"
     folder = Path(str(module.__file__)).parent / "lib"
-    if metric == "spice" and not (folder / "stanford-corenlp-3.6.0.jar").exists():
-        return f"{MISSING[metric]}: it is not in {folder}"
+    if metric == "spice" and (missing := [name for name in _CORENLP if not (folder / name).exists()]):
+        return f"{MISSING[metric]}: {missing[0]} is not in {folder}"
     return ""
 
 
@@ -43,7 +46,10 @@ def parts_of(metric: str, said: Sequence[str], references: Sequence[Sequence[str
         return _meteor(Path(str(module.__file__)).parent, ours, true)
     with contextlib.redirect_stdout(io.StringIO()):
         _, each = module.Spice().compute_score(dict(enumerate(true)), {i: [text] for i, text in enumerate(ours)})
-    return [(float(one["All"]["f"]), 1.0) for one in each]
+    found = [float(one["All"]["f"]) for one in each]
+    if len(found) != len(said) or not all(map(math.isfinite, found)):
+        raise ValueError(f"got {sum(map(math.isfinite, found))} of {len(said)} figures")
+    return [(value, 1.0) for value in found]
 
 
 def _meteor(folder: Path, said: Sequence[str], true: Sequence[Sequence[str]]) -> list[Part]:
@@ -72,7 +78,7 @@ def add(
             continue
         try:
             found = parts_of(metric, said, references)
-        except (ValueError, OSError, AssertionError) as error:  # the program ended early
+        except (ValueError, OSError, AssertionError, subprocess.SubprocessError) as error:  # the program ended early
             reasons[metric] = f"{metric.upper()} failed: {error}"
             continue
         for part, value in zip(parts, found, strict=True):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from kosmos_edge.evaluation.statistics import Part
 
-_WORD = re.compile(r"[a-z]+")
+_NO = ("No", "no", "not")
 
 
 def says_yes(answer: str) -> bool:
-    """As the authors read an answer: its first sentence says no, not, or anything else, which is yes."""
-    first = answer.partition(".")[0].replace(",", "").lower()
-    return not {"no", "not"} & set(_WORD.findall(first))
+    """As the authors' program reads an answer: No, no or not is a word, between blanks, of its first sentence, or it is
+    yes, whatever it says: "NO", "no!" and "isn't" are."""
+    words = answer.strip().partition(".")[0].replace(",", "").split(" ")
+    return not any(word in words for word in _NO)
 
 
 def part(said: bool, true: bool) -> Part:
