@@ -268,7 +268,8 @@ def _load(task: Task | PromptTask, folder: Path, variant: Variant, out: str | No
         raise click.UsageError(f"--out: the data of {task.NAME} have no evaluation of their own")
     items = task.load(folder, variant)
     if not items:
-        raise click.UsageError(f"--data: {folder} has no items of {task.NAME} in split {variant.split or task.SPLITS}")
+        where = f" in split {variant.split or task.SPLITS[0]}" if task.SPLITS else ""
+        raise click.UsageError(f"--data: {folder} has no items of {task.NAME}{where}")
     return items
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.pages import read_text
-from kosmos_edge.evaluation.tasks.common import read_json, read_lines, reading
+from kosmos_edge.evaluation.tasks.records import read_json, read_lines, reading
 from kosmos_edge.images import picture_suffixes
 
 PICTURES = ("cases", "OwlEval/cases", ".")

@@ -144,9 +144,14 @@ def _ask(
                     raise
                 one.fail(error)
         found = model.batch_calls([call for _, call in ready], batch_size=batch_size)
-        for (one, _), answer in zip(ready, found, strict=True):
-            one.take(answer)
-            yield
+        taken = 0
+        try:
+            for (one, _), answer in zip(ready, found, strict=True):
+                one.take(answer)
+                taken += 1
+                yield
+        except InvalidRequest as error:
+            raise InvalidRequest(f"item {ready[taken][0].item.id}: {error}") from error
 
 
 def _rank(one: _Open, model: Asked, pictures: _Pictures) -> None:
@@ -159,7 +164,7 @@ def _rank(one: _Open, model: Asked, pictures: _Pictures) -> None:
         one.refuse(error)
     except KosmosError as error:
         if isinstance(error, InvalidRequest):  # the task's mistake or the model's limit, not the image's
-            raise
+            raise InvalidRequest(f"item {one.item.id}: {error}") from error
         one.fail(error)
 
 

@@ -13,7 +13,7 @@ from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.pages import read_text
 from kosmos_edge.evaluation.sheet import GRADES
 from kosmos_edge.evaluation.statistics import Part, bootstrap, paired_difference, ratio
-from kosmos_edge.evaluation.tasks.common import read_json, reading
+from kosmos_edge.evaluation.tasks.records import read_json, reading
 
 MARKS = {letter: float(4 - place) for place, letter in enumerate(GRADES)}  # A 4 ... D 1
 ABILITIES = {

@@ -51,6 +51,8 @@ class Log:
             try:
                 record = json.loads(line)
                 if "id" in record:
+                    if not isinstance(record["prediction"], dict) or "error" not in record:
+                        raise ValueError(record)
                     self._done[record["type"], record["id"]] = record
                 else:
                     self._heads[record["type"]] = record
@@ -78,6 +80,13 @@ class Log:
         """The prediction of an item that was answered before; failures are tried again."""
         record = self._done.get((type, id))
         return None if record is None or record["error"] is not None else record["prediction"]
+
+    def check_prompt(self, type: str, id: str, prompt: str) -> None:
+        """InvalidRequest if a finished item was asked something else: the log is of other data."""
+        asked = self._done[type, id].get("prompts", [prompt])[:1]
+        if asked != [prompt]:
+            there = f"was asked {asked[0]!r} there" if asked else "was not asked anything there"
+            raise InvalidRequest(f"{self.path} cannot be resumed: item {id} {there}, {prompt!r} now")
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Writes an item's line: type, id, prediction, scores, error, milliseconds."""

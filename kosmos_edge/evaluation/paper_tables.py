@@ -13,7 +13,7 @@ from kosmos_edge.evaluation.pages import read_text
 from kosmos_edge.evaluation.registry import TASKS, find_task
 from kosmos_edge.evaluation.report import published
 from kosmos_edge.evaluation.run import is_prompt_task
-from kosmos_edge.evaluation.tasks.common import read_json, reading
+from kosmos_edge.evaluation.tasks.records import read_json, reading
 
 BEGIN, END = "<!-- eval --report -->", "<!-- end of eval --report -->"
 _OTHERS = re.compile(r"chance|GIT|language model.*")  # rows that are not of a KOSMOS model

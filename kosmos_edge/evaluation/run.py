@@ -88,7 +88,15 @@ class Settings:
 
 
 def choose(items: list[Item], limit: int | None, seed: int) -> list[Item]:
-    """All items, or the first `limit` of a shuffle by `seed`, in the order of the data."""
+    """All items, or the first `limit` of a shuffle by `seed`, in the order of the data.
+
+    InvalidRequest if two of them have one id, which the log could not tell apart.
+    """
+    ids: set[str] = set()
+    for item in items:
+        if item.id in ids:
+            raise InvalidRequest(f"--data: two items have the id {item.id}")
+        ids.add(item.id)
     if limit is None or limit >= len(items):
         return items
     order = list(range(len(items)))
@@ -120,6 +128,10 @@ def run(
         }
     )
     predictions = {item.id: known for item in items if (known := log.finished(label, item.id)) is not None}
+    if is_prompt_task(task):
+        for item in items:
+            if item.id in predictions and "words" not in predictions[item.id]:  # whose prompt was cut
+                log.check_prompt(label, item.id, asking.prompt_of(next(task.steps(item))))
     todo = [item for item in items if item.id not in predictions]
     done = len(predictions)
     start = time.perf_counter()

@@ -24,11 +24,12 @@ def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
 SENTENCES = """[/EN#1/people Two men] in [/EN#2/clothing/other red hats] see [/EN#0/notvisual it] at [/EN#3/scene sea] .
 [/EN#4/animals A dog {x}] and [/EN#4/animals a dog {x}] .
 """
+# pixels are counted from 1 there
 XML = """<annotation><filename>7.jpg</filename><size><width>100</width><height>80</height></size>
-<object><name>1</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>10</xmax><ymax>10</ymax></bndbox></object>
-<object><name>1</name><bndbox><xmin>90</xmin><ymin>0</ymin><xmax>100</xmax><ymax>10</ymax></bndbox></object>
+<object><name>1</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>11</xmax><ymax>11</ymax></bndbox></object>
+<object><name>1</name><bndbox><xmin>91</xmin><ymin>1</ymin><xmax>101</xmax><ymax>11</ymax></bndbox></object>
 <object><name>2</name><name>4</name>
-<bndbox><xmin>20</xmin><ymin>20</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>
+<bndbox><xmin>21</xmin><ymin>21</ymin><xmax>41</xmax><ymax>41</ymax></bndbox></object>
 <object><name>3</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>
 """
 MEN, FAR, HATS = (0.0, 0.0, 10.0, 10.0), (90.0, 0.0, 100.0, 10.0), (20.0, 20.0, 40.0, 40.0)
@@ -198,7 +199,7 @@ def test_converted_references_are_the_same_objects(tmp_path: Path, capsys: pytes
     assert len(before["val"]) == 2 and before["val"][0].box == BOX
     assert cli.run(["eval", "convert-refs", str(source), str(output)]) == 2  # it is there already
     output.write_text('[{"split": "val"}]')
-    with pytest.raises(InvalidRequest, match=r"refcoco\+\.json: a record is not as expected: there is no 'id'"):
+    with pytest.raises(InvalidRequest, match=r"refcoco\+\.json: record 1 is not as expected: there is no 'id'"):
         read_references(folder, "refcoco+", "val")
     output.write_text("{}")
     with pytest.raises(InvalidRequest, match="as `eval convert-refs` writes it"):

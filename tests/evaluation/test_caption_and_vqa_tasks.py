@@ -10,7 +10,7 @@ from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.metrics import cider_d, java, meteor, ptb
 from kosmos_edge.evaluation.registry import find_task
 from kosmos_edge.evaluation.task import Variant
-from kosmos_edge.evaluation.tasks import common
+from kosmos_edge.evaluation.tasks import records
 from kosmos_edge.evaluation.tasks.captions import example_text
 
 CAPTIONS = {
@@ -263,10 +263,14 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"has none of v2_OpenEnded_mscoco_val2014_questions\.json, OpenEnded"):
         task.load(tmp_path, Variant())
     write_json(tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": [{"question_id": 1}]})
-    write_json(tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": [{"question_id": 1}]})
-    with pytest.raises(InvalidRequest, match=r"questions\.json: a record is not as expected: there is no 'image_id'"):
+    annotation = {"question_id": 1, "answers": [{"answer": "a"}], "answer_type": "other", "question_type": "what"}
+    write_json(tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": [annotation]})
+    with pytest.raises(InvalidRequest, match=r"questions\.json: record 1 is not as expected: there is no 'question'"):
         task.load(tmp_path, Variant())
-    write_json(tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": [{"question_id": 2}]})
+    asked = {"questions": [{"question_id": 1, "question": "What?", "image_id": 1}]}
+    write_json(tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", asked)
+    annotations = {"annotations": [annotation | {"question_id": 2}]}
+    write_json(tmp_path / "v2_mscoco_val2014_annotations.json", annotations)
     with pytest.raises(InvalidRequest, match="question 1 has no annotation"):
         task.load(tmp_path, Variant())
     (tmp_path / "v2_mscoco_val2014_annotations.json").write_text("{")
@@ -276,4 +280,4 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     for text, message in (("{\n", "line 1: not JSON"), ("{}\n[]\n", "line 2: expected an object")):
         path.write_text(text)
         with pytest.raises(InvalidRequest, match=message):
-            common.read_lines(path)
+            records.read_lines(path)

@@ -12,7 +12,8 @@ from typing import Any
 from kosmos_edge.evaluation.metrics import bleu, cider_d, java, meteor, ptb, rouge_l
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Finish, Generate, Item, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import Prompted, answer, beside, draw, find, first_line, read_json, reading
+from kosmos_edge.evaluation.tasks.common import Prompted, answer, draw, first_line
+from kosmos_edge.evaluation.tasks.records import beside, find, read_json, reading, texts_of
 
 LEAD_IN = "An image of"
 _BEAMS, _TOKENS = 5, 64
@@ -79,8 +80,13 @@ class Captions(Prompted):
         """One item per picture; examples are drawn from train and restval."""
         path = find(folder, *self._lists)
         record = read_json(path)
-        with reading(path):
-            pool = self._coco(folder, record) if "annotations" in record else self._karpathy(folder, record)
+        if isinstance(record, dict) and "annotations" in record:
+            pool = self._coco(folder, path, record, "all")
+            if variant.shots:
+                training = find(folder, *(name.replace("val2014", "train2014") for name in self._lists[1:]))
+                pool += self._coco(folder, training, read_json(training), "train")
+        else:
+            pool = self._karpathy(folder, path, record)
         train = [shown for split, _, shown in pool if split in ("train", "restval")]
         items = []
         for split, name, shown in pool:
@@ -91,25 +97,29 @@ class Captions(Prompted):
                 items.append(Item(name, str(shown.image), shown.captions, asked=asked))
         return items
 
-    def _karpathy(self, folder: Path, record: Any) -> list[tuple[str, str, Shown]]:
+    def _karpathy(self, folder: Path, path: Path, record: Any) -> list[tuple[str, str, Shown]]:
         out = []
-        for image in record["images"]:
-            name = image["filename"]
-            places = [f"{image['filepath']}/{name}"] if image.get("filepath") else []
-            path = beside(folder, *places, *(f"{place}/{name}" for place in self._folders), name)
-            captions = tuple(str(sentence["raw"]) for sentence in image["sentences"])
-            out.append((image["split"], str(image.get("cocoid", Path(name).stem)), Shown(path, captions)))
+        with reading(path) as records:
+            for image in records.each(record["images"]):
+                name = image["filename"]
+                places = [f"{image['filepath']}/{name}"] if image.get("filepath") else []
+                picture = beside(folder, *places, *(f"{place}/{name}" for place in self._folders), name)
+                captions = texts_of([sentence["raw"] for sentence in image["sentences"]], "sentences")
+                out.append((image["split"], str(image.get("cocoid", Path(name).stem)), Shown(picture, captions)))
         return out
 
-    def _coco(self, folder: Path, record: Any) -> list[tuple[str, str, Shown]]:
+    def _coco(self, folder: Path, path: Path, record: Any, split: str) -> list[tuple[str, str, Shown]]:
         captions: dict[int, list[str]] = {}
-        for annotation in record["annotations"]:
-            captions.setdefault(annotation["image_id"], []).append(str(annotation["caption"]))
+        folders = ("train2014",) if split == "train" else self._folders
         out = []
-        for image in record["images"]:
-            name = image["file_name"]
-            path = beside(folder, *(f"{place}/{name}" for place in self._folders), name)
-            out.append(("all", str(image["id"]), Shown(path, tuple(captions[image["id"]]))))
+        with reading(path) as records:
+            for annotation in records.each(record["annotations"]):
+                captions.setdefault(annotation["image_id"], []).append(annotation["caption"])
+            for image in records.each(record["images"]):
+                name = image["file_name"]
+                picture = beside(folder, *(f"{place}/{name}" for place in folders), name)
+                known = texts_of(captions.get(image["id"]), f"captions of image {image['id']}")
+                out.append((split, str(image["id"]), Shown(picture, known)))
         return out
 
     def steps(self, item: Item) -> Steps:
@@ -154,8 +164,8 @@ def example_text(caption: str) -> str:
 COCO = Captions(
     "coco-caption",
     "Captions of COCO, Karpathy test: CIDEr, SPICE.",
-    "dataset_coco.json (Karpathy) or captions_val2014.json (also in annotations/), and the pictures in val2014/ (for "
-    "--shots train2014/, too)",
+    "dataset_coco.json (Karpathy) or captions_val2014.json (also in annotations/; all its pictures, not the published "
+    "split), and the pictures in val2014/ (for --shots train2014/, and captions_train2014.json beside the other)",
     ("dataset_coco.json", "captions_val2014.json", "annotations/captions_val2014.json"),
     ("val2014",),
 )

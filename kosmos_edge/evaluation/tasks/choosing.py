@@ -3,26 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.metrics import auc
-from kosmos_edge.evaluation.pages import pictures_in
+from kosmos_edge.evaluation.pages import pictures_in, read_text
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Generate, Item, Rank, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import (
-    ACCURACY,
-    Prompted,
+from kosmos_edge.evaluation.tasks.common import ACCURACY, Prompted, best, first_line, sums
+from kosmos_edge.evaluation.tasks.records import (
     beside,
-    best,
     find,
-    first_line,
+    number_of,
     read_json,
     read_lines,
     reading,
-    sums,
+    text_of,
+    texts_of,
 )
 
 _SENTIMENT = "Question: what is the sentiment of the opinion? Answer:"
@@ -45,9 +44,10 @@ class HatefulMemes(Prompted):
     def load(self, folder: Path, variant: Variant) -> list[Item]:
         """The lines in order."""
         path = find(folder, "dev.jsonl", "dev_seen.jsonl")
-        with reading(path):
+        with reading(path) as records:
             return [
-                Item(str(one["id"]), str(folder / one["img"]), ("no", "yes")[one["label"]]) for one in read_lines(path)
+                Item(str(one["id"]), str(folder / one["img"]), ("no", "yes")[number_of(one["label"], "label", 2)])
+                for one in records.each(read_lines(path))
             ]
 
     def steps(self, item: Item) -> Steps:
@@ -66,7 +66,7 @@ class RenderedSst2(Prompted):
 
     NAME = "rendered-sst2"
     SUMMARY = "Sentences as pictures, Rendered SST-2: accuracy."
-    FILES = "test/positive/*.png and test/negative/*.png"
+    FILES = "test/positive/*.png and test/negative/*.png (also in rendered-sst2/)"
     SPLITS = ("test", "valid", "train")
     PROMPT = _SENTIMENT
 
@@ -74,7 +74,8 @@ class RenderedSst2(Prompted):
         """The pictures of both folders."""
         items = []
         for truth in ("positive", "negative"):
-            place = find(folder, f"{self.split(variant)}/{truth}")
+            inside = f"{self.split(variant)}/{truth}"
+            place = find(folder, inside, f"rendered-sst2/{inside}")
             items += [Item(f"{truth}/{name}", str(path), truth) for name, path in pictures_in(place)]
         return items
 
@@ -111,14 +112,16 @@ class SeedBench(Prompted):
     def load(self, folder: Path, variant: Variant) -> list[Item]:
         """The questions about pictures, in order; the types of questions are groups."""
         path = find(folder, "SEED-Bench.json")
-        with reading(path):
+        with reading(path) as records:
             record = read_json(path)
             types = {number: name for name, number in record["question_type"].items()}
             items = []
-            for one in record["questions"]:
+            for one in records.each(record["questions"]):
                 if one["data_type"] == "image":
-                    question = " ".join(one["question"].split("\n"))
-                    choices = [str(one[f"choice_{letter}"]).strip() for letter in "abcd"]
+                    question = " ".join(text_of(one["question"], "question").split("\n"))
+                    choices = texts_of([str(one[f"choice_{letter}"]).strip() for letter in "abcd"], "choices")
+                    if one["answer"] not in ("A", "B", "C", "D"):
+                        raise ValueError(f"answer: expected A, B, C or D, got {one['answer']!r}")
                     image = beside(folder, f"SEED-Bench-image/{one['data_id']}", one["data_id"])
                     group = str(types[one["question_type_id"]])
                     asked = (question, choices)
@@ -134,7 +137,7 @@ class SeedBench(Prompted):
         return {"choice": "ABCD"[each.index(max(each))], "scores": each}
 
 
-def _distinct(texts: list[str]) -> list[str]:
+def _distinct(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
@@ -167,7 +170,7 @@ class ImageNet(Prompted):
 
     def _names(self, folder: Path, classes: list[str]) -> dict[str, str]:
         path = find(folder, "classnames.txt", "LOC_synset_mapping.txt")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
         if path.name == "classnames.txt":
             if len(lines) != len(classes):
                 raise InvalidRequest(f"{path}: expected {len(classes)} lines, one for each class, got {len(lines)}")

@@ -1,15 +1,12 @@
-"""What the tasks share: defaults of a PromptTask, files of data sets, examples, and how answers are cut."""
+"""What the tasks share: defaults of a PromptTask, examples, and how answers are cut. Files: records.py."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.evaluation.pages import read_text
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Finish, Item, Variant
 
@@ -51,60 +48,6 @@ class Prompted:
     def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
         """Whether the prediction's choice is the truth."""
         return {"accuracy": (float(prediction.get("choice") == item.truth), 1.0)}
-
-
-# ---- files
-
-
-def find(folder: Path, *names: str) -> Path:
-    """The first of these files or folders that is there; InvalidRequest says what was looked for."""
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
-    raise InvalidRequest(f"--data: {folder} has none of {', '.join(names)}")
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's value."""
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{path}: not JSON: {error}") from None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file."""
-    out = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if line.strip():
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise InvalidRequest(f"{path}, line {number}: not JSON: {error}") from None
-            if not isinstance(record, dict):
-                raise InvalidRequest(f"{path}, line {number}: expected an object")
-            out.append(record)
-    return out
-
-
-class reading:
-    """Turns what is missing in a file's records into InvalidRequest that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KeyError | TypeError | IndexError | AttributeError | ValueError):
-            what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-            raise InvalidRequest(f"{self._path}: a record is not as expected: {what}") from error
-
-
-def beside(folder: Path, *places: str) -> Path:
-    """The first of these paths that is there, else the first of all, whose absence is then said of its item."""
-    return next((folder / place for place in places if (folder / place).exists()), folder / places[0])
 
 
 # ---- examples

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_edge.evaluation.task import Item, Rank, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import Prompted, best, find, read_lines, reading, sums
+from kosmos_edge.evaluation.tasks.common import Prompted, best, sums
+from kosmos_edge.evaluation.tasks.records import find, read_lines, reading, text_of
 
 COLORS = ("black", "white", "red", "green", "yellow", "blue", "brown", "orange", "pink", "purple", "grey")
 
@@ -21,8 +22,8 @@ class _Words(Prompted):
     def load(self, folder: Path, variant: Variant) -> list[Item]:
         """The lines in order."""
         path = find(folder, f"{self.NAME}.jsonl")
-        with reading(path):
-            return [self.item(record, number) for number, record in enumerate(read_lines(path), 1)]
+        with reading(path) as records:
+            return [self.item(one, number) for number, one in enumerate(records.each(read_lines(path)), 1)]
 
     def steps(self, item: Item) -> Steps:
         """The answers by the sum of ln p of their tokens."""
@@ -42,9 +43,10 @@ class RelativeSize(_Words):
     def item(self, record: dict[str, Any], number: int) -> Item:
         """A pair."""
         if not isinstance(record["answer"], bool):
-            raise ValueError(f"line {number}: expected true or false, got {record['answer']!r}")
+            raise ValueError(f"answer: expected true or false, got {record['answer']!r}")
         truth = "Yes" if record["answer"] else "No"
-        return Item(str(number), "", truth, asked=self.PROMPT.format(a=record["a"], b=record["b"]))
+        a, b = (text_of(record[name], name) for name in "ab")
+        return Item(str(number), "", truth, asked=self.PROMPT.format(a=a, b=b))
 
 
 class Color(_Words):
@@ -63,8 +65,9 @@ class Color(_Words):
     def item(self, record: dict[str, Any], number: int) -> Item:
         """A thing."""
         if record["color"] not in COLORS:
-            raise ValueError(f"line {number}: expected one of {', '.join(COLORS)}, got {record['color']!r}")
-        return Item(str(number), "", record["color"], asked=self.PROMPT.format(object=record["object"]))
+            raise ValueError(f"color: expected one of {', '.join(COLORS)}, got {record['color']!r}")
+        thing = text_of(record["object"], "object")
+        return Item(str(number), "", record["color"], asked=self.PROMPT.format(object=thing))
 
 
 RELATIVE_SIZE = RelativeSize()

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.pages import read_text
-from kosmos_edge.evaluation.tasks.common import find, read_json, reading
+from kosmos_edge.evaluation.tasks.records import find, numbers_of, read_json, reading
 from kosmos_edge.results import Corners
 
 _PHRASE = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)*) ([^\]]*)\]")
@@ -39,13 +39,13 @@ def read_phrases(folder: Path, split: str) -> list[Phrase]:
     path = find(folder, f"final_flickr_separateGT_{split}.json", f"{split}.txt")
     if path.suffix == ".txt":
         find(folder, "Sentences")
-    with reading(path):
-        return list(_mdetr(read_json(path)))
+    with reading(path) as records:
+        return list(_mdetr(read_json(path), records))
 
 
 def _authors(folder: Path, name: str) -> Iterator[Phrase]:
     boxes = _boxes(find(folder, f"Annotations/{name}.xml"))
-    for number, line in enumerate(read_text(find(folder, f"Sentences/{name}.txt")).splitlines()):
+    for number, line in enumerate(read_text(find(folder, f"Sentences/{name}.txt")).split("\n")):
         end, words = 0, ""
         for place, found in enumerate(_PHRASE.finditer(line)):
             words += line[end : found.start()]
@@ -63,25 +63,26 @@ def _boxes(path: Path) -> dict[str, list[Corners]]:
     except ElementTree.ParseError as error:
         raise InvalidRequest(f"{path}: not XML: {error}") from None
     out: dict[str, list[Corners]] = {}
-    with reading(path):
-        for node in root.iter("object"):
+    with reading(path) as objects:
+        for node in objects.each(root.iter("object")):
             bounds = node.find("bndbox")
             if bounds is None:  # a scene, or what has no box
                 continue
-            x1, y1, x2, y2 = (float(bounds.findtext(side) or "") for side in ("xmin", "ymin", "xmax", "ymax"))
+            sides = numbers_of((bounds.findtext(side) or "" for side in ("xmin", "ymin", "xmax", "ymax")), "bndbox")
+            x1, y1, x2, y2 = (side - 1 for side in sides)  # the first pixel is 1; the authors' reader does so
             for chain in node.findall("name"):
                 out.setdefault(str(chain.text), []).append((x1, y1, x2, y2))
     return out
 
 
-def _mdetr(record: Any) -> Iterator[Phrase]:
+def _mdetr(record: Any, records: reading) -> Iterator[Phrase]:
     """Boxes belong to places of the sentence; several boxes of one place are of one phrase."""
     boxes: dict[Any, list[tuple[tuple[tuple[int, int], ...], Corners]]] = {}
-    for one in record["annotations"]:
-        x, y, width, height = (float(value) for value in one["bbox"])
+    for one in records.each(record["annotations"]):
+        x, y, width, height = numbers_of(one["bbox"], "bbox")
         spans = tuple((int(start), int(end)) for start, end in one["tokens_positive"])
         boxes.setdefault(one["image_id"], []).append((spans, (x, y, x + width, y + height)))
-    for image in record["images"]:
+    for image in records.each(record["images"]):
         caption = image["caption"]
         known = boxes.get(image["id"], [])
         for place, spans in enumerate(image["tokens_positive_eval"]):

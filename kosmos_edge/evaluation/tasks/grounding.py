@@ -11,8 +11,9 @@ from kosmos_edge.evaluation.metrics.boxes import hit, merged
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Item, Steps, Variant
 from kosmos_edge.evaluation.tasks.boxes import asked_phrase, corners, found_boxes
-from kosmos_edge.evaluation.tasks.common import Prompted, beside
+from kosmos_edge.evaluation.tasks.common import Prompted
 from kosmos_edge.evaluation.tasks.flickr_entities import Phrase, read_phrases
+from kosmos_edge.evaluation.tasks.records import beside
 
 TYPES = ("people", "clothing", "bodyparts", "animals", "vehicles", "instruments", "scene", "other")
 _RANKS: tuple[tuple[str, int | None], ...] = (("r1", 1), ("r5", 5), ("r10", 10), ("r_all", None))

@@ -10,7 +10,8 @@ from kosmos_edge.evaluation.metrics import chair, pope
 from kosmos_edge.evaluation.pages import read_text
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Generate, Item, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import Prompted, answer, beside, find, read_json, read_lines, reading
+from kosmos_edge.evaluation.tasks.common import Prompted, answer
+from kosmos_edge.evaluation.tasks.records import beside, find, read_json, read_lines, reading, text_of
 
 _TOKENS = 128
 
@@ -38,13 +39,13 @@ class Pope(Prompted):
             find(folder, *(f"coco_pope_{kind}.json" for kind in kinds))
         items = []
         for kind, path in found:
-            with reading(path):
-                for one in read_lines(path):
+            with reading(path) as records:
+                for one in records.each(read_lines(path)):
                     if one["label"] not in ("yes", "no"):
                         raise ValueError(f"question {one['question_id']}: expected yes or no, got {one['label']!r}")
                     image = beside(folder, f"val2014/{one['image']}", one["image"])
                     name = f"{kind}/{one['question_id']}"
-                    items.append(Item(name, str(image), one["label"] == "yes", kind, one["text"]))
+                    items.append(Item(name, str(image), one["label"] == "yes", kind, text_of(one["text"], "text")))
         return items
 
     def steps(self, item: Item) -> Steps:
@@ -79,10 +80,10 @@ class Chair(Prompted):
         path = find(folder, "instances_val2014.json", "annotations/instances_val2014.json")
         names = chair.read_names(read_text(find(folder, "synonyms.txt")))
         there: dict[int, set[str]] = {}
-        with reading(path):
+        with reading(path) as records:
             record = read_json(path)
             kinds = {one["id"]: chair.object_of(one["name"], names) for one in record["categories"]}
-            for one in record["annotations"]:
+            for one in records.each(record["annotations"]):
                 there.setdefault(one["image_id"], set()).add(kinds[one["category_id"]])
             captions = beside(folder, "captions_val2014.json", "annotations/captions_val2014.json")
             if captions.is_file():

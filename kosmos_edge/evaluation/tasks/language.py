@@ -5,9 +5,8 @@ The papers do not print their prompts; these have lm-evaluation-harness's form, 
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 from kosmos_edge.evaluation.pages import read_text
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Item, Rank, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import Prompted, draw, find, read_lines, reading
+from kosmos_edge.evaluation.tasks.common import Prompted, draw
+from kosmos_edge.evaluation.tasks.records import find, number_of, read_lines, read_rows, reading, text_of, texts_of
 
 _WAYS: tuple[tuple[str, Callable[[Any], float]], ...] = (
     ("acc", lambda row: row.logprob_sum),
@@ -31,6 +31,12 @@ class Question:
     contexts: tuple[str, ...]
     endings: tuple[str, ...]
     answer: int
+
+    def __post_init__(self) -> None:
+        """ValueError for a question without choices, an empty text, or an answer that is none of the choices."""
+        texts_of(self.contexts, "context")
+        texts_of(self.endings, "ending")
+        number_of(self.answer, "answer", max(len(self.contexts), len(self.endings)))
 
     def whole(self) -> str:
         """As an example: with its right ending."""
@@ -55,27 +61,31 @@ class Language(Prompted):
         prompt: str,
         tests: tuple[str, ...],
         trains: tuple[str, ...],
-        read: Callable[[Path], Iterator[Question]],
+        read: Callable[[Any], Question],
+        records: Callable[[Path], Iterable[Any]] = read_lines,
     ) -> None:
-        self.NAME, self.PROMPT, self._tests, self._trains, self._read = name, prompt, tests, trains, read
+        self.NAME, self.PROMPT, self._tests, self._trains = name, prompt, tests, trains
+        self._read, self._records = read, records
         self.SUMMARY = f"{title}, text alone: accuracy."
         self.FILES = f"{' or '.join(tests)}, and for --shots {' or '.join(trains)}"
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
         """The questions in order; examples are drawn from the training file."""
         path = find(folder, *self._tests)
-        with reading(path):
-            questions = list(self._read(path))
+        questions = self._questions(path)
         pool = questions
         if variant.shots and (training := find(folder, *self._trains)) != path:
-            with reading(training):
-                pool = list(self._read(training))
+            pool = self._questions(training)
         items = []
         for number, one in enumerate(questions, 1):
             shots = draw(pool, variant.shots, variant, str(number), lambda other, own=one: other == own)
             before = "".join(shot.whole() + "\n\n" for shot in shots)
             items.append(Item(str(number), "", one.answer, asked=(before, one)))
         return items
+
+    def _questions(self, path: Path) -> list[Question]:
+        with reading(path) as records:
+            return [self._read(one) for one in records.each(self._records(path))]
 
     def steps(self, item: Item) -> Steps:
         """The endings behind the one context, or the one ending behind each context."""
@@ -99,17 +109,24 @@ class Language(Prompted):
 # ---- the files
 
 
-def _storycloze(path: Path) -> Iterator[Question]:
-    for row in csv.DictReader(read_text(path).splitlines()):
-        context = " ".join(row[f"InputSentence{n}"] for n in (1, 2, 3, 4))
-        endings = row["RandomFifthSentenceQuiz1"], row["RandomFifthSentenceQuiz2"]
-        yield Question((context,), endings, int(row["AnswerRightEnding"]) - 1)
+_SENTENCES = tuple(f"InputSentence{n}" for n in (1, 2, 3, 4))
+_ENDINGS = "RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2"
 
 
-def _hellaswag(path: Path) -> Iterator[Question]:
-    for one in read_lines(path):
-        context = f"{one['activity_label']}: {one['ctx_a']} {one['ctx_b'].capitalize()}"
-        yield Question((_plain(context),), tuple(_plain(text) for text in one["endings"]), int(one["label"]))
+def _storycloze_rows(path: Path) -> Iterable[Any]:
+    return read_rows(path, (*_SENTENCES, *_ENDINGS, "AnswerRightEnding"))
+
+
+def _storycloze(row: Mapping[str, str]) -> Question:
+    context = " ".join(row[name] for name in _SENTENCES)
+    answer = number_of(row["AnswerRightEnding"], "AnswerRightEnding", 2, 1)
+    return Question((context,), tuple(row[name] for name in _ENDINGS), answer)
+
+
+def _hellaswag(one: Mapping[str, Any]) -> Question:
+    context = f"{one['activity_label']}: {one['ctx_a']} {one['ctx_b'].capitalize()}"
+    endings = tuple(_plain(text) for text in one["endings"])
+    return Question((_plain(context),), endings, number_of(one["label"], "label", len(endings)))
 
 
 def _plain(text: str) -> str:
@@ -120,58 +137,67 @@ _POSSESSIVE = {"my", "his", "her", "our", "their"}
 _LOWERED = {"A", "An", "The", "She", "He", "It", "They", "My", "His", "Her", "Their"}
 
 
-def _winograd(path: Path) -> Iterator[Question]:
-    for one in read_lines(path):
-        text, pronoun, place = one["text"], one["pronoun"], int(one["pronoun_loc"])
-        begins = place < 2 or text[place - 2] == "."
-        contexts = []
-        for option in one["options"]:
-            if pronoun.lower() in _POSSESSIVE:
-                option += "'s"
-            first = option.split()[0]
-            if first in _LOWERED and not begins:
-                option = option.replace(first, first.lower(), 1)
-            contexts.append(text[:place] + option)
-        yield Question(tuple(contexts), (text[place + len(pronoun) :].strip(),), int(one["label"]))
+def _winograd(one: Mapping[str, Any]) -> Question:
+    text, pronoun, place = one["text"], one["pronoun"], int(one["pronoun_loc"])
+    if text[place : place + len(pronoun)].lower() != pronoun.lower():
+        raise ValueError(f"pronoun_loc: expected where {pronoun!r} is, got {place}: {text[place : place + 20]!r}")
+    begins = place < 2 or text[place - 2] == "."
+    contexts = []
+    for option in texts_of(one["options"], "options"):
+        if pronoun.lower() in _POSSESSIVE:
+            option += "'s"
+        first = option.split()[0]
+        if first in _LOWERED and not begins:
+            option = option.replace(first, first.lower(), 1)
+        contexts.append(text[:place] + option)
+    answer = number_of(one["label"], "label", len(contexts))
+    return Question(tuple(contexts), (text[place + len(pronoun) :].strip(),), answer)
 
 
-def _winogrande(path: Path) -> Iterator[Question]:
-    for one in read_lines(path):
-        before, _, after = one["sentence"].partition("_")
-        contexts = tuple(before + one[f"option{n}"] for n in (1, 2))
-        yield Question(contexts, (after.strip(),), int(one["answer"]) - 1)
+def _winogrande(one: Mapping[str, Any]) -> Question:
+    before, gap, after = one["sentence"].partition("_")
+    if not gap:
+        raise ValueError(f"sentence: expected _ for the option, got {one['sentence']!r}")
+    contexts = tuple(before + text_of(one[f"option{n}"], f"option{n}") for n in (1, 2))
+    return Question(contexts, (after.strip(),), number_of(one["answer"], "answer", 2, 1))
 
 
-def _piqa(path: Path) -> Iterator[Question]:
-    labels = read_text(path.with_name(f"{path.stem}-labels.lst")).split()
-    for one, label in zip(read_lines(path), labels, strict=True):
-        yield Question((f"Question: {one['goal']}\nAnswer:",), (one["sol1"], one["sol2"]), int(label))
+def _piqa_records(path: Path) -> Iterable[Any]:
+    file = find(path.parent, f"{path.stem}-labels.lst")
+    records, labels = read_lines(path), read_text(file).split()
+    if len(records) != len(labels):
+        raise ValueError(f"expected a label for each of {len(records)} questions, got {len(labels)} in {file}")
+    return zip(records, labels, strict=True)
 
 
-def _boolq(path: Path) -> Iterator[Question]:
-    for one in read_lines(path):
-        truth = one["label"] if "label" in one else one["answer"]
-        context = f"{one['passage']}\nQuestion: {one['question'].removesuffix('?')}?\nAnswer:"
-        yield Question((context,), ("no", "yes"), int(truth))
+def _piqa(labelled: tuple[Mapping[str, Any], str]) -> Question:
+    one, label = labelled
+    context = f"Question: {text_of(one['goal'], 'goal')}\nAnswer:"
+    return Question((context,), (one["sol1"], one["sol2"]), number_of(label, "label", 2))
+
+
+def _boolq(one: Mapping[str, Any]) -> Question:
+    truth = one["label"] if "label" in one else one["answer"]
+    context = f"{text_of(one['passage'], 'passage')}\nQuestion: {one['question'].removesuffix('?')}?\nAnswer:"
+    return Question((context,), ("no", "yes"), int(truth) if isinstance(truth, bool) else number_of(truth, "label", 2))
 
 
 _CB = ("entailment", "contradiction", "neutral")
 
 
-def _cb(path: Path) -> Iterator[Question]:
-    for one in read_lines(path):
-        context = f"{one['premise']}\nQuestion: {one['hypothesis']}. True, False, or Neither?\nAnswer:"
-        yield Question((context,), ("True", "False", "Neither"), _CB.index(one["label"]))
+def _cb(one: Mapping[str, Any]) -> Question:
+    premise, hypothesis = (text_of(one[name], name) for name in ("premise", "hypothesis"))
+    context = f"{premise}\nQuestion: {hypothesis}. True, False, or Neither?\nAnswer:"
+    return Question((context,), ("True", "False", "Neither"), _CB.index(one["label"]))
 
 
 _COPA = {"cause": "because", "effect": "therefore"}
 
 
-def _copa(path: Path) -> Iterator[Question]:
-    for one in read_lines(path):
-        context = f"{one['premise'].strip().removesuffix('.')} {_COPA[one['question']]}"
-        endings = tuple(one[name][:1].lower() + one[name][1:] for name in ("choice1", "choice2"))
-        yield Question((context,), endings, int(one["label"]))
+def _copa(one: Mapping[str, Any]) -> Question:
+    context = f"{one['premise'].strip().removesuffix('.')} {_COPA[one['question']]}"
+    endings = tuple(one[name][:1].lower() + one[name][1:] for name in ("choice1", "choice2"))
+    return Question((context,), endings, number_of(one["label"], "label", 2))
 
 
 _STORIES = (
@@ -185,6 +211,7 @@ STORYCLOZE = Language(
     ("storycloze_test.csv", _STORIES[0]),
     ("storycloze_val.csv", _STORIES[1]),
     _storycloze,
+    _storycloze_rows,
 )
 HELLASWAG = Language(
     "hellaswag",
@@ -210,7 +237,15 @@ WINOGRANDE = Language(
     ("train_xl.jsonl", "train.jsonl"),
     _winogrande,
 )
-PIQA = Language("piqa", "PIQA", "Question: {goal}\nAnswer: {solution}", ("valid.jsonl",), ("train.jsonl",), _piqa)
+PIQA = Language(
+    "piqa",
+    "PIQA",
+    "Question: {goal}\nAnswer: {solution}",
+    ("valid.jsonl",),
+    ("train.jsonl",),
+    _piqa,
+    _piqa_records,
+)
 BOOLQ = Language(
     "boolq",
     "BoolQ",

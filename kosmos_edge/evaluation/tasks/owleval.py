@@ -9,7 +9,8 @@ from typing import Any
 
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Generate, Item, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import Prompted, find, read_lines, reading
+from kosmos_edge.evaluation.tasks.common import Prompted
+from kosmos_edge.evaluation.tasks.records import find, read_lines, reading, text_of
 
 _TOKENS = 256
 
@@ -30,13 +31,17 @@ class OwlEval(Prompted):
         pictures = {one.stem: one for one in sorted(find(path.parent, "cases").iterdir())}
         turns: dict[str, list[tuple[Any, str]]] = {}
         images: dict[str, str] = {}
-        with reading(path):
-            for one in read_lines(path):
+        seen: set[Any] = set()
+        with reading(path) as records:
+            for one in records.each(read_lines(path)):
                 image = pictures.get(Path(one["image"]).stem)  # some names have another suffix
                 if image is None:
                     raise ValueError(f"{one['image']} is not in {path.parent / 'cases'}")
-                name = str(one["image"] if "multi_turn" in str(one["category"]) else one["question_id"])
-                turns.setdefault(name, []).append((one["question_id"], one["question"]))
+                if (id := one["question_id"]) in seen:
+                    raise ValueError(f"question {id} is there twice")
+                seen.add(id)
+                name = str(one["image"] if "multi_turn" in str(one["category"]) else id)
+                turns.setdefault(name, []).append((id, text_of(one["question"], "question")))
                 images[name] = str(image)
         return [Item(name, images[name], None, asked=asked) for name, asked in turns.items()]
 

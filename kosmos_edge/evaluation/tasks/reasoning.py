@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,8 @@ from kosmos_edge.evaluation.metrics.answers import exact_match, f1
 from kosmos_edge.evaluation.pages import read_text
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Generate, Item, Rank, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import (
-    Prompted,
-    answer,
-    best,
-    find,
-    first_line,
-    read_json,
-    reading,
-    short,
-    sums,
-)
+from kosmos_edge.evaluation.tasks.common import Prompted, answer, best, first_line, short, sums
+from kosmos_edge.evaluation.tasks.records import find, number_of, read_json, read_rows, reading, texts_of
 from kosmos_edge.inference.web_text import visible_text
 
 _COUNTS = {3: "three", 4: "four", 8: "eight"}
@@ -45,12 +35,13 @@ class Iq50(Prompted):
         """The items in order."""
         path = find(folder, "items.json")
         items = []
-        with reading(path):
-            for one in read_json(path):
+        with reading(path) as records:
+            for one in records.each(read_json(path)):
                 images, candidates = ([folder / name for name in one[key]] for key in ("images", "candidates"))
-                if len(images) not in _COUNTS or len(candidates) != 6 or one["answer"] not in range(6):
+                if len(images) not in _COUNTS or len(candidates) != 6:
                     raise ValueError(f"item {one['id']}: expected 3, 4 or 8 images, 6 candidates, an answer 0..5")
-                items.append(Item(str(one["id"]), str(images[0]), one["answer"], asked=(images, candidates)))
+                answer = number_of(one["answer"], "answer", 6)
+                items.append(Item(str(one["id"]), str(images[0]), answer, asked=(images, candidates)))
         return items
 
     def steps(self, item: Item) -> Steps:
@@ -78,7 +69,10 @@ class WebSrc(Prompted):
     """Questions about a web page, with its screenshot, and with its text or without."""
 
     METRICS = (Metric("em", "exact match, as SQuAD's"), Metric("f1", "F1 of words, as SQuAD's"))
-    FILES = "{domain}/{number}/dataset.csv and processed_data/{page}.html and .png, dataset_split.csv (its dev split)"
+    FILES = (
+        "{domain}/{number}/dataset.csv and processed_data/{page}.html and .png, dataset_split.csv (its dev split; "
+        "without the file all questions)"
+    )
     _FRAME = (
         "Given the context below from web page, extract the answer from the given text like this: Qusestion: Who is "
         "the publisher of this book? Answer: Penguin Books Ltd."
@@ -93,18 +87,19 @@ class WebSrc(Prompted):
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
         """The questions of all sets of pages of the dev split."""
-        dev = set(_dev_sets(folder))
+        dev = _dev_sets(folder)
         items = []
         for path in sorted(folder.glob("*/*/dataset.csv")):
-            if dev and (path.parent.parent.name, path.parent.name) not in dev:
+            if dev is not None and (path.parent.parent.name, _number(path.parent.name)) not in dev:
                 continue
-            with reading(path):
-                for row in csv.DictReader(read_text(path).splitlines()):
+            with reading(path) as records:
+                for row in records.each(read_rows(path, ("question", "id", "answer"))):
                     page = _page(path.parent / "processed_data", row["id"])
                     truth, image = row["answer"], page.with_suffix(".png")
                     items.append(Item(row["id"], str(image), truth, path.parent.parent.name, (row["question"], page)))
         if not items:
-            find(folder, "{domain}/{number}/dataset.csv")
+            which = "{domain}/{number}/dataset.csv" + (" of the dev split of dataset_split.csv" if dev else "")
+            raise InvalidRequest(f"--data: {folder} has no {which}, or these have no questions")
         return items
 
     def steps(self, item: Item) -> Steps:
@@ -131,13 +126,21 @@ class WebSrc(Prompted):
         return {"em": (exact_match(said, [item.truth]), 1.0), "f1": (f1(said, [item.truth]), 1.0)}
 
 
-def _dev_sets(folder: Path) -> Iterator[tuple[str, str]]:
+def _dev_sets(folder: Path) -> set[tuple[str, str]] | None:
+    """(domain, number) of the dev split's sets of pages; None without the file that says so."""
     path = folder / "dataset_split.csv"
-    if path.is_file():
-        with reading(path):
-            for row in csv.DictReader(read_text(path).splitlines()):
-                if row["split"] == "dev":
-                    yield row["domain"], row["number"]
+    if not path.is_file():
+        return None
+    rows = read_rows(path, ("domain", "number", "split"))
+    found = {(row["domain"], _number(row["number"])) for row in rows if row["split"] == "dev"}
+    if not found:
+        raise InvalidRequest(f"{path}: no row has the split dev")
+    return found
+
+
+def _number(text: str) -> str:
+    """01 and 1 are one number."""
+    return text.lstrip("0") or text
 
 
 def _page(folder: Path, id: str) -> Path:
@@ -177,11 +180,13 @@ class Birds(Prompted):
         """The pictures of all groups."""
         path = find(folder, "groups.json")
         items = []
-        with reading(path):
-            for group in read_json(path):
-                names, texts = group["names"], group["descriptions"]
-                if len(names) != 2 or len(texts) != 2:
-                    raise ValueError(f"group {names}: expected two names and two descriptions")
+        with reading(path) as records:
+            for group in records.each(read_json(path)):
+                names, texts = (texts_of(group[key], key) for key in ("names", "descriptions"))
+                if len(set(names)) != 2 or len(names) != 2 or len(texts) != 2 or not all(map(_words, names)):
+                    raise ValueError(f"group {list(names)}: expected two different names and two descriptions")
+                if sorted(group["images"]) != sorted(names):
+                    raise ValueError(f"images: expected those of {' and '.join(names)}, got {list(group['images'])}")
                 for place, name in enumerate(names):
                     asked = (group["category"], names, texts)
                     for image in group["images"][name]:
@@ -212,10 +217,13 @@ class Birds(Prompted):
 
 def _names(text: str, name: str, other: str) -> bool:
     """Whether a text has the name, or its first word if the other name does not have that."""
-    said = re.findall(r"[^\W_]+", first_line(text).lower())
-    words, others = (re.findall(r"[^\W_]+", one.lower()) for one in (name, other))
+    said, words, others = map(_words, (first_line(text), name, other))
     whole = any(said[i : i + len(words)] == words for i in range(len(said)))
     return whole or (words[0] in said and words[0] not in others)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
 
 
 IQ50 = Iq50()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.evaluation.metrics import boxes, java
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Finish, Generate, Item, Steps, Variant
@@ -79,6 +80,9 @@ class Generation(Prompted):
         train = read_references(folder, "refcocog", "train") if variant.shots else []
         items = []
         for one in read_references(folder, "refcocog", self.split(variant)):
+            x1, y1, x2, y2 = one.inside
+            if x1 >= x2 or y1 >= y2:
+                raise InvalidRequest(f"--data: the box {list(one.box)} of object {one.id} has no part in its picture")
             shots = draw(train, variant.shots, variant, one.id, lambda other, own=one: other.image == own.image)
             items.append(Item(one.id, str(one.image), one.expressions, asked=(one.inside, shots)))
         return items

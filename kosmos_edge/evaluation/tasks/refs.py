@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.evaluation.tasks.common import beside, find, read_json, reading
+from kosmos_edge.evaluation.tasks.records import beside, find, numbers_of, read_json, reading, text_of, texts_of
 from kosmos_edge.results import Corners
 
 
@@ -63,12 +63,13 @@ def read_references(folder: Path, name: str, split: str) -> list[Reference]:
 
 
 def _corners(box: Any) -> Corners:
-    x, y, width, height = (float(value) for value in box)
+    x, y, width, height = numbers_of(box, "bbox")
     return x, y, x + width, y + height
 
 
 def _size(image: Any) -> tuple[float, float]:
-    return float(image["width"]), float(image["height"])
+    width, height = numbers_of((image["width"], image["height"]), "size")
+    return width, height
 
 
 def _picture(folder: Path, image: int) -> Path:
@@ -78,12 +79,12 @@ def _picture(folder: Path, image: int) -> Path:
 def _mdetr(folder: Path, path: Path) -> list[Reference]:
     """An entry for each expression; those of one object, which have its picture and box, are put together."""
     found: dict[tuple[int, Corners, tuple[float, float]], list[str]] = {}
-    with reading(path):
+    with reading(path) as records:
         record = read_json(path)
-        boxes = {one["image_id"]: _corners(one["bbox"]) for one in record["annotations"]}
-        for image in record["images"]:
+        boxes = {one["image_id"]: _corners(one["bbox"]) for one in records.each(record["annotations"])}
+        for image in records.each(record["images"]):
             key = int(image["original_id"]), boxes[image["id"]], _size(image)
-            found.setdefault(key, []).append(str(image["caption"]))
+            found.setdefault(key, []).append(text_of(image["caption"], "caption"))
     return [
         Reference(f"{image}/{number}", _picture(folder, image), box, tuple(expressions), size)
         for number, ((image, box, size), expressions) in enumerate(found.items())
@@ -93,13 +94,13 @@ def _mdetr(folder: Path, path: Path) -> list[Reference]:
 def convert(path: Path, instances: Path) -> list[dict[str, Any]]:
     """The objects of refs(...).p and their boxes, JSON-ready: {"id", "image_id", "split", "bbox": [x, y, width,
     height], "width", "height", "expressions"}. InvalidRequest for files that are not so."""
-    with reading(instances):
+    with reading(instances) as records:
         record = read_json(instances)
-        boxes = {one["id"]: [float(value) for value in one["bbox"]] for one in record["annotations"]}
-        sizes = {one["id"]: _size(one) for one in record["images"]}
+        boxes = {one["id"]: numbers_of(one["bbox"], "bbox") for one in records.each(record["annotations"])}
+        sizes = {one["id"]: _size(one) for one in records.each(record["images"])}
     out = []
-    with reading(path):
-        for one in read_pickle(path):
+    with reading(path) as records:
+        for one in records.each(read_pickle(path)):
             width, height = sizes[one["image_id"]]
             out.append(
                 {
@@ -109,7 +110,7 @@ def convert(path: Path, instances: Path) -> list[dict[str, Any]]:
                     "bbox": boxes[one["ann_id"]],
                     "width": width,
                     "height": height,
-                    "expressions": [str(sentence["sent"]) for sentence in one["sentences"]],
+                    "expressions": [sentence["sent"] for sentence in one["sentences"]],
                 }
             )
     return out
@@ -123,15 +124,15 @@ def _ours(folder: Path, path: Path, split: str) -> list[Reference]:
 
 
 def _references(folder: Path, path: Path, records: list[dict[str, Any]], split: str) -> list[Reference]:
-    with reading(path):
+    with reading(path) as objects:
         return [
             Reference(
                 str(one["id"]),
                 _picture(folder, int(one["image_id"])),
                 _corners(one["bbox"]),
-                tuple(str(text) for text in one["expressions"]),
+                texts_of(one["expressions"], "expressions"),
                 _size(one),
             )
-            for one in records
+            for one in objects.each(records)
             if one["split"] == split
         ]

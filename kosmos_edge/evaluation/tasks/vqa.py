@@ -11,7 +11,8 @@ from typing import Any
 from kosmos_edge.evaluation.metrics.vqa import accuracy
 from kosmos_edge.evaluation.statistics import Metric, Part
 from kosmos_edge.evaluation.task import Generate, Item, Steps, Variant
-from kosmos_edge.evaluation.tasks.common import Prompted, answer, beside, draw, find, read_json, reading, short
+from kosmos_edge.evaluation.tasks.common import Prompted, answer, draw, short
+from kosmos_edge.evaluation.tasks.records import beside, find, read_json, reading, text_of
 
 _METRICS = (Metric("vqa_accuracy", "mean over people of min(1, others who said so / 3)"),)
 PROMPT = "Question: {question} Answer:"
@@ -80,22 +81,27 @@ class VqaV2(_Questions):
         known: dict[Any, Any] = {}
         if not split.startswith("test"):
             truth = find(folder, f"v2_mscoco_{split}_annotations.json", f"mscoco_{split}_annotations.json")
-            with reading(truth):
-                known = {one["question_id"]: one for one in read_json(truth)["annotations"]}
+            with reading(truth) as records:
+                known = {one["question_id"]: self._truth(one) for one in records.each(read_json(truth)["annotations"])}
         pictures = "test2015" if split.startswith("test") else split
         out = []
-        with reading(path):
-            for one in read_json(path)["questions"]:
-                found = known.get(one["question_id"])
-                if known and found is None:
-                    raise ValueError(f"question {one['question_id']} has no annotation")
-                name = f"{pictures}/COCO_{pictures}_{one['image_id']:012d}.jpg"
-                answers = None if found is None else tuple(str(each["answer"]) for each in found["answers"])
-                example = "" if found is None else str(found["multiple_choice_answer"])
-                kinds = () if found is None else (str(found["answer_type"]), str(found["question_type"]))
-                image = beside(folder, name)
-                out.append(Question(str(one["question_id"]), image, one["question"], answers, example, kinds))
+        with reading(path) as records:
+            for one in records.each(read_json(path)["questions"]):
+                id, question = one["question_id"], text_of(one["question"], "question")
+                if not split.startswith("test") and id not in known:
+                    raise ValueError(f"question {id} has no annotation in {truth}")
+                image = beside(folder, f"{pictures}/COCO_{pictures}_{int(one['image_id']):012d}.jpg")
+                out.append(Question(str(id), image, question, *known.get(id, (None, "", ()))))
         return out
+
+    @staticmethod
+    def _truth(one: Mapping[str, Any]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+        """(answers, the one it has as an example, kinds). OK-VQA has no multiple_choice_answer."""
+        answers = tuple(str(each["answer"]) for each in one["answers"])
+        example = one["multiple_choice_answer"] if "multiple_choice_answer" in one else _most_frequent(answers)
+        if not answers:
+            raise ValueError(f"question {one['question_id']} has no answers")
+        return answers, str(example), (str(one["answer_type"]), str(one["question_type"]))
 
     def results(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """[{"question_id", "answer"}], as the server takes it."""
@@ -117,14 +123,15 @@ class VizWiz(_Questions):
         """Questions with their answers."""
         path = find(folder, f"{split}.json", f"Annotations/{split}.json")
         out = []
-        with reading(path):
-            for one in read_json(path):
-                given = one.get("answers")
+        with reading(path) as records:
+            for one in records.each(read_json(path)):
+                given = one["answers"] if split != "test" else None
                 answers = None if given is None else tuple(str(each["answer"]) for each in given)
-                example = "" if answers is None else Counter(answers).most_common(1)[0][0]  # the first of equals
+                example = "" if answers is None else _most_frequent(answers)
                 image = beside(folder, f"{split}/{one['image']}", one["image"], f"Images/{split}/{one['image']}")
                 kinds = (str(one["answer_type"]),) if "answer_type" in one else ()
-                out.append(Question(one["image"], image, one["question"], answers, example, kinds))
+                question = text_of(one["question"], "question", empty=True)  # some people only took a picture
+                out.append(Question(one["image"], image, question, answers, example, kinds))
         return out
 
     def results(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -133,6 +140,13 @@ class VizWiz(_Questions):
             {"image": item.id, "answer": short(prediction.get("text", ""))}
             for item, prediction in zip(items, predictions, strict=True)
         ]
+
+
+def _most_frequent(answers: Sequence[str]) -> str:
+    """The first of equally frequent ones."""
+    if not answers:
+        raise ValueError("answers: expected people's answers, got none")
+    return Counter(answers).most_common(1)[0][0]
 
 
 VQAV2 = VqaV2()
