@@ -45,6 +45,7 @@ COMMANDS = {
     "convert": ("models", "Convert a published checkpoint to one GGUF file."),
     "bench": ("bench", "Measure speed; bench quality measures accuracy by storage type."),
     "eval": ("eval", "Run published benchmarks on a model, beside the published figures."),
+    "grit": ("grit", "Make grounded image-text pairs from captioned images."),
     "completion": ("completion", "Print a script for bash, zsh or fish that completes commands and options."),
     "man": ("completion", "Print the manual page."),
     "doctor": ("doctor", "Report versions, devices and models, with reasons."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest
@@ -14,7 +14,8 @@ SUFFIXES = (".parquet",)
 _READ_ROWS, _WRITE_ROWS = 64, 1000  # at a time
 
 
-def _pyarrow() -> Any:
+def import_pyarrow() -> Any:
+    """pyarrow with pyarrow.parquet; InvalidRequest without it."""
     try:
         import pyarrow.parquet
     except ImportError:
@@ -22,41 +23,52 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def table_entries(path: str, column: str = "image") -> Iterator[Entry]:
+def table_columns(path: str) -> list[str]:
+    """The names of the columns. Raises as table_entries."""
+    arrow = import_pyarrow()
+    try:
+        with open(path, "rb") as file:
+            return list(arrow.parquet.read_schema(file).names)
+    except (arrow.ArrowException, OSError) as error:
+        raise ImageDecodeError(f"{path}: damaged Parquet file ({error})") from error
+
+
+def table_entries(path: str, column: str = "image", others: Sequence[str] = ()) -> Iterator[Entry]:
     """The pictures of a Parquet file; names are PATH#ROW.
 
     The column holds bytes, paths, or structs {bytes, path} as the Image feature of Hugging Face's datasets. Relative
-    paths are seen from the file's folder. Raises ImageDecodeError for a damaged file, InvalidRequest for a missing
-    column.
+    paths are seen from the file's folder. others: further columns, whose values are in Entry.about. Raises
+    ImageDecodeError for a damaged file, InvalidRequest for a missing column.
     """
-    arrow = _pyarrow()
+    arrow = import_pyarrow()
     try:
         with open(path, "rb") as file, arrow.parquet.ParquetFile(file) as table:
             if column not in table.schema_arrow.names:
                 names = ", ".join(table.schema_arrow.names)
                 raise InvalidRequest(f"{path}: no column {column!r}; it has {names} (--image-column)")
             row = 0
-            for batch in table.iter_batches(_READ_ROWS, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    yield _entry(path, row, value)
+            for batch in table.iter_batches(_READ_ROWS, columns=[column, *others]):
+                for values in batch.to_pylist():
+                    about = {name: values[name] for name in others} if others else None
+                    yield _entry(path, row, values[column], about)
                     row += 1
     except (arrow.ArrowException, OSError) as error:
         raise ImageDecodeError(f"{path}: damaged Parquet file ({error})") from error
 
 
-def _entry(path: str, row: int, value: Any) -> Entry:
+def _entry(path: str, row: int, value: Any, about: Any) -> Entry:
     name = f"{path}#{row}"
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        return bytes_entry(name, value)
+        return bytes_entry(name, value, about)
     if isinstance(value, str):
-        return file_entry(os.path.join(os.path.dirname(path), value), name)
+        return file_entry(os.path.join(os.path.dirname(path), value), name, about)
 
     def fail(*_: Any) -> Any:
         raise ImageDecodeError(f"{name}: expected bytes or a path, got {type(value).__name__}")
 
-    return Entry(name, None, fail, fail)
+    return Entry(name, None, fail, fail, about)
 
 
 class TableExport:
@@ -67,7 +79,7 @@ class TableExport:
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         """put: takes the bytes of the file."""
-        arrow = self._arrow = _pyarrow()
+        arrow = self._arrow = import_pyarrow()
         box = arrow.list_(arrow.float32(), 4)
         entity = arrow.struct(
             [
