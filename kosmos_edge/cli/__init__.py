@@ -96,10 +96,10 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     epilog="Options can be set in the environment, too: KOSMOS_EDGE_MAX_TOKENS=9 is --max-tokens 9, "
     "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
     "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
-    "variable; the output of convert has its own, KOSMOS_EDGE_CONVERT_OUTPUT, and so have --format and --shots of "
-    "eval, KOSMOS_EDGE_EVAL_FORMAT, --html of agent, KOSMOS_EDGE_AGENT_HTML, and --shot, --prompt and --question of "
-    "describe, classify and reason, such as KOSMOS_EDGE_CLASSIFY_SHOT. config.toml in the folder for "
-    "settings sets defaults, too: kosmos-edge doctor shows where it is, docs/config.md what may be in it.",
+    "variable; the outputs of convert and grit have their own, such as KOSMOS_EDGE_CONVERT_OUTPUT, and so have "
+    "--format and --shots of eval, KOSMOS_EDGE_EVAL_FORMAT, --html of agent, KOSMOS_EDGE_AGENT_HTML, and --shot, "
+    "--prompt and --question of describe, classify and reason, such as KOSMOS_EDGE_CLASSIFY_SHOT. config.toml in the "
+    "folder for settings sets defaults, too: kosmos-edge doctor shows where it is, docs/config.md what may be in it.",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."

@@ -114,9 +114,10 @@ def plain(text: str) -> str:
 
 
 def test_every_command_is_here() -> None:
-    """All but those that end when they are told to: the servers (tests/server) and watch (tests/folders)."""
+    """All but those that end when they are told to: the servers (tests/server) and watch (tests/folders); and grit,
+    which writes a folder (tests/apps)."""
     here = {words[0] for words in [*ANSWERING.values(), *OTHERS.values()] if words[0][0] != "-"}
-    assert here == set(COMMANDS) - {"serve", "mcp", "watch"}
+    assert here == set(COMMANDS) - {"serve", "mcp", "watch", "grit"}
 
 
 @pytest.mark.parametrize("name", [*ANSWERING, *OTHERS])

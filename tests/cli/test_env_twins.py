@@ -98,6 +98,7 @@ def test_a_twin_gives_the_same_value(
 ) -> None:
     own = {("convert", "output"): "CONVERT_", **{(task, name): "EVAL_" for task in TASKS for name in ("form", "shots")}}
     own[("grades", "form")] = "EVAL_"
+    own |= {(name, "output"): "GRIT_" for name in ("build", "parse")}
     own |= {(task, "shot"): f"{task.upper()}_" for task in ("describe", "classify", "reason")}
     own[("agent", "html")] = "AGENT_"
     own |= {("classify", name): "CLASSIFY_" for name in ("prompt", "question")}
