@@ -108,7 +108,7 @@ def folder_run(
         task,
         arguments,
         journal,
-        _model_files(str(model.path), mmproj),
+        model_files(str(model.path), mmproj),
         __version__,
         resume=settings.resume,
         sidecars=settings.sidecars,
@@ -117,7 +117,7 @@ def folder_run(
     )
 
 
-def _model_files(path: str, mmproj: str | None) -> tuple[str, ...]:
+def model_files(path: str, mmproj: str | None) -> tuple[str, ...]:
     """The files that are the model: one, or a pair, whose second file may have been found beside the first."""
     if mmproj is not None:
         return path, mmproj

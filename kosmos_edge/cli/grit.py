@@ -11,14 +11,15 @@ import click
 from kosmos_edge.cli.common import (
     Messages,
     batch_size_option,
+    decoding_options,
     model_options,
-    opening_options,
     option,
     options,
     take_messages,
     take_model,
     take_opening,
 )
+from kosmos_edge.cli.folders import model_files
 from kosmos_edge.cli.progress import Progress
 from kosmos_edge.cli.streams import plain_error
 from kosmos_edge.cli.tasks import shows_progress
@@ -59,7 +60,7 @@ parser_options = options(
 box_options = options(
     option(
         "--detector",
-        metavar="URL|FILE",
+        metavar="URL|FOLDER",
         help="What finds the boxes: an HTTP address, or a folder with an ONNX detector. Default: the model.",
     ),
     option("--context", is_flag=True, help="Model: put the caption's words before a phrase before it in the prompt."),
@@ -135,7 +136,7 @@ def grit() -> None:
 
 @grit.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGES...")
-@options(input_options, parser_options, box_options, output_options, opening_options, model_options)
+@options(input_options, parser_options, box_options, output_options, decoding_options, model_options)
 def build(inputs: tuple[str, ...], **rest: Any) -> int:
     """Make grounded pairs of IMAGES: folders of pictures with a .txt beside each, .tar files (webdataset), .parquet
     files (img2dataset), or one folder with --captions."""
@@ -264,7 +265,8 @@ def _detector(rest: dict[str, Any], messages: Messages) -> Detector:
     if given is None:
         names = ("model", "device", "threads", "copy", "offline", "isolation", "mmproj", "kv_type")
         model = take_model({name: rest[name] for name in names}, messages)
-        return EngineDetector(model, __version__, context=rest["context"])
+        files = model_files(str(model.path), rest["mmproj"])
+        return EngineDetector(model, __version__, context=rest["context"], files=files)
     for name in _MODEL_ONLY:
         if rest[name]:
             if not from_environment(name):

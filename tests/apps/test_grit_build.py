@@ -1,6 +1,7 @@
 """Runs: records, statistics, resuming, shards, failures; with hand-made trees and a scripted detector."""
 
 import json
+import os
 
 import pytest
 from helpers.grit_trees import CATS, FIELD, Parsed, Scripted, tree
@@ -84,6 +85,7 @@ def test_records_statistics_failures_and_sheet(folder, tmp_path):
             "kept": 10,
             "abstract": 1,
             "pronouns": 0,
+            "markup": 0,
             "expanded": 4,
             "with_boxes": 6,
             "asked_without_context": 0,
@@ -174,6 +176,15 @@ def test_long_captions_and_expressions_inside_of_others(folder, tmp_path):
     assert facts["dropped"]["caption_too_long"] == 2
     build(folder, tmp_path / "b", tmp_path / "j2", contained=True)
     assert [row[:2] for row in read_records(tmp_path / "b" / LINES)[0]["ref_exps"]] == [[0, 27], [9, 27]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_not_waited_for(folder, tmp_path):
+    (folder / "0.png").unlink()
+    os.mkfifo(folder / "0.png")
+    facts, _ = build(folder, tmp_path / "out", tmp_path / "j")
+    assert (facts["pictures"], facts["failed"]) == (2, 2)
+    assert "is a pipe" in (tmp_path / "out" / FAILED).read_text()
 
 
 def test_a_detector_that_finds_nothing(folder, tmp_path):

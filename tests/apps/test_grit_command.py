@@ -184,6 +184,19 @@ def test_the_detector_does_not_mind_the_batch(model):
     assert detector.detect(asked) == [found for one in asked for found in detector.detect([one])]
 
 
+def test_the_files_of_the_model_are_its_identity(model, tmp_path):
+    from kosmos_edge.folders import Journal
+
+    (tmp_path / "mmproj.gguf").write_bytes(b"another part")
+    with Journal(None) as journal:
+        one = EngineDetector(model, "1").identity(journal)
+        assert one == EngineDetector(model, "1").identity(journal)
+        assert one != EngineDetector(model, "2").identity(journal)
+        assert one != EngineDetector(model, "1", context=True).identity(journal)
+        both = [str(model.path), str(tmp_path / "mmproj.gguf")]
+        assert one != EngineDetector(model, "1", files=both).identity(journal)
+
+
 def test_a_model_without_boxes_is_refused(tmp_path):
     from helpers.programs import boxless_model
 

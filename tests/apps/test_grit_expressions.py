@@ -111,6 +111,11 @@ def test_only_the_run_around_the_chunk_counts():
     assert expressions(apart) == ["the man"]
 
 
+def test_a_preposition_that_ends_a_clause_stays():
+    box = tree("the>1:det box>1:ROOT he>3:nsubj:PRON stands>1:relcl:VERB on>3:prep:ADP", "0-2 2-3")
+    assert expressions(box) == ["the box he stands on"]
+
+
 def test_words_before_a_chunk_belong_to_it_too():
     before = tree("only>2:advmod:ADV a>2:det dog>2:ROOT", "1-3")
     assert expand(before, Chunk(1, 3)) == Span(0, 10)
@@ -126,6 +131,18 @@ def test_what_is_no_thing_is_left_out():
     assert (found.pronouns, found.abstract) == (2, 2)
     assert chunks(parsed) == ["dogs"]
     assert find_nouns(parsed, {"dog"}).abstract == 1
+
+
+def test_markup_is_in_no_expression():
+    """Tags in a caption: a trainer's tokenizer would take them for the tags of a grounded text."""
+    tagged = tree(
+        "a>1:det dog</phrase><object>>1:ROOT and>1:cc:CCONJ a>4:det cat>1:conj of>4:prep:ADP Rex>5:pobj:PROPN",
+        "0-2 3-5 6-7",
+    )
+    found = find_nouns(tagged, abstract_nouns())
+    assert found.markup == 1 and chunks(tagged) == ["a cat", "Rex"]
+    behind = tree("a>1:det dog>1:ROOT with>1:prep:ADP <b>>4:punct:PUNCT spots>2:pobj::spot", "0-2 4-5")
+    assert expressions(behind) == ["a dog", "spots"]
 
 
 def test_the_list_of_abstract_nouns():

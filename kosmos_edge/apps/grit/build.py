@@ -4,6 +4,7 @@ the inputs and settings alone."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +17,8 @@ from kosmos_edge.apps.grit.parsers import Parser
 from kosmos_edge.apps.grit.records import make_record
 from kosmos_edge.apps.grit.sources import Pair
 from kosmos_edge.apps.grit.statistics import Statistics
-from kosmos_edge.errors import InvalidRequest, KosmosError
+from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosError
+from kosmos_edge.files import irregular, system_error
 from kosmos_edge.folders.journal import Journal, JournalError, answer_key, request_digest
 from kosmos_edge.folders.running import in_shard
 from kosmos_edge.images import Opening, Picture
@@ -117,6 +119,9 @@ class Builder:
         return Made(pair, dropped=reason) if reason else None
 
     def _look_up(self, work: _Work, nouns: Nouns, identity: Mapping[str, Any]) -> None:
+        path = work.pair.entry.path
+        if path is not None and (what := irregular(os.stat(path).st_mode)):  # a pipe would be waited for
+            raise ImageDecodeError(f"{path}: {what}")
         work.content = work.pair.entry.digest(self.journal)
         opening = {name: getattr(self.opening, name) for name in ("exif", "frame", "max_pixels", "allow_truncated")}
         request = {
@@ -214,6 +219,4 @@ def _packed(picture: Picture, found: Found, phrases: int) -> dict[str, Any]:
 
 
 def _of_system(pair: Pair, error: OSError) -> KosmosError:
-    from kosmos_edge.files import system_error
-
     return system_error(error, pair.entry.path or pair.key)

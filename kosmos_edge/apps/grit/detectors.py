@@ -67,13 +67,17 @@ class EngineDetector:
     of the corners' tokens (Box.score). context: the caption's words before a phrase stand before it in the prompt, as
     KOSMOS-2 was evaluated on Flickr30k Entities. Words with one of <>{} would be read as tags: such a phrase, and one
     whose words do not fit into the model's context, is asked for without them and counted (Found.without_context).
-    version: of this package. InvalidRequest for a model without boxes.
+    version: of this package. files: whose content stands for the model; None: model.path. InvalidRequest for a model
+    without boxes.
     """
 
-    def __init__(self, model: Model, version: str, *, context: bool = False) -> None:
+    def __init__(
+        self, model: Model, version: str, *, context: bool = False, files: Sequence[str] | None = None
+    ) -> None:
         if model.model_info["grounding"] is None:
             raise InvalidRequest(f"{model.name} has no boxes: choose a model that has")
-        self._model, self._version, self._context = model, version, context
+        self._model, self._context = model, context
+        self._files = (str(model.path),) if files is None else tuple(files)
         self.facts: Mapping[str, Any] = {
             "kind": "engine",
             "name": model.name,
@@ -83,8 +87,8 @@ class EngineDetector:
         }
 
     def identity(self, journal: Journal) -> Mapping[str, Any]:
-        """The content of the model's file, the version, whether there is context, how keys and values are kept."""
-        model = journal.file_digest(self._model.path).hex()
+        """The content of the model's files, the version, whether there is context, how keys and values are kept."""
+        model = [journal.file_digest(path).hex() for path in self._files]
         return {**self.facts, "model": model, "kv_type": self._model.kv_type}
 
     def detect(self, asked: Sequence[Asked]) -> list[Found | KosmosError]:

@@ -1,6 +1,6 @@
 """Noun chunks and referring expressions of a parsed caption, as KOSMOS-2's authors made theirs (paper, section 2).
 
-1. Noun chunks whose noun is abstract, and pronouns, are left out.
+1. Noun chunks whose noun is abstract, pronouns, and chunks with markup (< or >) are left out.
 2. A chunk grows by what depends on its noun: "a dog" of "a dog in a field of flowers" becomes the whole.
 3. A chunk whose noun is coordinated ("cats and dogs") stays as it is.
 4. Of expressions that contain each other the longest stays (`outermost`).
@@ -18,6 +18,7 @@ from importlib.resources import files
 
 from kosmos_edge.apps.grit.trees import Chunk, Tree
 
+_LEADS = frozenset({"ADP", "DET", "CCONJ", "SCONJ"})  # words that say nothing without what follows
 EXCLUDED = frozenset({"punct", "cc", "conj", "appos"})  # relations that no expression follows
 
 
@@ -44,6 +45,7 @@ class Nouns:
     kept: tuple[Noun, ...]
     abstract: int  # noun chunks that were left out: their noun is in the list
     pronouns: int  # ... is a pronoun, or they have no letter
+    markup: int  # they have < or >, and would be read as tags by who trains on them
 
 
 @cache
@@ -60,24 +62,26 @@ def read_nouns(text: str) -> frozenset[str]:
 
 def find_nouns(tree: Tree, abstract: Collection[str]) -> Nouns:
     """The chunks of the tree with their expressions. abstract: lemmas in lower case."""
-    kept, dropped, pronouns = [], 0, 0
+    kept, dropped, pronouns, markup = [], 0, 0, 0
     for chunk in tree.chunks:
         root = tree.tokens[tree.root(chunk)]
         span = _span(tree, range(chunk.first, chunk.end))
-        if root.pos == "PRON" or not any(c.isalpha() for c in tree.text[span.start : span.end]):
+        if _has_markup(tree.text[span.start : span.end]):
+            markup += 1
+        elif root.pos == "PRON" or not any(c.isalpha() for c in tree.text[span.start : span.end]):
             pronouns += 1
         elif root.lemma.casefold() in abstract:
             dropped += 1
         else:
             kept.append(Noun(span, expand(tree, chunk)))
-    return Nouns(tuple(kept), dropped, pronouns)
+    return Nouns(tuple(kept), dropped, pronouns, markup)
 
 
 def expand(tree: Tree, chunk: Chunk) -> Span:
     """The referring expression of a chunk.
 
     The unbroken run of words around the chunk that depend on its noun, at any depth, without EXCLUDED ones and what
-    depends on these; punctuation between two words of the run does not break it.
+    depends on these; punctuation between two words of the run does not break it, markup does.
     """
     inside = range(chunk.first, chunk.end)
     root = tree.root(chunk)
@@ -87,7 +91,7 @@ def expand(tree: Tree, chunk: Chunk) -> Span:
     waiting = [child for child in tree.children[root] if child not in inside]
     while waiting:
         token = waiting.pop()
-        if tree.tokens[token].dep not in EXCLUDED:
+        if tree.tokens[token].dep not in EXCLUDED and not _has_markup(tree.tokens[token].text):
             taken.add(token)
             waiting += tree.children[token]
     first, end = chunk.first, chunk.end
@@ -95,6 +99,9 @@ def expand(tree: Tree, chunk: Chunk) -> Span:
         first = before
     while (after := _next(tree, end - 1, 1)) in taken:
         end = after + 1
+    if max(taken) >= end or (after >= 0 and _has_markup(tree.tokens[after].text)):  # cut off: "a dog with"
+        while end > chunk.end and tree.tokens[end - 1].pos in _LEADS:
+            end -= 1
     return _span(tree, range(first, end))
 
 
@@ -123,7 +130,11 @@ def _next(tree: Tree, token: int, step: int) -> int:
 
 def _is_mark(tree: Tree, token: int) -> bool:
     found = tree.tokens[token]
-    return found.dep == "punct" or not any(c.isalnum() for c in found.text)
+    return not _has_markup(found.text) and (found.dep == "punct" or not any(c.isalnum() for c in found.text))
+
+
+def _has_markup(text: str) -> bool:
+    return "<" in text or ">" in text
 
 
 def _span(tree: Tree, tokens: Iterable[int]) -> Span:

@@ -119,7 +119,7 @@ class OnnxDetector:
 
 def _boxes(np: Any, logits: Any, places: Any) -> list[list[Scored]]:
     """Of each phrase the boxes whose largest logit is its own, the best first."""
-    scores = 1 / (1 + np.exp(-logits.max(1).astype(np.float64)))
+    scores = 1 / (1 + np.exp(-np.clip(logits.max(1).astype(np.float64), -500, 500)))  # clipped: no overflow
     owners = logits.argmax(1)
     found: list[list[Scored]] = [[] for _ in range(logits.shape[1])]
     for box in np.argsort(-scores, kind="stable"):

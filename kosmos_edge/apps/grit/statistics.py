@@ -36,6 +36,7 @@ class Statistics:
         self.chunks["kept"] += len(nouns.kept)
         self.chunks["abstract"] += nouns.abstract
         self.chunks["pronouns"] += nouns.pronouns
+        self.chunks["markup"] += nouns.markup
         self.chunks["expanded"] += sum(noun.expression != noun.chunk for noun in nouns.kept)
 
     def add_boxes(self, kept: Kept, without_context: int) -> None:
@@ -56,7 +57,7 @@ class Statistics:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        names = ("kept", "abstract", "pronouns", "expanded", "with_boxes", "asked_without_context")
+        names = ("kept", "abstract", "pronouns", "markup", "expanded", "with_boxes", "asked_without_context")
         kinds = ("kept", "degenerate", "uncertain", "suppressed", "clipped")
         return {
             "pairs": self.pairs,
