@@ -69,13 +69,11 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "folders": {"annotations", "errors", "images", "inference", "json_text", "model", "results", "targets"},
     "server": {"_native", "errors", "files", "images", "inference", "model", "options", "results", "tools", "urls"},
     "apps": {
-        *("draw", "errors", "images", "inference", "json_text", "model", "options", "overlay", "results", "tools"),
+        *("draw", "errors", "files", "folders", "images", "inference", "json_text", "model", "options", "overlay"),
+        *("results", "targets", "tools"),
     },
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
     "quality": {"_native", "errors", "hub", "images", "inference", "loading", "model", "results"},
-    "apps": {
-        *("errors", "files", "folders", "images", "inference", "json_text", "model", "overlay", "results", "targets"),
-    },
     "evaluation": {"errors", "images", "inference", "quality", "results", "targets"},
 }
 PROGRAMS = {"", "__main__", "cli", "native"}  # the package itself and what runs as a command: they may import all
