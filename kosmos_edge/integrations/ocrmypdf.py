@@ -29,7 +29,7 @@ from kosmos_edge.documents.page import around
 from kosmos_edge.documents.searchable import SearchablePdf, check_libraries
 from kosmos_edge.documents.words import is_leftward, split_words
 from kosmos_edge.errors import InvalidRequest, KosmosError
-from kosmos_edge.loading import KV_TYPES, find_model, load
+from kosmos_edge.loading import KV_TYPES, KvType, find_model, load
 from kosmos_edge.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -186,9 +186,10 @@ def _read(image_file: Path, options: Any) -> ReadPage:
 def _model(options: Any) -> Any:
     """The Model for these options, loaded once in each process."""
     model, threads = _option(options, "model"), _option(options, "threads")
-    key = (model, _option(options, "device") or "auto", threads, _option(options, "kv_type") or "f16")
+    kv_type: KvType = _option(options, "kv_type") or "f16"
+    key = (model, _option(options, "device") or "auto", threads, kv_type)
     if key not in _loaded:
-        _loaded[key] = load(model, device=key[1], threads=threads, kv_type=key[3])
+        _loaded[key] = load(model, device=key[1], threads=threads, kv_type=kv_type)
     return _loaded[key]
 
 
