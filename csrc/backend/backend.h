@@ -180,6 +180,12 @@ class Backend {
   virtual void sample(Mat logits, std::span<const SamplingRule> rules, std::span<Sampled> sampled);
 
   virtual void sync() {}  // returns when all work is done
+
+  // ---- calibration (recorder.h)
+  // Whether products are recorded. Then a layer that folds matrices into one also makes their inputs and tells them.
+  virtual bool observes() const { return false; }
+  // x is what the tensor would be multiplied with, were it not folded.
+  virtual void observe(const std::string&, Mat) {}
 };
 
 struct BackendOptions {

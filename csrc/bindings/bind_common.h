@@ -86,6 +86,7 @@ void bind_engine(nb::module_& m);
 void bind_tasks(nb::module_& m);
 void bind_answer(nb::module_& m);
 void bind_batch(nb::module_& m);
+void bind_calibration(nb::module_& m);
 void bind_quality(nb::module_& m);
 void bind_testing(nb::module_& m);
 void bind_layers(nb::module_& m);

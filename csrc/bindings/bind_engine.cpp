@@ -82,8 +82,10 @@ nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.s
 
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
                              const std::string& isa, size_t prefix_bytes, const CancelToken* cancel,
-                             const std::string& mmproj, nb::object progress, const std::string& kv_type) {
+                             const std::string& mmproj, nb::object progress, const std::string& kv_type,
+                             std::shared_ptr<ActivationRecorder> recorder) {
   LoadOptions o;
+  o.recorder = std::move(recorder);
   std::shared_ptr<nb::object> held;
   if (!progress.is_none()) held = shared_object(std::move(progress));
   if (cancel || held)
@@ -301,7 +303,7 @@ void bind_engine(nb::module_& m) {
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
            nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
            nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "", nb::arg("progress").none() = nb::none(),
-           nb::arg("kv_type") = "f16")
+           nb::arg("kv_type") = "f16", nb::arg("recorder").none() = nb::none())
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("info", [](const Engine& e) { return info_dict(e.model().info()); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })

@@ -17,6 +17,7 @@ NB_MODULE(_core, m) {
   ke::bind_text(m);
   ke::bind_image(m);
   ke::bind_ops(m);
+  ke::bind_calibration(m);
   ke::bind_engine(m);
   ke::bind_tasks(m);
   ke::bind_answer(m);

@@ -50,6 +50,7 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
     });
   }
   engine->backend_ = make_backend(options.backend);
+  if (options.recorder) engine->backend_ = record_activations(engine->backend_, options.recorder);
   engine->model_ = options.load_model ? options.load_model(engine->file_, engine->backend_, options.kv_type)
                                       : load_model(engine->file_, engine->backend_, options.kv_type);
   if (engine->model_->info().embedding == 0) {  // else it compares: its caches last for a call

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/recorder.h"
 #include "base/limits.h"
 #include "engine/generate.h"
 #include "engine/prefix_cache.h"
@@ -23,6 +24,8 @@ struct LoadOptions {
   std::string mmproj;          // a second file: of the pair's vision encoder (models/pair.h); empty: there is none
   // How the file becomes a model; empty: as the architecture that it names (models/registry.cpp).
   std::function<std::unique_ptr<Model>(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>, DType kv_type)> load_model;
+  // Told of every product with a matrix of the file, for calibration; nullptr: nobody is.
+  std::shared_ptr<ActivationRecorder> recorder;
   // How many bytes of weights are loaded, on the loading thread, after each tensor; may throw to end the load.
   std::function<void(uint64_t done, uint64_t total)> on_progress;
 };

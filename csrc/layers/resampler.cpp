@@ -72,6 +72,11 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
   }
   latent_kv_ = load_floats(backend, latent, s.latents, 2 * dw);
 
+  if (backend.observes()) {
+    dense_ = load_linear(backend, weights, {{"mm.dense", d}}, dv, true);
+    query_ = load_floats(backend, query, s.latents, d);
+  }
+
   // Always float32: rounding the product again would cost more accuracy than the saved bytes are worth.
   kv_ = backend.upload({view(folded, 2 * dw, dv)}, folded_bias.data());
   if (!s.weighted) {
@@ -100,8 +105,26 @@ Mat Resampler::forward_weighted(Workspace& ws, Mat features, int64_t copies, con
   }
   attend(backend_, Mat(*q_, m, d), kv.col_range(0, d), kv.col_range(d, 2 * d), shape_.heads, scale, a, ScoreType::Float,
          cancel);
+  if (dense_) observe(ws, features, a);
   backend_.linear(*out_, a, Activation::None, {}, y);
   return y;
+}
+
+void Resampler::observe(Workspace& ws, Mat features, Mat a) const {
+  const int64_t d = shape_.width;
+  const Mat dense = ws.take(features.rows, d), query(*query_, shape_.latents, d);
+  backend_.linear(*dense_, features, Activation::None, {}, dense);
+  backend_.observe("mm.attn_q.weight", query);
+  for (const char* name : {"mm.attn_k.weight", "mm.attn_v.weight"}) {
+    backend_.observe(name, dense);
+    backend_.observe(name, query);
+  }
+  if (!shape_.weighted) return;  // else out_ has no name, since its input is wider than the file's matrix
+  const Mat narrow = ws.take(a.rows, d);
+  for (int64_t h = 0; h < shape_.heads; h++)
+    backend_.copy(a.col_range(h * wide_head(), h * wide_head() + head_width()),
+                  narrow.col_range(h * head_width(), (h + 1) * head_width()));
+  backend_.observe("mm.attn_out.weight", narrow);
 }
 
 }  // namespace ke

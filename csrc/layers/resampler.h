@@ -37,12 +37,17 @@ class Resampler final : public Projector {
   // rows (m, width) -> (m, wide), with `extra` in the first added value of each head.
   std::vector<float> widen(const std::vector<float>& rows, float extra) const;
 
+  // For calibration: the inputs of the matrices that are folded. a: of the last one, (latents, wide).
+  void observe(Workspace& ws, Mat features, Mat a) const;
+
   Backend& backend_;
   ResamplerShape shape_;
   std::unique_ptr<Buffer> q_;          // (latents, wide): Wq Q + bq
   std::unique_ptr<Buffer> latent_kv_;  // (latents, 2 * wide): [Wk Q + bk, Wv Q + bv]
   std::unique_ptr<Linear> kv_;         // (2 * wide, feature_width): [Wk Wd; Wv Wd], biases W bd + b
   std::unique_ptr<Linear> out_;        // (width, wide)
+  std::unique_ptr<Linear> dense_;      // (width, feature_width), as in the file; only where products are recorded
+  std::unique_ptr<Buffer> query_;      // (latents, width), likewise
 };
 
 }  // namespace ke

@@ -8,6 +8,7 @@
 #include "quant/block_codec.h"
 #include "quant/blocks.h"
 #include "quant/codec.h"
+#include "quant/k_layout.h"
 #include "quant/scale_search.h"
 
 namespace ke {
@@ -15,37 +16,6 @@ namespace ke {
 namespace {
 
 constexpr int block = 256;
-
-void unpack_scales(const uint8_t* packed, uint8_t* scale, uint8_t* min) {
-  for (int j = 0; j < 4; ++j) {
-    scale[j] = packed[j] & 63;
-    min[j] = packed[4 + j] & 63;
-    scale[4 + j] = static_cast<uint8_t>((packed[8 + j] & 15) | (packed[j] >> 6) << 4);
-    min[4 + j] = static_cast<uint8_t>(packed[8 + j] >> 4 | (packed[4 + j] >> 6) << 4);
-  }
-}
-
-void pack_scales(const uint8_t* scale, const uint8_t* min, uint8_t* packed) {
-  for (int j = 0; j < 4; ++j) {
-    packed[j] = static_cast<uint8_t>(scale[j] | (scale[4 + j] >> 4) << 6);
-    packed[4 + j] = static_cast<uint8_t>(min[j] | (min[4 + j] >> 4) << 6);
-    packed[8 + j] = static_cast<uint8_t>((scale[4 + j] & 15) | (min[4 + j] & 15) << 4);
-  }
-}
-
-void unpack_nibbles(const uint8_t* qs, uint8_t* q) {
-  for (int p = 0; p < 4; ++p)
-    for (int l = 0; l < 32; ++l) {
-      q[64 * p + l] = qs[32 * p + l] & 15;
-      q[64 * p + 32 + l] = qs[32 * p + l] >> 4;
-    }
-}
-
-void pack_nibbles(const uint8_t* q, uint8_t* qs) {
-  for (int p = 0; p < 4; ++p)
-    for (int l = 0; l < 32; ++l)
-      qs[32 * p + l] = static_cast<uint8_t>((q[64 * p + l] & 15) | (q[64 * p + 32 + l] & 15) << 4);
-}
 
 void decode_affine(uint16_t d_bits, uint16_t dmin_bits, const uint8_t* packed, const uint8_t* q, float* out) {
   const float d = f16_to_f32(d_bits), dmin = f16_to_f32(dmin_bits);
@@ -308,10 +278,7 @@ void encode_q5_k(const float* in, void* blocks, int64_t n, int64_t row_length, c
     found.codes(q, b.scales);
     b.d = found.d_bits;
     b.dmin = found.dmin_bits;
-    pack_nibbles(q, b.qs);
-    std::memset(b.qh, 0, sizeof b.qh);
-    for (int s = 0; s < 8; ++s)
-      for (int l = 0; l < 32; ++l) b.qh[l] = static_cast<uint8_t>(b.qh[l] | (q[32 * s + l] >> 4) << s);
+    pack_q5(q, b);
   });
 }
 
@@ -326,14 +293,7 @@ void encode_q6_k(const float* in, void* blocks, int64_t n, int64_t row_length, c
       for (int j = 0; j < 4; ++j) b.scales[4 * g + j] = static_cast<int8_t>(found.scale[g][j]);
     }
     b.d = found.d_bits;
-    for (int h = 0; h < 2; ++h)
-      for (int l = 0; l < 32; ++l) {
-        uint8_t v[4];
-        for (int r = 0; r < 4; ++r) v[r] = static_cast<uint8_t>(q[128 * h + 32 * r + l] + 32);
-        b.ql[64 * h + l] = static_cast<uint8_t>((v[0] & 15) | (v[2] & 15) << 4);
-        b.ql[64 * h + 32 + l] = static_cast<uint8_t>((v[1] & 15) | (v[3] & 15) << 4);
-        b.qh[32 * h + l] = static_cast<uint8_t>(v[0] >> 4 | (v[1] >> 4) << 2 | (v[2] >> 4) << 4 | (v[3] >> 4) << 6);
-      }
+    pack_q6(q, b);
   });
 }
 

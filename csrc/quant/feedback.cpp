@@ -1,0 +1,143 @@
+#include "quant/feedback.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "quant/codec.h"
+#include "quant/grid.h"
+
+namespace ke {
+
+namespace {
+
+// All loops below add to a whole stretch of values at a time, each value in a fixed order: the bits do not depend on
+// the width of the machine's vectors.
+
+constexpr int64_t kPanel = 64;
+
+// y -= factor * x
+template <class T>
+void subtract(T* y, const T* x, T factor, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] -= factor * x[i];
+}
+
+// a (n, n), lower triangle -> its Cholesky factor L in place, a = L L^T. Panels of columns: each is finished, then
+// subtracted from everything behind it.
+void cholesky(std::vector<double>& a, int64_t n) {
+  std::vector<double> panel(static_cast<size_t>(kPanel * n));  // columns of L, each contiguous
+  for (int64_t p = 0; p < n; p += kPanel) {
+    const int64_t end = std::min(n, p + kPanel);
+    for (int64_t k = p; k < end; ++k) {
+      double* column = panel.data() + (k - p) * n;
+      const double pivot = std::sqrt(a[k * n + k]);
+      for (int64_t i = k; i < n; ++i) column[i] = i == k ? pivot : a[i * n + k] / pivot;
+      for (int64_t i = k; i < n; ++i) {
+        a[i * n + k] = column[i];
+        subtract(a.data() + i * n + k + 1, column + k + 1, column[i], std::min(end, i + 1) - k - 1);
+      }
+    }
+    for (int64_t i = end; i < n; ++i)
+      for (int64_t k = p; k < end; ++k)
+        subtract(a.data() + i * n + end, panel.data() + (k - p) * n + end, a[i * n + k], i + 1 - end);
+  }
+}
+
+// r (n, n), upper triangular -> its inverse in place, row by row from the last one, some rows at a time.
+void invert_upper(std::vector<double>& r, int64_t n) {
+  constexpr int64_t group = 16;
+  std::vector<double> rows(static_cast<size_t>(group * n));
+  for (int64_t end = n; end > 0; end -= std::min(group, end)) {
+    const int64_t begin = std::max<int64_t>(0, end - group);
+    for (int64_t i = begin; i < end; ++i) {
+      double* row = rows.data() + (i - begin) * n;
+      std::fill(row, row + n, 0.0);
+      row[i] = 1;
+    }
+    for (int64_t k = n - 1; k >= end; --k)  // rows that are inverted already
+      for (int64_t i = begin; i < end; ++i)
+        subtract(rows.data() + (i - begin) * n + k, r.data() + k * n + k, r[i * n + k], n - k);
+    for (int64_t i = end - 1; i >= begin; --i) {
+      double* row = rows.data() + (i - begin) * n;
+      for (int64_t k = end - 1; k > i; --k) subtract(row + k, rows.data() + (k - begin) * n + k, r[i * n + k], n - k);
+      for (int64_t j = i; j < n; ++j) row[j] /= r[i * n + i];
+    }
+    for (int64_t i = begin; i < end; ++i) std::copy_n(rows.data() + (i - begin) * n, n, r.data() + i * n);
+  }
+}
+
+}  // namespace
+
+FeedbackFactor::FeedbackFactor(const float* products, const double* sum, int64_t rows, int64_t n, double damping)
+    : n_(n) {
+  KE_CHECK(n > 0 && rows > 0, InvalidRequest, "expected inputs, got ", rows, " of ", n, " values");
+  KE_CHECK(damping >= 1e-6 && damping <= 1, InvalidRequest, "damping is ", damping, "; expected 1e-6..1");
+  // Everything in reverse order: H = R R^T with R upper triangular is a Cholesky factorization from the other end, and
+  // U = R^-1.
+  std::vector<double> a(static_cast<size_t>(n * n));
+  double trace = 0;
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j <= i; ++j) {
+      double h = static_cast<double>(products[i * n + j]) / static_cast<double>(rows);
+      if (sum) h -= sum[i] / static_cast<double>(rows) * (sum[j] / static_cast<double>(rows));
+      KE_CHECK(std::isfinite(h), InvalidRequest, "the product of inputs ", i, " and ", j, " is not finite");
+      if (i == j) trace += std::max(h, 0.0);
+      a[(n - 1 - j) * n + n - 1 - i] = h;
+    }
+  KE_CHECK(trace > 0, InvalidRequest, "all inputs are the same");
+  const double more = damping * trace / static_cast<double>(n);
+  for (int64_t i = 0; i < n; ++i) a[i * n + i] = std::max(a[i * n + i], 0.0) + more;
+  cholesky(a, n);
+  for (int64_t i = 0; i < n / 2; ++i)  // R[i][j] = L[n - 1 - i][n - 1 - j]
+    for (int64_t j = 0; j < n; ++j) std::swap(a[i * n + j], a[(n - 1 - i) * n + n - 1 - j]);
+  if (n % 2) std::reverse(a.data() + n / 2 * n, a.data() + (n / 2 + 1) * n);
+  for (int64_t i = 0; i < n; ++i) std::fill(a.data() + i * n, a.data() + i * n + i, 0.0);
+  invert_upper(a, n);
+  upper_.resize(static_cast<size_t>(n * n));
+  for (size_t i = 0; i < upper_.size(); ++i) {
+    upper_[i] = static_cast<float>(a[i]);
+    KE_CHECK(std::isfinite(upper_[i]), InvalidRequest, "the inputs' second moments cannot be inverted");
+  }
+}
+
+void encode_with_feedback(DType dtype, const float* in, void* blocks, int64_t n, int64_t row_length,
+                          const float* importance, const FeedbackFactor& factor) {
+  KE_CHECK(has_grid(dtype), InvalidRequest, "there is no error feedback for ", dtype_info(dtype).name);
+  KE_CHECK(factor.size() == row_length, InvalidRequest, "rows have ", row_length, " values, but the inputs ",
+           factor.size());
+  const int64_t block = dtype_info(dtype).block_elems, block_bytes = dtype_info(dtype).block_bytes;
+  const int64_t rows = n / row_length, row_bytes = row_length / block * block_bytes;
+  std::vector<uint8_t> plain(static_cast<size_t>(rows * row_bytes));  // checks all arguments
+  encode(dtype, in, plain.data(), n, row_length, importance);
+
+  std::vector<float> left(in, in + n), errors(static_cast<size_t>(rows * block));
+  constexpr int64_t stretch = 512;  // columns whose part of the factor stays in the cache for all rows
+  for (int64_t begin = 0; begin < row_length; begin += block) {
+    for (int64_t r = 0; r < rows; ++r) {
+      float* x = left.data() + r * row_length + begin;
+      uint8_t* to = static_cast<uint8_t*>(blocks) + r * row_bytes + begin / block * block_bytes;
+      encode(dtype, x, to, block, block, importance ? importance + begin : nullptr);
+      BlockGrid grid;
+      read_grid(dtype, to, grid);
+      int8_t codes[kLargestBlock];
+      for (int64_t i = 0; i < block; ++i) {
+        const float exact = grid.step[i] == 0 ? 0.0f : (x[i] - grid.low[i]) / grid.step[i];
+        const float code = std::min(std::max(std::nearbyint(exact), grid.first), grid.last);
+        codes[i] = static_cast<int8_t>(code);
+        const float* u = factor.row(begin + i) + begin;
+        const float error = (x[i] - (grid.step[i] * code + grid.low[i])) / u[i];
+        errors[r * block + i] = error;
+        subtract(x + i + 1, u + i + 1, error, block - i - 1);
+      }
+      store_codes(dtype, codes, to);
+    }
+    for (int64_t from = begin + block; from < row_length; from += stretch) {
+      const int64_t count = std::min(stretch, row_length - from);
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < block; ++i)
+          subtract(left.data() + r * row_length + from, factor.row(begin + i) + from, errors[r * block + i], count);
+    }
+  }
+}
+
+}  // namespace ke

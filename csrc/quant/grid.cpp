@@ -1,0 +1,79 @@
+#include "quant/grid.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "quant/codec.h"
+#include "quant/k_layout.h"
+
+namespace ke {
+
+namespace {
+
+// d and dmin with 8 scales and mins: Q4_K, Q5_K.
+template <class Block>
+void affine_grid(const void* block, float last, BlockGrid& grid) {
+  const auto& b = *static_cast<const Block*>(block);
+  const float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
+  uint8_t scale[8], min[8];
+  unpack_scales(b.scales, scale, min);
+  for (int i = 0; i < 256; ++i) {
+    grid.step[i] = d * scale[i / 32];
+    grid.low[i] = -(dmin * min[i / 32]);
+  }
+  grid.first = 0;
+  grid.last = last;
+}
+
+void even_grid(float d, float first, float last, BlockGrid& grid) {
+  for (int i = 0; i < 32; ++i) {
+    grid.step[i] = d;
+    grid.low[i] = 0;
+  }
+  grid.first = first;
+  grid.last = last;
+}
+
+}  // namespace
+
+bool has_grid(DType dtype) {
+  return dtype == DType::Q8_0 || dtype == DType::Q4_0 || dtype == DType::Q4_K || dtype == DType::Q5_K ||
+         dtype == DType::Q6_K;
+}
+
+void read_grid(DType dtype, const void* block, BlockGrid& grid) {
+  if (dtype == DType::Q4_K) return affine_grid<BlockQ4_K>(block, 15, grid);
+  if (dtype == DType::Q5_K) return affine_grid<BlockQ5_K>(block, 31, grid);
+  if (dtype == DType::Q8_0) return even_grid(f16_to_f32(static_cast<const BlockQ8_0*>(block)->d), -127, 127, grid);
+  if (dtype == DType::Q4_0) return even_grid(f16_to_f32(static_cast<const BlockQ4_0*>(block)->d), -8, 7, grid);
+  KE_ASSERT(dtype == DType::Q6_K);
+  const auto& b = *static_cast<const BlockQ6_K*>(block);
+  const float d = f16_to_f32(b.d);
+  for (int i = 0; i < 256; ++i) {
+    grid.step[i] = d * b.scales[i / 16];
+    grid.low[i] = 0;
+  }
+  grid.first = -32;
+  grid.last = 31;
+}
+
+void store_codes(DType dtype, const int8_t* codes, void* block) {
+  uint8_t q[kLargestBlock];
+  if (dtype == DType::Q4_K) {
+    std::memcpy(q, codes, 256);
+    pack_nibbles(q, static_cast<BlockQ4_K*>(block)->qs);
+  } else if (dtype == DType::Q5_K) {
+    std::memcpy(q, codes, 256);
+    pack_q5(q, *static_cast<BlockQ5_K*>(block));
+  } else if (dtype == DType::Q8_0) {
+    std::memcpy(static_cast<BlockQ8_0*>(block)->qs, codes, 32);
+  } else if (dtype == DType::Q4_0) {
+    auto& b = *static_cast<BlockQ4_0*>(block);
+    for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<uint8_t>((codes[j] + 8) | (codes[j + 16] + 8) << 4);
+  } else {
+    KE_ASSERT(dtype == DType::Q6_K);
+    pack_q6(codes, *static_cast<BlockQ6_K*>(block));
+  }
+}
+
+}  // namespace ke

@@ -1,0 +1,61 @@
+// How K-quants pack scales and codes into the bytes of a block (blocks.h).
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "quant/blocks.h"
+
+namespace ke {
+
+inline void unpack_scales(const uint8_t* packed, uint8_t* scale, uint8_t* min) {
+  for (int j = 0; j < 4; ++j) {
+    scale[j] = packed[j] & 63;
+    min[j] = packed[4 + j] & 63;
+    scale[4 + j] = static_cast<uint8_t>((packed[8 + j] & 15) | (packed[j] >> 6) << 4);
+    min[4 + j] = static_cast<uint8_t>(packed[8 + j] >> 4 | (packed[4 + j] >> 6) << 4);
+  }
+}
+
+inline void pack_scales(const uint8_t* scale, const uint8_t* min, uint8_t* packed) {
+  for (int j = 0; j < 4; ++j) {
+    packed[j] = static_cast<uint8_t>(scale[j] | (scale[4 + j] >> 4) << 6);
+    packed[4 + j] = static_cast<uint8_t>(min[j] | (min[4 + j] >> 4) << 6);
+    packed[8 + j] = static_cast<uint8_t>((scale[4 + j] & 15) | (min[4 + j] & 15) << 4);
+  }
+}
+
+inline void unpack_nibbles(const uint8_t* qs, uint8_t* q) {
+  for (int p = 0; p < 4; ++p)
+    for (int l = 0; l < 32; ++l) {
+      q[64 * p + l] = qs[32 * p + l] & 15;
+      q[64 * p + 32 + l] = qs[32 * p + l] >> 4;
+    }
+}
+
+inline void pack_nibbles(const uint8_t* q, uint8_t* qs) {
+  for (int p = 0; p < 4; ++p)
+    for (int l = 0; l < 32; ++l)
+      qs[32 * p + l] = static_cast<uint8_t>((q[64 * p + l] & 15) | (q[64 * p + 32 + l] & 15) << 4);
+}
+
+// 256 codes 0..31.
+inline void pack_q5(const uint8_t* q, BlockQ5_K& b) {
+  pack_nibbles(q, b.qs);
+  std::memset(b.qh, 0, sizeof b.qh);
+  for (int s = 0; s < 8; ++s)
+    for (int l = 0; l < 32; ++l) b.qh[l] = static_cast<uint8_t>(b.qh[l] | (q[32 * s + l] >> 4) << s);
+}
+
+// 256 codes -32..31.
+inline void pack_q6(const int8_t* q, BlockQ6_K& b) {
+  for (int h = 0; h < 2; ++h)
+    for (int l = 0; l < 32; ++l) {
+      uint8_t v[4];
+      for (int r = 0; r < 4; ++r) v[r] = static_cast<uint8_t>(q[128 * h + 32 * r + l] + 32);
+      b.ql[64 * h + l] = static_cast<uint8_t>((v[0] & 15) | (v[2] & 15) << 4);
+      b.ql[64 * h + 32 + l] = static_cast<uint8_t>((v[1] & 15) | (v[3] & 15) << 4);
+      b.qh[32 * h + l] = static_cast<uint8_t>(v[0] >> 4 | (v[1] >> 4) << 2 | (v[2] >> 4) << 4 | (v[3] >> 4) << 6);
+    }
+}
+
+}  // namespace ke
