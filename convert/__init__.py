@@ -2,7 +2,7 @@
 `verify` checks one; `RECIPES` are the types."""
 
 from .pipeline import ConvertReport, convert, describe
-from .recipe import DEFAULT, RECIPES
+from .recipe import DEFAULT, RECIPES, find_recipe
 from .requantize import requantize, stored_type
 from .verify import verify
 from .writer import Cancellable, Progress
@@ -15,6 +15,7 @@ __all__ = [
     "Progress",
     "convert",
     "describe",
+    "find_recipe",
     "requantize",
     "stored_type",
     "verify",

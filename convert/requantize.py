@@ -17,6 +17,7 @@ from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest
 
 from . import writer
+from .calibrated import CalibratedEncoder, Calibration, check_floats, is_of_calibration
 from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
 from .models import model_of
 from .pipeline import ConvertReport
@@ -44,10 +45,12 @@ def requantize(
     overwrite: bool = False,
     progress: Progress | None = None,
     cancel: Cancellable | None = None,
+    calibration: Calibration | None = None,
 ) -> ConvertReport:
     """Writes the model of one GGUF file to another, stored as `type` (see `recipe.RECIPES`); memory is a few chunks.
 
     progress: called with (source bytes done, source bytes in all, tensor's name). cancel: polled at every chunk.
+    calibration: rounds by the inputs of the matrices (calibrated.py); for files of floats alone.
     Errors: InvalidRequest (type, output exists or is the source), ModelNotFound, ModelCorrupt (source), KosmosIOError
     (disk), Cancelled. After any error the output is what it was before.
     """
@@ -65,6 +68,10 @@ def requantize(
         for info in infos
         if info.dtype != (wanted := wanted_type(recipe, info.name, info.shape, blocks, tied))
     ]
+    encoder = None
+    if calibration is not None:
+        check_floats(source, tensors)
+        encoder = CalibratedEncoder(calibration, infos)
     checksum_key = f"{settings['architecture']}.checksum.sha256"
     target = Path(output)
     with SourceFile(Path(source)) as raw:
@@ -73,13 +80,15 @@ def requantize(
         kept = [
             entry
             for entry in read_entries(raw, min((offset for *_, offset, _ in tensors), default=raw.size))
-            if entry[0] not in (*_OWN, checksum_key)
+            if entry[0] not in (*_OWN, checksum_key) and (encoder is None or not is_of_calibration(entry[0]))
         ]
+        if encoder is not None:
+            kept += encoder.entries()
         total = sum(nbytes for *_, nbytes in tensors)
         output_bytes = write_model(
             target,
             infos,
-            _pieces(raw, tensors, infos),
+            _pieces(raw, tensors, infos, encoder),
             header_bytes=len(_header(kept, checksum_key, recipe, infos, ["0" * 64] * len(infos))),
             header=lambda checksums: _header(kept, checksum_key, recipe, infos, checksums),
             check=lambda path: check_tensors(path, infos),
@@ -112,10 +121,16 @@ def _header(
 
 
 def _pieces(
-    raw: SourceFile, tensors: list[tuple[str, str, tuple[int, ...], int, int]], infos: list[TensorInfo]
+    raw: SourceFile,
+    tensors: list[tuple[str, str, tuple[int, ...], int, int]],
+    infos: list[TensorInfo],
+    encoder: CalibratedEncoder | None,
 ) -> Iterator[Piece]:
-    """Whole rows of all tensors in order, of about CHUNK_BYTES as float32."""
-    for i, (_, dtype, shape, offset, nbytes) in enumerate(tensors):
+    """Whole rows of all tensors, of about CHUNK_BYTES as float32; in order, or in the encoder's."""
+    index = {info.name: i for i, info in enumerate(infos)}
+    for name in index if encoder is None else encoder.order():
+        i = index[name]
+        _, dtype, shape, offset, nbytes = tensors[i]
         row = shape[-1] if shape else 1
         rows = math.prod(shape) // row
         row_bytes = nbytes // rows
@@ -124,7 +139,9 @@ def _pieces(
         for first in range(0, rows, step):
             count = min(step, rows - first)
             read = partial(raw.read, offset + first * row_bytes, count * row_bytes)
-            yield Piece(i, count * row_bytes, where, read, partial(_encode, dtype, infos[i], count * row))
+            encode = None if encoder is None else encoder.encoding(infos[i], dtype, first, count * row)
+            encode = encode or partial(_encode, dtype, infos[i], count * row)
+            yield Piece(i, count * row_bytes, where, read, encode)
 
 
 def _encode(dtype: str, info: TensorInfo, values: int, data: bytearray) -> bytes:

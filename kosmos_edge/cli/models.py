@@ -172,21 +172,48 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
 @option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="Storage type of the weights.")
 @option("--tokenizer", metavar="FILE", help="tokenizer.json, sentencepiece model or .tiktoken, if elsewhere.")
 @option("--base", metavar="FOLDER", help="LLaMA's checkpoint that SOURCE is the difference from: LLaVA's deltas.")
+@option("--calibrate", metavar="FOLDER", help="Run the model on these pictures, and round by what its matrices met.")
+@option("--texts", metavar="FILE", help="With --calibrate: questions to ask about the pictures, one a line.")
+@option("--imatrix", metavar="FILE", help="Round by the statistics of an earlier run, or of llama.cpp's imatrix.")
+@option("--save-imatrix", metavar="FILE", help="With --calibrate: also write the statistics, in llama.cpp's form.")
 @option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @message_options
 def convert(
-    source: str, output: str, type_: str, tokenizer: str | None, base: str | None, overwrite: bool, **rest: Any
+    source: str,
+    output: str,
+    type_: str,
+    tokenizer: str | None,
+    base: str | None,
+    calibrate: str | None,
+    texts: str | None,
+    imatrix: str | None,
+    save_imatrix: str | None,
+    overwrite: bool,
+    **rest: Any,
 ) -> int:
     """Convert a published checkpoint to one GGUF file.
 
     SOURCE is a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt or ckpt.pt, or a weights file of
-    either. Prints the path of the finished file. A conversion that fails or is interrupted leaves nothing.
+    either; with --calibrate or --imatrix also a GGUF file of type f32, f16 or bf16. Prints the path of the finished
+    file. A conversion that fails or is interrupted leaves nothing.
     """
     messages = take_messages(rest)
+    for name, value in (("--texts", texts), ("--save-imatrix", save_imatrix)):
+        if value is not None and calibrate is None:
+            raise click.UsageError(f"{name}: needs --calibrate")
+    if calibrate is not None and imatrix is not None:
+        raise click.UsageError("--calibrate and --imatrix: expected one of them")
+    given: dict[str, Any] = {"type": type_, "overwrite": overwrite, "tokenizer": tokenizer, "base": base}
     with progress_bar("convert", messages) as progress:
-        report = _conversion().convert(
-            source, output, type=type_, overwrite=overwrite, tokenizer=tokenizer, base=base, progress=progress
-        )
+        if calibrate is None and imatrix is None:
+            report = _conversion().convert(source, output, **given, progress=progress)
+        else:
+            from kosmos_edge.calibration import calibrated_convert, calibration_set
+
+            things = None if calibrate is None else calibration_set(calibrate, texts)
+            report = calibrated_convert(
+                source, output, **given, things=things, imatrix=imatrix, save_imatrix=save_imatrix, progress=progress
+            )
     for line in _conversion().describe(report):
         messages.say(line)
     if not stdout_is_closed():  # the file is the result, so a closed stdout is no error

@@ -74,6 +74,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     },
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
     "quality": {"_native", "errors", "hub", "images", "inference", "loading", "model", "results"},
+    "calibration": {"_native", "errors", "inference", "model", "quality"},
     "evaluation": {"errors", "images", "inference", "quality", "results", "targets"},
 }
 PROGRAMS = {"", "__main__", "cli", "native"}  # the package itself and what runs as a command: they may import all

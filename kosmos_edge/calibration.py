@@ -1,0 +1,245 @@
+"""Calibrated conversion: the model answers about your pictures, and its matrices are rounded by what they met there.
+
+A conversion is three passes: the checkpoint becomes a float file, which answers about the calibration set while the
+engine records the inputs of every matrix, and is then rounded (kosmos_edge.convert.calibrated). The processor gives the
+same bits on every machine, and so does the whole.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kosmos_edge._native import _core
+from kosmos_edge.errors import InvalidRequest, KosmosIOError
+from kosmos_edge.inference.encoded import EncodedImage
+from kosmos_edge.model import Model
+from kosmos_edge.quality.cases import SUFFIXES
+
+MIN_PICTURES = 8  # fewer say little of what a channel holds
+MAX_TEXT_BYTES = 1 << 20
+PAGE_TOKENS = 256  # of a page that is read
+ANSWER_TOKENS = 32
+PHRASES = 2  # of each caption, that are located and whose boxes are described
+QUESTIONS = ("What is in the picture?", "How many objects are there?", "What color is it?", "Is there a person?")
+FLOAT_TYPES = ("f32", "f16", "bf16")
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """What the model is run on. texts: asked about the pictures in turn, or scored where a model takes no questions."""
+
+    pictures: tuple[Path, ...]
+    texts: tuple[str, ...]
+    name: str
+
+    @property
+    def chunks(self) -> int:
+        """Pictures and texts."""
+        return len(self.pictures) + len(self.texts)
+
+
+def calibration_set(folder: str | os.PathLike[str], texts: str | os.PathLike[str] | None = None) -> CalibrationSet:
+    """The pictures of a folder by name (folders inside are left out), and the lines of a UTF-8 file.
+
+    InvalidRequest for fewer than MIN_PICTURES pictures, for a file of texts that is empty, no UTF-8 or larger than
+    MAX_TEXT_BYTES; KosmosIOError.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InvalidRequest(f"--calibrate: {root} is not a folder of pictures")
+    try:
+        found = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise KosmosIOError(f"--calibrate: cannot read {root}: {error.strerror}") from error
+    if len(found) < MIN_PICTURES:
+        raise InvalidRequest(
+            f"--calibrate: {root} contains {len(found)} pictures ({', '.join(sorted(SUFFIXES))}); at least "
+            f"{MIN_PICTURES} are needed, 50 or more are better"
+        )
+    return CalibrationSet(tuple(found), () if texts is None else read_texts(Path(texts)), root.resolve().name)
+
+
+def read_texts(path: Path) -> tuple[str, ...]:
+    """The lines that are not blank."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise KosmosIOError(f"--texts: cannot read {path}: {error.strerror}") from error
+    if len(raw) > MAX_TEXT_BYTES:
+        raise InvalidRequest(f"--texts: {path} is larger than {MAX_TEXT_BYTES} bytes")
+    try:
+        lines = tuple(line.strip() for line in raw.decode("utf-8-sig").splitlines() if line.strip())
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"--texts: {path} is not UTF-8: byte {error.start}") from None
+    if not lines:
+        raise InvalidRequest(f"--texts: {path} has no line of text")
+    return lines
+
+
+def record(
+    path: str | os.PathLike[str],
+    things: CalibrationSet,
+    products_of: set[str],
+    *,
+    threads: int = 0,
+    progress: Progress | None = None,
+    cancel: Any = None,
+) -> _core.ActivationRecorder:
+    """Runs the model of a float file over the set: greedy captions with boxes, phrases of them located, boxes
+    described, questions answered, pages read, texts scored, as far as it was made for them; -> what was recorded."""
+    recorder = _core.ActivationRecorder(products_of)
+    with Model(
+        _core.Engine(os.fspath(path), device="cpu", threads=threads, recorder=recorder, prefix_bytes=0, cancel=cancel),
+        path,
+    ) as model:
+        abilities = set(model.model_info["tasks"])
+        asks = "ask" in abilities
+        questions = things.texts or QUESTIONS
+        total = len(things.pictures) + (0 if asks else len(things.texts))
+        for i, picture in enumerate(things.pictures):
+            if progress is not None:
+                progress(i, total, picture.name)
+            encoded = model.encode(os.fspath(picture), cancel=cancel)
+            # With few pictures every text is asked all the same.
+            asked = questions[i :: len(things.pictures)] or (questions[i % len(questions)],)
+            _answer(model, encoded, abilities, asked if asks else (), cancel)
+        if not asks:
+            _score(model, abilities, things.texts, cancel)
+        if progress is not None:
+            progress(total, total, "")
+    return recorder
+
+
+def _answer(model: Model, image: EncodedImage, abilities: set[str], asked: Sequence[str], cancel: Any) -> None:
+    if "caption" in abilities:
+        result = model.caption(image, ground="ground" in abilities, cancel=cancel)
+        for entity in result.entities[:PHRASES]:
+            boxes = [box for box in entity.boxes if box.valid]
+            if "locate" in abilities and entity.phrase.strip():
+                model.locate(image, entity.phrase, cancel=cancel)
+            if "describe" in abilities and boxes:
+                model.describe(image, boxes[0], max_tokens=ANSWER_TOKENS, cancel=cancel)
+    elif "read" in abilities:
+        model.read(image, max_tokens=PAGE_TOKENS, cancel=cancel)
+    for text in asked:
+        model.ask(image, text, max_tokens=ANSWER_TOKENS, cancel=cancel)
+
+
+def _score(model: Model, abilities: set[str], texts: Sequence[str], cancel: Any) -> None:
+    for text in texts:
+        if "score" in abilities:
+            model.score(None, [text], cancel=cancel)
+        else:
+            model.embed_text([text], truncate=True, cancel=cancel)
+
+
+def calibrated_convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    type: str,
+    things: CalibrationSet | None = None,
+    imatrix: str | os.PathLike[str] | None = None,
+    save_imatrix: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    tokenizer: str | os.PathLike[str] | None = None,
+    base: str | os.PathLike[str] | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+    cancel: Any = None,
+) -> Any:
+    """As kosmos_edge.convert.convert, and as requantize where the source is a GGUF file of floats; -> its report.
+
+    things: what the model is run on. imatrix: statistics of an earlier run instead, or llama.cpp's: they hold no second
+    moments, so that there is no error feedback. save_imatrix: file to write the statistics to.
+    Raises what convert and load raise; InvalidRequest for a type of floats, and for statistics of another model.
+    """
+    conversion = import_module("kosmos_edge.convert")
+    calibrated = import_module("kosmos_edge.convert.calibrated")
+    statistics = import_module("kosmos_edge.convert.statistics")
+    if (things is None) == (imatrix is None):
+        raise InvalidRequest("expected pictures to calibrate with, or statistics (imatrix), and not both")
+    if save_imatrix is not None and things is None:
+        raise InvalidRequest("--save-imatrix: nothing is calibrated: --calibrate is missing")
+    if type.lower() in FLOAT_TYPES:
+        raise InvalidRequest(f"the type {type} is not rounded: there is nothing to calibrate")
+    known = None if imatrix is None else statistics.read_statistics(imatrix)  # errors first: it costs nothing
+    if save_imatrix is not None and os.path.exists(save_imatrix) and not overwrite:
+        raise InvalidRequest(f"{os.fspath(save_imatrix)} exists: use overwrite (--overwrite) to replace it")
+    target = Path(output)
+    with tempfile.TemporaryDirectory(prefix=".kosmos-edge-calibrate-", dir=_folder_of(target)) as name:
+        floats, target = _float_file(Path(source), target, Path(name), type, tokenizer, base, progress, cancel)
+        tensors = _core.GgufFile(os.fspath(floats)).tensors()
+        shapes = {tensor: tuple(shape) for tensor, _, shape, *_ in tensors}
+        if known is not None:
+            calibration = calibrated.Calibration(known, os.fspath(imatrix or ""))
+        else:
+            assert things is not None
+            calibrated.check_floats(floats, tensors)
+
+            def collect(products_of: set[str]) -> _core.ActivationRecorder:
+                return record(floats, things, products_of, threads=threads, progress=progress, cancel=cancel)
+
+            found = statistics.recorded(collect(set()), shapes, [things.name], things.chunks)
+            if save_imatrix is not None:
+                statistics.write_statistics(found, save_imatrix, overwrite)
+            calibration = calibrated.Calibration(found, collect=collect)
+        return conversion.requantize(
+            floats, target, type=type, overwrite=overwrite, progress=progress, cancel=cancel, calibration=calibration
+        )
+
+
+def _folder_of(target: Path) -> Path:
+    folder = target if target.is_dir() else target.absolute().parent
+    if not folder.is_dir():
+        raise KosmosIOError(f"there is no folder {folder}")
+    return folder
+
+
+def _float_file(
+    source: Path,
+    target: Path,
+    folder: Path,
+    type: str,
+    tokenizer: str | os.PathLike[str] | None,
+    base: str | os.PathLike[str] | None,
+    progress: Progress | None,
+    cancel: Any,
+) -> tuple[Path, Path]:
+    """A GGUF file of floats of the source, made in `folder` unless it is one; the file to write."""
+    conversion = import_module("kosmos_edge.convert")
+    if _is_gguf(source):
+        if tokenizer is not None or base is not None:
+            raise InvalidRequest(f"{source} is a GGUF file: --tokenizer and --base are for checkpoints")
+        if target.is_dir():
+            raise InvalidRequest(f"{target} is a folder: name the file to write, where the source is a GGUF file")
+        return source, target
+    made = Path(
+        conversion.convert(
+            source, str(folder) + os.sep, type="f32", tokenizer=tokenizer, base=base, progress=progress, cancel=cancel
+        ).output
+    )
+    if target.is_dir():
+        target /= (
+            made.name.removesuffix("F32.gguf") + conversion.RECIPES[conversion.find_recipe(type).name].label + ".gguf"
+        )
+    return made, target
+
+
+def _is_gguf(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError as error:
+        raise KosmosIOError(f"cannot read {path}: {error.strerror}") from error
