@@ -16,7 +16,7 @@ std::vector<double> probe(const std::string& kind, const std::string& isa, int t
                         isa, threads, rounds, bytes);
 }
 
-nb::list probe_one_row(const std::string& isa, int threads, size_t bytes) {
+ChoiceList probe_one_row(const std::string& isa, int threads, size_t bytes) {
   std::vector<KernelChoice> choices;
   {
     nb::gil_scoped_release release;
@@ -27,8 +27,8 @@ nb::list probe_one_row(const std::string& isa, int threads, size_t bytes) {
 
 }  // namespace
 
-nb::list choice_list(const std::vector<KernelChoice>& choices) {
-  nb::list out;
+ChoiceList choice_list(const std::vector<KernelChoice>& choices) {
+  ChoiceList out;
   for (const KernelChoice& c : choices) {
     nb::dict rates, d;
     for (const auto& [name, rate] : c.rates) rates[name.c_str()] = rate;

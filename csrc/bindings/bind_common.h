@@ -68,7 +68,8 @@ struct ModelInfo;
 AnyDict info_dict(const ModelInfo& info);
 
 struct KernelChoice;
-nb::list choice_list(const std::vector<KernelChoice>& choices);  // as Engine.kernel_choices
+using ChoiceList = nb::typed<nb::list, AnyDict>;
+ChoiceList choice_list(const std::vector<KernelChoice>& choices);  // as Engine.kernel_choices
 
 enum class Activation;
 Activation activation_named(const std::string& name);  // "none", "gelu_erf", "quick_gelu", ...
