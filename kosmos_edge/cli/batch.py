@@ -20,6 +20,7 @@ from kosmos_edge.cli.common import (
     settle_choices,
     take_generation,
 )
+from kosmos_edge.cli.engines import answer_on_ray, engine_options, take_engine
 from kosmos_edge.cli.folder_options import folder_options, take_settings
 from kosmos_edge.cli.folders import answer_folders
 from kosmos_edge.cli.tasks import answer_all, draw_option, pictures
@@ -67,6 +68,7 @@ task_options = options(
 @pictures
 @task_options
 @folder_options
+@engine_options
 @batch_size_option
 @draw_option
 @options(generation_options, picture_options, output_options_with("jsonl", EXPORT_FORMATS), model_options)
@@ -77,8 +79,10 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
     kosmos-edge batch photos/ > captions.jsonl
     kosmos-edge batch photos/ --task ask --question "How many people?" --format csv
     kosmos-edge batch photos/ -r --sidecar txt --resume
+    kosmos-edge batch photos/ -r --engine ray -o captions/ --resume
     """
     keep_one_heap()
+    engine = take_engine(rest)
     settings = take_settings(pictures, rest)
     arguments = take_arguments(task, rest)
     if task == "score":
@@ -87,6 +91,8 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
             unused["draw"] = rest.pop("draw")
         for name in unused:
             refuse(name, task)
+    if engine is not None:
+        return answer_on_ray(task, pictures, arguments, rest, settings, engine)
     if settings is not None:
         return answer_folders(task, pictures, arguments, rest, settings)
     return answer_all(task, pictures, arguments, rest)

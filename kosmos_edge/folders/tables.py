@@ -50,14 +50,15 @@ def table_entries(path: str, column: str = "image", others: Sequence[str] = ()) 
             for batch in table.iter_batches(_READ_ROWS, columns=[column, *others]):
                 for values in batch.to_pylist():
                     about = {name: values[name] for name in others} if others else None
-                    yield _entry(path, row, values[column], about)
+                    yield cell_entry(path, row, values[column], about=about)
                     row += 1
     except (arrow.ArrowException, OSError) as error:
         raise ImageDecodeError(f"{path}: damaged Parquet file ({error})") from error
 
 
-def _entry(path: str, row: int, value: Any, about: Any) -> Entry:
-    name = f"{path}#{row}"
+def cell_entry(path: str, row: int, value: Any, name: str | None = None, about: Any = None) -> Entry:
+    """The entry of a cell with a picture; relative paths are seen from the folder of the table's file."""
+    name = name or f"{path}#{row}"
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
@@ -71,65 +72,76 @@ def _entry(path: str, row: int, value: Any, about: Any) -> Entry:
     return Entry(name, None, fail, fail, about)
 
 
-class TableExport:
-    """A row for each answer, also for one with an error: path, caption, text, entities, width, height, model, error.
+def answer_fields(arrow: Any) -> list[Any]:
+    """The fields of an answer's row: path, caption, text, entities, width, height, model, error.
 
     entities: list of structs {phrase, start, end, score, boxes}; boxes are [x1, y1, x2, y2] in pixels.
     """
+    box = arrow.list_(arrow.float32(), 4)
+    entity = arrow.struct(
+        [
+            ("phrase", arrow.string()),
+            ("start", arrow.int32()),
+            ("end", arrow.int32()),
+            ("score", arrow.float32()),
+            ("boxes", arrow.list_(box)),
+        ]
+    )
+    return [
+        arrow.field("path", arrow.string()),
+        arrow.field("caption", arrow.string()),
+        arrow.field("text", arrow.string()),
+        arrow.field("entities", arrow.list_(entity)),
+        arrow.field("width", arrow.int32()),
+        arrow.field("height", arrow.int32()),
+        arrow.field("model", arrow.string()),
+        arrow.field("error", arrow.string()),
+    ]
+
+
+def plain(text: str) -> str:
+    """The text as UTF-8 can hold it: bytes of a file's name that are no characters as \\xNN."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def answer_row(answer: Any, name: str, caption: str) -> dict[str, Any]:
+    """The values of answer_fields."""
+    entities = [
+        {
+            "phrase": entity.phrase,
+            "start": entity.span[0],
+            "end": entity.span[1],
+            "score": entity.score,
+            "boxes": [list(box.pixels) for box in entity.boxes if box.pixels is not None and box.valid],
+        }
+        for entity in getattr(answer, "entities", ())
+    ]
+    return {
+        "path": plain(name),
+        "caption": caption,
+        "text": getattr(answer, "text", caption),
+        "entities": entities,
+        "width": answer.width,
+        "height": answer.height,
+        "model": answer.model,
+        "error": None if answer.error is None else plain(str(answer.error)),
+    }
+
+
+class TableExport:
+    """A row for each answer, also for one with an error: see answer_fields."""
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         """put: takes the bytes of the file."""
         arrow = self._arrow = import_pyarrow()
-        box = arrow.list_(arrow.float32(), 4)
-        entity = arrow.struct(
-            [
-                ("phrase", arrow.string()),
-                ("start", arrow.int32()),
-                ("end", arrow.int32()),
-                ("score", arrow.float32()),
-                ("boxes", arrow.list_(box)),
-            ]
-        )
-        self._schema = arrow.schema(
-            [
-                ("path", arrow.string()),
-                ("caption", arrow.string()),
-                ("text", arrow.string()),
-                ("entities", arrow.list_(entity)),
-                ("width", arrow.int32()),
-                ("height", arrow.int32()),
-                ("model", arrow.string()),
-                ("error", arrow.string()),
-            ]
-        )
+        self._schema = arrow.schema(answer_fields(arrow))
         self._sink = Sink(put)
         self._writer = arrow.parquet.ParquetWriter(arrow.PythonFile(self._sink, mode="w"), self._schema)
         self._rows: list[dict[str, Any]] = []
 
     def add(self, answer: Any, name: str, caption: str) -> None:
         """The next answer."""
-        entities = [
-            {
-                "phrase": entity.phrase,
-                "start": entity.span[0],
-                "end": entity.span[1],
-                "score": entity.score,
-                "boxes": [list(box.pixels) for box in entity.boxes if box.pixels is not None and box.valid],
-            }
-            for entity in getattr(answer, "entities", ())
-        ]
-        self._rows.append(
-            {
-                "path": name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
-                "caption": caption,
-                "text": getattr(answer, "text", caption),
-                "entities": entities,
-                "width": answer.width,
-                "height": answer.height,
-                "model": answer.model,
-                "error": None if answer.error is None else str(answer.error),
-            }
-        )
+        self._rows.append(answer_row(answer, name, caption))
         if len(self._rows) >= _WRITE_ROWS:
             self._flush()
 

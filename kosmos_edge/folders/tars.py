@@ -71,6 +71,36 @@ def _entries(path: str, sample: Sample, left_out: list[str]) -> Iterator[Entry]:
         left_out += [f"{sample.key}.{extension}" for extension, _ in sample.files]
 
 
+def tar_places(path: str) -> Iterator[tuple[str, str, int, int]]:
+    """(name, key, offset, bytes) of the pictures of an uncompressed tar file, which are those of tar_entries.
+
+    Only headers are read: whoever reads the pictures does so at the offset, perhaps on another machine. Raises
+    ImageDecodeError for a damaged file, and for members that are stored with holes.
+    """
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            end = os.fstat(file.fileno()).st_size
+            last: str | None = None
+            found = False
+            for member in tar:
+                if not member.isfile():
+                    continue
+                key, extension = split_name(member.name)
+                if last != key:
+                    last, found = key, False
+                if found or "." + extension.rpartition(".")[2].lower() not in picture_suffixes():
+                    continue
+                if member.issparse() or member.size > _MOST:
+                    what = "has holes" if member.issparse() else f"has {member.size} bytes, expected at most {_MOST}"
+                    raise ImageDecodeError(f"{path}: {member.name} {what}")
+                if member.offset_data + member.size > end:
+                    raise ImageDecodeError(f"{path}: damaged tar file ({member.name} ends behind the file's end)")
+                found = True
+                yield f"{path}/{key}.{extension}", key, member.offset_data, member.size
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ImageDecodeError(f"{path}: damaged tar file ({error})") from error
+
+
 def split_name(name: str) -> tuple[str, str]:
     """ "a/b.seg.png" -> ("a/b", "seg.png"): the extension begins at the first dot of the last part."""
     folder, _, last = name.rpartition("/")

@@ -1,6 +1,5 @@
 """Pictures in other files: videos, tar files, tables."""
 
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from click import UsageError
 from helpers.api_model import grounded_file, png
+from helpers.tar_files import make_tar
 from PIL import Image
 from test_sidecars import Done, cache, opened  # noqa: F401  (fixtures)
 
@@ -19,15 +19,6 @@ from kosmos_edge.folders.tars import split_name, tar_entries
 from kosmos_edge.folders.video import Video, parse_interval, video_entries
 
 MODEL = ["--model", str(grounded_file()), "--threads", "1", "--max-tokens", "6"]
-
-
-def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 MEMBERS = {

@@ -67,11 +67,15 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "tools": {"errors", "model", "results"},
     "loading": {"_native", "errors", "hub", "inference", "isolation", "model", "options", "pairs"},
     "folders": {"annotations", "errors", "images", "inference", "json_text", "model", "results", "targets"},
-    "server": {"_native", "errors", "files", "images", "inference", "model", "options", "results", "tools", "urls"},
     "apps": {
         *("draw", "errors", "files", "folders", "images", "inference", "json_text", "model", "options", "overlay"),
         *("results", "targets", "tools"),
     },
+    "distributed": {
+        *("_native", "errors", "folders", "images", "inference", "json_text", "loading", "model", "options", "results"),
+        "targets",
+    },
+    "server": {"_native", "errors", "files", "images", "inference", "model", "options", "results", "tools", "urls"},
     "bench": {"_native", "errors", "images", "inference", "machine", "model", "results"},
     "quality": {"_native", "errors", "hub", "images", "inference", "loading", "model", "results"},
     "calibration": {"_native", "errors", "inference", "model", "quality"},
