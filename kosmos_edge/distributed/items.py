@@ -107,14 +107,14 @@ def _tar(name: str, path: str) -> Iterator[Item]:
 # ---- in the worker
 
 
-def open_items(items: Iterable[Item], columns: Columns) -> Iterator[tuple[str, Any]]:
+def open_items(items: Iterable[Item], columns: Columns) -> Iterator[tuple[str | None, Any]]:
     """(key, image for a batch) of each item, in order; an Unusable for one that cannot be read."""
     for (path, is_row), group in groupby(items, key=lambda item: (item.path, item.row >= 0)):
         if is_row:
             yield from _open_rows(path, list(group), columns)
             continue
         for item in group:
-            yield item.key or "", _open(item)
+            yield item.key, _open(item)
 
 
 def _open(item: Item) -> Any:
@@ -135,11 +135,11 @@ def _open(item: Item) -> Any:
     return data
 
 
-def _open_rows(path: str, items: list[Item], columns: Columns) -> Iterator[tuple[str, Any]]:
+def _open_rows(path: str, items: list[Item], columns: Columns) -> Iterator[tuple[str | None, Any]]:
     """Items of one table whose rows may have gaps; those of row groups without any are not read."""
     arrow = import_pyarrow()
     wanted = {item.row for item in items}
-    found: dict[int, tuple[str, Any]] = {}
+    found: dict[int, tuple[str | None, Any]] = {}
     why = "the table has become shorter"
     names = [columns.image] + ([] if columns.key in (None, columns.image) else [str(columns.key)])
     try:
@@ -155,8 +155,8 @@ def _open_rows(path: str, items: list[Item], columns: Columns) -> Iterator[tuple
                     begin = rows.stop
                     for row in wanted.intersection(rows):
                         at = row - rows.start
-                        key = None if columns.key is None else batch.column(columns.key)[at].as_py()
-                        found[row] = str(row if key is None else key), batch.column(columns.image)[at].as_py()
+                        key = row if columns.key is None else batch.column(columns.key)[at].as_py()
+                        found[row] = None if key is None else str(key), batch.column(columns.image)[at].as_py()
                     if len(found) == len(wanted):
                         break
                 begin = end
@@ -167,7 +167,7 @@ def _open_rows(path: str, items: list[Item], columns: Columns) -> Iterator[tuple
             key, cell = found[item.row]
             yield key, _image(cell_entry(path, item.row, cell, item.name))
         else:
-            yield item.key or "", Unusable(ImageDecodeError(f"{item.name}: {why}"))
+            yield item.key, Unusable(ImageDecodeError(f"{item.name}: {why}"))
 
 
 def _image(entry: Entry) -> Any:

@@ -88,8 +88,8 @@ class Parts:
         mine = [name for name in there if self._is_mine(name)]
         if mine and not (self._resume or self._overwrite):
             raise InvalidRequest(
-                f"{self.folder} has {len(mine)} parts: continue with resume (--resume), replace them with overwrite "
-                "(--overwrite), or name a new folder"
+                f"{self.folder} has parts of an earlier run ({len(mine)}): continue it with resume (--resume), replace "
+                "them with overwrite (--overwrite), or name a new folder"
             )
         for name in there:
             # Temporary files of a run that was killed; we hold the lock of those that are ours.

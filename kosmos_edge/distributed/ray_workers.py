@@ -11,8 +11,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,6 +49,7 @@ def connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    _check_address(address or os.environ.get("RAY_ADDRESS", ""))
     before = signal.getsignal(signal.SIGTERM)
     given = {"log_to_driver": False, "logging_level": "ERROR"}
     folder: str | None = None
@@ -68,7 +71,27 @@ def connected(address: str | None) -> Iterator[Any]:
     finally:
         ray.shutdown()
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _check_address(address: str) -> None:
+    """InvalidRequest if nobody listens at HOST:PORT: Ray would try for minutes."""
+    found = re.fullmatch(r"([^:/]+):(\d+)", address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InvalidRequest(f"no Ray cluster answers at {address}: {error}") from error
+
+
+def _remove(folder: str) -> None:
+    """Removes what our Ray wrote; its processes may write for a moment after they were ended."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
 
 
 def worker_count(nodes: list[dict[str, Any]], threads: int) -> int:

@@ -38,12 +38,12 @@ class RowMaker:
     def failed_row(self, item: Item, error: Exception) -> dict[str, Any]:
         """The row of an image that could not be computed; its key is that of the item, as nothing was read."""
         answer = Result("", model="", device="", source=item.name, finish_reason="error", error=error)  # type: ignore[arg-type]
-        return self._row(item, item.key or "", answer)
+        return self._row(item, item.key, answer)
 
-    def _row(self, item: Item, key: str, answer: Any) -> dict[str, Any]:
+    def _row(self, item: Item, key: str | None, answer: Any) -> dict[str, Any]:
         caption = caption_of(answer, self.wording) if answer.error is None else ""
         row = answer_row(answer, item.name, caption)
-        more = {"key": plain(key), "copy": item.copy}
+        more = {"key": None if key is None else plain(key), "copy": item.copy}
         row |= more | {"finish_reason": getattr(answer, "finish_reason", "stop" if answer.error is None else "error")}
         task = self.captioner.task
         return row | {DETAILS[task]: details_json(answer, task)} if task in DETAILS else row

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -41,20 +42,26 @@ def test_the_slurm_script_captions_its_share_and_goes_on(tmp_path: Path) -> None
         assert len(lines) == 8 and len(list(photos.glob("*.txt"))) == 8
 
 
-def test_the_kubernetes_shards_are_those_of_the_command() -> None:
+def test_the_kubernetes_shards_and_their_exit_status(tmp_path: Path) -> None:
+    """A broken picture does not make a shard fail again and again; a model that is missing does."""
     text = (CLUSTER / "captions.yaml").read_text()
     completions = int(re.search(r"completions: (\d+)", text)[1])
     assert f"$((JOB_COMPLETION_INDEX + 1))/{completions}" in text and "completionMode: Indexed" in text
-    command = re.search(r">-\n(.*?)\n {10}resources", text, re.S)[1]
-    words = " ".join(line.strip() for line in command.splitlines())
-    shell = subprocess.run(
-        ["sh", "-c", words.replace("exec kosmos-edge", "echo")],
-        env={"JOB_COMPLETION_INDEX": "0", "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"--shard 1/{completions} " in shell.stdout and "--resume" in shell.stdout
+    script = textwrap.dedent(re.search(r"- \|\n(.*?)\n {10}resources", text, re.S)[1])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "captions").mkdir()
+    for number in range(4):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(png(number, 30, 30) if number else b"broken")
+    script = script.replace("/data/kosmos-2-q4_k_m.gguf", "$MODEL").replace("/data/", f"{tmp_path}/")
+    script = script.replace(f"/{completions}", "/2").replace("--threads 16", "--threads 1")
+    codes, lines = [], []
+    for model in (tmp_path / "none.gguf", grounded_file()):
+        for index in ("0", "1"):
+            env = program(tmp_path) | {"JOB_COMPLETION_INDEX": index, "MODEL": str(model)}
+            codes.append(subprocess.run(["sh", "-c", script], env=env, capture_output=True, timeout=120).returncode)
+            part = tmp_path / "captions" / f"part-{index}.jsonl"
+            lines += part.read_text().splitlines() if part.exists() else []
+    assert codes == [1, 1, 0, 0] and len(lines) == 4
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     job = yaml.safe_load(text)
     assert job["kind"] == "Job" and job["spec"]["template"]["spec"]["restartPolicy"] == "Never"

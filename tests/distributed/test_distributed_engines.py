@@ -122,8 +122,8 @@ def test_ray_workers_and_one_that_is_killed(
     assert rows_of(tmp_path / "out") == rows
 
 
-def test_workers_share_the_file(ray: Any) -> None:
-    """Private memory of a worker does not grow with the file: its pages are mapped, and counted once."""
+def test_workers_map_the_file(ray: Any) -> None:
+    """Read only. What a worker holds besides is not tested here: bench/distributed.py measures it."""
     maker = RowMaker(captioner(), Columns(), Wording())
     with RayWorkers(ray, maker, count=2, threads=1) as workers:
         while workers.count < 2:

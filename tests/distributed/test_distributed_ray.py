@@ -20,8 +20,7 @@ import pyarrow.parquet as parquet  # noqa: E402
 
 from kosmos_edge import ModelNotFound, load  # noqa: E402
 from kosmos_edge.distributed import Captioner  # noqa: E402
-from kosmos_edge.distributed.dispatch import Task, Unit  # noqa: E402
-from kosmos_edge.distributed.items import Columns, Item  # noqa: E402
+from kosmos_edge.distributed.items import Columns  # noqa: E402
 from kosmos_edge.distributed.ray_workers import RayWorkers, connected, worker_count  # noqa: E402
 from kosmos_edge.distributed.rows import RowMaker  # noqa: E402
 from kosmos_edge.folders import Wording  # noqa: E402
@@ -79,36 +78,6 @@ def test_ray_data_in_all_forms_of_batches(cluster: Any, photos: list[str]) -> No
         assert [bool(row["error"]) for row in rows] == [i == 7 for i in range(12)]
 
 
-def test_workers_share_the_pages_of_the_model(cluster: Any, tmp_path: Path) -> None:
-    """The file's pages count for each worker as shared, and half (Pss) where there are two."""
-    with RayWorkers(cluster, maker("nano"), count=2, threads=1) as workers:
-        while workers.count < 2:
-            workers.receive()
-        unit = Unit(0, None, [None] * 2)
-        for place in range(2):  # an answer each, which reads the weights
-            item = Item("a.png", "a.png", data=png(1, 40, 50))
-            workers.send(Task(unit, place, [item]))
-        answered = 0
-        while answered < 2:
-            answered += len(workers.receive())
-        shares = [mapped(pid) for pid in workers.pids()]
-    for rss, pss, private in shares:
-        assert rss > 300 and pss <= 0.6 * rss and private < 0.1 * rss, shares
-
-
-def mapped(pid: int) -> tuple[int, int, int]:
-    """(Rss, Pss, private) of the mapped model file, in KiB."""
-    sums = {"Rss": 0, "Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
-    inside = False
-    for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
-        name = line.partition(":")[0]
-        if "-" in line.split()[0]:
-            inside = line.endswith(".gguf")
-        elif inside and name in sums:
-            sums[name] += int(line.split()[1])
-    return sums["Rss"], sums["Pss"], sums["Private_Clean"] + sums["Private_Dirty"]
-
-
 def test_a_missing_model_ends_the_run_and_names_the_machine(cluster: Any, tmp_path: Path) -> None:
     with (
         RayWorkers(cluster, maker(tmp_path / "none.gguf"), count=1, threads=1) as workers,
@@ -117,6 +86,12 @@ def test_a_missing_model_ends_the_run_and_names_the_machine(cluster: Any, tmp_pa
         for _ in range(20):
             workers.receive()
     assert "on the machine" in found.value.__notes__[0]
+
+
+def test_nobody_at_the_address() -> None:
+    code = "from kosmos_edge.distributed.ray_workers import connected; connected('127.0.0.1:1').__enter__()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "no Ray cluster answers at 127.0.0.1:1" in done.stderr
 
 
 def test_room_for_workers() -> None:
