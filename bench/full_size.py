@@ -131,7 +131,7 @@ def parity(work: Path, kind: str, picture: Path, tokens: int, threads: int) -> N
     path = work / f"{kind}.gguf"
     rgb = np.asarray(Image.open(picture).convert("RGB"))
     height, width, _ = rgb.shape
-    engine = _core.Engine(str(path), threads=threads)
+    engine = _core.Engine(str(path), threads=threads, drafts="off")
     embedding = engine.encode_image(np.ascontiguousarray(rgb), width, height)
     segments = [("image", embedding), ("tags", PROMPT)]
     params = _core.GenerateParams()

@@ -107,7 +107,7 @@ def parity(work: Path, kind: str, picture: str | None, tokens: int, threads: int
     vectors = seen[0]
     del hf, out
 
-    engine = _core.Engine(str(path), threads=threads)
+    engine = _core.Engine(str(path), threads=threads, drafts="off")
     start = time.perf_counter()
     image = engine.encode_image(np.ascontiguousarray(rgb), *page.size)
     segments = [("image", image), ("tags", PROMPT)]

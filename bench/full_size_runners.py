@@ -29,7 +29,7 @@ class Ours:
         from kosmos_edge import _core
 
         self.core = _core
-        self.engine = _core.Engine(model, threads=threads)
+        self.engine = _core.Engine(model, threads=threads, drafts="off")
         self.about = f"{self.engine.isa}, {self.engine.threads} threads"
 
     def caption(self, picture: Path, prompt: str, tokens: int) -> dict:

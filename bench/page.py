@@ -80,7 +80,7 @@ class Ours:
 
         from kosmos_edge import _core
 
-        self.core, self.engine = _core, _core.Engine(gguf, threads=threads, kv_type=kv_type)
+        self.core, self.engine = _core, _core.Engine(gguf, threads=threads, kv_type=kv_type, drafts="off")
         self.about = f"kosmos-edge, {self.engine.isa}, keys and values {self.engine.kv_type}"
         self.pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 

@@ -152,12 +152,16 @@ class Timings:
     prompt_tokens: int = 0
     tokens: int = 0  # of the answer
     reused_tokens: int = 0  # of the prompt: computed by an earlier call and kept (docs/reuse.md)
+    passes: int = 0  # of the model that gave a token or several (docs/batching.md); 0: not counted, as with beams
+    drafted_tokens: int = 0  # tried ahead of their turn
+    accepted_tokens: int = 0  # those of them that came: each saved a pass
 
     def to_dict(self) -> dict[str, float | int]:
         """JSON-ready; milliseconds with three decimals."""
         milliseconds = ("decode_image_ms", "encode_ms", "prefill_ms", "decode_ms", "total_ms")
         out: dict[str, float | int] = {name: round(getattr(self, name), 3) for name in milliseconds}
-        return out | {"prompt_tokens": self.prompt_tokens, "tokens": self.tokens, "reused_tokens": self.reused_tokens}
+        counts = ("prompt_tokens", "tokens", "reused_tokens", "passes", "drafted_tokens", "accepted_tokens")
+        return out | {name: getattr(self, name) for name in counts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Ours:
         from kosmos_edge import _core
         from kosmos_edge.bench.workload import Work
 
-        engine = _core.Engine(model, device=device, threads=threads)
+        engine = _core.Engine(model, device=device, threads=threads, drafts="off")
         self.work = Work(engine, tokens=ANSWER, words=words)
         self.about = {"version": "this checkout", "isa": engine.isa, "threads": engine.threads}
         if device != "cpu":

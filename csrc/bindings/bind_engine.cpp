@@ -83,7 +83,7 @@ nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.s
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
                              const std::string& isa, size_t prefix_bytes, const CancelToken* cancel,
                              const std::string& mmproj, nb::object progress, const std::string& kv_type,
-                             std::shared_ptr<ActivationRecorder> recorder) {
+                             const std::string& drafts, std::shared_ptr<ActivationRecorder> recorder) {
   LoadOptions o;
   o.recorder = std::move(recorder);
   std::shared_ptr<nb::object> held;
@@ -100,6 +100,7 @@ std::shared_ptr<Engine> load(const std::string& path, const std::string& device,
   o.prefix_bytes = prefix_bytes;
   o.mmproj = mmproj;
   o.kv_type = kv_type_of(kv_type);
+  o.drafts = drafts;
   o.mode = mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
   nb::gil_scoped_release release;
   return Engine::load(path, o);
@@ -285,6 +286,8 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("finish_reason", [](const Generation& g) { return reason_name(g.reason); })
       .def_ro("stop_string", &Generation::stop_string)
       .def_ro("passes", &Generation::passes)
+      .def_ro("drafted", &Generation::drafted, "Tokens that were tried ahead of their turn.")
+      .def_ro("accepted", &Generation::accepted, "Those of them that came.")
       .def_ro("logits_hash", &Generation::logits_hash)
       .def_ro("reused", &Generation::reused)
       .def_ro("prefill_ms", &Generation::prefill_ms)
@@ -303,7 +306,7 @@ void bind_engine(nb::module_& m) {
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
            nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
            nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "", nb::arg("progress").none() = nb::none(),
-           nb::arg("kv_type") = "f16", nb::arg("recorder").none() = nb::none())
+           nb::arg("kv_type") = "f16", nb::arg("drafts") = "", nb::arg("recorder").none() = nb::none())
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("info", [](const Engine& e) { return info_dict(e.model().info()); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
@@ -315,6 +318,11 @@ void bind_engine(nb::module_& m) {
           "kernel_choices", [](const Engine& e) { return choice_list(e.backend().kernel_choices()); },
           "Of each shape of matrix where there is a choice, a dict: types of the weights, in, out, chosen (the "
           "instruction set of products with one row; None: still measured), bytes_per_s of each candidate.")
+      .def_prop_rw(
+          "drafts", [](const Engine& e) { return draft_mode_name(e.drafts().mode()); },
+          [](const Engine& e, const std::string& mode) { e.drafts().set_mode(draft_mode_of(mode, "drafts")); },
+          "Which tokens are tried ahead of their turn by what earlier answers said: auto, fixed or off\n"
+          "(docs/batching.md). Answers do not depend on it. Raises InvalidRequest.")
       .def_prop_ro("kv_type", &Engine::kv_type, "How keys and values are kept: f32, f16 or q8_0.")
       .def_prop_ro("kv_position_bytes", &Engine::kv_position_bytes, "Of keys and values, for a position of a sequence.")
       .def_prop_ro("context_length", [](const Engine& e) { return e.model().info().context; })

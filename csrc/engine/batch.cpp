@@ -7,6 +7,9 @@
 
 namespace ke {
 
+// Of a pass with learned drafts: beyond, arithmetic decides and not the weights' bytes, and logits take memory.
+constexpr size_t kMostDecodeRows = 32;
+
 Batch::Batch(const Model& model, const Tokenizer& tokenizer, int size)
     : model_(model), tokenizer_(tokenizer), size_(size) {
   KE_CHECK(size >= 1 && size <= limits::kMaxBatch, InvalidRequest, "batch size must be in 1..", limits::kMaxBatch,
@@ -63,9 +66,16 @@ void Batch::gather(const CancelToken* cancel) {
   rows_.clear();
   logit_rows_.clear();
   takers_.clear();
+  drafts_ = nullptr;
+  size_t decoding = 0;
+  for (const auto& m : members_) decoding += !m->sequence->in_prompt();
+  DraftRoom room{std::max<size_t>(1, decoding), kMostDecodeRows > decoding ? kMostDecodeRows - decoding : 0};
   const auto feed = [&](Member& m, size_t most) {
-    const size_t count = m.sequence->next_rows(most, rows_, logit_rows_);
-    if (count > 0) takers_.push_back({&m, count});
+    const size_t count = m.sequence->next_rows(most, rows_, logit_rows_, room);
+    if (count == 0) return;
+    takers_.push_back({&m, count});
+    room.drafts -= std::min(room.drafts, count - 1);
+    if (Drafts* d = m.sequence->prompt().drafts; d && d->on()) drafts_ = d;
   };
   Member* prompt = nullptr;
   for (const auto& m : members_) {
@@ -96,7 +106,9 @@ void Batch::compute(const CancelToken* cancel) {
     model_.sample(rows_, logit_rows_, rules_, sampled_, cancel);
   } else {
     logits_.resize(logit_rows_.size() * static_cast<size_t>(model_.info().vocab));
+    const auto start = std::chrono::steady_clock::now();
     model_.forward(rows_, logit_rows_, logits_.data(), cancel);
+    if (drafts_) drafts_->took(rows_.size(), ms_since(start));
   }
   hand_out(on_device);
 }

@@ -64,6 +64,7 @@ class Batch {
   std::vector<InputRow> rows_;
   std::vector<int32_t> logit_rows_;
   std::vector<std::pair<Member*, size_t>> takers_;  // in the order of their rows: how many logit rows each takes
+  Drafts* drafts_ = nullptr;                        // of an answer that has some
   std::vector<float> logits_;                       // (logit rows, vocab); where the device samples, these:
   std::vector<SamplingRule> rules_;                 // (logit rows)
   std::vector<Sampled> sampled_;                    // (logit rows)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include "backend/devices.h"
 #include "base/error.h"
@@ -37,7 +38,14 @@ std::shared_ptr<Engine> Engine::load(const std::string& path, const LoadOptions&
   return engine;
 }
 
+static DraftMode draft_mode(const LoadOptions& options) {
+  if (!options.drafts.empty()) return draft_mode_of(options.drafts, "drafts");
+  const char* variable = std::getenv("KOSMOS_EDGE_DRAFTS");
+  return variable && *variable ? draft_mode_of(variable, "KOSMOS_EDGE_DRAFTS") : DraftMode::Auto;
+}
+
 std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOptions& options) {
+  const DraftMode drafts = draft_mode(options);
   auto engine = std::make_shared<Engine>();
   engine->file_ = open_model(path, options.mmproj, options.mode);
   if (options.on_progress) {
@@ -64,6 +72,8 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
                                                            PrefixCache::Scope::BeforeImages);
     engine->text_prefix_ = std::make_unique<PrefixCache>(engine->prefixes_, PrefixCache::Scope::All);
   }
+  engine->drafts_ = std::make_unique<Drafts>(*engine->tokenizer_, drafts);
+  if (drafts == DraftMode::Auto && engine->model_->samples_on_device()) engine->drafts_->set_mode(DraftMode::Off);
   engine->file_->watch_release({});
   return engine;
 }
@@ -162,7 +172,9 @@ Prompt Engine::prompt(const std::vector<Segment>& segments, bool goes_on) const 
   Prompt prompt = build_prompt(*model_, *tokenizer_, segments, goes_on);
   if (prompt.images.empty()) prompt.text_prefix = text_prefix_.get();
   read_images(segments, prompt);
-  return model_->info().answer_start && !goes_on ? behind_encoder(*model_, std::move(prompt)) : prompt;
+  if (model_->info().answer_start && !goes_on) prompt = behind_encoder(*model_, std::move(prompt));
+  prompt.drafts = drafts_.get();
+  return prompt;
 }
 
 void Engine::read_images(const std::vector<Segment>& segments, Prompt& prompt) const {

@@ -10,6 +10,7 @@
 
 #include "backend/recorder.h"
 #include "base/limits.h"
+#include "engine/drafts.h"
 #include "engine/generate.h"
 #include "engine/prefix_cache.h"
 
@@ -21,7 +22,10 @@ struct LoadOptions {
   // For keys and values kept with encoded images and of the last prompt without images, see prefix_cache.h; 0: none.
   size_t prefix_bytes = limits::kDefaultPrefixMegabytes << 20;
   DType kv_type = DType::F16;  // of keys and values, or Q8_0, see Decoder; kv_type_of has it by name
-  std::string mmproj;          // a second file: of the pair's vision encoder (models/pair.h); empty: there is none
+  // auto, fixed or off, see DraftMode; empty: what KOSMOS_EDGE_DRAFTS says, else auto. Where the device samples, auto
+  // is off: no pass was ever timed there.
+  std::string drafts;
+  std::string mmproj;  // a second file: of the pair's vision encoder (models/pair.h); empty: there is none
   // How the file becomes a model; empty: as the architecture that it names (models/registry.cpp).
   std::function<std::unique_ptr<Model>(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>, DType kv_type)> load_model;
   // Told of every product with a matrix of the file, for calibration; nullptr: nobody is.
@@ -56,6 +60,8 @@ class Engine {
   // Why a better device than this one is not used, in a line; empty where none is installed or asked for.
   const std::string& fallback() const { return fallback_; }
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
+  // What answers have taught, which is used for those to come; the mode may be changed at any time.
+  Drafts& drafts() const { return *drafts_; }
   // How keys and values are kept: "f32", "f16" or "q8_0"; and the bytes of one position of a sequence.
   const char* kv_type() const;
   size_t kv_position_bytes() const { return kv_position_bytes_; }
@@ -114,6 +120,7 @@ class Engine {
   std::unique_ptr<Model> model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<PrefixBudget> prefixes_;
+  std::unique_ptr<Drafts> drafts_;
   std::string fallback_;
   size_t kv_position_bytes_ = 0;
   std::shared_ptr<PrefixCache> shared_prefix_;  // <s><image>, the same for every image; filled by the first

@@ -107,12 +107,13 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
   const bool on_device = model.samples_on_device() && !sequence.needs_logits();
   std::vector<SamplingRule> rules;
   std::vector<Sampled> sampled;
-  // As large as a pass with the draft of a tag needs, so that decoding allocates nothing.
-  std::vector<float> logits(
-      on_device ? 0 : static_cast<size_t>(model.info().vocab) * (params.grammar && params.draft ? 2 : 1));
+  Drafts* const drafts = params.draft && prompt.drafts && prompt.drafts->on() ? prompt.drafts : nullptr;
+  // As large as a pass with drafts needs, so that decoding allocates nothing.
+  const size_t most = drafts ? 1 + kMostDrafts : params.grammar && params.draft ? 2 : 1;
+  std::vector<float> logits(on_device ? 0 : static_cast<size_t>(model.info().vocab) * most);
   std::vector<InputRow> rows;
   std::vector<int32_t> logit_rows;
-  logit_rows.reserve(2);
+  logit_rows.reserve(most);
   while (!sequence.done()) {
     rows.clear();
     logit_rows.clear();
@@ -128,7 +129,9 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
     const std::span<const int32_t> vocab_subset = sequence.vocab_subset();
     const size_t count = taken * (vocab_subset.empty() ? static_cast<size_t>(model.info().vocab) : vocab_subset.size());
     if (logits.size() < count) logits.resize(count);
+    const auto start = std::chrono::steady_clock::now();
     model.forward(rows, logit_rows, logits.data(), cancel, vocab_subset);
+    if (drafts && taken > 0 && vocab_subset.empty()) drafts->took(rows.size(), ms_since(start));
     if (taken > 0) sequence.take_logits(std::span(logits).first(count));
   }
   return std::move(sequence.result());

@@ -1,5 +1,6 @@
 // Prompt -> answer: prefill, then one token at a time (or several beams), until an end condition.
 #pragma once
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -45,6 +46,8 @@ struct Generation {
   FinishReason reason = FinishReason::Length;
   std::string stop_string;   // the one that was met
   int32_t passes = 0;        // of the model that gave a token or several (beams: not counted)
+  int32_t drafted = 0;       // tokens that were tried ahead of their turn
+  int32_t accepted = 0;      // those of them that came, so that what follows them was known without another pass
   uint64_t logits_hash = 0;  // of the bits of all logits that decided a token, in order
   size_t reused = 0;         // positions of the prompt that were not computed again
   double prefill_ms = 0, decode_ms = 0;
@@ -64,6 +67,10 @@ Generation generate(const Model& model, const Tokenizer& tokenizer, const Prompt
                     const OnToken& on_token, const CancelToken* cancel);
 
 // Parts shared by the plain and the beam search.
+
+inline double ms_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
 
 // Bounds the memory of activations; results do not depend on it.
 constexpr size_t kRowsPerPass = 256;

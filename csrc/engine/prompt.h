@@ -12,6 +12,7 @@
 
 namespace ke {
 
+class Drafts;  // engine/drafts.h
 class PrefixCache;
 class Source;  // engine/source.h
 
@@ -72,6 +73,8 @@ struct Prompt {
   const Prompt& told() const;
   // Without images: its engine's, which must outlive the prompt; or nullptr, then nothing is kept.
   PrefixCache* text_prefix = nullptr;
+  // Its engine's, which must outlive the prompt; or nullptr, then nothing is learned for drafts and none is made of it.
+  Drafts* drafts = nullptr;
   // The position as the decoder takes it; the prompt must live until it is computed. It looks at the last image whose
   // `first` is not behind it: none, before the first image and behind the end of that image's document.
   InputRow row(size_t position, KvCache* cache) const;

@@ -46,6 +46,15 @@ void penalize(std::span<float> scores, const std::vector<int32_t>& sequence, flo
   }
 }
 
+void repeated_ngrams(std::span<const int32_t> sequence, int32_t n, std::vector<int32_t>& ids) {
+  const int64_t length = static_cast<int64_t>(sequence.size());
+  if (n <= 0 || length + 1 < n) return;
+  const auto prefix = sequence.end() - (n - 1);
+  for (int64_t i = 0; i + n <= length; i++)
+    if (std::equal(prefix, sequence.end(), sequence.begin() + i))
+      ids.push_back(sequence[static_cast<size_t>(i + n - 1)]);
+}
+
 Rules::Rules(std::vector<int32_t> never) : never_(std::move(never)) {
   allowed_.reserve(kUsualRanges);
   kept_.reserve(kUsualRanges);
@@ -59,13 +68,8 @@ std::span<const IdRange> Rules::allowed(int32_t vocab, const std::vector<int32_t
     constraint->allowed(vocab, allowed_);
   else
     allowed_.push_back({0, vocab});
-  const int64_t length = static_cast<int64_t>(sequence.size());
   banned_.assign(never_.begin(), never_.end());
-  if (n > 0 && length + 1 >= n) {
-    const auto prefix = sequence.end() - (n - 1);
-    for (int64_t i = 0; i + n <= length; i++)
-      if (std::equal(prefix, sequence.end(), sequence.begin() + i)) banned_.push_back(sequence[i + n - 1]);
-  }
+  repeated_ngrams(sequence, n, banned_);
   if (banned_.empty()) return allowed_;
   std::sort(banned_.begin(), banned_.end());
   kept_.clear();

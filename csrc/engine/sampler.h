@@ -35,6 +35,9 @@ void check_finite(const Sampled& sampled);
 // (transformers RepetitionPenaltyLogitsProcessor); prompt, image placeholders and box tokens count. `seen` is scratch.
 void penalize(std::span<float> scores, const std::vector<int32_t>& sequence, float penalty, std::vector<bool>& seen);
 
+// Adds the tokens behind which `sequence` would end in n tokens that it has already; n 0: none.
+void repeated_ngrams(std::span<const int32_t> sequence, int32_t n, std::vector<int32_t>& ids);
+
 // Which tokens may come next: those that `constraint` (may be nullptr) allows, but for those of `never` and those that
 // would repeat an n-gram of `sequence` (transformers NoRepeatNGramLogitsProcessor: prompt, image placeholders and box
 // tokens count). Where only these are left, they stay.

@@ -11,12 +11,6 @@
 namespace ke {
 
 constexpr double kNoLogprob = std::numeric_limits<double>::quiet_NaN();
-constexpr size_t kMostDrafts = 7;  // with the row before them 8, a number of rows that is cheap
-
-using Clock = std::chrono::steady_clock;
-static double ms_since(Clock::time_point t) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - t).count();
-}
 
 static GenerateParams all_scored(GenerateParams params) {
   params.logprobs |= params.top_logprobs > 0;
@@ -48,13 +42,13 @@ Sequence::Sequence(const Model& model, const Tokenizer& tokenizer, Prompt prompt
 
 void Sequence::start(KvCache& cache) {
   KE_ASSERT(!cache_ && cache.capacity >= capacity());
-  started_ = Clock::now();
+  started_ = std::chrono::steady_clock::now();
   cache_ = &cache;
 }
 
 void Sequence::read_source(const CancelToken* cancel) { out_.reused = ke::read_source(model_, prompt_, cancel); }
 
-size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& logit_rows) {
+size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& logit_rows, DraftRoom room) {
   KE_ASSERT(cache_ && !done_ && most >= 1 && fed_ < static_cast<int64_t>(ids_.size()));
   if (fed_ == 0) {
     fed_ = static_cast<int64_t>(restore_prefix(model_, prompt_, *cache_));
@@ -71,7 +65,7 @@ size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector
   fed_ = static_cast<int64_t>(end);
   if (end < ids_.size()) return 0;
   logit_rows.push_back(static_cast<int32_t>(rows.size()) - 1);
-  draft(most);
+  draft(most, room);
   for (size_t i = 0; i < drafts_.size(); i++) {
     logit_rows.push_back(static_cast<int32_t>(rows.size()));
     rows.push_back(prompt_.row_behind(drafts_[i], end + i, cache_));
@@ -79,12 +73,24 @@ size_t Sequence::next_rows(size_t most, std::vector<InputRow>& rows, std::vector
   return 1 + drafts_.size();
 }
 
-void Sequence::draft(size_t most) {
+void Sequence::draft(size_t most, DraftRoom room) {
   drafts_.clear();
-  if (!constraint_ || !params_.draft) return;
+  if (!params_.draft) return;
   const size_t left = static_cast<size_t>(params_.max_tokens) - out_.ids.size() - 1;  // behind the next token
-  constraint_->draft(drafts_, std::min({most, kMostDrafts, left}));
+  most = std::min({most, kMostDrafts, left});
+  if (constraint_) constraint_->draft(drafts_, most);
+  room.drafts = std::min(room.drafts, most);
+  // Of few tokens that may come one is found at little cost.
+  const bool chooses = !params_.choices.empty() || (drafts_.empty() && !vocab_subset_.empty());
+  if (prompt_.drafts && prompt_.drafts->on() && !chooses)
+    prompt_.drafts->extend(ids_, params_.sampler.no_repeat_ngram_size, room, drafts_);
+  out_.drafted += static_cast<int32_t>(drafts_.size());
   if (!drafts_.empty()) vocab_subset_.clear();  // the rows of drafts need the whole vocabulary
+}
+
+void Sequence::learn(int32_t id) {
+  if (params_.draft && params_.choices.empty() && prompt_.drafts && prompt_.drafts->on())
+    prompt_.drafts->learn(ids_, params_.sampler.no_repeat_ngram_size, id);
 }
 
 void Sequence::sampling_rules(std::span<SamplingRule> rules) {
@@ -93,8 +99,8 @@ void Sequence::sampling_rules(std::span<SamplingRule> rules) {
   std::unique_ptr<Constraint> ahead;
   for (size_t i = 0; i < rules.size(); i++) {
     if (i > 0) {
-      if (!ahead) ahead = constraint_->clone();
-      ahead->accept(drafts_[i - 1]);
+      if (!ahead && constraint_) ahead = constraint_->clone();
+      if (ahead) ahead->accept(drafts_[i - 1]);
       ids_.push_back(drafts_[i - 1]);
     }
     const auto allowed = rules_.allowed(static_cast<int32_t>(model_.info().vocab), ids_,
@@ -115,6 +121,7 @@ void Sequence::take_rows(Decide decide_row) {
     const bool right = !done_ && i < drafts_.size() && ids_[static_cast<size_t>(fed_)] == drafts_[i];
     if (!right || fed_ + 1 < static_cast<int64_t>(ids_.size())) return;
     fed_++;  // the draft's row is the row of this token
+    out_.accepted++;
   }
 }
 
@@ -132,8 +139,20 @@ void Sequence::take_sampled(std::span<const Sampled> sampled) {
 void Sequence::begin() {
   if (!out_.ids.empty()) return;
   save_prefix(model_, prompt_, prompt_.ids, *cache_);
+  if (params_.draft && prompt_.drafts && prompt_.drafts->on()) note_prompt();
   out_.prefill_ms = ms_since(started_);
-  decoding_ = Clock::now();
+  decoding_ = std::chrono::steady_clock::now();
+}
+
+// Its texts, between the images.
+void Sequence::note_prompt() {
+  const std::span<const int32_t> ids = prompt_.ids;
+  size_t begin = 0;
+  for (const Prompt::PlacedImage& image : prompt_.images) {
+    prompt_.drafts->note(ids.subspan(begin, image.begin - begin));
+    begin = image.end;
+  }
+  prompt_.drafts->note(ids.subspan(begin));
 }
 
 void Sequence::decide(std::span<const float> logits) {
@@ -181,6 +200,7 @@ void Sequence::find_vocab_subset() {
 }
 
 void Sequence::add(int32_t id, float logprob) {
+  learn(id);
   out_.ids.push_back(id);
   out_.logprobs.push_back(logprob);
   ids_.push_back(id);

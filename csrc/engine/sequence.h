@@ -1,14 +1,16 @@
 // One answer in the making: which rows the model is to compute next, and what follows from their logits.
 // A sequence computes nothing itself, so that one pass may hold the rows of any number of them.
 //
-// Drafts: where the grammar makes a token likely, its row goes into the pass that decides whether it comes. If it does,
-// the pass has given two tokens; if not, the row is forgotten and its position is written again. A row's bits do not
-// depend on the rows beside it, so ids and log-probabilities are those of one token at a time.
+// Drafts: where the grammar, or what earlier answers said (drafts.h), makes a token likely, its row goes into the pass
+// that decides whether it comes. If it does, the pass has given two tokens; if not, the row is forgotten and its
+// position is written again. A row's bits do not depend on the rows beside it, so ids and log-probabilities are those
+// of one token at a time.
 #pragma once
 #include <chrono>
 #include <span>
 #include <vector>
 
+#include "engine/drafts.h"
 #include "engine/generate.h"
 #include "text/stop_finder.h"
 
@@ -38,7 +40,8 @@ class Sequence {
 
   // Appends the next rows, at most `most` (>= 1), to a pass, and to `logit_rows` the indices in `rows` of those whose
   // logits it takes. Returns how many these are: 0 while prompt rows are left after these.
-  size_t next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& logit_rows);
+  // room: for drafts that are learned; those of the grammar are made where they fit into `most`.
+  size_t next_rows(size_t most, std::vector<InputRow>& rows, std::vector<int32_t>& logit_rows, DraftRoom room = {});
 
   // The tokens whose logits alone decide the next one, ascending; empty: all of the vocabulary. Location tokens and,
   // where they are asked for, the others carry a log-probability over the whole vocabulary: then it is all. So it is
@@ -64,10 +67,12 @@ class Sequence {
   Generation& result() { return out_; }
 
  private:
-  void draft(size_t most);
+  void draft(size_t most, DraftRoom room);
+  void learn(int32_t id);
   template <class Decide>
   void take_rows(Decide decide);
   void begin();
+  void note_prompt();
   void decide(std::span<const float> logits);
   void decide(const Sampled& sampled);
   bool scored(int32_t id) const { return params_.logprobs || model_.info().is_scored(id, out_.ids); }

@@ -18,8 +18,9 @@ from kosmos_edge.bench.cost import Cost
 from kosmos_edge.bench.workload import Sample, Work, can_batch
 from kosmos_edge.errors import InvalidRequest
 
-PHASES = ("encode", "prefill", "decode", "caption", "folder", "load", "roof", "hash")
+PHASES = ("encode", "prefill", "decode", "caption", "folder", "drafts", "load", "roof", "hash")
 BATCHES = (1, 4, 8, 16)
+DRAFT_PICTURES = 8
 PROBE_BYTES = 512 << 20
 
 
@@ -56,7 +57,8 @@ def run(
             "cold": bench_load.measure_cold(path, threads),
             "warm": [bench_load.load_in_child(path, threads) for _ in range(min(rounds, 3))],
         }
-    engine = _core.Engine(path, device=device, threads=threads, kv_type=kv_type)
+    # Made-up weights and pictures give answers that repeat themselves: drafts would measure that.
+    engine = _core.Engine(path, device=device, threads=threads, kv_type=kv_type, drafts="off")
     work = Work(engine, image, tokens)
     cost = Cost.of(path, kv_type)
     report = _facts(engine, path, rounds, tokens, image) | report
@@ -135,6 +137,9 @@ def _phases(
             found = [work.folder(batch, max(2 * batch, 4)) for _ in range(max(1, min(rounds, 3)))]
             rates = summary([s.images / s.seconds for s in found])
             out["folder"][str(batch)] = {"images_per_s": rates, "images": found[0].images, **bench_load.memory_now()}
+    if "drafts" in wanted:
+        log("passes of a folder with drafts")
+        out["drafts"] = work.drafts(DRAFT_PICTURES)
     return out
 
 
@@ -198,6 +203,12 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"{'batch ' + batch:10}{rates['median']:10.2f} images/s  +-{100 * rates['spread']:.0f} %")
     if "folder" in phases and not report["batched"]:
         lines.append("          (this build answers one image at a time)")
+    if "drafts" in phases:
+        drafts = phases["drafts"]
+        lines.append(
+            f"{'drafts':10}{drafts['tokens_per_pass']:10.2f} tokens a pass of the decoder, one picture at a time "
+            f"({drafts['accepted']} of {drafts['drafted']} drafts came)"
+        )
     if "load" in report:
         load, cold = report["load"], report["load"]["cold"]
         lines.append(f"{'load':10}{load['warm_ms']:10.0f} ms warm, {load['warm_first_token_ms']:.0f} ms to a token")

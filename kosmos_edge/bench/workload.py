@@ -152,6 +152,18 @@ class Work:
         results = cast(list[Result], list(self.model.batch(photos, on_error="raise", **options)))
         return Sample(time.perf_counter() - start, sum(len(r.token_ids) for r in results), images)
 
+    def drafts(self, images: int) -> dict[str, float]:
+        """Counts of a folder, one picture at a time, with what its answers teach; the same on every machine."""
+        photos, before = [self.photo() for _ in range(images)], self.engine.drafts
+        self.engine.drafts = "fixed"
+        options: dict[str, Any] = {"max_tokens": self.tokens, "on_error": "raise", "batch_size": 1, **self._task}
+        spent = [r.timings for r in cast(list[Result], list(self.model.batch(photos, **options)))]
+        self.engine.drafts = before
+        tokens, passes = sum(t.tokens for t in spent), sum(t.passes for t in spent)
+        drafted, accepted = sum(t.drafted_tokens for t in spent), sum(t.accepted_tokens for t in spent)
+        found = {"tokens": tokens, "passes": passes, "drafted": drafted, "accepted": accepted}
+        return found | {"tokens_per_pass": tokens / passes}
+
     def logits(self) -> bytes:
         """float32 logits of a fixed prompt with a fixed picture: equal bytes mean equal arithmetic."""
         side = best_side(self.model.model_info["vision"])

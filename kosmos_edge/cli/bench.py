@@ -31,7 +31,7 @@ limits = _core.limits
 @option(
     "--phases",
     metavar="P,P,...",
-    help="Phases: encode, prefill, decode, caption, folder, load, roof, hash. Default: all.",
+    help="Phases: encode, prefill, decode, caption, folder, drafts, load, roof, hash. Default: all.",
 )
 @option("--batches", default="1,4,8,16", show_default=True, metavar="B,B,...", help="Batch sizes of the folder phase.")
 @option("--image", metavar="FILE", help="Use this image instead of synthetic ones.")
@@ -43,9 +43,9 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
     """Measure speed; `bench quality` measures what a storage type costs in accuracy.
 
     Runs each phase in rounds, with a new image each time: encode, prefill, decode, a photo's caption, folders of photos
-    in batches, loading. Also measures memory, and the roof: the most that this machine can read and multiply with the
-    same threads and instruction set. If two builds or machines with the same instruction set print the same hash of
-    the logits, they compute the same.
+    in batches, loading. Counts the passes of a folder with drafts. Also measures memory, and the roof: the most that
+    this machine can read and multiply with the same threads and instruction set. If two builds or machines with the
+    same instruction set print the same hash of the logits, they compute the same.
     """
     if ctx.invoked_subcommand is not None:
         return 0

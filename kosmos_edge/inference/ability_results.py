@@ -8,7 +8,7 @@ from typing import Any
 from kosmos_edge.results import Result, Score, Timings
 
 _MILLISECONDS = ("decode_image_ms", "encode_ms", "prefill_ms", "decode_ms", "total_ms")
-_COUNTS = ("prompt_tokens", "tokens", "reused_tokens")
+_COUNTS = ("prompt_tokens", "tokens", "reused_tokens", "passes", "drafted_tokens", "accepted_tokens")
 
 
 def total(parts: list[Timings]) -> Timings:

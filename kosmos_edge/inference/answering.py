@@ -101,6 +101,9 @@ class Answering:
                 len(generation.prompt_ids),
                 len(generation.token_ids),
                 generation.reused,
+                generation.passes,
+                generation.drafted,
+                generation.accepted,
             ),
         )
         if self._prompt.last is not None:

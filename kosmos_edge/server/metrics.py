@@ -26,6 +26,13 @@ class Metrics:
         self.reused_tokens = Counter(
             "kosmos_edge_reused_tokens", "Tokens of prompts that were not computed again", registry=registry
         )
+        self.passes = Counter(
+            "kosmos_edge_passes", "Passes of the decoder that gave tokens of answers", registry=registry
+        )
+        self.drafted_tokens = Counter(
+            "kosmos_edge_drafted_tokens", "Tokens that were tried ahead of their turn", registry=registry
+        )
+        self.accepted_tokens = Counter("kosmos_edge_accepted_tokens", "Those of them that came", registry=registry)
         self.images = Counter("kosmos_edge_images", "Images of requests", registry=registry)
         self.waiting = Gauge("kosmos_edge_waiting", "Requests in the queue", registry=registry)
         self.running = Gauge("kosmos_edge_running", "Answers that are being computed", registry=registry)

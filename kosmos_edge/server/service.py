@@ -145,6 +145,9 @@ class Context:
         metrics.tokens.inc(timings.tokens)
         metrics.prompt_tokens.inc(timings.prompt_tokens)
         metrics.reused_tokens.inc(timings.reused_tokens)
+        metrics.passes.inc(timings.passes)
+        metrics.drafted_tokens.inc(timings.drafted_tokens)
+        metrics.accepted_tokens.inc(timings.accepted_tokens)
 
     # ---- body
 

@@ -98,7 +98,7 @@ def polls(call: Call) -> int:
     return int(count.polls)
 
 
-def test_polls_are_dense(engine: _core.Engine) -> None:
+def test_polls_are_dense(engine: _core.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice in every layer of every pass, before every tensor of a load, every few rows of a resize."""
     calls = phases(engine)
     config = _core.model_info(str(tiny_file()))
@@ -110,6 +110,7 @@ def test_polls_are_dense(engine: _core.Engine) -> None:
     passes = 2  # of at most 256 rows; the first has no logits to give and leaves the last layer early
     assert polls(lambda c: engine.generate(prompt, params(max_tokens=1), None, c)) == passes * 2 * layers - 1
     prompt = [("ids", [6] * 300)]  # another one: nothing but <s> is reused
+    monkeypatch.setattr(engine, "drafts", "off")  # a pass for every token
     more = polls(lambda c: engine.generate(prompt, params(max_tokens=5, logprobs=True), None, c))
     answer = engine.generate(prompt, params(max_tokens=5, logprobs=True))
     assert more == (passes + len(answer.token_ids) - 1) * 2 * layers - 1

@@ -34,7 +34,11 @@ def test_report_of_nano(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["threads"] == 1 and report["rounds"] == 2 and report["device"] == "cpu"
     assert report["isa"] in _core.available_isas()
     phases = report["phases"]
-    assert set(phases) == {"encode", "prefill", "decode", "caption", "folder"}
+    assert set(phases) == {"encode", "prefill", "decode", "caption", "folder", "drafts"}
+    drafts = phases["drafts"]
+    assert 0 < drafts["passes"] < drafts["tokens"] and 0 < drafts["accepted"] <= drafts["drafted"]
+    assert drafts["tokens_per_pass"] == drafts["tokens"] / drafts["passes"] > 1
+    assert f"{drafts['tokens_per_pass']:.2f} tokens a pass" in bench.table(report)
     for name in ("encode", "prefill", "decode", "caption"):
         ms = phases[name]["ms"]
         assert 0 < ms["min"] <= ms["median"] <= ms["max"] and ms["spread"] >= 0
