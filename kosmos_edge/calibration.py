@@ -98,7 +98,15 @@ def record(
     described, questions answered, pages read, texts scored, as far as it was made for them; -> what was recorded."""
     recorder = _core.ActivationRecorder(products_of)
     with Model(
-        _core.Engine(os.fspath(path), device="cpu", threads=threads, recorder=recorder, prefix_bytes=0, cancel=cancel),
+        _core.Engine(
+            os.fspath(path),
+            device="cpu",
+            threads=threads,
+            recorder=recorder,
+            prefix_bytes=0,
+            cancel=cancel,
+            drafts="off",  # rows of drafts that do not come are no inputs
+        ),
         path,
     ) as model:
         abilities = set(model.model_info["tasks"])
