@@ -26,7 +26,7 @@ std::pair<size_t, uint32_t> DraftTable::place(std::span<const int32_t> text, siz
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     hash = z ^ (z >> 31);
   }
-  return {static_cast<size_t>(hash % kSlots), static_cast<uint32_t>(hash >> 32)};
+  return {static_cast<size_t>(hash % kSlots), static_cast<uint32_t>(hash / kSlots)};
 }
 
 const DraftTable::Slot* DraftTable::find(std::span<const int32_t> text, size_t length) const {

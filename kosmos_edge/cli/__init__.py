@@ -31,6 +31,8 @@ COMMANDS = {
     "score": ("tasks", "Rank texts by their likelihood given an image."),
     "classify": ("abilities", "Choose the label that fits an image."),
     "similarity": ("similarity", "Compare images with texts, with a model such as CLIP."),
+    "pica": ("pica", "Ask a language model that sees no images, by captions."),
+    "index": ("index", "Find images in folders by an image or a text."),
     "reason": ("abilities", "Answer a question after a description of the image."),
     "iq": ("abilities", "Complete one of Raven's matrices."),
     "webqa": ("abilities", "Answer a question about a web page."),
@@ -96,7 +98,7 @@ def _print_devices(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     epilog="Options can be set in the environment, too: KOSMOS_EDGE_MAX_TOKENS=9 is --max-tokens 9, "
     "KOSMOS_EDGE_BOXES=0 is --no-boxes. A repeated option takes one value per line. Empty variables are ignored, and "
     "so are those that a command cannot use (--verbose lists them). --image, --text and --box of generate have no "
-    "variable; the outputs of convert and grit have their own, such as KOSMOS_EDGE_CONVERT_OUTPUT, and so have "
+    "variable; the outputs of convert, grit and index have their own, such as KOSMOS_EDGE_CONVERT_OUTPUT, and so have "
     "--format and --shots of eval, KOSMOS_EDGE_EVAL_FORMAT, --html of agent, KOSMOS_EDGE_AGENT_HTML, and --shot, "
     "--prompt and --question of describe, classify and reason, such as KOSMOS_EDGE_CLASSIFY_SHOT. config.toml in the "
     "folder for settings sets defaults, too: kosmos-edge doctor shows where it is, docs/config.md what may be in it.",

@@ -79,7 +79,7 @@ def agent(question: str, pictures: tuple[str, ...], **rest: Any) -> int:
         target = find_target(html, overwrite=overwrite)
         refuse_inputs("--html", [target], [item.path for item in inputs if item.path is not None])
     from kosmos_edge.apps.agent import Agent
-    from kosmos_edge.apps.agent.endpoint import Endpoint
+    from kosmos_edge.apps.endpoint import Endpoint
 
     url, name, reader = rest.pop("llm"), rest.pop("llm_model"), rest.pop("reader")
     if Endpoint(url, name).sends_key_in_clear:  # what is wrong with them is told before a model is loaded

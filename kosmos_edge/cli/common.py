@@ -258,6 +258,7 @@ opening_options = options(
 )
 decoding_options = options(_exif_option, _damage_options)  # where images are files alone, with one frame
 picture_options = options(_recursive_option, opening_options, _fail_fast_option)
+gathering_options = options(_recursive_option, _damage_options)  # of what keeps images by their paths, upright
 # Of files that may have pages, which have an option of their own instead of --frame.
 document_options = options(_recursive_option, _exif_option, _damage_options, _urls_option, _fail_fast_option)
 

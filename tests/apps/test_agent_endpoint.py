@@ -12,8 +12,8 @@ from helpers.agent_endpoint import Scripted, ScriptedEndpoint, say, scripted
 
 from kosmos_edge import InvalidRequest
 from kosmos_edge.apps.agent import EndpointError
-from kosmos_edge.apps.agent.endpoint import Endpoint, Reply, check_url, parse
-from kosmos_edge.apps.agent.errors import TimeOver
+from kosmos_edge.apps.endpoint import Endpoint, Reply, check_url, parse
+from kosmos_edge.apps.errors import TimeOver
 
 KEY = "sk-a-very-secret-key"
 BODY = {"messages": [{"role": "user", "content": "a"}]}
@@ -22,7 +22,7 @@ BODY = {"messages": [{"role": "user", "content": "a"}]}
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("kosmos_edge.apps.agent.endpoint.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("kosmos_edge.apps.endpoint.FIRST_PAUSE", 0.05)
 
 
 def chat(endpoint: ScriptedEndpoint, *, seconds: float = 20, whole: float = 30, model: str = "m") -> Reply:
@@ -165,7 +165,7 @@ def test_odd_parts_of_a_reply() -> None:
 
 
 def test_a_reply_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kosmos_edge.apps.agent.endpoint.MOST_BYTES", 1000)
+    monkeypatch.setattr("kosmos_edge.apps.endpoint.MOST_BYTES", 1000)
     with scripted([say("a" * 2000)]) as endpoint, pytest.raises(EndpointError, match="more than 1000 bytes"):
         chat(endpoint)
 
@@ -187,3 +187,31 @@ def test_nobody_listens() -> None:
     with pytest.raises(EndpointError, match=r"no connection \(.*refused.*\) \(4 tries\)"):
         chat(endpoint)
     assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "tokens"),
+    [
+        ({"tokens": [" red", "\n"], "token_logprobs": [-0.5, -1]}, [(" red", -0.5), ("\n", -1.0)]),
+        ({"content": [{"token": " red", "logprob": -0.5}]}, [(" red", -0.5)]),
+        ({"tokens": [" red"], "token_logprobs": [None]}, None),
+        ({"tokens": [" red"], "token_logprobs": []}, None),
+        (None, None),
+    ],
+)
+def test_a_text_completion(logprobs: object, tokens: object) -> None:
+    body = {"choices": [{"text": " red", "logprobs": logprobs}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    with scripted([Scripted("busy", 503), Scripted(body)]) as endpoint:
+        client = Endpoint(endpoint.url, "m")
+        done = client.complete({"prompt": "Q:", "logprobs": 1}, 5, time.monotonic() + 10, lambda: False)
+    assert (done.text, done.tokens, done.usage) == (" red", tokens, {"prompt_tokens": 3, "completion_tokens": 1})
+    assert [got.path for got in endpoint.got] == ["/v1/completions"] * 2
+    assert endpoint.got[1].body == {"model": "m", "prompt": "Q:", "logprobs": 1}
+
+
+def test_a_reply_that_is_no_text_completion() -> None:
+    with (
+        scripted([say("a chat")]) as endpoint,
+        pytest.raises(EndpointError, match=r"no completion \(no choices"),
+    ):
+        Endpoint(endpoint.url, "m").complete({"prompt": "Q:"}, 5, time.monotonic() + 10, lambda: False)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.api_model import png, tiny_file
+from helpers.api_model import png, tiny_file, tiny_model
 from helpers.convert_checkpoint import convert_state, convert_write_hf
 from helpers.reciting import write_reader
 from helpers.tiny import write_tiny
 from models.description import every
 
+from kosmos_edge.apps.index import PictureIndex
 from kosmos_edge.cli import COMMANDS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the streams")
@@ -43,6 +44,10 @@ ANSWERING = {  # with -o
 OTHERS = {
     "chat": ["chat", "PHOTO", "--ask", "Who?", "-n", "2", "MODEL"],
     "similarity": ["similarity", "PHOTO", "a cat", "a dog", "CLIP"],
+    "pica": ["pica", "PHOTO", "Who?", "--show-prompt", "--no-tags", "MODEL"],
+    "index build": ["index", "build", "PHOTO", "-o", "INDEX", "-f", "json", "MODEL"],
+    "index search": ["index", "search", "INDEX", "PHOTO", "MODEL"],
+    "index info": ["index", "info", "INDEX"],
     "iq": ["iq", "PHOTO", "PHOTO", "-c", "PHOTO", "-c", "PHOTO", "MODEL"],
     "models list": ["models", "list", "-f", "json"],
     "models path": ["models", "path", "nano"],
@@ -69,6 +74,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("streams")
     (folder / "photo.png").write_bytes(png())
     write_tiny(folder / "clip.gguf", tiny=every()["clip_towers"].make(5))
+    with PictureIndex(folder / "photos.index", tiny_model()) as index:
+        index.update([folder / "photo.png"])
     names = {
         "CLIP": ["-m", folder / "clip.gguf", "-t", "1", "-q"],
         "PHOTO": [folder / "photo.png"],
@@ -76,6 +83,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "READER": ["-m", write_reader(folder / "reader.gguf", [((1, 1, 9, 9), "a line")]), "-t", "1", "-q"],
         "TINY": [tiny_file()],
         "GGUF": [folder / "out.gguf"],
+        "INDEX": [folder / "photos.index"],
         "CHECKPOINT": [convert_write_hf(folder / "hf", convert_state())],
     }
     env = {name: value for name, value in os.environ.items() if not name.startswith("KOSMOS_EDGE_")}

@@ -101,6 +101,8 @@ def test_a_twin_gives_the_same_value(
     own |= {(name, "output"): "GRIT_" for name in ("build", "parse")}
     own |= {(task, "shot"): f"{task.upper()}_" for task in ("describe", "classify", "reason")}
     own[("agent", "html")] = "AGENT_"
+    if command.callback.__module__ == "kosmos_edge.cli.index":
+        own[("build", "output")] = "INDEX_"
     own |= {("classify", name): "CLASSIFY_" for name in ("prompt", "question")}
     prefix = "KOSMOS_EDGE_" + own.get((str(command.name), str(option.name)), "")
     assert option.envvar == variable_of(long_names(option)[0], prefix)

@@ -146,8 +146,9 @@ def test_a_device_lost_at_any_call(device: EmulatedDevice, model_file: Path, rig
         check_nothing_is_left(device)
         with load(model_file, threads=1) as model:
             assert model.device == "cpu"
-            assert model.fallback.startswith("cuda is not used: the CUDA device failed (an illegal memory access")
-            assert "\n" not in model.fallback
+            # what says so depends on the call that failed: the device, or the driver when it is asked for its devices
+            assert model.fallback.startswith("cuda is not used: ")
+            assert "an illegal memory access" in model.fallback and "\n" not in model.fallback
             assert answers(model) == right
         device.lose(0)
     device.fail_call(-1)

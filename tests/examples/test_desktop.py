@@ -72,9 +72,11 @@ def count(image: Image.Image, color: tuple[int, int, int]) -> int:
 def test_it_captions_answers_cancels_and_saves_what_it_shows(program, environment, expected, tmp_path):
     caption, answer = expected
     shot = tmp_path / "window.png"
-    done = run(
-        program, "--ask", QUESTION, "--cancel", "What is it?", "--print", "--screenshot", shot, PICTURE, **environment
-    )
+    arguments = ("--ask", QUESTION, "--cancel", "What is it?", "--print", "--screenshot", shot, PICTURE)
+    for _ in range(5):  # on a busy machine the answer, of some milliseconds, may come before the cancel
+        done = run(program, *arguments, **environment)
+        if done.stdout.endswith("(cancelled)\n"):
+            break
     assert len(caption.entities) == 2
     assert done.stdout.splitlines() == [caption.text, QUESTION, answer, "What is it?", "(cancelled)"]
     with Image.open(shot) as image:
@@ -119,14 +121,14 @@ def test_a_huge_picture_is_refused_by_its_header(program, environment, tmp_path)
 
 
 def test_the_memory_limit_ends_an_answer(program, environment, tmp_path):
-    """There is room for the model, but not for this picture of 144 MB, too."""
+    """There is room for the model, but not for this picture of 144 MB, too, whichever is there first."""
     refused = run(program, "--print", "--memory", "1", PICTURE, status=1, **environment).stderr
     limit = int(re.search(r"would need about (\d+) MB", refused).group(1)) + 80
     large = tmp_path / "large.png"
     Image.new("RGB", (8000, 6000)).save(large, compress_level=1)
     run(program, "--print", "--memory", str(limit), PICTURE, **environment)
     ended = run(program, "--print", "--memory", str(limit), large, status=1, **environment).stderr
-    used = re.search(rf"came to (\d+) MB, above its limit of {limit} MB", ended)
+    used = re.search(rf"(?:came to|would need about) (\d+) MB, above its limit of {limit} MB", ended)
     assert used and int(used.group(1)) >= limit, ended
 
 

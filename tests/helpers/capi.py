@@ -356,11 +356,11 @@ def compile_program(source: Path, out: Path, *flags: str) -> Path:
     return out
 
 
-def run_program(program: Path, *arguments: object) -> str:
+def run_program(program: Path, *arguments: object, environment: dict[str, str] | None = None) -> str:
     """What it prints; it must succeed. It brings the sanitizers' run time itself, and has no leaks."""
-    environment = os.environ | {"LD_PRELOAD": "", "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1"}
+    env = os.environ | {"LD_PRELOAD": "", "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1"}
     command = [str(program), *map(str, arguments)]
-    out = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    out = subprocess.run(command, capture_output=True, text=True, env=env | (environment or {}), timeout=600)
     assert out.returncode == 0, f"{' '.join(command)}: {out.returncode}\n{out.stdout}\n{out.stderr}"
     return out.stdout
 

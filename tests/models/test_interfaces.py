@@ -157,7 +157,10 @@ def phases(of: Described, path: Path, engine: _core.Engine) -> dict[str, Callabl
 
 
 @pytest.mark.parametrize("name", ["load", "encode", "generate", "beams", "batch", "score"])
-def test_every_poll_can_be_the_last(of: Described, path: Path, model: kosmos_edge.Model, name: str) -> None:
+def test_every_poll_can_be_the_last(
+    of: Described, path: Path, model: kosmos_edge.Model, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model._open.engine, "drafts", "off")  # or an answer needs fewer passes when it comes again
     calls = phases(of, path, model._open.engine)
     count = _core.testing.CountedCancel(ENDLESS)
     want = calls[name](count)

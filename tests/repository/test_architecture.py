@@ -68,8 +68,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "loading": {"_native", "errors", "hub", "inference", "isolation", "model", "options", "pairs"},
     "folders": {"annotations", "errors", "images", "inference", "json_text", "model", "results", "targets"},
     "apps": {
-        *("draw", "errors", "files", "folders", "images", "inference", "json_text", "model", "options", "overlay"),
-        *("results", "targets", "tools"),
+        *("draw", "errors", "evaluation", "files", "folders", "images", "inference", "json_text", "model", "options"),
+        *("overlay", "results", "targets", "tools"),
     },
     "distributed": {
         *("_native", "errors", "folders", "images", "inference", "json_text", "loading", "model", "options", "results"),

@@ -8,11 +8,11 @@ from typing import Any
 
 from kosmos_edge.apps.agent.conversation import Run, Settings
 from kosmos_edge.apps.agent.dialects import Dialect, FunctionCalling, TextProtocol
-from kosmos_edge.apps.agent.endpoint import KEY_VARIABLE, Endpoint, clean
 from kosmos_edge.apps.agent.gallery import Gallery
 from kosmos_edge.apps.agent.limits import Limits, Spent
 from kosmos_edge.apps.agent.toolbox import Toolbox
 from kosmos_edge.apps.agent.transcript import Transcript
+from kosmos_edge.apps.endpoint import KEY_VARIABLE, Endpoint, clean
 from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.images import ImageInput, Opening
 from kosmos_edge.model import Model

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kosmos_edge.apps.agent.dialects import EMPTY, Dialect, Message, last_words, remind
-from kosmos_edge.apps.agent.endpoint import Endpoint, RawCall, Reply
-from kosmos_edge.apps.agent.errors import TimeOver
 from kosmos_edge.apps.agent.toolbox import Outcome, Toolbox
 from kosmos_edge.apps.agent.transcript import Call, Step, Transcript
 from kosmos_edge.apps.agent.untrusted import safe_json
+from kosmos_edge.apps.endpoint import Endpoint, RawCall, Reply
+from kosmos_edge.apps.errors import TimeOver
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError
 from kosmos_edge.inference.running import is_cancelled
 

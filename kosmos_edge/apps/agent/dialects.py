@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from kosmos_edge.apps.agent.endpoint import RawCall, Reply
 from kosmos_edge.apps.agent.untrusted import safe_json
+from kosmos_edge.apps.endpoint import RawCall, Reply
 
 Message = dict[str, Any]
 

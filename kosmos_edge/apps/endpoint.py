@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible endpoint: one chat completion at a time, with time limits and retries.
+"""A language model behind an OpenAI-compatible endpoint: one completion at a time, with time limits and retries.
 
 Nothing is followed to another host. The key comes from the environment and is cut out of all that comes back.
 """
@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from kosmos_edge.apps.agent.errors import EndpointError, TimeOver
+from kosmos_edge.apps.errors import EndpointError, TimeOver
 from kosmos_edge.errors import Cancelled, InvalidRequest
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -26,6 +26,7 @@ FIRST_PAUSE = 0.5  # seconds; twice as long each further time
 _AGAIN = (408, 409, 429, 500, 502, 503, 504)  # worth another try
 _EXCERPT = 300  # characters of an error that is shown
 _POLL_SECONDS = 0.1
+Kind: TypeAlias = Literal["chat", "text"]  # which of the two completions
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -36,6 +37,15 @@ class RawCall:
     id: str  # may be empty
     name: str
     arguments: Any  # the JSON text; some endpoints send the object itself
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A text completion."""
+
+    text: str
+    tokens: list[tuple[str, float]] | None  # each generated token and its ln p; None: the endpoint tells none
+    usage: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +112,21 @@ class Endpoint:
         A refusal for the moment (429, 5xx) and a lost connection are tried again, up to 4 times in all. Raises
         EndpointError, TimeOver (the deadline), Cancelled (stopped).
         """
+        return parse(self._answer("chat", body, seconds, deadline, stopped), self.url)
+
+    def complete(
+        self, body: Mapping[str, Any], seconds: float, deadline: float, stopped: Callable[[], bool]
+    ) -> Completion:
+        """The completion of a body with a prompt and without its model; all else as chat()."""
+        return parse_completion(self._answer("text", body, seconds, deadline, stopped), self.url)
+
+    def _answer(
+        self, kind: Kind, body: Mapping[str, Any], seconds: float, deadline: float, stopped: Callable[[], bool]
+    ) -> bytes:
         wait = FIRST_PAUSE
         for number in range(1, TRIES + 1):
             try:
-                return parse(self._once(body, seconds, deadline, stopped), self.url)
+                return self._once(kind, body, seconds, deadline, stopped)
             except _Later as error:
                 pause = wait if error.pause is None else error.pause
                 wait *= 2
@@ -118,7 +139,9 @@ class Endpoint:
                 _sleep(pause, stopped)
         raise AssertionError("the last try returns or raises")
 
-    def _once(self, body: Mapping[str, Any], seconds: float, deadline: float, stopped: Callable[[], bool]) -> bytes:
+    def _once(
+        self, kind: Kind, body: Mapping[str, Any], seconds: float, deadline: float, stopped: Callable[[], bool]
+    ) -> bytes:
         """The body of one response. In a thread, so that the time holds for every part of the exchange."""
         if self._client is None:
             self._client = self._connect()
@@ -126,12 +149,12 @@ class Endpoint:
 
         def work() -> None:
             try:
-                done.put(self._exchange(client, body, seconds))
+                done.put(self._exchange(client, kind, body, seconds))
             except BaseException as error:
                 done.put(error)
 
         begun = time.monotonic()
-        threading.Thread(target=work, daemon=True, name="kosmos-edge agent").start()
+        threading.Thread(target=work, daemon=True, name="kosmos-edge endpoint").start()
         try:
             while True:
                 try:
@@ -161,10 +184,11 @@ class Endpoint:
             http_client=self._openai.DefaultHttpxClient(follow_redirects=False),
         )
 
-    def _exchange(self, client: Any, body: Mapping[str, Any], seconds: float) -> bytes:
+    def _exchange(self, client: Any, kind: Kind, body: Mapping[str, Any], seconds: float) -> bytes:
         data = bytearray()
         without = {} if self._key else {"Authorization": self._openai.Omit()}
-        with client.chat.completions.with_streaming_response.create(
+        resource = client.chat.completions if kind == "chat" else client.completions
+        with resource.with_streaming_response.create(
             model=self.model, timeout=seconds, extra_headers=without, **body
         ) as response:
             for part in response.iter_bytes():
@@ -208,7 +232,7 @@ def _package() -> Any:
     try:
         import openai
     except ImportError as error:
-        raise InvalidRequest("agent: openai is not installed: pip install 'kosmos-edge[agent]'") from error
+        raise InvalidRequest("openai is not installed: pip install 'kosmos-edge[agent]'") from error
     return openai
 
 
@@ -260,11 +284,62 @@ def _hint(status: int, said: str) -> str:
 
 def parse(data: bytes, url: str) -> Reply:
     """The reply of a response's body; EndpointError says what it is instead."""
+    wrong = _complaint(data, url, "chat completion")
+    body, choice = _choice(data, wrong, "message")
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise wrong("no choices[0].message")
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise wrong("tool_calls is no list")
+    finish = choice.get("finish_reason")
+    return Reply(
+        _text(message, wrong),
+        [_call(call) for call in calls],
+        finish if isinstance(finish, str) else None,
+        _usage(body.get("usage")),
+        len(data),
+    )
 
+
+def parse_completion(data: bytes, url: str) -> Completion:
+    """The text completion of a response's body; EndpointError says what it is instead."""
+    wrong = _complaint(data, url, "completion")
+    body, choice = _choice(data, wrong, "text")
+    text = choice.get("text")
+    if not isinstance(text, str):
+        raise wrong("no choices[0].text")
+    return Completion(clean(text), _tokens(choice.get("logprobs")), _usage(body.get("usage")))
+
+
+def _tokens(found: Any) -> list[tuple[str, float]] | None:
+    """Tokens and ln p, in either form: lists side by side, or a list of objects (llama.cpp)."""
+    if not isinstance(found, dict):
+        return None
+    rows: list[tuple[Any, Any]]
+    if isinstance(found.get("content"), list):
+        rows = [(one.get("token"), one.get("logprob")) for one in found["content"] if isinstance(one, dict)]
+        whole = len(rows) == len(found["content"])
+    else:
+        tokens, values = found.get("tokens"), found.get("token_logprobs")
+        if not isinstance(tokens, list) or not isinstance(values, list):
+            return None
+        rows, whole = list(zip(tokens, values, strict=False)), len(tokens) == len(values)
+    if not whole or not all(isinstance(t, str) and type(p) in (int, float) and math.isfinite(p) for t, p in rows):
+        return None
+    return [(clean(token), float(value)) for token, value in rows]
+
+
+def _complaint(data: bytes, url: str, expected: str) -> Callable[[str], EndpointError]:
     def wrong(what: str) -> EndpointError:
         shown = _one_line(data[: 4 * _EXCERPT].decode("utf-8", "replace"))
-        return EndpointError(f"{url}: the reply is no chat completion ({what}): {shown or 'it is empty'}")
+        return EndpointError(f"{url}: the reply is no {expected} ({what}): {shown or 'it is empty'}")
 
+    return wrong
+
+
+def _choice(data: bytes, wrong: Callable[[str], EndpointError], part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the whole reply, its first choice or {})"""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -275,21 +350,7 @@ def parse(data: bytes, url: str) -> Reply:
         raise wrong("it holds an error")
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict):
-        raise wrong("no choices[0].message")
-    calls = message.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise wrong("tool_calls is no list")
-    assert isinstance(choice, dict)
-    finish = choice.get("finish_reason")
-    return Reply(
-        _text(message, wrong),
-        [_call(call) for call in calls],
-        finish if isinstance(finish, str) else None,
-        _usage(body.get("usage")),
-        len(data),
-    )
+    return body, choice if isinstance(choice, dict) else {}
 
 
 def _text(message: Mapping[str, Any], wrong: Callable[[str], EndpointError]) -> str:
@@ -328,4 +389,14 @@ def _usage(usage: Any) -> dict[str, int] | None:
     return found if found["prompt_tokens"] else None  # some endpoints report nothing as zeros
 
 
-__all__ = ["KEY_VARIABLE", "Endpoint", "RawCall", "Reply", "check_url", "clean", "parse"]
+__all__ = [
+    "KEY_VARIABLE",
+    "Completion",
+    "Endpoint",
+    "RawCall",
+    "Reply",
+    "check_url",
+    "clean",
+    "parse",
+    "parse_completion",
+]

@@ -1,4 +1,4 @@
-"""The errors of an agent's run."""
+"""The errors of a run that asks a language model elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kosmos_edge.errors import KosmosError
 
 
 class EndpointError(KosmosError):
-    """The language model's endpoint cannot be reached, refuses, or replies what is no chat completion."""
+    """The language model's endpoint cannot be reached, refuses, or replies what is no completion."""
 
 
 class TimeOver(Exception):
