@@ -1,4 +1,4 @@
-"""The engines themselves, on this machine: Ray, Daft and Spark give the answers of one process, whatever dies."""
+"""The engines themselves, on this machine: Ray and Spark give the answers of one process, whatever dies."""
 
 import json
 import os
@@ -150,15 +150,6 @@ def test_the_command(ray: Any, folder: Path, tmp_path: Path) -> None:
     assert [row["text"] for row in rows_of(tmp_path)] == [answer["text"] for answer in here]
     again = go(*spread, "--resume")
     assert f"1 failed, {COUNT - 1} answered before" in again.stderr, again.stderr
-
-
-def test_daft(pictures: list[bytes], expected: list[str]) -> None:
-    daft = pytest.importorskip("daft", reason="Daft is not installed")
-    frame = daft.from_pydict({"number": list(range(COUNT)), "bytes": pictures})
-    answer = daft_captioner(captioner(), rows=8).answer(frame["bytes"])
-    done = frame.with_column("answer", answer).select("number", "answer").sort("number").to_pydict()
-    assert done["number"] == list(range(COUNT))
-    assert [found["text"] for found in done["answer"]] == expected
 
 
 def test_spark(pictures: list[bytes], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
