@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -21,6 +25,17 @@ uint64_t saved_state() {
   return static_cast<uint64_t>(high) << 32 | low;
 }
 
+// Whether this process may use the tile registers. Linux wants to be asked: their 8 KB are saved for those threads
+// alone that have used them, and it refuses a process that has given a thread too small a stack for signals.
+bool may_use_tiles() {
+#ifdef __linux__
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return true;
+#endif
+}
+
 uint32_t detect() {
   uint32_t a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
@@ -33,6 +48,7 @@ uint32_t detect() {
   const bool avx2 = b >> 5 & 1;
   const bool avx512 = (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);  // F, DQ, BW, VL
   const bool vnni512 = c >> 11 & 1;
+  const bool amx = (d >> 24 & 1) && (d >> 25 & 1) && (state & 0x60000) == 0x60000;  // tiles, 8-bit products
   uint32_t a1 = 0;
   if (a >= 1 && !__get_cpuid_count(7, 1, &a1, &b, &c, &d)) a1 = 0;
 
@@ -41,6 +57,7 @@ uint32_t detect() {
   if ((features & kAvx2) && (a1 >> 4 & 1)) features |= kAvxVnni;
   if ((features & kAvx2) && avx512 && zmm) features |= kAvx512;
   if ((features & kAvx512) && vnni512) features |= kAvx512Vnni;
+  if ((features & kAvx512Vnni) && amx && may_use_tiles()) features |= kAmxInt8;
   return features;
 }
 

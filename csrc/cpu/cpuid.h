@@ -9,6 +9,7 @@ enum Feature : uint32_t {
   kAvxVnni = 1 << 1,     // vpdpbusd on 256 bits
   kAvx512 = 1 << 2,      // AVX-512 F, BW, VL, DQ; the system saves 512-bit registers
   kAvx512Vnni = 1 << 3,  // vpdpbusd on 512 bits
+  kAmxInt8 = 1 << 6,     // tile registers with 8-bit products; the system lets this process use them
   kNeonDot = 1 << 4,     // NEON with sdot, udot
   kNeonI8mm = 1 << 5,    // NEON with usdot, smmla
 };

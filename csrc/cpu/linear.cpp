@@ -102,7 +102,7 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
        padded_bytes > 0 ? reinterpret_cast<float*>(arena->take(padded_bytes)) : nullptr);
 
   OneRowChoice::Trial trial(one_row_, x.rows == 1 ? w.one_row : nullptr);
-  const auto product = trial.kernel();
+  const auto product = x.rows == 1 ? trial.kernel() : kernels_.linear;
   run_tasks(pool_, groups * splits, grain, [&](int worker, int64_t task) {
     int64_t g = task / splits;
     const int64_t split = task % splits;

@@ -25,6 +25,10 @@ KE_DECLARE_KERNELS(scalar)
 namespace avx2by4 {
 void linear(const LinearTask* task);
 }
+namespace avx512amx {
+extern const int64_t linear_scratch_bytes;
+void linear(const LinearTask* task);
+}  // namespace avx512amx
 
 namespace {
 
@@ -33,10 +37,26 @@ struct Isa {
   uint32_t needs;  // Feature bits
   const Kernels* kernels;
   const KvCodeKernels* kv_codes;
+  const Kernels* one_row = kernels;  // what multiplies one row
 };
+
+#ifdef KE_ISA_AVX512AMX
+// AVX-512's kernels but for products.
+const Kernels amx_kernels = [] {
+  Kernels kernels = avx512vnni::kernels;
+  kernels.name = "avx512amx";
+  kernels.linear = avx512amx::linear;
+  kernels.linear_scratch_bytes = std::max(kernels.linear_scratch_bytes, avx512amx::linear_scratch_bytes);
+  return kernels;
+}();
+#endif
 
 const Isa isas[] = {
 // best first
+#ifdef KE_ISA_AVX512AMX
+    {"avx512amx", kAvx2 | kAvx512 | kAvx512Vnni | kAmxInt8, &amx_kernels, &avx512vnni::kv_code_kernels,
+     &avx512vnni::kernels},
+#endif
 #ifdef KE_ISA_AVX512VNNI
     {"avx512vnni", kAvx2 | kAvx512 | kAvx512Vnni, &avx512vnni::kernels, &avx512vnni::kv_code_kernels},
 #endif
@@ -56,6 +76,13 @@ const Isa isas[] = {
 };
 
 bool runs(const Isa& isa) { return (cpu_features() & isa.needs) == isa.needs; }
+
+const Isa& isa_of(const Kernels& kernels) {
+  const auto* found =
+      std::find_if(std::begin(isas), std::end(isas), [&](const Isa& isa) { return isa.kernels == &kernels; });
+  KE_ASSERT(found != std::end(isas));
+  return *found;
+}
 
 }  // namespace
 
@@ -85,21 +112,17 @@ const Kernels& select_kernels(const std::string& name) {
 bool isa_is_forced(const std::string& name) { return !name.empty() || std::getenv("KOSMOS_EDGE_ISA"); }
 
 std::vector<OneRowKernel> one_row_kernels(const Kernels& kernels) {
-  std::vector<OneRowKernel> found = {{kernels.name, kernels.panels, kernels.linear}};
+  const Isa& own = isa_of(kernels);
+  std::vector<OneRowKernel> found = {{own.one_row->name, kernels.panels, own.one_row->linear}};
   for (const Isa& isa : isas)
-    if (runs(isa) && isa.needs && isa.kernels != &kernels && isa.kernels->panels == kernels.panels)
-      found.push_back({isa.name, kernels.panels, isa.kernels->linear});
+    if (runs(isa) && isa.needs && isa.one_row != own.one_row && isa.kernels->panels == kernels.panels)
+      found.push_back({isa.name, kernels.panels, isa.one_row->linear});
 #ifdef KE_ISA_AVX2BY4
   if (kernels.panels == 4 && (cpu_features() & kAvx2)) found.push_back({"avx2", 4, &avx2by4::linear});
 #endif
   return found;
 }
 
-const KvCodeKernels& kv_code_kernels_of(const Kernels& kernels) {
-  const auto* found =
-      std::find_if(std::begin(isas), std::end(isas), [&](const Isa& isa) { return isa.kernels == &kernels; });
-  KE_ASSERT(found != std::end(isas));
-  return *found->kv_codes;
-}
+const KvCodeKernels& kv_code_kernels_of(const Kernels& kernels) { return *isa_of(kernels).kv_codes; }
 
 }  // namespace ke::cpu

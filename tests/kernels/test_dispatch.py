@@ -16,7 +16,7 @@ from kosmos_edge.errors import DeviceUnavailable, InvalidRequest
 
 ISAS = _core.available_isas()
 ARM = platform.machine().lower() in ("aarch64", "arm64")
-KNOWN = ["neoni8mm", "neondot", "scalar"] if ARM else ["avx512vnni", "avxvnni", "avx2", "scalar"]
+KNOWN = ["neoni8mm", "neondot", "scalar"] if ARM else ["avx512amx", "avx512vnni", "avxvnni", "avx2", "scalar"]
 
 
 def is_built(name: str) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from kosmos_edge import _core
 
 ISAS = _core.available_isas()
+FIRST = next((isa for isa in ISAS if isa != "avx512amx"), "")  # AMX leaves products with one row to AVX-512
 QUANTIZED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
 TRIALS = 16  # of every candidate, as OneRowChoice::kTrials
 pytestmark = pytest.mark.skipif(len(ISAS) < 3, reason="this machine has no two instruction sets to choose from")
@@ -40,10 +41,10 @@ def test_every_candidate_gives_the_bits_of_a_forced_one(dtype):
         assert product(ops, dtype, data, rows, x).tobytes() == expected.tobytes()
         [choice] = ops.kernel_choices
     assert choice["types"] == dtype.lower() and (choice["out"], choice["in"]) == (rows, cols)
-    assert next(iter(choice["bytes_per_s"])) == ISAS[0] and len(choice["bytes_per_s"]) > 1
+    assert next(iter(choice["bytes_per_s"])) == FIRST and len(choice["bytes_per_s"]) > 1
     assert all(rate > 0 for rate in choice["bytes_per_s"].values())
     best = max(choice["bytes_per_s"], key=choice["bytes_per_s"].get)
-    assert choice["chosen"] in {best, ISAS[0]}  # a candidate that is hardly faster changes nothing
+    assert choice["chosen"] in {best, FIRST}  # a candidate that is hardly faster changes nothing
     assert product(ops, dtype, data, rows, x).tobytes() == expected.tobytes()
 
 
@@ -57,7 +58,7 @@ def test_nothing_is_measured_where_there_is_no_choice(dtype, rows, large, why):
     data = w.tobytes() if dtype == "F16" else _core.quantize(dtype, w, row_length=cols)
     ops = _core.testing.Ops("", 1)
     ops.linear([(dtype, data, rows)], cols, np.ones(cols, np.float32), 1, None, "none", None, None, 0, large)
-    if why == "for large batches" and ISAS[0] != "avx512vnni":
+    if why == "for large batches" and FIRST != "avx512vnni":
         pytest.skip("this instruction set keeps the file's type for large batches")
     assert ops.kernel_choices == []
 

@@ -1,0 +1,141 @@
+// Weights of one block (256 k) as the tile registers take them: planes of 64 lines, so that a product is a plain sum
+// over all 256 k. Integer scales of sub-blocks are multiplied into the codes, digit by digit, because a scaled code
+// does not fit into a byte: I = sum_s scale_s sum q x is 8 I_1 + I_0 with scale = 8 digit_1 + digit_0. Everything stays
+// an integer, so that the sums are those of every other instruction set (quant_dot4.inl).
+//   Q4_K, Q5_K  scales 0 .. 63: digits 0 .. 7, codes times a digit at most 31 * 7 = 217; planes: high, low; unsigned
+//   Q6_K        scales -128 .. 127: digits -3 .. 4, (q - 32) times a digit in -128 .. 124; planes: 64, 8, 1; signed
+//   I8          no scales: the panel's own lines; unsigned, 128 too high
+#pragma once
+#include "cpu/amx/tiles.inl"
+#include "cpu/formats.inl"
+
+namespace ke::cpu::KE_ISA {
+namespace {
+
+constexpr int kPlane = 64 * kLine;  // bytes
+
+// Both 16-bit halves of every lane.
+KE_INLINE __m512i halves_of(__m512i lanes) {
+  return _mm512_or_si512(_mm512_slli_epi32(lanes, 16), _mm512_and_si512(lanes, _mm512_set1_epi32(0xffff)));
+}
+
+// Digit of 8 that leaves a multiple of 8, from -3 to 4.
+KE_INLINE __m512i balanced_digit(__m512i x) {
+  const __m512i three = _mm512_set1_epi32(3);
+  return _mm512_sub_epi32(_mm512_and_si512(_mm512_add_epi32(x, three), _mm512_set1_epi32(7)), three);
+}
+
+// Bytes times digits, byte by byte modulo 256.
+KE_INLINE __m512i times(__m512i bytes, __m512i digits) {
+  const __m512i even = _mm512_set1_epi16(0xff);
+  const __m512i low = _mm512_mullo_epi16(bytes, digits),
+                high = _mm512_mullo_epi16(_mm512_andnot_si512(even, bytes), digits);
+  return _mm512_ternarylogic_epi32(even, low, high, 0xca);  // even ? low : high
+}
+
+// Calls f(panel, line, codes, scale) for the lines of P panels; a scale is that of the line's sub-block.
+template <class Format, int P, class F>
+KE_INLINE void each_line(const FromPanels<Format, P, false>& from, F f) {
+  constexpr int lines = 64 / Format::sub_blocks, each_time = Format::sub_blocks / Format::repeats;
+  for (int p = 0; p < P; ++p)
+    each<each_time>([&]<int i>() KE_LAMBDA {
+      for (int r = 0; r < Format::repeats; ++r) {
+        const SubBlock<i> at{r * each_time};
+        const __m512i scale = from.scale(p, at).v;
+        each<lines>([&]<int g>()
+                        KE_LAMBDA { f(p, at * lines + g, from.codes(p, at, Const<lines>(), Const<g>()).v, scale); });
+      }
+    });
+}
+
+// Q4_K, Q5_K.
+template <class Format>
+struct AffinePlanes {
+  using Source = Format;
+  static constexpr int planes = 2, row_tiles = 2, panels = 1;  // of a step: what its sums leave room for
+  static constexpr int least_rows = 24;  // for fewer, unpacking takes longer than it saves; measured
+  static constexpr bool is_signed = false;
+
+  static inline void unpack(const FromPanels<Format, kPanels, false>& from, uint8_t* to) {
+    each_line(from, [&](int p, int line, __m512i codes, __m512i scale) KE_LAMBDA {
+      const __m512i digits = _mm512_set1_epi32(0x00070007);
+      uint8_t* at = to + p * planes * kPlane + line * kLine;
+      const __m512i high = _mm512_and_si512(halves_of(_mm512_srli_epi32(scale, 3)), digits);
+      const __m512i low = _mm512_and_si512(halves_of(scale), digits);
+      // No product exceeds a byte, so that neighbours in 16 bits do not meet.
+      _mm512_store_si512(at, _mm512_mullo_epi16(codes, high));
+      _mm512_store_si512(at + kPlane, _mm512_mullo_epi16(codes, low));
+    });
+  }
+  static KE_INLINE const uint8_t* codes(const FromPanels<Format, kPanels, false>&, const uint8_t* unpacked, int p) {
+    return unpacked + p * planes * kPlane;
+  }
+
+  // What a panel's combination of sums needs.
+  struct Panel {
+    u8x64 m0, m1;
+    f32x16 d, dmin;
+    Panel(const FromPanels<Format, kPanels, false>& from, int p)
+        : m0(from.mins(p, 0)), m1(from.mins(p, 1)), d(from.d(p, 0)), dmin(from.m(p, 0)) {}
+    // sums: of one row, planes kTileRows lines apart.
+    KE_INLINE f32x16 value(const int32_t* sums, const TileX& x, int row) const {
+      const i32x16 total = add(shift_left<3>(load(sums)), load(sums + kTileRows * 16));
+      const int8_t* of_x = x.mins + row * 16;
+      const i32x16 high = dot4(dot4(set1(0), m0, of_x), m1, of_x + 8);
+      const i32x16 mins = dot4(dot4(shift_left<6>(high), m0, of_x + 4), m1, of_x + 12);
+      return sub(mul(to_float(total), d), mul(to_float(mins), dmin));
+    }
+  };
+};
+
+struct Q6Planes {
+  using Source = Q6_K;
+  static constexpr int planes = 3, row_tiles = 1, panels = 2, least_rows = 32;
+  static constexpr bool is_signed = true;
+
+  static inline void unpack(const FromPanels<Q6_K, kPanels, false>& from, uint8_t* to) {
+    each_line(from, [&](int p, int line, __m512i codes, __m512i scale) KE_LAMBDA {
+      const __m512i q = _mm512_sub_epi8(codes, _mm512_set1_epi8(32));
+      const __m512i ones = balanced_digit(scale), rest = _mm512_srai_epi32(_mm512_sub_epi32(scale, ones), 3);
+      const __m512i eights = balanced_digit(rest), top = _mm512_srai_epi32(_mm512_sub_epi32(rest, eights), 3);
+      uint8_t* at = to + p * planes * kPlane + line * kLine;
+      _mm512_store_si512(at, times(q, halves_of(top)));
+      _mm512_store_si512(at + kPlane, times(q, halves_of(eights)));
+      _mm512_store_si512(at + 2 * kPlane, times(q, halves_of(ones)));
+    });
+  }
+  static KE_INLINE const uint8_t* codes(const FromPanels<Q6_K, kPanels, false>&, const uint8_t* unpacked, int p) {
+    return unpacked + p * planes * kPlane;
+  }
+
+  struct Panel {
+    f32x16 d;
+    Panel(const FromPanels<Q6_K, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+    KE_INLINE f32x16 value(const int32_t* sums, const TileX&, int) const {
+      const i32x16 upper = add(shift_left<3>(load(sums)), load(sums + kTileRows * 16));
+      return mul(to_float(add(shift_left<3>(upper), load(sums + 2 * kTileRows * 16))), d);
+    }
+  };
+};
+
+struct I8Planes {
+  using Source = EightBits256;
+  static constexpr int planes = 1, row_tiles = 2, panels = 2, least_rows = 16;
+  static constexpr bool is_signed = false;
+
+  static KE_INLINE void unpack(const FromPanels<EightBits256, kPanels, false>&, uint8_t*) {}
+  static KE_INLINE const uint8_t* codes(const FromPanels<EightBits256, kPanels, false>& from, const uint8_t*, int p) {
+    return from.lines + p * from.layout.lines;
+  }
+
+  struct Panel {
+    f32x16 d;
+    Panel(const FromPanels<EightBits256, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+    KE_INLINE f32x16 value(const int32_t* sums, const TileX& x, int row) const {
+      return mul(to_float(add(load(sums), set1(x.starts[row * kStarts + 24]))), d);
+    }
+  };
+};
+
+}  // namespace
+}  // namespace ke::cpu::KE_ISA
