@@ -26,6 +26,9 @@ struct Loops {
 };
 
 const Loops all_loops[] = {
+#ifdef KE_ISA_AVX512AMX
+    {"avx512amx", int8_amx, float_avx512, read_avx512_plain, read_avx512_ahead},
+#endif
 #if defined(__x86_64__)
     {"avx512vnni", int8_avx512vnni, float_avx512, read_avx512_plain, read_avx512_ahead},
     {"avxvnni", int8_avxvnni, float_avx2, read_avx2_plain, read_avx2_ahead},

@@ -145,6 +145,25 @@ KE_READ_LOOP(read_avx512_ahead, KE_AVX512, 64, true)
 KE_COMPUTE_LOOP(float_avx512, KE_AVX512, __m512, _mm512_setzero_ps(), "v", fma_zmm, 16)
 KE_COMPUTE_LOOP(int8_avx512vnni, KE_AVX512, __m512i, _mm512_setzero_si512(), "v", dot_zmm, 64)
 
+// ---- AMX: 16 rows times 16 rows over 64 values
+
+#ifdef KE_ISA_AVX512AMX
+inline double int8_amx(int64_t iterations) {
+  struct {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shapes;  // of eight full registers, which ldtilecfg fills with zeros
+  asm volatile("ldtilecfg %0" ::"m"(shapes));
+  for (int64_t n = 0; n < iterations; ++n)
+    asm volatile(
+        "tdpbsud %tmm6, %tmm4, %tmm0\n tdpbsud %tmm7, %tmm4, %tmm1\n"
+        "tdpbsud %tmm6, %tmm5, %tmm2\n tdpbsud %tmm7, %tmm5, %tmm3");
+  asm volatile("tilerelease");
+  return 4.0 * 16 * 16 * 64 * static_cast<double>(iterations);
+}
+#endif
+
 #undef KE_DEFINE
 #undef KE_KEEP
 #elif defined(__aarch64__)
