@@ -1,8 +1,9 @@
 """Which tensor is stored in which type.
 
 The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the output matrix is Q6_K, be it the embedding
-(tied) or one of its own, beside which the embedding is stored like the blocks. Attention values and ffn_down are Q6_K
-in the first and last eighth of the layers and in every third between, in cross-attention, too. Vision and projector
+(tied) or one of its own, beside which the embedding is stored like the blocks. Attention values and ffn_down get more
+bits (q4_k_m: Q6_K, q3_k_m: Q4_K) in the first and last eighth of the layers and in every third between, in
+cross-attention, too. Vision and projector
 stay at 6 and 8 bits: boxes suffer first there. Norms, biases, those by distance too, gates, class, position and
 segment embeddings and latent queries are always F32.
 """
@@ -22,6 +23,7 @@ TYPES = {
     "BF16": (30, 1, 2),
     "Q4_0": (2, 32, 18),
     "Q8_0": (8, 32, 34),
+    "Q3_K": (11, 256, 110),
     "Q4_K": (12, 256, 144),
     "Q5_K": (13, 256, 176),
     "Q6_K": (14, 256, 210),
@@ -56,6 +58,7 @@ _ROWS = {
         Recipe("q6_k", 18, "Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q5_k", 17, "Q5_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q4_k_m", 15, "Q4_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
+        Recipe("q3_k_m", 12, "Q3_K", "Q4_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q4_0", 2, "Q4_0", "Q4_0", "Q6_K", "Q6_K", "Q8_0"),
     )
 }

@@ -33,6 +33,25 @@ struct SubBlock {
 
 // Types with integer scales of sub-blocks; `scales`: where they are among the lines, `mins` likewise (0: none). The
 // packing repeats `repeats` times over the block; line<L>(p, r) is line L of repetition r: four k of 16 rows.
+struct Q3_K {
+  static constexpr PanelType type = PanelType::Q3_K;
+  // A four-product dot's sums begin at `starts`, which are made for codes that are 32 too high: eight times the codes
+  // meet them, and cost nothing, as their bits have to move anyway. The float scale makes up for it, exactly.
+#ifdef KE_QUANT_TILES
+  static constexpr int shift = 0;
+#else
+  static constexpr int shift = 3;
+#endif
+  static constexpr int sub_blocks = 16, repeats = 2, offset = 4 << shift, scales = 24 * 64, mins = 0;
+  using Scale = int8_t;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p, int half) {
+    constexpr int run = L / 8, g = L % 8;
+    const u8x64 low = bits_moved<2 * run, 2, shift>(load64(p + (half * 8 + g) * 64));
+    return or_high_bits<run + g / 4 * 4, 1, 2 + shift>(low, load64(p + (16 + half * 4 + g % 4) * 64));
+  }
+};
+
 struct Q4_K {
   static constexpr PanelType type = PanelType::Q4_K;
   static constexpr int sub_blocks = 8, repeats = 4, offset = 0, scales = 32 * 64, mins = 34 * 64;
@@ -150,6 +169,8 @@ struct FromPanels {
   KE_INLINE u8x64 mins(int p, int half) const { return load64(lines + p * layout.lines + Format::mins + half * 64); }
   KE_INLINE f32x16 d(int p, int i) const {
     if constexpr (Format::type == PanelType::I8) return load(reinterpret_cast<const float*>(halves(p, i)));
+    if constexpr (Format::type == PanelType::Q3_K)
+      return mul(load_half(halves(p, i)), set1(1.0f / (1 << Format::shift)));
     return load_half(halves(p, i));
   }
   KE_INLINE f32x16 m(int p, int i) const { return load_half(halves(p, i) + 16); }

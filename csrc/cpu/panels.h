@@ -10,6 +10,9 @@
 //   Q8_0       32   8: codes + 128 (unsigned), line g = values 4 g .. 4 g + 3         d
 //   Q4_0 Q4_1  32   4: line g = values 4 g .. (low halves), 16 + 4 g .. (high halves) d; Q4_1: m
 //   Q5_0 Q5_1  32   4 as Q4_0; 1 of fifth bits: byte (row, j) bit g = value 4 g + j   d; Q5_1: m
+//   Q3_K      256   16: low 2 bits [half][8] (bits 2 r: run r); 8: upper bits         d
+//                   [half][4]: dword of row r = values 4 g .. of the 4 runs (bits
+//                   0..3), 16 + 4 g .. (bits 4..7); 4: integer scales [16][16]
 //   Q4_K      256   32: [pair of sub-blocks][8] (low halves: even sub-block);         d, dmin
 //                   2: integer scales [8][16]; 2: mins, dword of row r = sub-blocks 0..3, 4..7
 //   Q5_K      256   32 as Q4_K; 8 of fifth bits (bit s: sub-block s); 2 + 2 as Q4_K   d, dmin
@@ -48,6 +51,8 @@ static constexpr PanelLayout panel_layout(PanelType type) {
       return {32, 5 * kLine, 32};
     case PanelType::Q5_1:
       return {32, 5 * kLine, 64};
+    case PanelType::Q3_K:
+      return {256, 28 * kLine, 32};
     case PanelType::Q4_K:
       return {256, 36 * kLine, 64};
     case PanelType::Q5_K:

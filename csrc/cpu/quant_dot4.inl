@@ -1,6 +1,7 @@
 // Quantized tiles for instruction sets with a four-product dot (u8 x s8 into int32), and the definition of the
 // arithmetic. For one block of activations (scale dx, codes x) and one output row:
 //   Q4_K, Q5_K   v = d * float(I) - dmin * float(M),  I = sum_s scale_s * sum q x,  M = sum_s min_s * sum_s x
+//   Q3_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 4) x
 //   Q6_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 32) x
 //   I8           v = d * float(I),                    I = sum over 256 of (q - 128) x, |I| < 2^23
 //   Q*_0         v = sum over blocks of 32 in order of d_b * float(sum (q - offset) x)
@@ -83,8 +84,8 @@ struct AffineSubBlocks {
   }
 };
 
-// Q6_K: sub-blocks of 16 with integer scales; codes are 32 too high.
-struct SubBlocks16 {
+// Q6_K, Q3_K: sub-blocks of 16 with integer scales; codes, of Q3_K eight times the codes, are 32 too high.
+struct SignedSubBlocks {
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     i32x16 total[C][P];
@@ -156,6 +157,8 @@ struct WholeBlocks {
 // How many bits the codes have does not matter here.
 template <int Bits>
 using SubBlocks32 = AffineSubBlocks;
+template <int Bits>
+using SubBlocks16 = SignedSubBlocks;
 template <int Bits, bool Affine>
 using Blocks32 = FloatBlocks<Affine>;
 

@@ -2,10 +2,11 @@
 // activation codes and adds pairs into int16, several such sums are added in int16, then pmaddwd multiplies by the
 // sub-block's integer scale (or by 1) and adds pairs into int32. The result is the arithmetic of quant_dot4.inl, bit
 // for bit, because nothing saturates: activation codes lie in -127 .. 127, so one pmaddubsw is at most
-//   2 * 15 * 127 = 3810 (4 bits),  2 * 31 * 127 = 7874 (5 bits),  2 * 63 * 127 = 16002 (6 bits)
-// in magnitude, and the int16 limit of 32767 holds 8, 4 and 2 of them. 8-bit codes (up to 255: 64770) do not fit; both
-// factors are widened to int16 and pmaddwd adds 2 * 255 * 127 into int32; for one row, which widening does not pay for,
-// magnitudes of the signed codes meet activations that took the signs: 2 * 128 * 127 = 32512. The int32 sums: see
+//   2 * 7 * 127 = 1778 (3 bits),  2 * 15 * 127 = 3810 (4 bits),  2 * 31 * 127 = 7874 (5 bits),
+//   2 * 63 * 127 = 16002 (6 bits)
+// in magnitude, and the int16 limit of 32767 holds 16, 8, 4 and 2 of them. 8-bit codes (up to 255: 64770) do not fit;
+// both factors are widened to int16 and pmaddwd adds 2 * 255 * 127 into int32; for one row, which widening does not pay
+// for, magnitudes of the signed codes meet activations that took the signs: 2 * 128 * 127 = 32512. The int32 sums: see
 // quant_dot4.inl.
 #pragma once
 #include "cpu/formats.inl"
@@ -128,7 +129,8 @@ struct SubBlocks32 {
   }
 };
 
-// Q6_K (2 lines fit): sub-blocks of 16 with integer scales; codes are 32 too high.
+// Q6_K (2 lines fit) and Q3_K (all 4): sub-blocks of 16 with integer scales; codes are 32 and 4 too high.
+template <int Bits>
 struct SubBlocks16 {
   // Sums of 16 sub-blocks (at most 16 * 127) as int16 pairs (0, 1), (2, 3) ... in the even dwords.
   static inline void pair_sums(const int32_t* sums, int32_t* pairs) {
@@ -145,7 +147,7 @@ struct SubBlocks16 {
     for (int c = 0; c < C; ++c) pair_sums(x.sum16 + c * 16, pairs[c]);
     column_parts<C>([&]<int c0, int n>() KE_LAMBDA {
       Sums<n> total;
-      // The sum over sub-blocks of scale * sum; 32 times this is counted too much.
+      // The sum over sub-blocks of scale * sum; 32 (4) times this is counted too much.
       each<n, 2>([&]<int c, int h>() KE_LAMBDA { total[c][h] = _mm256_setzero_si256(); });
       for (int i = 0; i < 16; i += 2) {
         const i32x16 even = w.scale(0, i), odd = w.scale(0, i + 1);
@@ -157,10 +159,11 @@ struct SubBlocks16 {
         });
       }
       each<n, 2>([&]<int c, int h>() KE_LAMBDA {
-        total[c][h] = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_setzero_si256(), total[c][h]), 5);
+        total[c][h] = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_setzero_si256(), total[c][h]), Bits - 1);
       });
-      w.each_sub_block(
-          [&](auto i) KE_LAMBDA { add_lines<n, 4, 2>(total, w, i, x.codes + c0 * kBlock + i * 16, w.scale(0, i)); });
+      w.each_sub_block([&](auto i) KE_LAMBDA {
+        add_lines<n, 4, Bits == 6 ? 2 : 4>(total, w, i, x.codes + c0 * kBlock + i * 16, w.scale(0, i));
+      });
       const f32x16 d = w.d(0, 0);
       each<n>([&]<int c>() KE_LAMBDA {
         const f32x16 v = mul(to_float(i32x16{total[c][0], total[c][1]}), d);

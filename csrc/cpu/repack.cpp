@@ -6,6 +6,7 @@
 
 #include "cpu/panels.h"
 #include "quant/blocks.h"
+#include "quant/k_layout.h"
 
 namespace ke::cpu {
 
@@ -27,6 +28,8 @@ PanelType panel_type(DType dtype, bool to_i8) {
       return to_i8 ? PanelType::I8 : PanelType::Q5_0;
     case DType::Q5_1:
       return to_i8 ? PanelType::I8 : PanelType::Q5_1;
+    case DType::Q3_K:
+      return PanelType::Q3_K;
     case DType::Q4_K:
       return PanelType::Q4_K;
     case DType::Q5_K:
@@ -126,6 +129,22 @@ void pack_q6_k(const PanelSource& s, const PanelView& panel) {
   });
 }
 
+void pack_q3_k(const PanelSource& s, const PanelView& panel) {
+  pack_blocks<BlockQ3_K>(s, panel, [](const BlockQ3_K& b, int row, uint8_t* lines, uint8_t* scales) {
+    spread(b.qs, 16, row, lines);
+    uint8_t upper[32];  // one byte of a half has the bits of two of its values in every run
+    for (int half = 0; half < 2; ++half)
+      for (int l = 0; l < 16; ++l)
+        upper[16 * half + l] =
+            static_cast<uint8_t>((b.hmask[l] >> 4 * half & 15) | (b.hmask[16 + l] >> 4 * half & 15) << 4);
+    spread(upper, 8, row, lines + 16 * kLine);
+    int8_t scale[16];
+    unpack_q3_scales(b.scales, scale);
+    for (int j = 0; j < 16; ++j) lines[24 * kLine + j * 16 + row] = static_cast<uint8_t>(scale[j]);
+    put_scale(scales, 0, row, b.d);
+  });
+}
+
 template <class Value>
 void pack_values(const PanelSource& s, const PanelView& panel) {
   const int64_t step = panel.lines(1) - panel.lines(0);
@@ -155,6 +174,8 @@ void pack_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
       return pack_four_bits<BlockQ5_0>(s, panel);
     case PanelType::Q5_1:
       return pack_four_bits<BlockQ5_1>(s, panel);
+    case PanelType::Q3_K:
+      return pack_q3_k(s, panel);
     case PanelType::Q4_K:
       return pack_affine<BlockQ4_K>(s, panel);
     case PanelType::Q5_K:

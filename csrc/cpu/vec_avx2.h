@@ -173,14 +173,20 @@ inline u8x64 low_nibbles(u8x64 x) {
   return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
 }
 inline u8x64 high_nibbles(u8x64 x) { return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
-template <int Bit, int Count>
-inline __m256i or_high_bits(__m256i a, __m256i b) {
-  const __m256i moved = Bit < 4 ? _mm256_slli_epi16(b, 4 - Bit) : _mm256_srli_epi16(b, Bit - 4);
-  return _mm256_or_si256(a, _mm256_and_si256(moved, _mm256_set1_epi8(((1 << Count) - 1) << 4)));
+template <int Bit, int Count, int To>
+inline __m256i bits_moved(__m256i v) {
+  if constexpr (Bit < To) v = _mm256_slli_epi16(v, To - Bit);
+  if constexpr (Bit > To) v = _mm256_srli_epi16(v, Bit - To);
+  return _mm256_and_si256(v, _mm256_set1_epi8(((1 << Count) - 1) << To));
 }
-template <int Bit, int Count>
+template <int Bit, int Count, int To>
+inline u8x64 bits_moved(u8x64 x) {
+  return {bits_moved<Bit, Count, To>(x.a), bits_moved<Bit, Count, To>(x.b)};
+}
+template <int Bit, int Count, int To = 4>
 inline u8x64 or_high_bits(u8x64 x, u8x64 y) {
-  return {or_high_bits<Bit, Count>(x.a, y.a), or_high_bits<Bit, Count>(x.b, y.b)};
+  const u8x64 moved = bits_moved<Bit, Count, To>(y);
+  return {_mm256_or_si256(x.a, moved.a), _mm256_or_si256(x.b, moved.b)};
 }
 constexpr int kEightBitOffset = 128;
 inline u8x64 eight_bit_codes(u8x64 x) { return x; }

@@ -125,11 +125,20 @@ inline u8x64 load64(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store64(uint8_t* p, u8x64 a) { _mm512_storeu_si512(p, a.v); }
 inline u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline u8x64 high_nibbles(u8x64 a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
-template <int Bit, int Count>
+template <int Bit, int To>
+inline __m512i shift_bytes(__m512i v) {  // bits leave their bytes: to be masked
+  if constexpr (Bit < To) return _mm512_slli_epi16(v, To - Bit);
+  if constexpr (Bit > To) return _mm512_srli_epi16(v, Bit - To);
+  return v;
+}
+template <int Bit, int Count, int To>
+inline u8x64 bits_moved(u8x64 a) {
+  return {_mm512_and_si512(shift_bytes<Bit, To>(a.v), _mm512_set1_epi8(((1 << Count) - 1) << To))};
+}
+template <int Bit, int Count, int To = 4>
 inline u8x64 or_high_bits(u8x64 a, u8x64 b) {
-  const __m512i moved = Bit < 4 ? _mm512_slli_epi16(b.v, 4 - Bit) : _mm512_srli_epi16(b.v, Bit - 4);
-  const __m512i mask = _mm512_set1_epi8(((1 << Count) - 1) << 4);
-  return {_mm512_ternarylogic_epi32(a.v, moved, mask, 0xf8)};  // a | (moved & mask)
+  const __m512i mask = _mm512_set1_epi8(((1 << Count) - 1) << To);
+  return {_mm512_ternarylogic_epi32(a.v, shift_bytes<Bit, To>(b.v), mask, 0xf8)};  // a | (moved & mask)
 }
 constexpr int kEightBitOffset = 128;
 inline u8x64 eight_bit_codes(u8x64 x) { return x; }

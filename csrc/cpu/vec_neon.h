@@ -195,16 +195,21 @@ inline u8x64 low_nibbles(u8x64 x) {
 inline u8x64 high_nibbles(u8x64 x) {
   return {vshrq_n_u8(x.a, 4), vshrq_n_u8(x.b, 4), vshrq_n_u8(x.c, 4), vshrq_n_u8(x.d, 4)};
 }
-template <int Bit, int Count>
-inline uint8x16_t or_high_bits(uint8x16_t a, uint8x16_t b) {
-  if constexpr (Bit < 4) b = vshlq_n_u8(b, 4 - Bit);
-  if constexpr (Bit > 4) b = vshrq_n_u8(b, Bit - 4);
-  return vorrq_u8(a, vandq_u8(b, vdupq_n_u8(((1 << Count) - 1) << 4)));
+template <int Bit, int Count, int To>
+inline uint8x16_t bits_moved(uint8x16_t v) {
+  if constexpr (Bit < To) v = vshlq_n_u8(v, To - Bit);
+  if constexpr (Bit > To) v = vshrq_n_u8(v, Bit - To);
+  return vandq_u8(v, vdupq_n_u8(((1 << Count) - 1) << To));
 }
-template <int Bit, int Count>
+template <int Bit, int Count, int To>
+inline u8x64 bits_moved(u8x64 x) {
+  return {bits_moved<Bit, Count, To>(x.a), bits_moved<Bit, Count, To>(x.b), bits_moved<Bit, Count, To>(x.c),
+          bits_moved<Bit, Count, To>(x.d)};
+}
+template <int Bit, int Count, int To = 4>
 inline u8x64 or_high_bits(u8x64 x, u8x64 y) {
-  return {or_high_bits<Bit, Count>(x.a, y.a), or_high_bits<Bit, Count>(x.b, y.b), or_high_bits<Bit, Count>(x.c, y.c),
-          or_high_bits<Bit, Count>(x.d, y.d)};
+  const u8x64 moved = bits_moved<Bit, Count, To>(y);
+  return {vorrq_u8(x.a, moved.a), vorrq_u8(x.b, moved.b), vorrq_u8(x.c, moved.c), vorrq_u8(x.d, moved.d)};
 }
 inline i32x16 scale_lanes(i32x16 x) { return x; }
 inline int8x16_t broadcast_codes(const int8_t* x) {

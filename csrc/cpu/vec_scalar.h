@@ -230,10 +230,16 @@ KE_CALL u8x64 high_nibbles(u8x64 a) {
   KE_BYTES a.v[i] >>= 4;
   return a;
 }
-// a | bits [Bit, Bit + Count) of b, moved to bit 4.
-template <int Bit, int Count>
+// Bits [Bit, Bit + Count) of a, moved to bit To.
+template <int Bit, int Count, int To>
+KE_CALL u8x64 bits_moved(u8x64 a) {
+  KE_BYTES a.v[i] = static_cast<uint8_t>((a.v[i] >> Bit & ((1 << Count) - 1)) << To);
+  return a;
+}
+// a | bits [Bit, Bit + Count) of b, moved to bit To.
+template <int Bit, int Count, int To = 4>
 KE_CALL u8x64 or_high_bits(u8x64 a, u8x64 b) {
-  KE_BYTES a.v[i] = static_cast<uint8_t>(a.v[i] | (b.v[i] >> Bit & ((1 << Count) - 1)) << 4);
+  KE_BYTES a.v[i] = static_cast<uint8_t>(a.v[i] | (b.v[i] >> Bit & ((1 << Count) - 1)) << To);
   return a;
 }
 // Codes of eight bits as dot4 wants them: as stored, 128 too high; or signed, where dot4 is.

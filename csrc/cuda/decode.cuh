@@ -17,12 +17,15 @@ __device__ __forceinline__ uint32_t recentred(uint32_t v) {
 }
 
 // Values 4 t .. 4 t + 3 and 16 + 4 t .. of a sub-block. word: dword t of its chunk (codes of 8 bits: of both its
-// chunks); upper: its upper bits (Q5_K: one dword, Q6_K: two).
+// chunks; Q3_K: the sub-block's two dwords of low bits); upper: its upper bits (Q3_K, Q5_K: one dword, Q6_K: two).
 template <Format F>
 __device__ __forceinline__ void unpack(const uint32_t (&word)[2], const uint32_t (&upper)[2], int t, uint32_t& low,
                                        uint32_t& high) {
   if constexpr (kWholeBytes<F>) {
     low = word[0], high = word[1];
+  } else if constexpr (F == Format::Q3_K) {
+    low = recentred<3>((word[0] >> (2 * t) & 0x03030303u) | (upper[0] >> t & 0x01010101u) << 2);
+    high = recentred<3>((word[1] >> (2 * t) & 0x03030303u) | (upper[0] >> (t + 4) & 0x01010101u) << 2);
   } else {
     low = word[0] & 0x0f0f0f0fu, high = word[0] >> 4 & 0x0f0f0f0fu;
     if constexpr (F == Format::Q5_K) {
@@ -39,6 +42,8 @@ __device__ __forceinline__ void unpack(const uint32_t (&word)[2], const uint32_t
 
 template <Format F>
 constexpr bool kAffine = F == Format::Q4_K || F == Format::Q5_K;  // integer scales and mins per 32
+template <Format F>
+constexpr bool kSigned = F == Format::Q3_K || F == Format::Q6_K;  // integer scales per 16
 template <Format F>
 constexpr bool kFloatScales = F == Format::Q8_0 || F == Format::Q4_0;  // float16 scales per 32
 template <Format F>
@@ -82,14 +87,20 @@ struct LaneBlock {
     for (int s = 0; s < 8; s++) {
       const uint4 x_low = x[2 * s], x_high = x[2 * s + 1];
       uint32_t upper[2] = {0, 0};
+      if constexpr (F == Format::Q3_K) upper[0] = word_of(chunk[4 + s / 4], s % 4);
       if constexpr (F == Format::Q5_K) upper[0] = word_of(chunk[8 + s / 4], s % 4);
       if constexpr (F == Format::Q6_K)
         upper[0] = word_of(chunk[8 + s / 2], s % 2 * 2), upper[1] = word_of(chunk[8 + s / 2], s % 2 * 2 + 1);
       int dot_low = 0, dot_high = 0;
 #pragma unroll
       for (int t = 0; t < 4; t++) {
-        const uint32_t word[2] = {word_of(chunk[kCodeChunks<F> * s], t),
-                                  word_of(chunk[kCodeChunks<F> * s + kCodeChunks<F> - 1], t)};
+        uint32_t word[2];
+        if constexpr (F == Format::Q3_K) {
+          word[0] = word_of(chunk[s / 2], s % 2 * 2), word[1] = word_of(chunk[s / 2], s % 2 * 2 + 1);
+        } else {
+          word[0] = word_of(chunk[kCodeChunks<F> * s], t);
+          word[1] = word_of(chunk[kCodeChunks<F> * s + kCodeChunks<F> - 1], t);
+        }
         uint32_t low, high;
         unpack<F>(word, upper, t, low, high);
         dot_low = __dp4a(static_cast<int>(low), static_cast<int>(word_of(x_low, t)), dot_low);
@@ -97,7 +108,7 @@ struct LaneBlock {
       }
       if constexpr (kAffine<F>) {
         total += (dot_low + dot_high) * signed_byte(word_of(scales, s / 4), s % 4);
-      } else if constexpr (F == Format::Q6_K) {
+      } else if constexpr (kSigned<F>) {
         const uint32_t two = word_of(scales, s / 2);
         total += dot_low * signed_byte(two, s % 2 * 2) + dot_high * signed_byte(two, s % 2 * 2 + 1);
       } else if constexpr (F == Format::I8) {

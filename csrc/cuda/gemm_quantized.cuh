@@ -52,8 +52,12 @@ struct OutputBlock {
   }
   // Values 4 t .. and 16 + 4 t .. of sub-block s.
   __device__ __forceinline__ void codes(int s, int t, uint32_t& low, uint32_t& high) const {
-    const uint32_t both[2] = {word(kCodeChunks<F> * s, t), kCodeChunks<F> == 2 ? word(2 * s + 1, t) : 0};
-    uint32_t upper[2] = {0, 0};
+    uint32_t both[2] = {0, 0}, upper[2] = {0, 0};
+    if constexpr (F == Format::Q3_K) {
+      both[0] = word(s / 2, s % 2 * 2), both[1] = word(s / 2, s % 2 * 2 + 1), upper[0] = word(4 + s / 4, s % 4);
+    } else {
+      both[0] = word(kCodeChunks<F> * s, t), both[1] = kCodeChunks<F> == 2 ? word(2 * s + 1, t) : 0;
+    }
     if constexpr (F == Format::Q5_K) upper[0] = word(8 + s / 4, s % 4);
     if constexpr (F == Format::Q6_K) upper[0] = word(8 + s / 2, s % 2 * 2), upper[1] = word(8 + s / 2, s % 2 * 2 + 1);
     unpack<F>(both, upper, t, low, high);
@@ -109,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       for (int n = 0; n < kRowTiles; n++) {
         const uint32_t* codes = reinterpret_cast<const uint32_t*>(&tile.codes[8 * n + g][32 * s]);
         const uint32_t xs[2] = {codes[t], codes[4 + t]};
-        if constexpr (F == Format::Q6_K) {  // a scale per 16
+        if constexpr (kSigned<F>) {  // a scale per 16
 #pragma unroll
           for (int k = 0; k < 2; k++) {
             const uint32_t half[2] = {a[2 * k], a[2 * k + 1]};

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "quant/blocks.h"
+#include "quant/k_layout.h"
 #include "quant/requantize.h"
 
 namespace ke::cuda {
@@ -34,6 +35,25 @@ void pack_scales(const uint8_t* packed, uint8_t* chunk) {
     chunk[4 + s] = static_cast<uint8_t>((packed[8 + s] & 15) | packed[s] >> 6 << 4);
     chunk[12 + s] = static_cast<uint8_t>(packed[8 + s] >> 4 | packed[4 + s] >> 6 << 4);
   }
+}
+
+void pack_block(const BlockQ3_K& b, const Lane& to) {
+  int8_t codes[kBlock], scales[16];
+  unpack_q3(b, codes);
+  unpack_q3_scales(b.scales, scales);
+  for (int s = 0; s < 8; s++) {
+    uint32_t low[2] = {0, 0}, upper = 0;
+    for (int l = 0; l < 32; l++) {
+      const auto code = static_cast<uint32_t>(codes[32 * s + l] + 4);
+      low[l / 16] |= (code & 3) << (8 * (l % 4) + 2 * (l % 16 / 4));
+      upper |= code >> 2 << (8 * (l % 4) + l / 4);
+    }
+    std::memcpy(to.chunk(s / 2) + s % 2 * 8, low, 8);
+    std::memcpy(to.chunk(4 + s / 4) + s % 4 * 4, &upper, 4);
+  }
+  std::memcpy(to.chunk(6), scales, 16);
+  put_half(to.tail(), b.d);
+  put_half(to.tail() + 2, 0);
 }
 
 void pack_block(const BlockQ4_K& b, const Lane& to) {
@@ -120,6 +140,8 @@ void pack_block(const BlockQ4_0* b, const Lane& to) {
 std::optional<Format> format_of(DType dtype, int64_t cols, MatmulUse use) {
   if (cols % kBlock != 0) return std::nullopt;
   switch (dtype) {
+    case DType::Q3_K:
+      return Format::Q3_K;
     case DType::Q4_K:
       return Format::Q4_K;
     case DType::Q5_K:
@@ -156,6 +178,11 @@ void pack_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t*
           pack_block(block, to);
       };
       switch (matrix.dtype) {
+        case DType::Q3_K: {
+          BlockQ3_K block;
+          stored(block);
+          break;
+        }
         case DType::Q4_K: {
           BlockQ4_K block;
           stored(block);

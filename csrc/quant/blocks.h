@@ -50,6 +50,19 @@ struct BlockQ5_1 {
 };
 static_assert(sizeof(BlockQ5_1) == 24, "Q5_1 is 24 bytes");
 
+// Q3_K: 256 values of 3 bits in 16 sub-blocks of 16, 3.4375 bits per value. x = (d * (scale[s] - 32)) * (q - 4), q in
+// 0..7, s = i / 16; scale is 6-bit unsigned. The two halves of 128 values (h = 0, 1) are four runs of 32 values each
+// (r = 0..3): value 32 r + l has its low 2 bits in qs[32 h + l] at bit 2 r, and its upper bit in hmask[l] at bit 4 h +
+// r. `scales`: byte j (j < 8) holds the low 4 bits of scale[j] (low half) and of scale[8 + j] (high half); byte 8 + j
+// (j < 4) holds the upper 2 bits of scale[4 r + j] at bit 2 r.
+struct BlockQ3_K {
+  uint8_t hmask[32];
+  uint8_t qs[64];
+  uint8_t scales[12];
+  uint16_t d;  // float16
+};
+static_assert(sizeof(BlockQ3_K) == 110, "Q3_K is 110 bytes");
+
 // Q4_K: 256 values of 4 bits in 8 sub-blocks of 32, 4.5 bits per value.
 // x = (d * scale[s]) * q - (dmin * min[s]), q in 0..15, s = i / 32; scale and min are 6-bit unsigned.
 // `scales` packs them: byte j (j < 4) holds scale[j] in its low 6 bits, byte 4 + j holds min[j]; byte 8 + j holds the

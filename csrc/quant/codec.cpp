@@ -25,8 +25,8 @@ constexpr Codec table[] = {
     {DType::BF16, decode_bf16, encode_bf16, 3.3961775e38f}, {DType::Q8_0, decode_q8_0, encode_q8_0, 65504.f * 64},
     {DType::Q4_0, decode_q4_0, encode_q4_0, 65504.f * 4},   {DType::Q4_1, decode_q4_1, encode_q4_1, 65504.f / 2},
     {DType::Q5_0, decode_q5_0, encode_q5_0, 65504.f * 8},   {DType::Q5_1, decode_q5_1, encode_q5_1, 65504.f / 2},
-    {DType::Q4_K, decode_q4_k, encode_q4_k, 65504.f * 16},  {DType::Q5_K, decode_q5_k, encode_q5_k, 65504.f * 16},
-    {DType::Q6_K, decode_q6_k, encode_q6_k, 65504.f * 16},
+    {DType::Q3_K, decode_q3_k, encode_q3_k, 65504.f * 16},  {DType::Q4_K, decode_q4_k, encode_q4_k, 65504.f * 16},
+    {DType::Q5_K, decode_q5_k, encode_q5_k, 65504.f * 16},  {DType::Q6_K, decode_q6_k, encode_q6_k, 65504.f * 16},
 };
 
 const Codec& find(DType dtype) {

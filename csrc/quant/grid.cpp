@@ -25,6 +25,16 @@ void affine_grid(const void* block, float last, BlockGrid& grid) {
   grid.last = last;
 }
 
+// d with 16 scales: Q3_K, Q6_K.
+void signed_grid(float d, const int8_t* scale, float first, float last, BlockGrid& grid) {
+  for (int i = 0; i < 256; ++i) {
+    grid.step[i] = d * scale[i / 16];
+    grid.low[i] = 0;
+  }
+  grid.first = first;
+  grid.last = last;
+}
+
 void even_grid(float d, float first, float last, BlockGrid& grid) {
   for (int i = 0; i < 32; ++i) {
     grid.step[i] = d;
@@ -37,8 +47,8 @@ void even_grid(float d, float first, float last, BlockGrid& grid) {
 }  // namespace
 
 bool has_grid(DType dtype) {
-  return dtype == DType::Q8_0 || dtype == DType::Q4_0 || dtype == DType::Q4_K || dtype == DType::Q5_K ||
-         dtype == DType::Q6_K;
+  return dtype == DType::Q8_0 || dtype == DType::Q4_0 || dtype == DType::Q3_K || dtype == DType::Q4_K ||
+         dtype == DType::Q5_K || dtype == DType::Q6_K;
 }
 
 void read_grid(DType dtype, const void* block, BlockGrid& grid) {
@@ -46,15 +56,15 @@ void read_grid(DType dtype, const void* block, BlockGrid& grid) {
   if (dtype == DType::Q5_K) return affine_grid<BlockQ5_K>(block, 31, grid);
   if (dtype == DType::Q8_0) return even_grid(f16_to_f32(static_cast<const BlockQ8_0*>(block)->d), -127, 127, grid);
   if (dtype == DType::Q4_0) return even_grid(f16_to_f32(static_cast<const BlockQ4_0*>(block)->d), -8, 7, grid);
+  if (dtype == DType::Q3_K) {
+    const auto& b = *static_cast<const BlockQ3_K*>(block);
+    int8_t scale[16];
+    unpack_q3_scales(b.scales, scale);
+    return signed_grid(f16_to_f32(b.d), scale, -4, 3, grid);
+  }
   KE_ASSERT(dtype == DType::Q6_K);
   const auto& b = *static_cast<const BlockQ6_K*>(block);
-  const float d = f16_to_f32(b.d);
-  for (int i = 0; i < 256; ++i) {
-    grid.step[i] = d * b.scales[i / 16];
-    grid.low[i] = 0;
-  }
-  grid.first = -32;
-  grid.last = 31;
+  signed_grid(f16_to_f32(b.d), b.scales, -32, 31, grid);
 }
 
 void store_codes(DType dtype, const int8_t* codes, void* block) {
@@ -70,6 +80,8 @@ void store_codes(DType dtype, const int8_t* codes, void* block) {
   } else if (dtype == DType::Q4_0) {
     auto& b = *static_cast<BlockQ4_0*>(block);
     for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<uint8_t>((codes[j] + 8) | (codes[j + 16] + 8) << 4);
+  } else if (dtype == DType::Q3_K) {
+    pack_q3(codes, *static_cast<BlockQ3_K*>(block));
   } else {
     KE_ASSERT(dtype == DType::Q6_K);
     pack_q6(codes, *static_cast<BlockQ6_K*>(block));

@@ -1,4 +1,5 @@
-// The types with 6- or 8-bit scales of sub-blocks and float16 scales per 256 values: Q4_K, Q5_K, Q6_K. Layouts:
+// The types with 6- or 8-bit scales of sub-blocks and float16 scales per 256 values: Q3_K, Q4_K, Q5_K, Q6_K.
+// Layouts:
 // blocks.h.
 #include <algorithm>
 #include <cmath>
@@ -28,6 +29,17 @@ void decode_affine(uint16_t d_bits, uint16_t dmin_bits, const uint8_t* packed, c
 }
 
 }  // namespace
+
+void decode_q3_k(const void* blocks, float* out, int64_t n) {
+  const BlockQ3_K* b = static_cast<const BlockQ3_K*>(blocks);
+  for (int64_t k = 0; k < n / block; ++k) {
+    const float d = f16_to_f32(b[k].d);
+    int8_t scale[16], q[block];
+    unpack_q3_scales(b[k].scales, scale);
+    unpack_q3(b[k], q);
+    for (int i = 0; i < block; ++i) out[k * block + i] = (d * scale[i / 16]) * q[i];
+  }
+}
 
 void decode_q4_k(const void* blocks, float* out, int64_t n) {
   const BlockQ4_K* b = static_cast<const BlockQ4_K*>(blocks);
@@ -185,27 +197,33 @@ struct AffineBlock {
   }
 };
 
-// Q6_K: x ~ d scale[s] q, q in -32..31.
+// Q6_K and Q3_K: x ~ d scale[s] q.
 struct SymmetricBlock {
   static constexpr int groups = 4;
   Columns<16> columns[groups];
-  const F4 low = splat(-32), high = splat(31);
+  const F4 low, high;              // codes -half .. half - 1
+  const F4 low_scale, high_scale;  // likewise of the integer scales
   uint16_t d_bits = 0;
-  F4 scale[groups];  // integers -128..127
+  F4 scale[groups];
   float error = std::numeric_limits<float>::infinity();
 
-  SymmetricBlock(const float* in, const float* importance) {
+  // half_codes, half_scales: how many there are below zero. candidates: of search_symmetric.
+  SymmetricBlock(const float* in, const float* importance, int half_codes, int half_scales, int candidates)
+      : low(splat(static_cast<float>(-half_codes))),
+        high(splat(static_cast<float>(half_codes - 1))),
+        low_scale(splat(static_cast<float>(-half_scales))),
+        high_scale(splat(static_cast<float>(half_scales - 1))) {
     F4 exact[groups];
-    float top = 0;  // the scale of largest magnitude becomes -128
+    float top = 0;  // the scale of largest magnitude becomes -half_scales
     for (int g = 0; g < groups; ++g) {
       columns[g].load(in + 64 * g, importance ? importance + 64 * g : nullptr);
-      exact[g] = search_symmetric(columns[g], -32, 31, 13).scale;
+      exact[g] = search_symmetric(columns[g], -half_codes, half_codes - 1, candidates).scale;
       for (int j = 0; j < 4; ++j)
         if (std::fabs(exact[g][j]) > std::fabs(top)) top = exact[g][j];
     }
-    float d = f16_beyond(top / -128);
+    float d = f16_beyond(top / low_scale[0]);
     const F4 inverse = reciprocal(splat(d));
-    for (int g = 0; g < groups; ++g) scale[g] = nearest_code(exact[g] * inverse, splat(-128), splat(127));
+    for (int g = 0; g < groups; ++g) scale[g] = nearest_code(exact[g] * inverse, low_scale, high_scale);
     for (int round = 0; try_scales(d) && round < rounds; ++round) d = refit(d);
   }
 
@@ -218,7 +236,7 @@ struct SymmetricBlock {
       F4 best = splat(std::numeric_limits<float>::infinity());
       new_scale[g] = scale[g];
       for (int a = -2; a <= 2; ++a) {
-        const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), splat(-128)), splat(127));
+        const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), low_scale), high_scale);
         const F4 e = measure(columns[g], step * s, splat(0), low, high).error;
         const I4 better = e < best;
         best = pick(better, e, best);
@@ -247,6 +265,14 @@ struct SymmetricBlock {
     const float p = lanes_sum(ux), a = lanes_sum(uu);
     return a > 0 ? p / a : d;
   }
+
+  // 256 codes, 16 integer scales.
+  void codes(int8_t* q, int8_t* scales) const {
+    for (int g = 0; g < groups; ++g) {
+      columns[g].write_codes(splat(f16_to_f32(d_bits)) * scale[g], splat(0), low, high, q + 64 * g);
+      for (int j = 0; j < 4; ++j) scales[4 * g + j] = static_cast<int8_t>(scale[g][j]);
+    }
+  }
 };
 
 // Calls body(block, its values, their importance): importance repeats with every row.
@@ -257,6 +283,18 @@ void for_blocks(const float* in, int64_t n, int64_t row_length, const float* imp
 }
 
 }  // namespace
+
+void encode_q3_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
+    BlockQ3_K& b = static_cast<BlockQ3_K*>(blocks)[k];
+    const SymmetricBlock found(values, weights, 4, 32, 21);
+    int8_t q[block], scales[16];
+    found.codes(q, scales);
+    b.d = found.d_bits;
+    pack_q3_scales(scales, b.scales);
+    pack_q3(q, b);
+  });
+}
 
 void encode_q4_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
   for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
@@ -285,13 +323,9 @@ void encode_q5_k(const float* in, void* blocks, int64_t n, int64_t row_length, c
 void encode_q6_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
   for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
     BlockQ6_K& b = static_cast<BlockQ6_K*>(blocks)[k];
-    const SymmetricBlock found(values, weights);
+    const SymmetricBlock found(values, weights, 32, 128, 13);
     int8_t q[block];
-    for (int g = 0; g < 4; ++g) {
-      const F4 step = splat(f16_to_f32(found.d_bits)) * found.scale[g];
-      found.columns[g].write_codes(step, splat(0), found.low, found.high, q + 64 * g);
-      for (int j = 0; j < 4; ++j) b.scales[4 * g + j] = static_cast<int8_t>(found.scale[g][j]);
-    }
+    found.codes(q, b.scales);
     b.d = found.d_bits;
     pack_q6(q, b);
   });

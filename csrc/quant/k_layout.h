@@ -58,4 +58,39 @@ inline void pack_q6(const int8_t* q, BlockQ6_K& b) {
     }
 }
 
+// The 16 scales of Q3_K as they multiply: -32..31.
+inline void unpack_q3_scales(const uint8_t* packed, int8_t* scale) {
+  for (int j = 0; j < 16; ++j) {
+    const int low = packed[j % 8] >> (j < 8 ? 0 : 4) & 15, high = packed[8 + j % 4] >> 2 * (j / 4) & 3;
+    scale[j] = static_cast<int8_t>((low | high << 4) - 32);
+  }
+}
+
+inline void pack_q3_scales(const int8_t* scale, uint8_t* packed) {
+  std::memset(packed, 0, 12);
+  for (int j = 0; j < 16; ++j) {
+    const int v = scale[j] + 32;
+    packed[j % 8] = static_cast<uint8_t>(packed[j % 8] | (v & 15) << (j < 8 ? 0 : 4));
+    packed[8 + j % 4] = static_cast<uint8_t>(packed[8 + j % 4] | (v >> 4) << 2 * (j / 4));
+  }
+}
+
+// 256 codes -4..3.
+inline void unpack_q3(const BlockQ3_K& b, int8_t* q) {
+  for (int i = 0; i < 256; ++i) {
+    const int h = i / 128, r = i % 128 / 32, l = i % 32;
+    q[i] = static_cast<int8_t>(((b.qs[32 * h + l] >> 2 * r & 3) | (b.hmask[l] >> (4 * h + r) & 1) << 2) - 4);
+  }
+}
+
+inline void pack_q3(const int8_t* q, BlockQ3_K& b) {
+  std::memset(b.hmask, 0, sizeof b.hmask);
+  std::memset(b.qs, 0, sizeof b.qs);
+  for (int i = 0; i < 256; ++i) {
+    const int h = i / 128, r = i % 128 / 32, l = i % 32, v = q[i] + 4;
+    b.qs[32 * h + l] = static_cast<uint8_t>(b.qs[32 * h + l] | (v & 3) << 2 * r);
+    b.hmask[l] = static_cast<uint8_t>(b.hmask[l] | (v >> 2) << (4 * h + r));
+  }
+}
+
 }  // namespace ke

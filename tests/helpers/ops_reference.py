@@ -12,7 +12,7 @@ U = 2.0**-24
 
 FLOAT_TYPES = ["F32", "F16", "BF16"]
 BLOCK32_TYPES = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
-K_TYPES = ["Q4_K", "Q5_K", "Q6_K"]
+K_TYPES = ["Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 I8 = "I8"  # Q6_K uploaded for many rows: 8-bit codes with one float32 scale per 256 values (csrc/cpu/repack_i8.cpp)
 
 
@@ -133,6 +133,14 @@ def split_blocks(dtype: str, data: bytes, rows: int, cols: int) -> dict[str, np.
         q = (low | high << 4).astype(np.int64) - 32
         scales = b[..., 192:208].view(np.int8).astype(np.int64)
         return {"q": q.reshape(rows, cols), "scale": scales, "d": _halves(b[..., 208:210])[..., 0]}
+    if dtype == "Q3_K":
+        hmask, qs, p = b[..., :32].reshape(rows, n, 1, 1, 32), b[..., 32:96].reshape(rows, n, 2, 1, 32), b[..., 96:108]
+        runs = np.arange(8, dtype=np.uint8).reshape(2, 4, 1)
+        q = (qs >> (2 * (runs % 4)) & 3).astype(np.int64) | (hmask >> runs & 1).astype(np.int64) << 2
+        low = np.concatenate([p[..., :8] & 15, p[..., :8] >> 4], axis=-1)
+        high = np.concatenate([p[..., 8:] >> at & 3 for at in (0, 2, 4, 6)], axis=-1)
+        scales = (low | high << 4).astype(np.int64) - 32
+        return {"q": q.reshape(rows, cols) - 4, "scale": scales, "d": _halves(b[..., 108:110])[..., 0]}
     scale, low = _scales6(b[..., 4:16])
     at = 16 if dtype == "Q4_K" else 48
     qs = b[..., at:].reshape(rows, n, 4, 1, 32)
@@ -161,12 +169,12 @@ def quantized_linear(dtype: str, data: bytes, rows: int, x: np.ndarray) -> np.nd
             at = slice(b * 256, b * 256 + 256)
             v = (a[:, at] @ w["q"][:, at].T).astype(np.float32) * w["d"][None, :, b]
         elif dtype in K_TYPES:
-            sub = 16 if dtype == "Q6_K" else 32
+            sub = 16 if "min" not in w else 32
             at = slice(b * 256, b * 256 + 256)
             dots = np.einsum("mns,rns->mrn", a[:, at].reshape(m, -1, sub), w["q"][:, at].reshape(rows, -1, sub))
             total = (dots * w["scale"][None, :, b, :]).sum(axis=2)
             v = total.astype(np.float32) * w["d"][None, :, b]
-            if dtype != "Q6_K":
+            if "min" in w:
                 sums = a[:, at].reshape(m, 1, 8, 32).sum(axis=3)
                 low = (sums * w["min"][None, :, b, :]).sum(axis=2)
                 v = v - low.astype(np.float32) * w["dmin"][None, :, b]

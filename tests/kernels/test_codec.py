@@ -11,11 +11,11 @@ from gguf import GGMLQuantizationType as GgmlType
 from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest
 
-DTYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+DTYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 BLOCK_TYPES = DTYPES[3:]
 # Where the float16 scales lie in a block, in bytes.
-SCALES = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2],
-          "Q6_K": [208]}  # fmt: skip
+SCALES = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q3_K": [108], "Q4_K": [0, 2],
+          "Q5_K": [0, 2], "Q6_K": [208]}  # fmt: skip
 
 
 def decode(dtype: str, blocks) -> np.ndarray:
@@ -176,10 +176,10 @@ SHAPES = {
 
 
 def naive_error(dtype: str, x: np.ndarray) -> float:
-    """Largest error of plain rounding with one step per 32 values (16 for Q6_K) between smallest and largest."""
+    """Largest error of plain rounding with one step per 32 values (16 for Q3_K, Q6_K) between smallest and largest."""
     bits = int(dtype[1])
-    rows = x.reshape(-1, 16 if dtype == "Q6_K" else 32)
-    if dtype.endswith("_0") or dtype == "Q6_K":
+    rows = x.reshape(-1, 16 if dtype in ("Q3_K", "Q6_K") else 32)
+    if dtype.endswith("_0") or dtype in ("Q3_K", "Q6_K"):
         steps = np.abs(rows).max(-1) / (2 ** (bits - 1) - 1)
     else:
         steps = (np.maximum(rows.max(-1), 0) - np.minimum(rows.min(-1), 0)) / (2**bits - 1)
@@ -252,7 +252,7 @@ def test_values_beyond_the_type_are_refused_and_those_below_stay_finite(dtype):
     values[::11] = -1
     below = decode(dtype, np.frombuffer(_core.quantize(dtype, values * np.float32(largest)), np.uint8))
     assert np.isfinite(below).all()
-    assert np.abs(below / np.float32(largest) - values).max() < 0.1
+    assert np.abs(below / np.float32(largest) - values).max() < (0.3 if dtype == "Q3_K" else 0.1)
     values[5] = 1.01
     with np.errstate(over="ignore"):
         values *= np.float32(largest)

@@ -2,12 +2,13 @@
 
 The reference for Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 is the `gguf` package, whose encoders are bit-exact with llama.cpp's
 `quantize_row_*_ref`; it runs here. It has no encoders of K-quants. For those, REFERENCE holds what
-`quantize_row_{q4,q5,q6}_K_ref` of ggml-quants.c gave on the same rows (llama.cpp as vendored in the source package of
-llama-cpp-python 0.3.36; compiled by gcc 12.2 -O2, called through ctypes, blocks decoded by the `gguf` package).
+`quantize_row_{q3,q4,q5,q6}_K_ref` of ggml-quants.c gave on the same rows (llama.cpp as vendored in the source package
+of llama-cpp-python 0.3.36; compiled by gcc 12.2 -O2, called through ctypes, blocks decoded by the `gguf` package).
 
 Figures are relative errors: sqrt(sum w (x' - x)^2 / sum w x^2), for w = 1 ("plain") and for the weights that the
 reference minimises ("own": rms + |x| over 32 values for Q4_K and Q5_K, x^2 for Q6_K; the simple types minimise
-nothing, rms + |x| is used). docs/quantization.md shows them beside ours.
+nothing, rms + |x| is used, and for Q3_K, too, whose reference minimises x^2 alone). docs/quantization.md shows them
+beside ours.
 """
 
 import gguf
@@ -19,7 +20,7 @@ from helpers.ops_reference import I8, split_blocks
 from kosmos_edge import _core
 
 SIMPLE = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
-K_QUANTS = ["Q4_K", "Q5_K", "Q6_K"]
+K_QUANTS = ["Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 # RandomState's streams are frozen (NEP 19): the rows are the same everywhere.
 ROWS = {
     "gaussian": lambda r, shape: r.standard_normal(shape),
@@ -49,6 +50,11 @@ def our_losses(dtype: str, x: np.ndarray) -> tuple[float, float]:
 
 
 REFERENCE = {
+    ("Q3_K", "gaussian"): (0.151090, 0.124762),
+    ("Q3_K", "laplace"): (0.176387, 0.131408),
+    ("Q3_K", "student t, 5"): (0.177218, 0.132552),
+    ("Q3_K", "student t, 3"): (0.191079, 0.108128),
+    ("Q3_K", "1 % outliers"): (0.190382, 0.106681),
     ("Q4_K", "gaussian"): (0.071203, 0.058480),
     ("Q4_K", "laplace"): (0.084784, 0.062094),
     ("Q4_K", "student t, 5"): (0.083359, 0.061495),

@@ -24,7 +24,7 @@ namespace {
 using Floats = std::vector<float>;
 
 const DType kTypes[] = {DType::F32,  DType::F16,  DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1,
-                        DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K, DType::Q6_K};
+                        DType::Q5_0, DType::Q5_1, DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K};
 const int kRows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 33, 71};
 constexpr int kMostRows = 71;
 
@@ -151,7 +151,7 @@ Stored extreme(DType type, int64_t rows, int64_t cols, int mode) {
     if (mode == 0 && type == DType::Q8_0) std::memset(block + 2, 0x80, 32);
     if (mode == 0 && type == DType::Q6_K) std::memset(block + 192, 0x80, 16);
     const uint16_t one = 0x3c00, half = 0x3800;
-    std::memcpy(block + (type == DType::Q6_K ? 208 : 0), &one, 2);
+    std::memcpy(block + (type == DType::Q6_K ? 208 : type == DType::Q3_K ? 108 : 0), &one, 2);
     if (type == DType::Q4_1 || type == DType::Q5_1 || type == DType::Q4_K || type == DType::Q5_K)
       std::memcpy(block + 2, &half, 2);
   }
