@@ -1,6 +1,6 @@
 """Do several workers of Ray caption as fast as the sum of single ones, and do they share the model's memory?
 
-    python bench/distributed.py --model FILE [--workers 2] [--count 200] [--rounds 3] [--format json]
+    python bench/distributed.py --model FILE [--workers 2] [--count 200] [--rounds 3] [--private] [--format json]
 
 Each round captions `count` pictures with one worker, with `workers` of them, and with `workers` processes that know
 nothing of each other and start together, which is what the machine can do without an engine between them. Printed are
@@ -49,9 +49,13 @@ def memory(pid: int) -> dict[str, int]:
     return {"own": own, "shared": found["Shared_Clean"] + found["Shared_Dirty"], "fair_share": found["Pss"]}
 
 
-def on_ray(ray: Any, model: str, workers: int, paths: list[Path], tokens: int) -> tuple[float, list[dict[str, int]]]:
+def on_ray(
+    ray: Any, model: str, workers: int, paths: list[Path], tokens: int, shared: bool
+) -> tuple[float, list[dict[str, int]]]:
     """(images per second, memory of the workers)."""
-    maker = RowMaker(Captioner(model, threads=1, max_tokens=tokens), Columns(), Wording())
+    maker = RowMaker(
+        Captioner(model, threads=1, max_tokens=tokens, load={"shared_weights": shared}), Columns(), Wording()
+    )
     names = [(path.name, str(path), "") for path in paths]
     with (
         tempfile.TemporaryDirectory() as out,
@@ -105,14 +109,15 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--private", action="store_true", help="each worker keeps the weights in memory of its own")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     given = parser.parse_args()
     rates: dict[str, list[float]] = {"one": [], "ray": [], "apart": []}
     with tempfile.TemporaryDirectory() as folder, connected(None) as ray:
         paths = make_pictures(Path(folder), given.count)
         for _ in range(given.rounds):
-            rates["one"].append(on_ray(ray, given.model, 1, paths, given.tokens)[0])
-            rate, held = on_ray(ray, given.model, given.workers, paths, given.tokens)
+            rates["one"].append(on_ray(ray, given.model, 1, paths, given.tokens, not given.private)[0])
+            rate, held = on_ray(ray, given.model, given.workers, paths, given.tokens, not given.private)
             rates["ray"].append(rate)
             rates["apart"].append(apart(given.model, given.workers, paths, given.tokens))
     report: dict[str, Any] = {name: statistics.median(values) for name, values in rates.items()}

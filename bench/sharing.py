@@ -1,98 +1,109 @@
-"""Does an engine keep its share of a busy machine? Decode speed alone, beside other engines and beside other work.
+"""What shared weights cost and save: loading, decoding and memory, with private weights and with shared ones.
 
-    python bench/sharing.py --model FILE [--threads N] [--seconds S] [--format json]
+    python bench/sharing.py --model FILE [--threads 2] [--rounds 3] [--folder FOLDER] [--format json]
 
-Every engine has N threads (default: all the cores). `fair` is what the kernel's scheduler owes the engines together, as
-a part of one undisturbed engine's speed; memory bandwidth, which decoding is bound by, may give more. An engine whose
-threads wait for one another by spinning falls far below that; one whose callers also compute, and that sleeps where
-it waits, stays near it.
+Each round starts a process with private weights and one with shared ones, in turn, so that both see the same machine.
+Printed are the best times: to load the file (in the page cache), to make the file of shared weights (once), and to
+decode a token of an answer to an encoded picture; and the memory of two processes that live at the same time.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import statistics
-import time
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
 
+CHILD = """
+import json, sys, time
 import kosmos_edge
-from kosmos_edge import _core
-
-TOKENS = 24  # per request: long enough that decoding rules, short enough for several in a window
-
-
-def decode_speeds(model: kosmos_edge.Model, until: float) -> list[float]:
-    """Tokens a second of each request begun before `until` (time.monotonic)."""
-    speeds = []
-    while time.monotonic() < until:
-        r = model.generate(["An image of"], max_tokens=TOKENS)
-        speeds.append((len(r.token_ids) - 1) / (r.timings.decode_ms / 1e3))
-    return speeds
-
-
-def engine(path: str, threads: int, seconds: float, ready, go, found) -> None:
-    """A process with one engine: load, wait for the others, decode for a while."""
-    model = kosmos_edge.load(path, device="cpu", threads=threads)
-    decode_speeds(model, time.monotonic() + 0.5)
-    ready.release()
-    go.wait()
-    found.put(statistics.median(decode_speeds(model, time.monotonic() + seconds)))
+from kosmos_edge.bench.workload import jpeg_bytes, synthetic_photo
+path, folder, threads, tokens, repeats = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+begun = time.perf_counter()
+model = kosmos_edge.load(path, threads=threads, shared_weights=folder or False)
+report = {"load_s": time.perf_counter() - begun, "made": model.shared_weights["made"], "token_ms": []}
+image = model.encode(jpeg_bytes(synthetic_photo(1, (320, 240))))
+for _ in range(repeats + 1):
+    answer = model.caption(image, max_tokens=tokens)
+    report["token_ms"].append(answer.timings.decode_ms / answer.timings.passes)
+report["token_ms"] = min(report["token_ms"])
+print(json.dumps(report), flush=True)
+sys.stdin.readline()
+"""
 
 
-def spinner(ready, stop) -> None:
-    """A process that computes and never sleeps."""
-    ready.release()
-    while not stop.is_set():
-        sum(range(10000))
+class Child:
+    """A process that has loaded the model and measured; it lives until end()."""
+
+    def __init__(self, given: argparse.Namespace, folder: str) -> None:
+        sizes = [str(given.threads), str(given.tokens), str(given.repeats)]
+        command = [sys.executable, "-P", "-c", CHILD, given.model, folder, *sizes]
+        environment = os.environ | {"KOSMOS_EDGE_DRAFTS": "off"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self.process.stdout is not None
+        self.report: dict[str, Any] = json.loads(self.process.stdout.readline())
+
+    def memory(self) -> dict[str, float]:
+        """MB: its own, shared, and its fair share of all (PSS)."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        found = {name: int(kb) / 1e3 for name, kb in re.findall(r"^(\w+): +(\d+) kB", text, re.M)}
+        own = found["Private_Clean"] + found["Private_Dirty"]
+        return {"own": own, "shared": found["Shared_Clean"] + found["Shared_Dirty"], "fair_share": found["Pss"]}
+
+    def end(self) -> None:
+        """Ends it."""
+        self.process.communicate("\n")
 
 
-def scenario(path: str, engines: int, busy: int, threads: int, seconds: float) -> list[float]:
-    """Median decode speed of every engine while `engines` engines and `busy` spinning processes run at once."""
-    context = multiprocessing.get_context("spawn")
-    ready, go, stop, found = context.Semaphore(0), context.Event(), context.Event(), context.Queue()
-    workers = [context.Process(target=engine, args=(path, threads, seconds, ready, go, found)) for _ in range(engines)]
-    others = [context.Process(target=spinner, args=(ready, stop)) for _ in range(busy)]
-    for p in workers:
-        p.start()
-        ready.acquire()  # one after the other: loading is not what is measured
-    for p in others:
-        p.start()
-    for _ in others:
-        ready.acquire()
-    go.set()
-    speeds = [found.get() for _ in workers]
-    stop.set()
-    for p in workers + others:
-        p.join()
-    return speeds
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="a GGUF file or a tag")
-    parser.add_argument("--threads", type=int, default=_core.default_threads(), help="of every engine")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of every scenario")
+def main() -> int:
+    """Measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", help="where the file of shared weights is made; default: that of temporary files")
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    args = parser.parse_args()
-    cores, n = _core.default_threads(), args.threads
-    rows, alone = [], scenario(args.model, 1, 0, n, args.seconds)
-    for engines, busy in [(2, 0), (3, 0), (1, 1), (1, cores)]:
-        speeds = scenario(args.model, engines, busy, n, args.seconds)
-        alone += scenario(args.model, 1, 0, n, args.seconds)  # before and after: machines drift
-        wanted = engines * n + busy  # runnable threads
-        # The part of a single undisturbed engine's cores that the scheduler owes the engines together.
-        fair = min(engines * n * min(1.0, cores / wanted), cores) / min(n, cores)
-        rows.append({"engines": engines, "busy_processes": busy, "tokens_per_s": speeds, "fair": fair})
-        rows[-1]["of_alone"] = sum(speeds) / statistics.mean(alone[-2:])
-    if args.format == "json":
-        print(json.dumps({"threads": n, "cores": cores, "alone": alone, "rows": rows}, indent=1))
-        return
-    spread = f"{min(alone):.1f} to {max(alone):.1f}"
-    print(f"{n} threads an engine, {cores} cores. Alone, before and after every line: {spread} tokens/s")
-    for row in rows:
-        each = " + ".join(f"{s:.1f}" for s in row["tokens_per_s"])
-        what = f"{row['engines']} engine(s) beside {row['busy_processes']} busy"
-        print(f"{what}: {each:24} together {row['of_alone']:.2f} of alone; fair {row['fair']:.2f}")
+    given = parser.parse_args()
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        first = Child(given, folder)
+        first.end()
+        assert first.report["made"], "the file of shared weights could not be made"
+        report["make_s"] = first.report["load_s"]
+        reports: dict[str, list[dict[str, Any]]] = {"private": [], "shared": []}
+        for _ in range(given.rounds):
+            for name, where in (("private", ""), ("shared", folder)):
+                child = Child(given, where)
+                child.end()
+                reports[name].append(child.report)
+        for name, found in reports.items():
+            report[name] = {key: min(r[key] for r in found) for key in ("load_s", "token_ms")}
+        for name, where in (("private", ""), ("shared", folder)):
+            pair = [Child(given, where) for _ in range(2)]
+            report[name]["memory_mb"] = [child.memory() for child in pair]
+            for child in pair:
+                child.end()
+    if given.format == "json":
+        print(json.dumps(report, indent=2))
+        return 0
+    print(f"making the file: {report['make_s']:.2f} s")
+    for name in ("private", "shared"):
+        r = report[name]
+        print(f"{name}: load {r['load_s']:.2f} s, {r['token_ms']:.2f} ms a pass")
+        for number, m in enumerate(r["memory_mb"]):
+            parts = ", ".join(f"{key.replace('_', ' ')} {value:.0f} MB" for key, value in m.items())
+            print(f"  process {number} of 2: {parts}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

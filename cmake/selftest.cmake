@@ -1,10 +1,11 @@
 # The native tests: -DKOSMOS_EDGE_SELFTEST=ON builds the programs of tests/native, `ctest --test-dir FOLDER` runs them.
-foreach(program selftest caption allocations)
+foreach(program selftest caption allocations shared_weights)
   add_executable(${program} tests/native/${program}.cpp)
   target_compile_options(${program} PRIVATE -Wall -Wextra)
   target_link_libraries(${program} PRIVATE kosmos_edge_core)
 endforeach()
 set(KE_NANO ${CMAKE_CURRENT_SOURCE_DIR}/kosmos_edge/data/nano-q4_k_m.gguf)
 add_test(NAME kernels COMMAND selftest)
+add_test(NAME shared_weights COMMAND shared_weights ${CMAKE_CURRENT_BINARY_DIR}/shared_weights.work)
 add_test(NAME allocations COMMAND allocations ${KE_NANO} 1)
 add_test(NAME allocations_2_threads COMMAND allocations ${KE_NANO} 2)

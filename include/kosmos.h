@@ -166,6 +166,10 @@ typedef struct kosmos_load_options {
   const char *mmproj; /* path of the vision encoder's file, where the model is a pair as llama.cpp has it; NULL: none */
   const char *kv_type; /* how keys and values of texts are kept: "f16" (the default, NULL: float16, or float32 where a
                         * file's weights are floats) or "q8_0" (8 bits, about half the memory of a long answer) */
+  const char *shared_weights; /* a folder, made where it is missing, in which weights in the processor's layout are kept;
+                               * processes that name it have them in memory once. NULL: in memory of this process. Where
+                               * the folder or the disk refuses, the load goes on without: see on_log and
+                               * kosmos_model_info.weight_bytes_shared */
 } kosmos_load_options;
 
 /* Opens a GGUF model file; with options->mmproj the pair of a language model at `path` and its vision encoder. options
@@ -211,6 +215,7 @@ typedef struct kosmos_model_info {
   double repetition_penalty; /* default of kosmos_options.repetition_penalty; 1: off */
   const char *kv_type;       /* how keys and values are kept: "f32", "f16" or "q8_0" */
   uint64_t kv_token_bytes;   /* memory of the keys and values of one token of prompt or answer */
+  uint64_t weight_bytes_shared; /* of weights that are mapped from kosmos_load_options.shared_weights; 0: none */
 } kosmos_model_info;
 
 /* Properties of the model; strings are valid until the model is freed. INVALID_REQUEST. */

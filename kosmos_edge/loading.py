@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from kosmos_edge._native import _core
-from kosmos_edge.errors import InvalidRequest, ModelNotFound
+from kosmos_edge.errors import InvalidRequest, KosmosIOError, ModelNotFound
 from kosmos_edge.inference import running
 from kosmos_edge.model import Model
 from kosmos_edge.options import check_bool, check_cancel, check_int, limits
@@ -34,6 +34,7 @@ def load(
     mmproj: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     kv_type: KvType = "f16",
+    shared_weights: bool | str | os.PathLike[str] = False,
 ) -> Model:
     """Loads a model: a tag ("kosmos-2", "kosmos-2:q8_0", "nano"), a file's path, or "user/repo:TAG".
 
@@ -49,6 +50,10 @@ def load(
     kv_type: how keys and values of prompts and answers are kept. "f16": float16, or float32 where the file's weights
     are floats. "q8_0": 8 bits with a float16 scale per 32 values, about half the memory of a long answer; answers may
     differ a little (docs/reading.md). Model.kv_bytes_per_token says what a token takes.
+    shared_weights: True, or a folder: weights in the processor's layout are mapped from a file there, which the first
+    load makes, so that all processes of this machine that do so have them in memory once (docs/sharing.md). True: the
+    folder "weights" of the cache (KOSMOS_EDGE_CACHE). Answers do not depend on it. Where the folder or the disk
+    refuses, the load goes on without, and logs a warning; Model.shared_weights says how it went.
     isolation: "process" runs the model in a worker process. If it crashes, this process survives: calls in flight raise
     WorkerDied, and the next call starts a new worker (docs/isolation.md). cancel: as in GenerationOptions.
     progress: called during the load as progress(done, total, name): bytes of weights, and the file's name; at the end
@@ -67,6 +72,7 @@ def load(
         raise InvalidRequest(f"kv_type: expected 'f16' or 'q8_0', got {kv_type!r}")
     count = 0 if threads is None else check_int("threads", threads, 1, limits.MAX_THREADS)
     kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, limits.MAX_PREFIX_CACHE_MB) << 20
+    sharing = _sharing_folder(shared_weights)
     path, second = _find_files(model, mmproj, check_bool("offline", offline))
     name, vision = os.fspath(path), "" if second is None else os.fspath(second)
     for text in (name, vision):
@@ -87,7 +93,14 @@ def load(
         from kosmos_edge.isolation.session import RemoteSession
 
         settings = Settings(
-            os.path.abspath(name), device, count, mode, kept, os.path.abspath(vision) if vision else "", kv_type
+            os.path.abspath(name),
+            device,
+            count,
+            mode,
+            kept,
+            os.path.abspath(vision) if vision else "",
+            kv_type,
+            sharing,
         )
         loaded = Model(running.run(lambda token: RemoteSession(settings, token, report), cancel), path)
         if report is not None:
@@ -105,6 +118,7 @@ def load(
             mmproj=vision,
             progress=report,
             kv_type=kv_type,
+            shared_weights=sharing,
         )
 
     loaded = Model(running.run(load_engine, cancel), path)
@@ -115,7 +129,31 @@ def load(
 
 def _loaded(model: Model) -> Model:
     _log.debug("loaded %s on %s, context %d", model.name, model.description, model.context_length)
+    if note := model.shared_weights["note"]:
+        _log.log(logging.WARNING if model.device == "cpu" else logging.INFO, "shared weights: %s", note)
     return model
+
+
+def _sharing_folder(given: bool | str | os.PathLike[str]) -> str:
+    """The folder of files of shared weights; "" for none."""
+    if given is False:
+        return ""
+    if given is True:
+        from kosmos_edge import hub
+
+        try:
+            return os.path.abspath(hub.shared_weights_dir())
+        except KosmosIOError as error:
+            _log.warning("shared weights: %s", error)
+            return ""
+    folder = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        raise InvalidRequest(f"shared_weights: expected True, False or a folder, got {given!r}")
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"shared_weights: the path of a folder must be valid Unicode, got {folder!r}") from None
+    return os.path.abspath(folder)
 
 
 class _Report:

@@ -4,12 +4,14 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "backend/sampling.h"
+#include "backend/sharing.h"
 #include "format/tensor.h"
 
 namespace ke {
@@ -93,7 +95,8 @@ struct RelativeBias {
 // What an uploaded matrix is for. LargeBatch: it is always multiplied with hundreds of rows at once, so that arithmetic
 // decides and not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's
 // type has.
-enum class MatmulUse { Any, LargeBatch };
+// Once: for a few products during the load; not worth sharing.
+enum class MatmulUse { Any, LargeBatch, Once };
 
 // Of attention. Int8: a device may compute scores from queries and keys of 8 bits; for models whose products are
 // rounded like that.
@@ -124,6 +127,11 @@ class Backend {
   // parts: matrices (out_i, in) stacked by rows; bias: sum(out_i) floats or nullptr. Reads each part once, in order.
   virtual std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias,
                                          MatmulUse use = MatmulUse::Any) = 0;
+  // What is uploaded from here to end_sharing() is looked up in a file of the request's model, or such a file is made
+  // from it; the model must live until then. The default shares nothing. Troubles become the note of end_sharing().
+  virtual void begin_sharing(const SharingRequest&) {}
+  // again: set to the step that the load is to be repeated with, where that gives what was asked for.
+  virtual Sharing end_sharing(std::optional<SharingStep>* again);
   virtual std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                             DType type) = 0;   // type: F32, F16 or Q8_0
   virtual void reserve(KvCache& cache, int64_t capacity) = 0;  // keeps what is stored

@@ -7,6 +7,12 @@
 
 namespace ke {
 
+Sharing Backend::end_sharing(std::optional<SharingStep>*) {
+  Sharing sharing;
+  sharing.note = concat("the ", name(), " keeps its weights in memory of its own");
+  return sharing;
+}
+
 void Backend::norm_linear(Mat x, const Norm& norm, const Linear& w, Activation act, Mat residual, Mat scratch, Mat y) {
   const Mat normed(scratch.data, x.rows, x.cols, scratch.stride);
   this->norm(x, norm, normed);

@@ -39,10 +39,29 @@ void read_all(const std::string& path, int fd, uint8_t* out, size_t size) {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path, MapMode mode) : mode_(mode) {
+std::string distrust(const struct stat& status) {
+  if (status.st_uid != geteuid() && status.st_uid != 0)
+    return concat("belongs to user ", status.st_uid, "; expected ", geteuid(), " or root");
+  if (status.st_mode & (S_IWGRP | S_IWOTH)) return "others may write it";
+  return "";
+}
+
+static FileIdentity identity_of(const struct stat& s) {
+#ifdef __APPLE__
+  const struct timespec modified = s.st_mtimespec, changed = s.st_ctimespec;
+#else
+  const struct timespec modified = s.st_mtim, changed = s.st_ctim;
+#endif
+  const auto ns = [](const struct timespec& t) { return static_cast<int64_t>(t.tv_sec) * 1000000000 + t.tv_nsec; };
+  return {static_cast<uint64_t>(s.st_dev), static_cast<uint64_t>(s.st_ino), static_cast<uint64_t>(s.st_size),
+          ns(modified), ns(changed)};
+}
+
+MappedFile::MappedFile(const std::string& path, MapMode mode, FileOwner owner) : mode_(mode) {
   KE_CHECK(path.find('\0') == std::string::npos, ModelNotFound, "a path cannot contain a zero byte");
   // O_NONBLOCK: opening a pipe returns at once; it is refused below.
-  const Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  const Descriptor file{
+      open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | (owner == FileOwner::Trusted ? O_NOFOLLOW : 0))};
   if (file.fd < 0) {
     KE_CHECK(errno != ENOENT && errno != ENOTDIR, ModelNotFound, path, ": no such file");
     refuse(path, "cannot open", errno);
@@ -51,6 +70,11 @@ MappedFile::MappedFile(const std::string& path, MapMode mode) : mode_(mode) {
   if (fstat(file.fd, &status) != 0) refuse(path, "cannot examine", errno);
   KE_CHECK(S_ISREG(status.st_mode), Io, path, ": expected a regular file, found ",
            S_ISDIR(status.st_mode) ? "a directory" : "something else");
+  if (owner == FileOwner::Trusted) {
+    const std::string why = distrust(status);
+    KE_CHECK(why.empty(), Io, path, ": ", why);
+  }
+  identity_ = identity_of(status);
   const size_t size = static_cast<size_t>(status.st_size);
   if (size == 0) return;
 

@@ -76,6 +76,7 @@ Activation activation_named(const std::string& name);  // "none", "gelu_erf", "q
 
 void bind_errors(nb::module_& m);
 void bind_limits(nb::module_& m);
+void bind_sharing(nb::module_& m);
 void bind_bench(nb::module_& m);
 void bind_codec(nb::module_& m);
 void bind_merge(nb::module_& m);

@@ -83,7 +83,8 @@ nb::bytes to_bytes(const std::vector<float>& v) { return nb::bytes(v.data(), v.s
 std::shared_ptr<Engine> load(const std::string& path, const std::string& device, int threads, const std::string& mode,
                              const std::string& isa, size_t prefix_bytes, const CancelToken* cancel,
                              const std::string& mmproj, nb::object progress, const std::string& kv_type,
-                             const std::string& drafts, std::shared_ptr<ActivationRecorder> recorder) {
+                             const std::string& drafts, std::shared_ptr<ActivationRecorder> recorder,
+                             const std::string& shared_weights) {
   LoadOptions o;
   o.recorder = std::move(recorder);
   std::shared_ptr<nb::object> held;
@@ -101,6 +102,7 @@ std::shared_ptr<Engine> load(const std::string& path, const std::string& device,
   o.mmproj = mmproj;
   o.kv_type = kv_type_of(kv_type);
   o.drafts = drafts;
+  o.shared_weights = shared_weights;
   o.mode = mode == "mmap" ? LoadMode::Mmap : LoadMode::Copy;
   nb::gil_scoped_release release;
   return Engine::load(path, o);
@@ -306,12 +308,27 @@ void bind_engine(nb::module_& m) {
       .def(nb::new_(&load), nb::arg("path"), nb::arg("device") = "auto", nb::arg("threads") = 0,
            nb::arg("mode") = "mmap", nb::arg("isa") = "", nb::arg("prefix_bytes") = LoadOptions{}.prefix_bytes,
            nb::arg("cancel").none() = nb::none(), nb::arg("mmproj") = "", nb::arg("progress").none() = nb::none(),
-           nb::arg("kv_type") = "f16", nb::arg("drafts") = "", nb::arg("recorder").none() = nb::none())
+           nb::arg("kv_type") = "f16", nb::arg("drafts") = "", nb::arg("recorder").none() = nb::none(),
+           nb::arg("shared_weights") = "")
       .def_prop_ro("metadata", [](const Engine& e) { return metadata_dict(e.file(), /*skip_longer_than=*/4096); })
       .def_prop_ro("info", [](const Engine& e) { return info_dict(e.model().info()); })
       .def_prop_ro("device", [](const Engine& e) { return e.backend().name(); })
       .def_prop_ro("description", [](const Engine& e) { return e.backend().description(); })
       .def_prop_ro("fallback", &Engine::fallback)
+      .def_prop_ro(
+          "sharing",
+          [](const Engine& e) {
+            const Sharing& s = e.sharing();
+            AnyDict d;
+            d["file"] = nb::steal(PyUnicode_DecodeFSDefault(s.file.c_str()));
+            d["shared_bytes"] = s.shared_bytes;
+            d["private_bytes"] = s.private_bytes;
+            d["made"] = s.made;
+            d["note"] = nb::steal(PyUnicode_DecodeFSDefault(s.note.c_str()));
+            return d;
+          },
+          "How weights are shared with other processes: file (that is mapped; empty: none), shared_bytes,\n"
+          "private_bytes, made (during this load), note (why not; empty: nothing to say).")
       .def_prop_ro("isa", [](const Engine& e) { return e.backend().isa(); })
       .def_prop_ro("threads", [](const Engine& e) { return e.backend().threads(); })
       .def_prop_ro(

@@ -23,6 +23,7 @@ NB_MODULE(_core, m) {
   ke::bind_answer(m);
   ke::bind_batch(m);
   ke::bind_quality(m);
+  ke::bind_sharing(m);
   ke::bind_bench(m);
   ke::bind_testing(m);
   ke::bind_layers(m);

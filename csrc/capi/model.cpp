@@ -17,6 +17,9 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   options.backend.threads = o.threads;
   options.mmproj = o.mmproj ? o.mmproj : "";
   options.kv_type = kv_type_of(o.kv_type ? o.kv_type : "f16");
+  KE_CHECK(!o.shared_weights || *o.shared_weights, InvalidRequest,
+           "shared_weights: expected a folder, or NULL, got an empty path");
+  options.shared_weights = o.shared_weights ? o.shared_weights : "";
   options.mode = o.copy ? LoadMode::Copy : LoadMode::Mmap;
   options.on_progress = [&](uint64_t done, uint64_t total) {
     if (flag) flag->token.check();
@@ -67,11 +70,14 @@ std::shared_ptr<ModelObject> load(const char* path, const kosmos_load_options& o
   info.width = static_cast<int32_t>(about.width);
   info.kv_type = engine->kv_type();
   info.kv_token_bytes = engine->kv_position_bytes();
+  info.weight_bytes_shared = engine->sharing().shared_bytes;
   info.prompt_read = prompts.read.c_str();
   info.prompt_markdown = prompts.markdown.c_str();
   model->on_log = o.on_log;
   model->user = o.user;
   model->log(KOSMOS_LOG_INFO, "loaded ", path, ": ", model->name, " on ", model->description);
+  const Sharing& sharing = engine->sharing();
+  if (!sharing.note.empty()) model->log(KOSMOS_LOG_WARNING, "shared weights: ", sharing.note);
   if (options.backend.device == "auto")
     for (const auto& [name, reason] : list_devices())
       if (!reason.empty()) model->log(KOSMOS_LOG_DEBUG, "device ", name, " is not used: ", reason);

@@ -66,9 +66,22 @@ void CpuBackend::read(Mat src, float* host) {
 }
 
 std::unique_ptr<Linear> CpuBackend::upload(const std::vector<Tensor>& parts, const float* bias, MatmulUse use) {
-  std::unique_ptr<CpuLinear> linear = upload_linear(pool_, kernels_.panels, parts, bias, use, kernels_.prefers_i8);
+  SharedPanels* const shared = use == MatmulUse::Once ? nullptr : sharing_.get();
+  std::unique_ptr<CpuLinear> linear =
+      upload_linear(pool_, kernels_.panels, parts, bias, use, kernels_.prefers_i8, shared);
   linear->one_row = one_row_.shape_of(*linear);
   return linear;
+}
+
+void CpuBackend::begin_sharing(const SharingRequest& request) {
+  sharing_ = std::make_unique<SharedPanels>(pool_, kernels_.name, kernels_.panels, kernels_.prefers_i8, request);
+}
+
+Sharing CpuBackend::end_sharing(std::optional<SharingStep>* again) {
+  KE_ASSERT(sharing_);
+  Sharing sharing = sharing_->finish(again);
+  sharing_.reset();
+  return sharing;
 }
 
 std::unique_ptr<KvCache> CpuBackend::alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,

@@ -36,6 +36,8 @@ class CpuBackend final : public Backend {
   void write(const float* host, Mat dst) override;
   void read(Mat src, float* host) override;
   std::unique_ptr<Linear> upload(const std::vector<Tensor>& parts, const float* bias, MatmulUse use) override;
+  void begin_sharing(const SharingRequest& request) override;
+  Sharing end_sharing(std::optional<SharingStep>* again) override;
   std::unique_ptr<KvCache> alloc_kv(int layers, int64_t kv_heads, int64_t head_dim, int64_t capacity,
                                     DType type) override;
   void reserve(KvCache& cache, int64_t capacity) override;
@@ -77,6 +79,7 @@ class CpuBackend final : public Backend {
   OneRowChoice one_row_;
   ThreadPool pool_;
   ArenaPool arenas_;
+  std::unique_ptr<SharedPanels> sharing_;  // between begin_sharing and end_sharing
 };
 
 }  // namespace ke::cpu

@@ -110,7 +110,7 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
     for (; g >= part->groups; ++part) g -= part->groups;
     LinearTask t;
     t.type = part->type;
-    t.group = part->data.data() + g * part->group_bytes;
+    t.group = part->data + g * part->group_bytes;
     t.output = g * group_rows;
     t.outputs = part->rows;
     t.x = &packed;
@@ -153,7 +153,7 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
     float* group = reinterpret_cast<float*>(memory + worker * scratch_bytes);
     LinearTask t;
     t.type = part->type;
-    t.group = part->data.data() + g * part->group_bytes;
+    t.group = part->data + g * part->group_bytes;
     t.output = 0;
     t.outputs = std::min(group_rows, part->rows - g * group_rows);
     t.x = &packed;

@@ -29,7 +29,7 @@ OneRowShape* OneRowChoice::shape_of(const CpuLinear& linear) {
   for (const CpuLinear::Part& part : linear.parts) {
     if (part.type == PanelType::I8) return nullptr;
     types.push_back(part.type);
-    bytes += part.data.size();
+    bytes += part.bytes();
   }
   if (candidates_.size() < 2 || linear.floats || bytes < kMeasured) return nullptr;
   std::lock_guard lock(mutex_);

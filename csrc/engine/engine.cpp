@@ -44,13 +44,32 @@ static DraftMode draft_mode(const LoadOptions& options) {
   return variable && *variable ? draft_mode_of(variable, "KOSMOS_EDGE_DRAFTS") : DraftMode::Auto;
 }
 
+// A load that made the file of shared weights has them in memory of its own: the next one maps them.
 std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOptions& options) {
+  std::optional<SharingStep> step = SharingStep::UseOrMake;
+  std::shared_ptr<Engine> engine;
+  Sharing before;
+  while (step) {
+    engine.reset();
+    std::optional<SharingStep> again;
+    engine = load_once(path, options, *step, &again);
+    Sharing& sharing = engine->sharing_;
+    sharing.made |= before.made;
+    if (!before.note.empty()) sharing.note = before.note + (sharing.note.empty() ? "" : "; ") + sharing.note;
+    before = sharing;
+    step = again;
+  }
+  return engine;
+}
+
+std::shared_ptr<Engine> Engine::load_once(const std::string& path, const LoadOptions& options, SharingStep step,
+                                          std::optional<SharingStep>* again) {
   const DraftMode drafts = draft_mode(options);
   auto engine = std::make_shared<Engine>();
   engine->file_ = open_model(path, options.mmproj, options.mode);
+  uint64_t total = 0;
+  for (const Tensor& t : engine->file_->tensors()) total += t.bytes;
   if (options.on_progress) {
-    uint64_t total = 0;
-    for (const Tensor& t : engine->file_->tensors()) total += t.bytes;
     options.on_progress(0, total);
     engine->file_->watch_release([&options, total, done = uint64_t{0}](const Tensor& t) mutable {
       done = std::min<uint64_t>(total, done + t.bytes);
@@ -58,9 +77,16 @@ std::shared_ptr<Engine> Engine::load_named(const std::string& path, const LoadOp
     });
   }
   engine->backend_ = make_backend(options.backend);
+  const std::shared_ptr<Backend> device = engine->backend_;
+  if (!options.shared_weights.empty()) {
+    SharingRequest request{options.shared_weights, engine->file_.get(), step, {}};
+    if (options.on_progress) request.wait = [&options, total] { options.on_progress(0, total); };
+    device->begin_sharing(request);
+  }
   if (options.recorder) engine->backend_ = record_activations(engine->backend_, options.recorder);
   engine->model_ = options.load_model ? options.load_model(engine->file_, engine->backend_, options.kv_type)
                                       : load_model(engine->file_, engine->backend_, options.kv_type);
+  if (!options.shared_weights.empty()) engine->sharing_ = device->end_sharing(again);
   if (engine->model_->info().embedding == 0) {  // else it compares: its caches last for a call
     const std::unique_ptr<KvCache> cache = engine->model_->new_cache(1);
     engine->kv_position_bytes_ = cache->bytes() / static_cast<size_t>(cache->capacity);

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,9 @@ struct LoadOptions {
   // auto, fixed or off, see DraftMode; empty: what KOSMOS_EDGE_DRAFTS says, else auto. Where the device samples, auto
   // is off: no pass was ever timed there.
   std::string drafts;
+  // Folder of the files by which processes share weights in the device's layout (docs/sharing.md); empty: they are made
+  // in memory of this process.
+  std::string shared_weights;
   std::string mmproj;  // a second file: of the pair's vision encoder (models/pair.h); empty: there is none
   // How the file becomes a model; empty: as the architecture that it names (models/registry.cpp).
   std::function<std::unique_ptr<Model>(std::shared_ptr<GgufFile>, std::shared_ptr<Backend>, DType kv_type)> load_model;
@@ -59,6 +63,7 @@ class Engine {
   const Model& model() const { return *model_; }
   // Why a better device than this one is not used, in a line; empty where none is installed or asked for.
   const std::string& fallback() const { return fallback_; }
+  const Sharing& sharing() const { return sharing_; }  // of LoadOptions::shared_weights
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
   // What answers have taught, which is used for those to come; the mode may be changed at any time.
   Drafts& drafts() const { return *drafts_; }
@@ -111,6 +116,8 @@ class Engine {
   Whole whole(const Prompt& prompt, std::span<const int32_t> answer, const CancelToken* cancel) const;
   void read_images(const std::vector<Segment>& segments, Prompt& prompt) const;
   static std::shared_ptr<Engine> load_named(const std::string& path, const LoadOptions& options);
+  static std::shared_ptr<Engine> load_once(const std::string& path, const LoadOptions& options, SharingStep step,
+                                           std::optional<SharingStep>* again);
   std::shared_ptr<const ImageEmbedding> encode(const PreparedImage& image, const CancelToken* cancel, bool keep,
                                                std::chrono::steady_clock::time_point start) const;
   std::shared_ptr<ImageEmbedding> make_embedding(std::shared_ptr<const ImageFeatures> features, bool keep) const;
@@ -122,6 +129,7 @@ class Engine {
   std::shared_ptr<PrefixBudget> prefixes_;
   std::unique_ptr<Drafts> drafts_;
   std::string fallback_;
+  Sharing sharing_;
   size_t kv_position_bytes_ = 0;
   std::shared_ptr<PrefixCache> shared_prefix_;  // <s><image>, the same for every image; filled by the first
   std::unique_ptr<PrefixCache> text_prefix_;    // of prompts without images: a system prompt, a chat; or nullptr

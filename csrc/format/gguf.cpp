@@ -293,6 +293,14 @@ uint64_t GgufFile::file_bytes() const {
   for (const auto& part : state_->joined.files) sum += part->file_bytes();
   return sum;
 }
+std::vector<const MappedFile*> GgufFile::files() const {
+  if (state_->file) return {&*state_->file};
+  std::vector<const MappedFile*> all;
+  for (const auto& part : state_->joined.files)
+    for (const MappedFile* file : part->files()) all.push_back(file);
+  return all;
+}
+
 const std::vector<Tensor>& GgufFile::tensors() const { return state_->tensors; }
 
 const Tensor* GgufFile::find_tensor(std::string_view name) const {

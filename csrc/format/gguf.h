@@ -28,6 +28,7 @@
 
 namespace ke {
 
+class MappedFile;
 enum class LoadMode { Mmap, Copy };
 
 // GGUF's ids of value types, in its order.
@@ -89,6 +90,7 @@ class GgufFile {
 
   const std::string& path() const;
   uint64_t file_bytes() const;                             // of all files
+  std::vector<const MappedFile*> files() const;            // that hold the bytes, in order
   const std::vector<Tensor>& tensors() const;              // in file order
   const Tensor* find_tensor(std::string_view name) const;  // nullptr if there is none
   uint64_t tensor_offset(const Tensor& tensor) const;      // bytes from the start of the file that holds it

@@ -20,7 +20,7 @@ static Tensor view(const std::vector<float>& w, int64_t rows, int64_t cols) {
 static std::vector<float> apply(Backend& backend, const std::vector<float>& w, const float* bias, int64_t out,
                                 int64_t in, const std::vector<float>& x) {
   const int64_t m = static_cast<int64_t>(x.size()) / in;
-  std::unique_ptr<Linear> linear = backend.upload({view(w, out, in)}, bias);
+  std::unique_ptr<Linear> linear = backend.upload({view(w, out, in)}, bias, MatmulUse::Once);
   std::unique_ptr<Buffer> bx = load_floats(backend, x, m, in), by = backend.alloc(m * out);
   backend.linear(*linear, Mat(*bx, m, in), Activation::None, {}, Mat(*by, m, out));
   std::vector<float> y(m * out);

@@ -439,7 +439,9 @@ def _show_logs(ctx: click.Context) -> None:
         ctx.call_on_close(partial(logger.setLevel, before))
 
 
-def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = False) -> Model:
+def take_model(
+    values: dict[str, Any], messages: Messages, *, reads: bool = False, shared_weights: bool = False
+) -> Model:
     """Moves the model options out of `values` and loads the model; by default one that reads pages, if `reads`."""
     from kosmos_edge.loading import load
 
@@ -464,10 +466,16 @@ def take_model(values: dict[str, Any], messages: Messages, *, reads: bool = Fals
         isolation=isolation,
         mmproj=mmproj,
         kv_type=kv_type,
+        shared_weights=shared_weights,
     )
     elapsed_ms = (time.perf_counter() - start) * 1000
     messages.detail(f"{model.name} from {model.path} on {model.description}, loaded in {elapsed_ms:.0f} ms")
     messages.detail(f"keys and values: {model.kv_type}, {model.kv_bytes_per_token} bytes for each token")
+    if shared_weights:
+        how = model.shared_weights
+        messages.detail(f"weights: {how['shared_bytes']} bytes shared, {how['private_bytes']} of its own")
+        if how["note"]:
+            messages.say(f"shared weights: {how['note']}")
     if model.fallback:
         messages.say(f"runs on the {model.device}: {model.fallback}")
     if model.notice:

@@ -34,9 +34,14 @@ engine_options = options(
     option("--workers", type=click.IntRange(1), metavar="N", help="ray: workers. Default: as many as there is room."),
     option("--ray-address", metavar="ADDRESS", help="ray: the cluster. Default: RAY_ADDRESS, else this machine alone."),
     option("--part-rows", type=click.IntRange(1), metavar="N", help="ray: images in a Parquet file. Default: 1000."),
+    option(
+        "--private-weights",
+        is_flag=True,
+        help="ray: each worker keeps the weights in memory of its own (docs/sharing.md).",
+    ),
     option("--key-column", metavar="NAME", help="ray: the column of the keys in Parquet files. Default: row numbers."),
 )
-_OWN = ("workers", "ray_address", "part_rows", "key_column")
+_OWN = ("workers", "ray_address", "part_rows", "key_column", "private_weights")
 _NOT_WITH = ("draw", "fail_fast", "mmproj")  # with --engine ray
 
 
@@ -45,7 +50,7 @@ def take_engine(rest: dict[str, Any]) -> dict[str, Any] | None:
     engine, own = rest.pop("engine"), {name: rest.pop(name) for name in _OWN}
     if engine == "ray":
         return own
-    for name in [name for name, value in own.items() if value is not None]:
+    for name in [name for name, value in own.items() if value not in (None, False)]:
         _refuse(name, f"--{name.replace('_', '-')}: goes with --engine ray")
     return None
 
@@ -98,6 +103,7 @@ def answer_on_ray(
     model = _model(rest.pop("model"), task)
     copy, load = rest.pop("copy"), {name: rest.pop(name) for name in ("device", "offline", "kv_type")}
     load |= {"mode": "copy"} if copy else {}
+    load["shared_weights"] = not own["private_weights"]
     size, rows = rest.pop("batch_size"), own["part_rows"] or 1000
     for name in ("form", "isolation", "draw_format", *_NOT_WITH):
         rest.pop(name, None)

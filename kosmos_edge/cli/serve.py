@@ -64,6 +64,9 @@ limit_options = options(
 @click.command()
 @option("--name", metavar="NAME", help="Name of the model in requests. Default: its tag or its file's name.")
 @page_option
+@option(
+    "--shared-weights", is_flag=True, help="Have the weights in memory once with other processes (docs/sharing.md)."
+)
 @options(access_options, limit_options, model_options)
 def serve(name: str | None, **rest: Any) -> int:
     """Serve a model over HTTP, as OpenAI's, Ollama's and Moondream's clients expect it.
@@ -168,8 +171,9 @@ def _loader(values: dict[str, Any], messages: Messages) -> tuple[Callable[[], Mo
         isolation=values["isolation"],
         mmproj=values["mmproj"],
         kv_type=values["kv_type"],
+        shared_weights=values["shared_weights"],
     )
-    first = [take_model(values, messages)]
+    first = [take_model(values, messages, shared_weights=values.pop("shared_weights"))]
     assert not values, values
     spec = str(again.args[0])
     is_path = os.sep in spec or spec.endswith(".gguf") or os.path.exists(spec)

@@ -19,8 +19,8 @@ class Captioner:
     """Adds answers about images to batches of rows: Captioner(model="nano")({"bytes": ...}) -> the batch and columns.
 
     Small and picklable: the model is opened by the first batch that has rows, in the process where that happens, and
-    once for all Captioners of this process that name it. Its file is mapped, but each process keeps the weights in the
-    layout of its kernels: a machine's processes share little of them (docs/distributed.md).
+    once for all Captioners of this process that name it. A machine's processes have the weights in memory once
+    (docs/sharing.md), unless load={"shared_weights": False}.
 
     A batch is a dict of numpy arrays, a pyarrow.Table or RecordBatch (which becomes a Table), or a pandas.DataFrame,
     and so is the answer. Rows, their order and their other columns are kept. Added, none with nulls: text (string),

@@ -26,7 +26,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def open_model(model: str | None, threads: int | None, options: Mapping[str, Any]) -> Model:
-    """As load(); the second caller gets the first one's model. threads: None: those of worker_threads()."""
+    """As load(), with weights that a machine's workers share unless the options say otherwise; the second caller gets
+    the first one's model. threads: None: those of worker_threads()."""
+    options = {"shared_weights": True, **options}
     count = threads or worker_threads()
     key = model, count, tuple(sorted(options.items()))
     with _lock:

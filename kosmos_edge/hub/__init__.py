@@ -32,6 +32,7 @@ from kosmos_edge.hub.models import (
     remember_pulled,
     remove,
     resolve,
+    shared_weights_dir,
     split_repo,
     split_tag,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "remember_pulled",
     "remove",
     "resolve",
+    "shared_weights_dir",
     "split_repo",
     "split_tag",
 ]

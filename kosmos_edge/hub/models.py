@@ -70,6 +70,11 @@ def models_dir() -> Path:
     return cache_dir() / "models"
 
 
+def shared_weights_dir() -> Path:
+    """The folder of weights that processes share (docs/sharing.md)."""
+    return cache_dir() / "weights"
+
+
 def hf_cache_dir() -> Path:
     """huggingface_hub's cache, by its rules: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
 

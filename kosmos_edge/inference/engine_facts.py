@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kosmos_edge.inference.protocol import Session
@@ -56,6 +56,13 @@ class EngineFacts:
         """How keys and values are kept: "q8_0" or "f16", as load(kv_type=...) said, or "f32", which "f16" means for a
         file whose weights are floats."""
         return self._open.engine.kv_type
+
+    @property
+    def shared_weights(self) -> dict[str, Any]:
+        """How load(shared_weights=...) went: file (that is mapped; "": none), shared_bytes (of weights in it),
+        private_bytes (of weights in memory of this process, where sharing was asked for), made (whether the file was
+        made by this load), note (why not, or why again; "": nothing to say)."""
+        return dict(self._open.engine.sharing)
 
     @property
     def kv_bytes_per_token(self) -> int:

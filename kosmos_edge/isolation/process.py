@@ -69,6 +69,7 @@ class Settings:
     prefix_bytes: int
     mmproj: str  # a pair's second file; empty: there is none
     kv_type: str = "f16"
+    shared_weights: str = ""  # the folder; empty: none
 
 
 LoadProgress: TypeAlias = Callable[[int, int], None]
@@ -141,7 +142,8 @@ class Worker:
             )
         self._theirs.close()
         s = self._settings
-        self._send(self._loading, "load", [s.path, s.device, s.threads, s.mode, s.prefix_bytes, s.mmproj, s.kv_type])
+        wanted = [s.path, s.device, s.threads, s.mode, s.prefix_bytes, s.mmproj, s.kv_type, s.shared_weights]
+        self._send(self._loading, "load", wanted)
 
     def _answer(self, message: Any) -> None:
         kind = next(kind for kind in ("event", "result", "error") if kind in message)
@@ -360,7 +362,7 @@ class Workers:
         worker.wait_ready(token, progress)
         with self._lock:
             self._facts = self._facts or worker.facts
-        if worker.facts != self._facts:
+        if worker.facts | {"sharing": None} != self._facts | {"sharing": None}:
             path, before = self._settings.path, self._facts
             error: KosmosError = ModelCorrupt(f"{path}: another model than before is in this file: load it again")
             if worker.facts["library"] != before["library"]:

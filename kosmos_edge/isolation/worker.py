@@ -136,6 +136,7 @@ class Server:
         kept: int,
         mmproj: str,
         kv_type: str,
+        shared_weights: str,
     ) -> dict[str, Any]:
         steps = -1
 
@@ -155,6 +156,7 @@ class Server:
             mmproj=mmproj,
             progress=progress,
             kv_type=kv_type,
+            shared_weights=shared_weights,
         )
         self._session = EngineSession(engine)
         names = (
@@ -164,6 +166,7 @@ class Server:
             "isa",
             "threads",
             "kv_type",
+            "sharing",
             "kv_position_bytes",
             "context_length",
             "image_tokens",

@@ -53,7 +53,7 @@ def test_it_is_small_opens_late_and_once_for_a_process(loads: list[Any]) -> None
     one, two = pickle.loads(sent), pickle.loads(sent)
     assert one({"bytes": cells([])})["text"].shape == (0,) and not loads  # engines ask with no rows for the types
     texts = [list(each({"bytes": cells(PICTURES)})["text"]) for each in (one, two, one)]
-    assert texts[0] == texts[1] == texts[2] and loads == [(str(MODEL), {"threads": 1})]
+    assert texts[0] == texts[1] == texts[2] and loads == [(str(MODEL), {"threads": 1, "shared_weights": True})]
     assert len(pickle.dumps(one)) < 2000  # also once it is open
     one.opened().close()
     assert list(two({"bytes": cells(PICTURES)})["text"]) == texts[0] and len(loads) == 2
@@ -190,7 +190,7 @@ def test_threads_are_those_of_the_worker(monkeypatch: pytest.MonkeyPatch, loads:
         assert opened.worker_threads() == wanted
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     Captioner(MODEL).opened()
-    assert loads == [(str(MODEL), {"threads": 2})]
+    assert loads == [(str(MODEL), {"threads": 2, "shared_weights": True})]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

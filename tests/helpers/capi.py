@@ -41,6 +41,7 @@ class LoadOptions(Sized):
         ("cancel", c_void_p),
         ("mmproj", c_char_p),
         ("kv_type", c_char_p),
+        ("shared_weights", c_char_p),
     )
 
 
@@ -83,6 +84,7 @@ class ModelInfo(Sized):
         ("repetition_penalty", c_double),
         ("kv_type", c_char_p),
         ("kv_token_bytes", c_uint64),
+        ("weight_bytes_shared", c_uint64),
     )
 
 
