@@ -407,7 +407,8 @@ KOSMOS_API kosmos_status kosmos_ask(const kosmos_model *model, const kosmos_imag
                                     kosmos_error **error) KOSMOS_NOEXCEPT;
 
 /* The text lines of a page in reading order: each is an entity, whose phrase is the line and which has one box; the
- * answer's text is the lines, joined by newlines. With options.markdown the page as Markdown, usually without boxes. */
+ * answer's text is the lines, joined by newlines. With options.markdown the page as Markdown, usually without boxes.
+ * A last line that a stop text or max_tokens has cut keeps its box and the words before; a note says so. */
 KOSMOS_API kosmos_status kosmos_read(const kosmos_model *model, const kosmos_image *image,
                                      const kosmos_options *options, kosmos_result **result,
                                      kosmos_error **error) KOSMOS_NOEXCEPT;

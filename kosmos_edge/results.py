@@ -133,11 +133,14 @@ class Line:
     text: str
     box: Box
     score: float | None = None  # exp(mean ln p) of the line's tokens, 0..1, uncalibrated; None: unknown
+    cut: bool = False  # the answer ended inside the line, at a stop text or max_tokens; only the last one can be
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: text, box (pixels of the upright original; None without an image's size), score."""
+        """JSON-ready: text, box (pixels of the upright original; None without an image's size), score, and of a cut
+        line cut."""
         pixels = self.box.pixels
-        return {"text": self.text, "box": None if pixels is None else list(pixels), "score": self.score}
+        out = {"text": self.text, "box": None if pixels is None else list(pixels), "score": self.score}
+        return {**out, "cut": True} if self.cut else out
 
 
 @dataclass(frozen=True, slots=True)

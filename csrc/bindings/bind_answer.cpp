@@ -116,6 +116,8 @@ void bind_answer(nb::module_& m) {
           "scores are None where unknown.")
       .def_ro("generation", &AnswerResult::generation)
       .def_prop_ro("finish_reason", [](const AnswerResult& r) { return reason_name(r.reason); })
+      .def_ro("cut_line", &AnswerResult::cut_line,
+              "Of a page: the model had not closed the last line when the answer ended.")
       .def_ro("notes", &AnswerResult::notes);
 
   nb::class_<BoundRun>(m, "AnswerRun", "One answer from its request to its reply; for one thread at a time.")

@@ -125,12 +125,14 @@ void bind_testing_text(nb::module_& m) {
                             const std::vector<float>& logprobs, const std::vector<std::string>& stop) {
     return event_list(stream.finish(AnswerReader(tokenizer, *parser_of(bins)).read(kept, answer, logprobs, stop)));
   });
-  // (text, entities, notes) of a page's answer, and its stream: (events while it grows, events at its end).
-  t.def("read_page", [](const Tokenizer& tokenizer, const std::vector<int32_t>& answer,
-                        const std::vector<float>& logprobs, bool markdown, bool image) {
-    const Answer read = page_reader(tokenizer, markdown, image).read({}, answer, logprobs);
-    return std::tuple_cat(answer_tuple(read), std::make_tuple(read.notes));
-  });
+  // (text, entities, notes, whether it ends in a line) of a page's answer, and its stream: (events while it grows,
+  // events at its end).
+  t.def("read_page",
+        [](const Tokenizer& tokenizer, const std::vector<int32_t>& answer, const std::vector<float>& logprobs,
+           bool markdown, bool image, const std::vector<std::string>& stop) {
+          const Answer read = page_reader(tokenizer, markdown, image).read({}, answer, logprobs, stop);
+          return std::tuple_cat(answer_tuple(read), std::make_tuple(read.notes, read.ends_in_entity));
+        });
   t.def("stream_page", [](const Tokenizer& tokenizer, const std::vector<int32_t>& answer, bool markdown) {
     const AnswerReader reader = page_reader(tokenizer, markdown, true);
     AnswerStream stream(reader, {}, {});

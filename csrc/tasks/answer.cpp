@@ -61,6 +61,13 @@ AnswerEntity scored(Entity e, const AnswerText& text, size_t kept, std::span<con
   return out;
 }
 
+// Whether the words of the entity are all behind its boxes.
+bool boxes_come_first(const Entity& e) {
+  return !e.boxes.empty() && std::all_of(e.tokens.begin(), e.tokens.end(), [&](const std::vector<int32_t>& corners) {
+    return !corners.empty() && *std::max_element(corners.begin(), corners.end()) < e.phrase_tokens.first;
+  });
+}
+
 // The code points of the text that the kept ids give by themselves.
 int64_t push_kept(AnswerText& text, const AnswerReader& reader, const std::vector<int32_t>& kept) {
   const std::unique_ptr<AnswerText> alone = reader.open();
@@ -78,9 +85,14 @@ Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<in
                           const std::vector<float>& logprobs, const std::vector<std::string>& stop) const {
   const std::unique_ptr<AnswerText> text = open();
   const int64_t prompt = push_kept(*text, *this, kept);
-  for (const int32_t id : answer) text->push(id);
+  std::vector<size_t> before;  // bytes of text before each id, kept ones included; only with stop texts
+  if (!stop.empty()) before.assign(kept.size(), 0);
+  for (const int32_t id : answer) {
+    if (!stop.empty()) before.push_back(text->text().size());
+    text->push(id);
+  }
   text->finish();
-  Answer out{std::string(text->text()), {}, text->notes()};
+  Answer out{std::string(text->text()), {}, text->notes(), text->ends_in_entity()};
   for (size_t i = 0; i < text->entity_count(); i++)
     out.entities.push_back(scored(text->entity(i), *text, kept.size(), logprobs));
   size_t cut = std::string::npos;
@@ -89,10 +101,22 @@ Answer AnswerReader::read(const std::vector<int32_t>& kept, const std::vector<in
   out.text.resize(cut);
   strip_end(out.text);
   const int64_t length = code_points(out.text);
-  std::erase_if(out.entities, [&](const AnswerEntity& e) { return e.end > length; });
-  for (AnswerEntity& e : out.entities) {
-    e.begin_byte = std::min(e.begin_byte, out.text.size());
-    e.end_byte = std::min(e.end_byte, out.text.size());
+  out.entities.clear();
+  out.ends_in_entity = false;
+  for (size_t i = 0; i < text->entity_count(); i++) {
+    Entity e = text->entity(i);
+    if (e.end > length) {
+      if (e.start >= length || !boxes_come_first(e)) continue;
+      out.ends_in_entity = true;
+      e.end = length;
+      e.phrase = out.text.substr(text->byte_of(e.start));
+      while (e.phrase_tokens.second > e.phrase_tokens.first + 1 &&
+             before[static_cast<size_t>(e.phrase_tokens.second) - 1] >= cut)
+        e.phrase_tokens.second--;
+    }
+    AnswerEntity& added = out.entities.emplace_back(scored(std::move(e), *text, kept.size(), logprobs));
+    added.begin_byte = std::min(added.begin_byte, out.text.size());
+    added.end_byte = std::min(added.end_byte, out.text.size());
   }
   return out;
 }

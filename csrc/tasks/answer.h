@@ -45,6 +45,8 @@ struct Answer {
   std::string text;
   std::vector<AnswerEntity> entities;
   std::vector<std::string> notes;  // what should be known about it
+  // The last entity's words ended with the answer or before a stop text, not by what the model wrote behind them.
+  bool ends_in_entity = false;
 };
 
 // What is needed to read answers of one model; a view, both must outlive it.
@@ -55,6 +57,7 @@ class AnswerReader {
 
   // Text and entities of the answer's ids behind those prompt ids that the text is to begin with. logprobs: ln p of the
   // answer's tokens, NaN where unknown. stop: the text ends before the first of these that follows the prompt's words.
+  // An entity that it cuts off keeps the words before it if its boxes came before them, as those of a page's lines do.
   Answer read(const std::vector<int32_t>& kept, const std::vector<int32_t>& answer, const std::vector<float>& logprobs,
               const std::vector<std::string>& stop = {}) const;
   // The tokens of the longest of `choices`, each of which is to be the whole of an answer behind `kept`. InvalidRequest

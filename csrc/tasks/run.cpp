@@ -61,6 +61,12 @@ std::string left_out(const AnswerEntity& e, double min_score) {
   return out.str();
 }
 
+const char* how_cut(FinishReason reason) {
+  return reason == FinishReason::StopString ? "by a stop text"
+         : reason == FinishReason::Length   ? "at max_tokens"
+                                            : "when the answer was ended";
+}
+
 // The request's own stop texts, then the model's.
 AnswerRequest with_stops(AnswerRequest request, const ModelInfo& info) {
   request.stop.insert(request.stop.end(), info.stop.begin(), info.stop.end());
@@ -149,6 +155,8 @@ AnswerResult AnswerRun::finish(Generation generation) {
   if (request_.page && !request_.markdown && has_loose_text(out.answer) && !is_told(out.answer.notes))
     out.notes.push_back(concat("some text has ", kNoUsableBox, ": it is in the text, but not among the lines"));
   if (watcher_.on_event) hand_out(stream_.finish(out.answer));
+  const bool keeps_cut_line =
+      request_.page && out.answer.ends_in_entity && out.answer.entities.back().reaches(request_.min_score);
   leave_out_unsure(out);
   for (size_t i = 0; i < g.ids.size(); i++)
     if (!is_asked_for(g.ids[i], std::span(g.ids).first(i))) g.logprobs[i] = kUnasked;
@@ -156,6 +164,8 @@ AnswerResult AnswerRun::finish(Generation generation) {
                : met_stop_           ? FinishReason::StopString
                : request_.one_object ? FinishReason::Eos
                                      : g.reason;
+  out.cut_line = keeps_cut_line && out.reason != FinishReason::Eos;
+  if (out.cut_line) out.notes.push_back(concat("the last line was cut ", how_cut(out.reason)));
   return out;
 }
 

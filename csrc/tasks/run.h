@@ -29,6 +29,7 @@ struct AnswerResult {
   Generation generation;
   Answer answer;
   FinishReason reason = FinishReason::Length;
+  bool cut_line = false;           // of a page: the last line ended with the answer, before the model had closed it
   std::vector<std::string> notes;  // what should be known about the request and the answer
 };
 

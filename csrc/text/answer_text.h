@@ -28,6 +28,8 @@ class AnswerText {
   virtual size_t entity_count() const = 0;
   virtual Entity entity(size_t i) const = 0;                     // with its position in the current text()
   virtual std::vector<std::string> notes() const { return {}; }  // what should be known about a finished answer
+  // Whether the words of the last entity went on to the end of a finished answer: more ids could have made them longer.
+  virtual bool ends_in_entity() const { return false; }
 };
 
 }  // namespace ke

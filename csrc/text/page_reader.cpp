@@ -40,7 +40,9 @@ void PageReader::push(int32_t id) {
 void PageReader::finish() {
   append(decoder_.finish());
   flush_held();
+  const size_t closed = entities_.size();
   end_line();
+  ends_in_line_ = entities_.size() > closed;
 }
 
 void PageReader::tag(std::string_view name, int32_t index) {

@@ -34,6 +34,7 @@ class PageReader final : public AnswerText {
   size_t entity_count() const override { return entities_.size(); }
   Entity entity(size_t i) const override { return entities_[i]; }
   std::vector<std::string> notes() const override;
+  bool ends_in_entity() const override { return ends_in_line_; }
 
  private:
   enum class BoxState { None, Open, Whole, Broken };
@@ -69,6 +70,7 @@ class PageReader final : public AnswerText {
   std::pair<int32_t, int32_t> tokens_{};  // of its text
   std::vector<Entity> entities_;
   size_t broken_ = 0, blank_ = 0, cut_ = 0;  // for notes()
+  bool ends_in_line_ = false;
 };
 
 }  // namespace ke

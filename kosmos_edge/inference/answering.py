@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,7 @@ class Answering:
             device=self._engine.device,
             model=self._name,
             box=self._prompt.box if self._plan.task == "describe" else None,
-            lines=_lines(entities) if self._plan.task == "read" and not self._plan.markdown else None,
+            lines=_lines(entities, reply.cut_line) if self._plan.task == "read" and not self._plan.markdown else None,
             hf=self._reader.read_hf([*generation.prompt_ids, *generation.token_ids]),
             timings=Timings(
                 self._prompt.decode_image_ms,
@@ -121,8 +121,11 @@ class Answering:
         return [found[i : i + each] for i in range(0, len(found), each)]
 
 
-def _lines(entities: list[Entity]) -> list[Line]:
-    return [Line(entity.phrase, entity.boxes[0], entity.phrase_mean) for entity in entities]
+def _lines(entities: list[Entity], cut: bool) -> list[Line]:
+    lines = [Line(entity.phrase, entity.boxes[0], entity.phrase_mean) for entity in entities]
+    if cut:
+        lines[-1] = replace(lines[-1], cut=True)
+    return lines
 
 
 def _emit(reader: Reader, emit: OnEvent, found: str | tuple[Any, ...], tokens: int) -> None:

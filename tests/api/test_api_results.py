@@ -111,10 +111,10 @@ def test_lines_are_written_where_there_are_any() -> None:
     result.lines = []  # read, and found none
     assert result.to_dict()["lines"] == []
     sized = Box.from_pixels(8, 16, 320, 40, width=640, height=320)
-    result.lines = [Line("Total 9.50 €", sized, 0.75), Line("no size", Box((0, 0, 1, 1)))]
+    result.lines = [Line("Total 9.50 €", sized, 0.75), Line("no size", Box((0, 0, 1, 1)), cut=True)]
     assert json.loads(result.to_json())["lines"] == [
         {"text": "Total 9.50 €", "box": [8, 16, 320, 40], "score": 0.75},
-        {"text": "no size", "box": None, "score": None},
+        {"text": "no size", "box": None, "score": None, "cut": True},
     ]
 
 

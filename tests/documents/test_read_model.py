@@ -113,7 +113,47 @@ def test_a_page_that_is_cut_off(reader: Path, page: Path) -> None:
     record = json.loads(done.stdout)
     assert (done.returncode, record["finish_reason"], len(record["token_ids"])) == (0, "length", 30)
     assert done.stderr == f"kosmos-edge: {page}: stopped at 30 tokens; raise --max-tokens\n"
-    assert record["lines"][0]["text"] == "Invoice 7"
+    assert record["lines"][0]["text"] == "Invoice 7" and "cut" not in record["lines"][0]
+    assert record["lines"][-1]["cut"] is True and record["notes"] == ["the last line was cut at max_tokens"]
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_a_line_that_is_cut_keeps_its_box(reader: Path, page: Path, isolation: Any) -> None:
+    """By a stop text, by max_tokens; whole, as a stream, in a batch."""
+    with kosmos_edge.load(reader, threads=1, isolation=isolation) as model:
+        whole = model.read(page)
+        assert not any(line.cut for line in whole.lines) and whole.notes == []
+        for options, said, reason, text in [
+            ({"stop": ["7"]}, "the last line was cut by a stop text", "stop_string", "Invoice"),
+            ({"max_tokens": 6 + len("Invoice")}, "the last line was cut at max_tokens", "length", "Invoice"),
+        ]:
+            cut = model.read(page, **options)
+            assert (cut.text, cut.notes, cut.finish_reason) == (text, [said], reason)
+            (line,) = cut.lines
+            assert (line.text, line.box, line.cut) == (text, whole.lines[0].box, True)
+            assert line.score is not None and line.to_dict()["cut"] is True
+            events = list(model.read(page, stream=True, **options))
+            assert [event.entity for event in events if isinstance(event, EntityEvent)] == cut.entities
+            streamed = events[-1].result
+            for other in (streamed, next(iter(model.batch([page], "read", **options)))):
+                assert (other.text, other.lines, other.notes) == (cut.text, cut.lines, cut.notes)
+        unsure = model.read(page, stop=["7"], min_score=0.999999)
+        assert unsure.lines == [] and "the last line was cut by a stop text" not in unsure.notes
+
+
+@pytest.mark.parametrize("form", ["hocr", "alto", "tsv", "txt", "pdf"])
+def test_formats_have_the_words_of_a_cut_line(reader: Path, page: Path, form: str) -> None:
+    target = page.with_name(f"out.{form}")
+    done = run(page, "-m", reader, "-n", 30, "-f", form, "-o", target)
+    assert done.returncode == 0 and ": stopped at 30 tokens; raise --max-tokens\n" in done.stderr
+    plain = run(page, "-m", reader, "-n", 30).stdout
+    last = plain.splitlines()[-1].split()[-1]
+    assert 0 < len(plain) < len(TEXT)
+    if form == "pdf":
+        with pypdfium2.PdfDocument(target) as pdf:
+            assert last in pdf[0].get_textpage().get_text_range()
+    else:
+        assert last in target.read_text()
 
 
 def test_a_model_that_does_not_read(page: Path) -> None:
@@ -232,7 +272,7 @@ def test_text_without_a_box_is_told(reader: Path, page: Path, tmp_path: Path, is
     with kosmos_edge.load(reader, threads=1, isolation=isolation) as model:
         assert model.read(page).notes == []
         cut = model.read(page, stop=["7"])
-        assert (cut.text, cut.lines, cut.notes) == ("Invoice", [], [told])
+        assert cut.text == "Invoice" and told not in cut.notes
         unsure = model.read(page, min_score=0.999999)
         assert unsure.lines == [] and len(unsure.notes) == 3 and told not in unsure.notes
 

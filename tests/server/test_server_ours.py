@@ -132,6 +132,9 @@ def test_read():
     with serving(lambda: load(path, threads=1), id="reader") as server:
         answer = server.post("/v1/read", {"image": data_uri(EXAMPLES[0])})
         assert plain(answer.json()) == plain(own)
+        cut = server.post("/v1/read", {"image": data_uri(EXAMPLES[0]), "stop": ["ne"]}).json()
+        assert (cut["text"], cut["notes"][-1]) == ("a li", "the last line was cut by a stop text")
+        assert cut["lines"][0]["box"] == plain(own)["lines"][0]["box"] and cut["lines"][0]["cut"] is True
 
 
 def test_a_verb_that_the_model_does_not_have(server, model):

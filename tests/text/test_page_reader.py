@@ -34,7 +34,7 @@ def box(x1: int, y1: int, x2: int, y2: int) -> list[str]:
 
 def read(tokenizer: _core.Tokenizer, *pieces: str, markdown: bool = False, image: bool = True):
     ids = ids_of(*pieces)
-    return _core.testing.read_page(tokenizer, ids, [-0.5] * len(ids), markdown, image)
+    return _core.testing.read_page(tokenizer, ids, [-0.5] * len(ids), markdown, image, [])[:3]
 
 
 def reference(text: str, markdown: bool) -> tuple[str, list[tuple[str, tuple[float, ...]]]]:
@@ -69,7 +69,7 @@ def test_lines_have_their_boxes_in_reading_order(tokenizer: _core.Tokenizer) -> 
 def test_scores_are_those_of_the_line_s_own_tokens(tokenizer: _core.Tokenizer) -> None:
     ids = ids_of(*box(1, 2, 8, 4), "a", "B", "Ċ", *box(0, 4, 16, 8), "1", "</s>")
     logprobs = [-0.1 * (i + 1) for i in range(len(ids))]
-    _, entities, _ = _core.testing.read_page(tokenizer, ids, logprobs, False, True)
+    entities = _core.testing.read_page(tokenizer, ids, logprobs, False, True, [])[1]
     first, second = entities
     assert first[3] == pytest.approx(math.exp(sum(logprobs[1:5]) / 4)) and first[9] == [first[3]]
     assert first[4] == pytest.approx(math.exp(sum(logprobs[6:9])), rel=1e-6)
@@ -78,7 +78,7 @@ def test_scores_are_those_of_the_line_s_own_tokens(tokenizer: _core.Tokenizer) -
         math.exp(logprobs[15])
     )
     assert first[6] is None
-    unknown = _core.testing.read_page(tokenizer, ids, [math.nan] * len(ids), False, True)[1][0]
+    unknown = _core.testing.read_page(tokenizer, ids, [math.nan] * len(ids), False, True, [])[1][0]
     assert unknown[3:7] == (None, None, None, None)
 
 
@@ -168,7 +168,7 @@ def test_random_answers(tokenizer: _core.Tokenizer) -> None:
             pieces += [draw.choice(WORDS) for _ in range(draw.randrange(6))]
         markdown = bool(number % 2)
         ids = ids_of(*pieces)
-        text, entities, _ = _core.testing.read_page(tokenizer, ids, [-1.0] * len(ids), markdown, True)
+        text, entities = _core.testing.read_page(tokenizer, ids, [-1.0] * len(ids), markdown, True, [])[:2]
         decoded = "".join(f"[[{p[1:-1]}]]" if p in TAGS else p.replace("Ġ", " ").replace("Ċ", "\n") for p in pieces)
         expected_text, expected = reference(decoded, markdown)
         assert text == expected_text, pieces
@@ -188,3 +188,44 @@ def test_a_line_is_told_as_soon_as_it_closes(tokenizer: _core.Tokenizer) -> None
     growing, end = _core.testing.stream_page(tokenizer, ids, False)
     told = [[e if isinstance(e, str) else e[0] for e in step] for step in growing]
     assert told[ids.index(PIECES.index("<bbox>"), 1)] == ["a", "a"] and end == []
+
+
+def read_cut(tokenizer: _core.Tokenizer, stop: list[str], *pieces: str):
+    """Text, lines as (text, start, end, box, score), whether the answer ends in one; the i-th id has ln p -i / 10."""
+    ids = ids_of(*pieces)
+    text, entities, _, open_line = _core.testing.read_page(
+        tokenizer, ids, [-i / 10 for i in range(len(ids))], False, True, stop
+    )
+    return text, [(e[0], e[1], e[2], e[7][0], e[5]) for e in entities], open_line
+
+
+def test_a_line_that_a_stop_text_cuts_keeps_its_box_and_what_was_read(tokenizer: _core.Tokenizer) -> None:
+    """Its score is that of the tokens before the stop text."""
+    first, second = [*box(1, 2, 3, 4), "a", "B"], [*box(4, 8, 12, 16), "1", "Ġtotal", ".", "a"]
+    at = len(first) + 6  # of the second line's first token
+    whole, lines, open_line = read_cut(tokenizer, [], *first, *second)
+    assert (whole, open_line) == ("aB\n1 total.a", True)
+    text, kept, cut = read_cut(tokenizer, ["total"], *first, *second)
+    assert (text, cut) == ("aB\n1", True) and kept[0] == lines[0]
+    corners = (0.25, 0.5, 0.75, 1.0)
+    assert kept[1] == ("1", 3, 4, corners, pytest.approx(math.exp(-(at + at + 1) / 2 / 10)))  # the blank is its token's
+    text, kept, cut = read_cut(tokenizer, ["."], *first, *second)
+    assert (text, cut) == ("aB\n1 total", True)
+    assert kept[1] == ("1 total", 3, 10, corners, pytest.approx(math.exp(-(at + at + 1) / 2 / 10)))
+
+
+def test_a_stop_text_outside_of_lines_cuts_none(tokenizer: _core.Tokenizer) -> None:
+    lines = [*box(1, 2, 3, 4), "a", *box(4, 8, 12, 16), "B", "1"]
+    for stop in ("\nB", "B"):  # between two lines; all of the second
+        text, kept, cut = read_cut(tokenizer, [stop], *lines)
+        assert (text, [line[0] for line in kept], cut) == ("a", ["a"], False)
+    # across the end of the first
+    text, kept, cut = read_cut(tokenizer, ["B\na"], *box(1, 2, 3, 4), "1", "B", *box(4, 8, 12, 16), "a")
+    assert (text, [line[0] for line in kept], cut) == ("1", ["1"], True)
+
+
+def test_whether_an_answer_ends_in_a_line(tokenizer: _core.Tokenizer) -> None:
+    whole = box(1, 2, 3, 4)
+    assert read_cut(tokenizer, [], *whole, "a")[2]
+    for pieces in ([], ["a"], [*whole, "a", "<bbox>"], [*whole, "a", *whole], [*whole], ["<bbox>", "<x_1>", "a"]):
+        assert not read_cut(tokenizer, [], *pieces)[2], pieces
