@@ -15,7 +15,7 @@ from kosmos_edge._native import _core
 from kosmos_edge.cli.common import Messages, model_options, option, options, take_messages, take_model
 from kosmos_edge.cli.streams import Ended
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.machine import keep_one_heap
+from kosmos_edge.machine import keep_large_apart, keep_one_heap
 from kosmos_edge.server.settings import DEFAULT_PORT, MAX_PIXELS, MIB, Settings
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def serve(name: str | None, **rest: Any) -> int:
             f"serve: {error.name or error} is not installed: pip install 'kosmos-edge[server]'"
         ) from error
     keep_one_heap()
+    keep_large_apart()
     messages = take_messages(rest)
     settings = _take_settings(rest)
     level = logging.ERROR if messages.quiet else logging.INFO if messages.verbose else logging.WARNING

@@ -90,7 +90,7 @@ def parse_json(data: bytes) -> Any:
     """The body's value: UTF-8, no NaN, no name twice, no lone surrogates, nested at most MAX_DEPTH deep."""
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+        value = _BODIES.decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -117,6 +117,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"the field {shown(twice)} comes twice")
     return out
+
+
+# One for all: the names of attributes that making a decoder asks for would pile up in CPython's cache of methods.
+_BODIES = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once)
 
 
 def _check_depth(value: Any) -> None:
