@@ -446,7 +446,9 @@ class Model(EngineFacts, Abilities, AsyncVerbs):
     def batch(
         self,
         images: Iterable[AnyImage],
-        task: Literal["caption", "ground", "locate", "describe", "ask", "read", "score", "classify"] = "caption",
+        task: Literal[
+            "caption", "ground", "locate", "describe", "ask", "read", "score", "classify", "reason"
+        ] = "caption",
         *,
         on_error: Literal["yield", "raise"] = "yield",
         batch_size: int = DEFAULT_BATCH,
@@ -455,7 +457,8 @@ class Model(EngineFacts, Abilities, AsyncVerbs):
         """One result per image, in order; arguments are those of the verb `task`.
 
         batch_size: 1..256 answers are computed in the same passes, which is faster and gives bit-identical answers
-        (beams and rankings are computed one by one). Each takes memory for its positions, 0.2 MB each in KOSMOS-2.
+        (beams, rankings and reason are computed one by one). Each takes memory for its positions, 0.2 MB each in
+        KOSMOS-2.
         Separate threads decode the images, and take up to about 2 * batch_size of them ahead of the results.
         A path that names a pipe or a device is a failed image; pass the opened file instead.
         Timings of results overlap: prefill, decode and total are wall time, shared by the answers of a batch.

@@ -26,7 +26,7 @@ from kosmos_edge.errors import InvalidRequest
 from kosmos_edge.options import Normalize
 
 if TYPE_CHECKING:
-    from kosmos_edge.cli.output import Answer
+    pass
 
 normalize_option = option(
     "--normalize",
@@ -153,15 +153,7 @@ def reason(
     arguments: dict[str, Any] = {"question": question, "choices": list(choice) or None, "normalize": normalize}
     given = {"rationale_prompt": rationale_prompt, "rationale_tokens": rationale_tokens}
     arguments |= {name: value for name, value in given.items() if value is not None}
-    return answer_all("reason", [picture], arguments, rest, shots=list(shot), lines=_both_lines)
-
-
-def _both_lines(answer: Answer) -> list[str]:
-    """The rationale in one line, and the answer."""
-    from kosmos_edge.inference.ability_results import Reasoned
-
-    assert isinstance(answer, Reasoned)
-    return [" ".join(answer.rationale.split()), answer.text]
+    return answer_all("reason", [picture], arguments, rest, shots=list(shot))
 
 
 @click.command()

@@ -37,12 +37,30 @@ TASK_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ask": (("question",), ("ground", "choices", "lead_in")),
     "read": ((), ("markdown",)),
     "score": (("texts",), ("template", "normalize")),
+    "classify": (("label",), ("question", "prompt", "normalize")),
+    "reason": (("question",), ("rationale_prompt", "rationale_tokens", "choices", "normalize")),
+}
+RANKINGS = ("score", "classify")  # nothing is generated, and there are no boxes to draw
+# Tasks of more than an image for each answer.
+ELSEWHERE = {
+    "iq": "needs all the images of one matrix: use kosmos-edge iq, once for each matrix",
+    "webqa": "needs the text of each page beside its screenshot: use kosmos-edge webqa, once for each page",
 }
 SPELLED = {"ground": "--boxes", "choices": "--choice", "texts": "--text", "lead_in": "--lead-in"}
 
 
+class Tasks(click.Choice[str]):
+    """The tasks; those that take several files for one answer are refused with their reason."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The task."""
+        if value in ELSEWHERE:
+            raise click.BadParameter(f"{value} {ELSEWHERE[value]}", ctx, param)
+        return str(super().convert(value, param, ctx))
+
+
 task_options = options(
-    option("--task", type=click.Choice(list(TASK_OPTIONS)), default="caption", show_default=True, help="Task to run."),
+    option("--task", type=Tasks(list(TASK_OPTIONS)), default="caption", show_default=True, help="Task to run."),
     option("--length", type=click.Choice(["short", "long"]), help="caption: length of the caption. Default: short."),
     option(
         "--boxes/--no-boxes",
@@ -50,16 +68,21 @@ task_options = options(
         default=None,
         help="caption, describe, ask: request boxes. Default: if the model has boxes; ask: no.",
     ),
-    option("-p", "--prompt", metavar="TEXT", help="ground: words to continue."),
+    option("-p", "--prompt", metavar="TEXT", help="ground: words to continue; classify: words before the label."),
     option("--phrase", metavar="TEXT", help="locate: the phrase to find."),
     option("--box", type=Corners(), metavar="X1,Y1,X2,Y2", help="describe: box in pixels of the upright image."),
     option("--normalized", is_flag=True, default=None, help="describe: give the box in fractions of the image, 0..1."),
-    option("--question", metavar="TEXT", help="ask: the question."),
-    option("--choice", "choices", multiple=True, metavar="TEXT", help="ask: allowed answer; use it at least twice."),
+    option("--question", metavar="TEXT", help="ask, reason, classify: the question."),
+    option(
+        "--choice", "choices", multiple=True, metavar="TEXT", help="ask, reason: allowed answer; use it at least twice."
+    ),
     option("--markdown", is_flag=True, default=None, help="read: the page as Markdown instead of lines."),
     option("--text", "texts", multiple=True, metavar="TEXT", help="score: a text to rank. Can be repeated."),
     option("--template", metavar="TEXT", help="score: words around {text}. Default: the model's caption prompt."),
     option("--normalize", type=click.Choice(get_args(Normalize)), help="As for score. Default: sum."),
+    option("--label", multiple=True, metavar="TEXT", help="classify: a label. Can be repeated."),
+    option("--rationale-prompt", metavar="TEXT", help="reason: words that ask for the rationale."),
+    option("--rationale-tokens", type=int, metavar="N", help="reason: maximum length of the rationale."),
     option("--lead-in", is_flag=True, default=None, help="Begin the text with the prompt's words."),
 )
 
@@ -85,7 +108,7 @@ def batch(pictures: tuple[str, ...], task: str, **rest: Any) -> int:
     engine = take_engine(rest)
     settings = take_settings(pictures, rest)
     arguments = take_arguments(task, rest)
-    if task == "score":
+    if task in RANKINGS:
         unused = take_generation(rest)
         if rest["draw"] is not None:
             unused["draw"] = rest.pop("draw")
@@ -103,6 +126,8 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
 
     UsageError if one is missing or belongs to another task; one of another task in the environment is ignored.
     """
+    if task == "reason":
+        _, rest["choices"] = settle_choices(None, rest["choices"], ("", "choices"))
     if task == "ask":
         rest["ground"], rest["choices"] = settle_choices(rest["ground"], rest["choices"], ("ground", "choices"))
     needed, possible = TASK_OPTIONS[task]
@@ -114,6 +139,8 @@ def take_arguments(task: str, rest: dict[str, Any]) -> dict[str, Any]:
     for name in needed:
         if name not in given:
             raise click.UsageError(f"the task {task} needs {_spelled(name)}")
+    if task == "classify":
+        given["labels"] = list(given.pop("label"))
     if task == "describe":
         check_unit(given["box"], given.get("normalized"))
     if task in ("caption", "describe"):

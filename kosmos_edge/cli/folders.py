@@ -42,7 +42,7 @@ def answer_folders(
     containers = [item.name for item in inputs if is_container(item.name, settings.every)]
     several = several or bool(containers)
     inputs = [item for item in inputs if item.name in containers or in_shard(item.name, settings.shard)]
-    if task != "score":
+    if "max_tokens" in rest:
         arguments |= take_generation(rest)
     output, overwrite, form = rest.pop("output"), rest.pop("overwrite"), rest.pop("form")
     for name, used in (("--sidecar", settings.sidecars is not None), ("--draw", rest.get("draw") is not None)):

@@ -369,8 +369,18 @@ def lines_of(task: str, arguments: dict[str, Any], *, text: bool = True) -> Call
     """How the text form shows an answer; text: False: its text was written already."""
     from kosmos_edge.cli.output import text_lines
 
+    if task == "reason":
+        return _both_lines
     boxes = task in ("ground", "locate") or bool(arguments.get("ground"))
     return lambda answer: text_lines(answer, text=text and task != "locate", boxes=boxes)
+
+
+def _both_lines(answer: Answer) -> list[str]:
+    """The rationale in one line, and the answer."""
+    from kosmos_edge.inference.ability_results import Reasoned
+
+    assert isinstance(answer, Reasoned)
+    return [" ".join(answer.rationale.split()), answer.text]
 
 
 def shows_progress(messages: Messages) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kosmos_edge.cli.batch import refuse, take_arguments, task_options
+from kosmos_edge.cli.batch import RANKINGS, refuse, take_arguments, task_options
 from kosmos_edge.cli.common import (
     batch_size_option,
     generation_options,
@@ -73,7 +73,7 @@ def watch(folder: str, task: str, settle: float, poll: bool, once: bool, **rest:
     needs_text(sidecars.kind, task)
     messages = take_messages(rest)
     generation = take_generation(rest)
-    if task == "score":
+    if task in RANKINGS:
         for name in generation:
             refuse(name, task)
     else:

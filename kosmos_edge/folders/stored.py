@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.inference.ability_results import Reasoned
 from kosmos_edge.results import Box, Entity, Line, Ranking, Result, Score, Timings, TokenLogprob
 
 Answer = Result | Ranking
@@ -19,7 +20,7 @@ def pack(answer: Answer) -> str:
     values = dataclasses.asdict(dataclasses.replace(answer))  # a new one has no image
     del values["error"]
     values.pop("image", None)
-    kind = "ranking" if isinstance(answer, Ranking) else "result"
+    kind = "ranking" if isinstance(answer, Ranking) else "reasoned" if isinstance(answer, Reasoned) else "result"
     return json.dumps([kind, values], ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -38,6 +39,10 @@ def unpack(text: str) -> Answer:
         values["top_logprobs"] = [[TokenLogprob(**token) for token in place] for place in values["top_logprobs"]]
     caption, entities = values["hf"]
     values["hf"] = caption, [(phrase, tuple(span), [tuple(box) for box in boxes]) for phrase, span, boxes in entities]
+    if kind == "reasoned":
+        if values["scores"] is not None:
+            values["scores"] = [Score(**score) for score in values["scores"]]
+        return Reasoned(**values)
     return Result(**values)
 
 

@@ -155,14 +155,7 @@ class Abilities(Similarities):
         all; the options are then those of the rationale, without max_tokens and stop. examples: few-shot (image,
         question, rationale, answer), of which each stage shows its part. The image is encoded once.
         """
-        check_text("question", question)
-        prompt = check_text("rationale_prompt", rationale_prompt)
-        length = check_int("rationale_tokens", rationale_tokens, 1, int(self._info["context"]))
-        texts = None if choices is None else plans.check_labels(choices)
-        if texts is not None:
-            for name in ("max_tokens", "stop"):
-                if name in options:
-                    raise InvalidRequest(f"{name}: a choice is its own end; rationale_tokens limits the rationale")
+        prompt, length, texts = self._check_reason(question, rationale_prompt, rationale_tokens, choices, options)
         cancel = options.get("cancel")
         shots = [
             (self._encoded(shot, cancel), asked, said, answer)
@@ -185,6 +178,40 @@ class Abilities(Similarities):
             out.scores = ranking.ranking
         out.rationale = said
         return out
+
+    def _check_reason(
+        self,
+        question: str,
+        rationale_prompt: str,
+        rationale_tokens: int,
+        choices: Sequence[str] | None,
+        options: GenerationOptions,
+    ) -> tuple[str, int, tuple[str, ...] | None]:
+        """The rationale's prompt and length, and the choices."""
+        check_text("question", question)
+        prompt = check_text("rationale_prompt", rationale_prompt)
+        length = check_int("rationale_tokens", rationale_tokens, 1, int(self._info["context"]))
+        texts = None if choices is None else plans.check_labels(choices)
+        if texts is not None:
+            for name in ("max_tokens", "stop"):
+                if name in options:
+                    raise InvalidRequest(f"{name}: a choice is its own end; rationale_tokens limits the rationale")
+        return prompt, length, texts
+
+    def check_reason(self, values: Mapping[str, Any]) -> None:
+        """Raises what reason would raise about these arguments (all of them, by name) for any image, for a batch."""
+        options: GenerationOptions = values["options"].copy()
+        question, prompt, length = (values[name] for name in ("question", "rationale_prompt", "rationale_tokens"))
+        prompt, length, texts = self._check_reason(question, prompt, length, values["choices"], options)
+        check_normalize(values["normalize"])
+        shots = plans.check_rationales(values["examples"])
+        first = options.copy()
+        first["max_tokens"] = length
+        first.pop("stop", None)
+        self._open.fit(self._options(plans.plan_rationale(self._info, None, prompt, shots), first))
+        if texts is None:
+            plan = plans.plan_conclusion(self._info, None, prompt, "", question, shots)
+            self._open.fit(self._options(plan, options))
 
     def iq(
         self,

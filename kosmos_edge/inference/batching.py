@@ -12,6 +12,7 @@ from kosmos_edge._native import _core
 from kosmos_edge.errors import Cancelled, InvalidRequest, KosmosError
 from kosmos_edge.images import Opening
 from kosmos_edge.inference.batch_worker import BatchWorker, Job
+from kosmos_edge.inference.one_by_one import OneByOne, OwnJob
 from kosmos_edge.inference.requests import Request, ScoreRequest
 from kosmos_edge.inference.tasks import source_name
 from kosmos_edge.options import check_int
@@ -19,7 +20,7 @@ from kosmos_edge.results import Ranking, Result
 
 # A pipe among many paths is a failed image: waiting for its writer would delay all later images.
 WITHOUT_PIPES = Opening(pipes=False)
-TASKS = ("caption", "ground", "locate", "describe", "ask", "read", "score", "classify")
+TASKS = ("caption", "ground", "locate", "describe", "ask", "read", "score", "classify", "reason")
 DEFAULT_BATCH = _core.limits.DEFAULT_BATCH
 
 
@@ -51,6 +52,15 @@ class Verbs(Protocol):
         """Session.batch_worker."""
         ...
 
+    def check_reason(self, values: Mapping[str, Any]) -> None:
+        """Raises what reason would raise about these arguments for any image."""
+        ...
+
+    @property
+    def reason(self) -> Callable[..., Any]:
+        """The verb."""
+        ...
+
 
 def run_batch(
     model: Verbs,
@@ -77,7 +87,11 @@ def run_batch(
     if arguments.get("stream"):
         raise InvalidRequest("stream: a batch returns complete results; call the verb itself to stream")
     size = check_int("batch_size", batch_size, 1, _core.limits.MAX_BATCH)
-    request = model.request(task, bind_task(model, task, arguments))
+    bound = bind_task(model, task, arguments)
+    if task == "reason":  # the second stage waits for the first
+        model.check_reason(bound)
+        return answers_of(model, OneByOne(model.reason, arguments, opening), images, task, on_error, namer)
+    request = model.request(task, bound)
     worker = model.batch_worker(request, size, opening)
     failing = "score" if isinstance(request, ScoreRequest) else task  # what a failed image gives
     return answers_of(model, worker, images, failing, on_error, namer)
@@ -95,18 +109,18 @@ def bind_task(model: Verbs, task: str, arguments: Mapping[str, Any]) -> dict[str
 
 def answers_of(
     model: Verbs,
-    worker: BatchWorker,
+    worker: BatchWorker | OneByOne,
     images: Iterable[Any],
     task: str,
     on_error: str,
     namer: Callable[[Any], str | None],
 ) -> Generator[Any, None, None]:
     """Results of a worker. Keeps worker.ahead images queued; a slow source of images delays results by little."""
-    jobs: deque[Job | Settled] = deque()
+    jobs: deque[Job | OwnJob | Settled] = deque()
     source = iter(images)
     more = True
     given: Any = None
-    job: Job | Settled | None = None
+    job: Job | OwnJob | Settled | None = None
     error: BaseException | None = None
     broken: Exception | None = None
     try:
@@ -126,7 +140,7 @@ def answers_of(
                 if isinstance(job, Settled):
                     yield job
                     continue
-                error = worker.wait(job)
+                error = worker.wait(job)  # type: ignore[arg-type]  # a job of its own
                 if isinstance(error, KosmosError) and not isinstance(error, Cancelled) and on_error == "yield":
                     yield failed_answer(model, task, namer(job.source), error)
                 elif error is not None:
@@ -148,7 +162,7 @@ def answers_of(
         )  # an error that is raised holds this frame, which must not hold the model
 
 
-def _is_done(job: Job | Settled) -> bool:
+def _is_done(job: Job | OwnJob | Settled) -> bool:
     return isinstance(job, Settled) or job.done.is_set()
 
 

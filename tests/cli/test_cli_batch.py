@@ -93,3 +93,37 @@ def test_drawings_and_fail_fast(folder: Path, tmp_path: Path) -> None:
     done = run("batch", folder, "--draw", drawn, "--fail-fast")
     assert done.return_value == 1 and len(records(done.stdout)) == 4
     assert sorted(p.name for p in drawn.iterdir()) == ["0.boxes.png", "1.boxes.png", "2.boxes.png"]
+
+
+def test_reason_and_classify(folder: Path, tmp_path: Path) -> None:
+    asked = ["--task", "reason", "--question", "which?", "--rationale-tokens", "4"]
+    answers = records(run("batch", folder, *asked).stdout)
+    alone = run("reason", folder / "1.png", "which?", "--rationale-tokens", "4", "--format", "json")
+    assert answers[1]["rationale"] == json.loads(alone.stdout)["rationale"] and "rationale" not in answers[3]
+    chosen = run("batch", folder / "1.png", *asked, "--choice", "a dog", "--choice", "a cat", "--format", "json")
+    assert chosen.exception is not None  # --max-tokens: a choice is its own end
+    first = records(run("batch", folder, *asked, "--journal", tmp_path / "j.sqlite", "--resume").stdout)
+    again = records(run("batch", folder, *asked, "--journal", tmp_path / "j.sqlite", "--resume").stdout)
+    assert first == again == answers
+    model = ["--model", str(grounded_file()), "--threads", "1"]
+    words = ["--label", "a dog", "--label", "a cat", "--prompt", "It is"]
+    ranked = CliRunner().invoke(
+        cli, ["batch", str(folder), "--task", "classify", *words, *model], standalone_mode=False
+    )
+    own = CliRunner().invoke(cli, ["classify", str(folder), *words, *model, "-f", "jsonl"], standalone_mode=False)
+    assert records(ranked.stdout) == records(own.stdout) and len(records(own.stdout)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "classify"), "the task classify needs --label"),
+        (("--task", "classify", "--label", "a"), "--max-tokens: not an option of the task classify"),
+        (("--task", "reason"), "the task reason needs --question"),
+        (("--task", "caption", "--rationale-tokens", "3"), "--rationale-tokens: not an option of the task caption"),
+        (("--task", "iq"), "iq needs all the images of one matrix: use kosmos-edge iq, once for each matrix"),
+        (("--task", "webqa"), "webqa needs the text of each page beside its screenshot: use kosmos-edge webqa"),
+    ],
+)
+def test_options_of_reason_and_classify(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert message in str(run("batch", folder, *arguments).exception)
