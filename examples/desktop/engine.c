@@ -16,12 +16,14 @@ typedef struct {
   guint64 over;  /* the memory that was used when that was above the limit; else 0 */
   GFile *file;   /* caption: one of the two */
   GdkTexture *texture;
-  char *question; /* ask */
+  char *question;     /* ask */
+  gboolean cancelled; /* only the main thread uses it */
 } Job;
 
 typedef struct {
   EngineEvent event;
-  Job *finished; /* the job that ends with this event; NULL: none */
+  Job *job;          /* of the event */
+  gboolean finishes; /* the job ends with it */
 } Delivery;
 
 struct Engine {
@@ -58,15 +60,23 @@ static void job_free(Job *job) {
   g_free(job);
 }
 
+/* Whether the receiver is told. An answer may come, in part or whole, before the worker sees that its request was
+ * cancelled; from the call of engine_cancel on it is none. */
+static gboolean told(EngineEvent *event, const Job *job) {
+  if (job->cancelled && event->kind == ENGINE_DONE) event->kind = ENGINE_CANCELLED;
+  return !job->cancelled || (event->kind != ENGINE_TEXT && event->kind != ENGINE_PHRASE);
+}
+
 /* On the main thread, once for each event. */
 static gboolean deliver(gpointer user) {
   Engine *engine = user;
   Delivery *delivery = g_async_queue_pop(engine->events);
-  if (delivery->finished != NULL) {
-    g_queue_remove(&engine->waiting, delivery->finished);
-    job_free(delivery->finished);
+  gboolean tell = told(&delivery->event, delivery->job);
+  if (delivery->finishes) {
+    g_queue_remove(&engine->waiting, delivery->job);
+    job_free(delivery->job);
   }
-  engine->callback(&delivery->event, engine->user);
+  if (tell) engine->callback(&delivery->event, engine->user);
   delivery_free(delivery);
   return G_SOURCE_REMOVE;
 }
@@ -74,8 +84,8 @@ static gboolean deliver(gpointer user) {
 static void post(Job *job, EngineEvent event) {
   Delivery *delivery = g_new0(Delivery, 1);
   delivery->event = event;
-  if (event.kind == ENGINE_DONE || event.kind == ENGINE_CANCELLED || event.kind == ENGINE_FAILED)
-    delivery->finished = job;
+  delivery->job = job;
+  delivery->finishes = event.kind == ENGINE_DONE || event.kind == ENGINE_CANCELLED || event.kind == ENGINE_FAILED;
   g_async_queue_push(job->engine->events, delivery);
   g_idle_add_full(G_PRIORITY_DEFAULT, deliver, job->engine, NULL);
 }
@@ -326,6 +336,7 @@ void engine_ask(Engine *engine, const char *question) {
 void engine_cancel(Engine *engine) {
   for (GList *link = engine->waiting.head; link != NULL; link = link->next) {
     Job *job = link->data;
+    job->cancelled = TRUE;
     kosmos_cancel_set(job->cancel, NULL);
   }
 }

@@ -43,7 +43,7 @@ void engine_caption_file(Engine *engine, GFile *file);
 void engine_caption_texture(Engine *engine, GdkTexture *texture);
 /* About the picture that was opened last. */
 void engine_ask(Engine *engine, const char *question);
-/* All requests so far, also those that wait. */
+/* All requests so far, also those that wait: of an answer nothing more is told, even if it has just become whole. */
 void engine_cancel(Engine *engine);
 gboolean engine_busy(const Engine *engine);
 
