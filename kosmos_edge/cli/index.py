@@ -22,7 +22,7 @@ from kosmos_edge.cli.common import (
 from kosmos_edge.cli.progress import Progress
 from kosmos_edge.cli.streams import plain_error
 from kosmos_edge.cli.tasks import shows_progress
-from kosmos_edge.cli.twins import from_environment, set_aside
+from kosmos_edge.cli.twins import unless_default
 from kosmos_edge.errors import InvalidRequest, KosmosError
 
 if TYPE_CHECKING:
@@ -157,14 +157,22 @@ def search(
     Each line is the score and the path. The score is the cosine of the vectors, -1 to 1; with a model that is no CLIP
     and a TEXT it is ln p of the text given the image. The model is that of the index; -m names it if it was moved.
     """
-    from kosmos_edge.apps.index import PictureIndex, read_maker
+    from kosmos_edge.apps.index import JOINT, PictureIndex, read_maker
     from kosmos_edge.cli.inputs import Input
 
     messages, opening = take_messages(rest), take_opening(rest)
     is_image = query_is == "image" or (query_is == "auto" and _names_image(query))
+    if not is_image:
+        others = unless_default("others", others, False)
+    if is_image:
+        template = unless_default("template", template, None)
+    if template is not None and is_image:
+        raise click.UsageError("--template: expected with a text, the query is an image")
     if others and not is_image:
         raise click.UsageError("--others: expected with an image, the query is a text")
     known = _known(index_file, read_maker(index_file))
+    if known.kind == JOINT:
+        template = unless_default("template", template, None)
     mmproj = _choose_model(rest, known, messages, new=False)
     with take_model(rest, messages) as model:
         assert not rest, rest
@@ -210,9 +218,10 @@ def _choose_model(rest: dict[str, Any], known: Maker | None, messages: Messages,
     from kosmos_edge.errors import ModelNotFound
     from kosmos_edge.pairs import pair_in
 
-    if known is not None and from_environment("model"):  # a default for other commands
-        set_aside("model")
-        rest["model"] = None
+    if known is not None:  # from the environment they are defaults for other commands
+        rest["model"] = unless_default("model", rest["model"], None)
+        if rest["model"] is None:
+            rest["mmproj"] = unless_default("mmproj", rest["mmproj"], None)
     spec, mmproj = rest["model"], rest["mmproj"]
     if spec is None and mmproj is None and known is not None:
         if not os.path.isfile(known.path):

@@ -19,6 +19,8 @@ from kosmos_edge.cli.common import (
     take_model,
     take_opening,
 )
+from kosmos_edge.cli.pica_file import file_options, find_results, finish_file, run_file, take_file
+from kosmos_edge.cli.twins import unless_default
 from kosmos_edge.errors import InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("picture", metavar="IMAGE")
-@click.argument("question", metavar="QUESTION")
+@click.argument("picture", metavar="[IMAGE", required=False)
+@click.argument("question", metavar="QUESTION]", required=False)
 @option("--llm", metavar="URL", help="OpenAI-compatible endpoint, up to /v1: http://127.0.0.1:8080/v1.")
 @option("--llm-model", metavar="NAME", help="Language model at the endpoint.")
 @option("--llm-max-tokens", type=click.IntRange(1), metavar="N", help="Most tokens of an answer. Default: by --style.")
@@ -69,15 +71,16 @@ if TYPE_CHECKING:
     default=300.0,
     show_default=True,
     metavar="S",
-    help="Seconds for all answers.",
+    help="Seconds for all answers to a question.",
 )
 @report_format_option
-@options(opening_options, model_options)
-def pica(picture: str, question: str, form: str, **rest: Any) -> int:
-    """Let a language model that sees no images answer QUESTION about IMAGE.
+@options(file_options, opening_options, model_options)
+def pica(picture: str | None, question: str | None, form: str, **rest: Any) -> int:
+    """Let a language model that sees no images answer QUESTION about IMAGE, or all questions of a file.
 
     \b
     kosmos-edge pica photo.jpg "What is it made of?" --llm http://127.0.0.1:8080/v1 --llm-model NAME
+    kosmos-edge pica --questions questions.jsonl -o answers.jsonl --llm http://127.0.0.1:8080/v1 --llm-model NAME
 
     A caption and tags stand for the image, in the prompt of PICa or PromptCap. The key of the endpoint is read from
     OPENAI_API_KEY in the environment. docs/pica.md has more.
@@ -85,17 +88,22 @@ def pica(picture: str, question: str, form: str, **rest: Any) -> int:
     from contextlib import ExitStack
 
     from kosmos_edge.apps.endpoint import Endpoint
-    from kosmos_edge.apps.pica import Pica, Pool, read_examples
-    from kosmos_edge.cli.inputs import Input
-    from kosmos_edge.images import Unusable
+    from kosmos_edge.apps.pica import Pica, Pool, read_examples, read_questions
     from kosmos_edge.json_text import to_json
 
+    if picture is not None and question is None:
+        raise click.UsageError("expected QUESTION behind IMAGE")
     messages, opening = take_messages(rest), take_opening(rest)
     url, name, shown = rest.pop("llm"), rest.pop("llm_model"), rest.pop("show_prompt")
     chat, most, seconds = rest.pop("llm_chat"), rest.pop("llm_max_tokens"), rest.pop("timeout")
     examples, index_file = rest.pop("examples"), rest.pop("index_file")
     settings = {key: rest.pop(key) for key in ("ensemble", "style", "tags")}
     settings |= {"shots": rest.pop("in_context"), "captions": rest.pop("captioning")}
+    if examples is None:  # defaults for questions with examples
+        index_file = unless_default("index_file", index_file, None)
+        settings["shots"] = unless_default("in_context", settings["shots"], None)
+        settings["ensemble"] = unless_default("ensemble", settings["ensemble"], 1)
+    given = take_file(rest, alone=picture is not None, shown=shown)
     if not shown and (url is None or name is None):
         raise click.UsageError("expected --llm and --llm-model, or --show-prompt")
     if index_file is not None and examples is None:
@@ -104,9 +112,11 @@ def pica(picture: str, question: str, form: str, **rest: Any) -> int:
     if endpoint is not None and endpoint.sends_key_in_clear:
         messages.say(f"the key goes to {url} without encryption: its address begins with http:")
     known = None if examples is None else read_examples(examples)
-    source = Input(picture, None if picture == "-" else picture).source()
-    if isinstance(source, Unusable):
-        raise source.error
+    source = None if picture is None else _source(picture)
+    questions, target = None, None
+    if picture is None:
+        questions = read_questions(given["questions"], given["annotations"], given["images"])[: given["limit"]]
+        target = find_results(given)
     loading = dict(rest)
     with ExitStack() as stack:
         model = stack.enter_context(take_model(rest, messages))
@@ -114,17 +124,33 @@ def pica(picture: str, question: str, form: str, **rest: Any) -> int:
         index = None if index_file is None else _index(index_file, model, loading, messages, stack)
         pool = None if known is None else Pool(known, index)
         asker = Pica(model, pool, opening=opening, **settings)
+        api: Any = "chat" if chat else "completions"
+        if endpoint is not None:
+            stack.callback(endpoint.close)
+        if endpoint is not None and questions is not None:
+            how = {"api": api, "max_tokens": most, "seconds": seconds}
+            done = run_file(asker, endpoint, questions, given, messages, **how)
+            return finish_file(done, questions, target, given, form, messages)
+        assert question is not None
         if endpoint is None:
             prompts = asker.prompts(source, question)
             click.echo(to_json({"prompts": prompts.texts}, 2) if form == "json" else "\n\n\n".join(prompts.texts))
             return 0
-        stack.callback(endpoint.close)
-        api: Any = "chat" if chat else "completions"
         answer = asker.ask(endpoint, source, question, api=api, max_tokens=most, seconds=seconds)
     click.echo(to_json(answer.to_dict(), 2) if form == "json" else printable(answer.answer))
     for note in answer.notes:
         messages.say(note)
     return 0 if answer.answer else 1
+
+
+def _source(picture: str) -> Any:
+    from kosmos_edge.cli.inputs import Input
+    from kosmos_edge.images import Unusable
+
+    source = Input(picture, None if picture == "-" else picture).source()
+    if isinstance(source, Unusable):
+        raise source.error
+    return source
 
 
 def _index(path: str, model: Model, loading: dict[str, Any], messages: Messages, stack: ExitStack) -> PictureIndex:

@@ -27,6 +27,7 @@ else:
     ParamType = click.ParamType  # not generic in older versions
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 _ASIDE = "kosmos_edge.aside"  # in Context.meta: the ignored variables
 
 
@@ -142,6 +143,15 @@ def set_aside(name: str, ctx: click.Context | None = None) -> None:
         if isinstance(parameter, TwinOption) and parameter.name == name
     }
     ctx.meta.setdefault(_ASIDE, {})[twins.get(name, name)] = None
+
+
+def unless_default(name: str, value: T, usual: T) -> T:
+    """The value of the running command's parameter; `usual`, and it is set aside, where it came from the environment or
+    the config file: a default for other uses of the command."""
+    if not from_environment(name):
+        return value
+    set_aside(name)
+    return usual
 
 
 def take_set_aside() -> list[str]:

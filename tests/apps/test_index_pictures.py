@@ -313,6 +313,23 @@ def test_a_default_model_of_the_environment_gives_way(
     assert run("index", "search", tmp_path / "i", photos / "0.png").code == 0
 
 
+def test_defaults_of_other_commands_are_set_aside(
+    photos: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "clip.gguf"
+    write_tiny(clip, tiny=every()["clip_towers"].make(5))
+    for name, model in (("joint", clip), ("pooled", tiny_file())):
+        assert run("index", "build", photos, "-o", tmp_path / name, "-m", model).code == 0
+    for name, value in {"TEMPLATE": "An image of {text}", "OTHERS": "1", "MMPROJ": "no.gguf"}.items():
+        monkeypatch.setenv(f"KOSMOS_EDGE_{name}", value)
+    for name, query in (("joint", "a cat"), ("joint", photos / "0.png"), ("pooled", "a cat")):
+        done = run("index", "search", tmp_path / name, query)
+        assert done.code == 0, (name, query, done.err)
+    done = run("index", "search", tmp_path / "joint", photos / "0.png", "--template", "{text}")
+    assert done.code == 2 and "expected with a text" in done.err
+    assert run("index", "search", tmp_path / "joint", "a cat", "--template", "{text}").code == 2
+
+
 # ---- damage
 
 

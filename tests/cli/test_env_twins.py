@@ -101,6 +101,7 @@ def test_a_twin_gives_the_same_value(
     own |= {(name, "output"): "GRIT_" for name in ("build", "parse")}
     own |= {(task, "shot"): f"{task.upper()}_" for task in ("describe", "classify", "reason")}
     own[("agent", "html")] = "AGENT_"
+    own |= {("pica", name): "PICA_" for name in ("questions", "annotations", "images", "output", "limit", "results")}
     if command.callback.__module__ == "kosmos_edge.cli.index":
         own[("build", "output")] = "INDEX_"
     own |= {("classify", name): "CLASSIFY_" for name in ("prompt", "question")}

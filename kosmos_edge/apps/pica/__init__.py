@@ -22,21 +22,27 @@ from kosmos_edge.apps.pica.prompts import (
     scienceqa_choice,
     scienceqa_prompt,
 )
+from kosmos_edge.apps.pica.questions import Asked, read_questions
+from kosmos_edge.apps.pica.running import FileOfAnswers, answer_all
 
 __all__ = [
     "Answer",
+    "Asked",
     "Captions",
     "EndpointError",
     "Example",
+    "FileOfAnswers",
     "Pica",
     "Pool",
     "Prompts",
     "Shot",
     "Style",
+    "answer_all",
     "choose",
     "context_of",
     "question_prompt",
     "read_examples",
+    "read_questions",
     "scienceqa_choice",
     "scienceqa_prompt",
 ]

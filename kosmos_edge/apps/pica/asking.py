@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import time
 from collections import Counter
@@ -44,15 +46,27 @@ class Answer:
     said: list[tuple[str, float | None]] = field(default_factory=list)  # of each prompt
     prompts: Prompts | None = None
     notes: list[str] = field(default_factory=list)
+    tokens: int | None = None  # of all requests and replies; None: the endpoint does not tell all
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         record: dict[str, Any] = {"answer": self.answer, "by": self.by, "logprob": self.logprob}
+        record["tokens"] = self.tokens
         record["said"] = [{"text": text, "logprob": value} for text, value in self.said]
         if self.prompts is not None:
             record |= {"question": self.prompts.question, "context": self.prompts.context}
             record["prompts"] = self.prompts.texts
         return record | {"notes": self.notes}
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of the last image that was asked about: data sets have several questions in a row about one."""
+
+    key: tuple[str, int, int]  # absolute path, size, time of change
+    encoded: Any
+    caption: str | None = None
+    tags: list[str] | None = None
 
 
 class Pica:
@@ -81,6 +95,11 @@ class Pica:
         self._ensemble = check_int("ensemble", ensemble, 1, 100)
         if self._shots and pool is None:
             raise InvalidRequest(f"shots: {self._shots} examples in a prompt need a pool of examples, got none")
+        if pool is not None and self._shots * self._ensemble > len(pool.examples):
+            raise InvalidRequest(
+                f"expected at least {self._shots * self._ensemble} examples for all prompts ({self._shots} in each of "
+                f"{self._ensemble}), got {len(pool.examples)}"
+            )
         if self._ensemble > 1 and not self._shots:
             raise InvalidRequest("ensemble: without examples all its prompts are the same")
         can = model.model_info["tasks"]
@@ -93,6 +112,24 @@ class Pica:
         self._tags = "ground" in can if tags is None else tags
         self._opening = opening
         self._known: dict[str, str] = {}  # captions of examples' images
+        self._seen: _Seen | None = None
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What decides about prompts, JSON-ready: by it a file of answers knows whether a run may go on with it."""
+        pool = self._pool
+        examples = None if pool is None else hashlib.sha256(repr(pool.examples).encode("utf-8", "backslashreplace"))
+        maker = None if pool is None or pool.index is None else pool.index.maker
+        return {
+            "model": self._model.name,
+            "style": self._style,
+            "captions": self._captions,
+            "tags": self._tags,
+            "shots": self._shots,
+            "ensemble": self._ensemble,
+            "examples": None if examples is None else examples.hexdigest(),
+            "index": None if maker is None else maker.digest,
+        }
 
     def prompts(self, image: Any, question: str) -> Prompts:
         """The prompts of a question about an image (as Model.caption takes it); nothing is sent."""
@@ -108,14 +145,17 @@ class Pica:
 
     def context(self, image: Any, question: str) -> str:
         """What stands for the image."""
-        encoded = self._model.encode(self._opening.open(image))
-        texts = []
+        seen = self._look(image)
+        encoded, texts = seen.encoded, []
         if self._captions != "question":
-            texts.append(one_line(self._model.caption(encoded).text))
+            if seen.caption is None:
+                seen.caption = one_line(self._model.caption(encoded).text)
+            texts.append(seen.caption)
         if self._captions != "general":
             texts.append(one_line(self._model.ask(encoded, GUIDED.format(question=one_line(question))).text))
-        tags = self._tags_of(encoded) if self._tags else []
-        return context_of(" ".join(text for text in texts if text), tags, self._style)
+        if self._tags and seen.tags is None:
+            seen.tags = self._tags_of(encoded)
+        return context_of(" ".join(text for text in texts if text), seen.tags or [], self._style)
 
     def ask(
         self,
@@ -142,22 +182,37 @@ class Pica:
         end = time.monotonic() + seconds
         body = {"max_tokens": most, "temperature": 0, "stop": ["\n"]}
         said: list[tuple[str, float | None]] = []
+        spent: list[int | None] = []
         try:
             for prompt in prompts.texts:
                 if api == "chat":
                     messages = [{"role": "user", "content": prompt}]
-                    text = endpoint.chat(body | {"messages": messages}, seconds, end, stopped).text
-                    said.append((text.lstrip().partition("\n")[0].strip(), None))
+                    reply = endpoint.chat(body | {"messages": messages}, seconds, end, stopped)
+                    said.append((reply.text.lstrip().partition("\n")[0].strip(), None))
+                    spent.append(None if reply.usage is None else sum(reply.usage.values()))
                 else:
                     done = endpoint.complete(body | {"prompt": prompt, "logprobs": 1}, seconds, end, stopped)
                     said.append((done.text.partition("\n")[0].strip(), _sum(done.tokens)))
+                    spent.append(None if done.usage is None else sum(done.usage.values()))
         except TimeOver:
             raise EndpointError(
                 f"{endpoint.url}: {len(said)} of {len(prompts.texts)} answers in {seconds:g} s"
             ) from None
         answer = choose(said)
         answer.prompts = prompts
+        told = [count for count in spent if count is not None]
+        answer.tokens = sum(told) if len(told) == len(spent) else None
         return answer
+
+    def _look(self, image: Any) -> _Seen:
+        """The image, encoded; the same file as the last time is not opened again."""
+        if not isinstance(image, str | os.PathLike) or not os.path.isfile(image):
+            return _Seen(("", 0, 0), self._model.encode(self._opening.open(image)))
+        info = os.stat(image)
+        key = (os.path.abspath(os.fsdecode(image)), info.st_size, info.st_mtime_ns)
+        if self._seen is None or self._seen.key != key:
+            self._seen = _Seen(key, self._model.encode(self._opening.open(image)))
+        return self._seen
 
     def _context_of(self, example: Example) -> str:
         if example.context is not None:
