@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from models.description import every
 import kosmos_edge
 from kosmos_edge import cli
 from kosmos_edge.apps.index import IndexDamaged, PictureIndex, neighbours, read_maker
+from kosmos_edge.apps.index.store import Store
 from kosmos_edge.apps.index.updating import Update
 from kosmos_edge.apps.words import Words
 from kosmos_edge.errors import InvalidRequest, KosmosIOError
@@ -328,6 +330,42 @@ def test_defaults_of_other_commands_are_set_aside(
     done = run("index", "search", tmp_path / "joint", photos / "0.png", "--template", "{text}")
     assert done.code == 2 and "expected with a text" in done.err
     assert run("index", "search", tmp_path / "joint", "a cat", "--template", "{text}").code == 2
+
+
+def test_characters_that_the_model_does_not_know_are_told(photos: Path, tmp_path: Path, run: Run) -> None:
+    index = tmp_path / "i"
+    assert run("index", "build", photos, "-o", index, "-m", "nano", "-t", "1").code == 0
+    for text, unknown in (("赤い丸", True), ("a red 円", True), ("a red circle", False)):
+        done = run("index", "search", index, text, "-t", "1")
+        assert done.code == 0 and ("no token for some characters" in done.err) == unknown, text
+
+
+# ---- two at once
+
+
+def test_two_processes_may_make_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both find the file without tables before one makes them."""
+    both, create, failed = threading.Barrier(2, timeout=30), Store._create, []
+
+    def together(self: Store) -> None:
+        both.wait()
+        create(self)
+
+    def work() -> None:
+        try:
+            Store(tmp_path / "i", "write").close()
+        except Exception as error:
+            failed.append(error)
+
+    monkeypatch.setattr(Store, "_create", together)
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    with Store(tmp_path / "i", "read") as store:
+        assert len(store) == 0
 
 
 # ---- damage

@@ -14,6 +14,8 @@ from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosError, Ko
 from kosmos_edge.images import Opening
 from kosmos_edge.model import Model
 
+UNKNOWN = "the model has no token for some characters of the text, such as of another script: they do not count"
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -80,9 +82,11 @@ def rank_by_likelihood(
 
     Each different content is encoded and scored once. InvalidRequest for a text or template that the model refuses.
     """
-    model.score(None, [text], template)  # what is wrong with the text is no picture's fault
+    alone = model.score(None, [text], template).best  # what is wrong with the text is no picture's fault
     scores: dict[bytes, float | None] = {}
     hits, notes = [], []
+    if model.metadata.get("tokenizer.ggml.unknown_token_id") in alone.token_ids:
+        notes.append(UNKNOWN)
     for row in rows:
         error = None
         if row.digest not in scores:

@@ -80,10 +80,7 @@ class Store:
     def _check(self, mode: Literal["read", "write"]) -> None:
         tables = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not tables and mode == "write":
-            self._base.executescript(
-                f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id={_OURS}; PRAGMA user_version={VERSION}; COMMIT;"
-            )
-            return
+            self._create()
         if self._base.execute("PRAGMA application_id").fetchone()[0] != _OURS:
             raise InvalidRequest(f"{self.path}: this file is no index of pictures")
         found = self._base.execute("PRAGMA user_version").fetchone()[0]
@@ -92,6 +89,18 @@ class Store:
         pages, size = (self._base.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
         if os.path.getsize(self.path) < pages * size:  # SQLite would take zeros for the missing bytes of a page
             raise sqlite3.DatabaseError(f"malformed: {os.path.getsize(self.path)} of {pages * size} bytes are there")
+
+    def _create(self) -> None:
+        """Makes the tables, unless another process has made them in the meantime."""
+        self._base.execute("BEGIN IMMEDIATE")
+        try:
+            if not self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _TABLES.split(";"):
+                    self._base.execute(statement)
+                self._base.execute(f"PRAGMA application_id={_OURS}")
+                self._base.execute(f"PRAGMA user_version={VERSION}")
+        finally:
+            self._base.execute("COMMIT")
 
     def close(self) -> None:
         """Closes the file; what a transaction has not committed is undone."""
