@@ -34,7 +34,9 @@ def _run(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kosmos_edge.convert", description=__doc__)
     parser.add_argument("source", help="folder or file of the checkpoint")
     parser.add_argument("-o", "--output", required=True, help="GGUF file to write, or a folder for it")
-    parser.add_argument("--type", default=DEFAULT, help=f"one of {', '.join(RECIPES)} (default {DEFAULT})")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--type", help=f"one of {', '.join(RECIPES)} (default {DEFAULT})")
+    kind.add_argument("--size", help="instead: a type for each tensor, so that the file has at most 900MB, or 1.2GB")
     parser.add_argument("--tokenizer", help="tokenizer.json or sentencepiece model that is not beside the weights")
     parser.add_argument("--base", help="folder of LLaMA's checkpoint that SOURCE is the difference from")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
@@ -52,6 +54,7 @@ def _run(arguments: list[str] | None) -> int:
         options.source,
         options.output,
         type=options.type,
+        size=options.size,
         overwrite=options.overwrite,
         tokenizer=options.tokenizer,
         base=options.base,

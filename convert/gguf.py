@@ -16,10 +16,10 @@ from .recipe import TYPES, stored_bytes
 
 ALIGNMENT = 64
 VERSION = 3
-# (key, type, value); types: u32, i32, f32, bool, str, and [u8] [i32] [f32] [str] for arrays; raw is a value's bytes,
-# its type included.
+# (key, type, value); types: u32, u64, i32, f32, bool, str, and [u8] [i32] [f32] [str] for arrays; raw is a value's
+# bytes, its type included.
 Entry = tuple[str, str, Any]
-_SCALARS = {"u32": (4, "<I"), "i32": (5, "<i"), "f32": (6, "<f"), "bool": (7, "<?")}
+_SCALARS = {"u32": (4, "<I"), "u64": (10, "<Q"), "i32": (5, "<i"), "f32": (6, "<f"), "bool": (7, "<?")}
 _ARRAYS = {"[i32]": (5, "i"), "[f32]": (6, "f")}
 _STRING, _ARRAY, _U8 = 8, 9, 0
 

@@ -7,8 +7,8 @@ size of the model.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
 from .mapping import map_tensors
 from .models import find_model
 from .recipe import DEFAULT, OUTPUT, Recipe, choose_type, find_recipe, wanted_type
+from .sizing import Sample, Sizing, describe_plan, read_rows
 from .sources.checkpoint import Checkpoint
 from .sources.delta import add_base
 from .sources.open import open_checkpoint
@@ -41,6 +42,7 @@ class ConvertReport:
     tensors: dict[str, int]  # stored type -> number of tensors
     fallbacks: list[str]  # one sentence per tensor that is not stored in the type of the recipe
     sha256: list[str]  # "file name:hex" of every source file
+    plan: list[str] = field(default_factory=list)  # of a size: a line per tensor whose type was chosen
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class _Plan:
     sources: list[SourceTensor]
     infos: list[TensorInfo]
     fallbacks: list[str]
+    label: str  # of the type, in file names
+    chosen: list[str]
     metadata: Callable[[list[str]], list[Entry]]  # of the source files' hashes
 
 
@@ -57,7 +61,8 @@ def convert(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    type: str = DEFAULT,
+    type: str | None = None,
+    size: int | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
@@ -69,28 +74,33 @@ def convert(
     """Turns a published checkpoint into one GGUF file.
 
     source: a folder in Hugging Face's layout, a folder with fairseq's .pt, or a weights file of either.
-    output: the file to write; a folder: the file gets its conventional name in it. type: see `recipe.RECIPES`.
+    output: the file to write; a folder: the file gets its conventional name in it. type: see `recipe.RECIPES`;
+    DEFAULT if neither it nor size is given. size: instead: bytes that the file may have, or a text such as 900MB; each
+    tensor gets a type of its own (sizing.py).
     progress: called with (source bytes done, source bytes in all, tensor's name). tokenizer: tokenizer.json or
     sentencepiece model that is not beside the weights, or its folder. cancel: polled several times per second.
     expected_sha256: name of a source file -> hash that it must have. card: as kosmos_edge.json beside the weights,
     which has the last word. base: the folder of LLaMA's checkpoint, in Hugging Face's layout, where the source is the
     difference from it (LLaVA's first versions).
-    Errors: InvalidRequest (type, output exists or is an input), ModelNotFound, ModelCorrupt (source), KosmosIOError
-    (disk), Cancelled. After any error, and after a kill, the output is what it was before.
+    Errors: InvalidRequest (type, size, output exists or is an input), ModelNotFound, ModelCorrupt (source),
+    KosmosIOError (disk), Cancelled. After any error, and after a kill, the output is what it was before.
     """
-    recipe = find_recipe(type)
+    if type is not None and size is not None:
+        raise InvalidRequest("expected a type or a size, and not both")
+    recipe = find_recipe(DEFAULT if type is None else type)
+    sizing = None if size is None else Sizing(size)
     source_path = Path(source)
     with open_checkpoint(source_path, None if tokenizer is None else Path(tokenizer)) as checkpoint:
         checkpoint.card = {**(card or {}), **checkpoint.card}
         if base is not None:
             add_base(checkpoint, Path(base))
-        plan = _plan(checkpoint, recipe)
+        plan = _plan(checkpoint, recipe, sizing)
         target = Path(output)
         separators = tuple(filter(None, (os.sep, os.altsep)))
         if os.fspath(output).endswith(separators) and not os.path.isdir(target):
             raise KosmosIOError(f"there is no folder {target}")
         if os.path.isdir(target):
-            target /= file_name(plan.metadata([]), recipe)
+            target /= file_name(plan.metadata([]), plan.label)
         try:
             str(target).encode()
         except UnicodeEncodeError:
@@ -122,23 +132,24 @@ def convert(
     return ConvertReport(
         source=source_path,
         output=target,
-        type=recipe.name,
+        type=recipe.name if sizing is None else sizing.label,
         source_bytes=source_bytes,
         output_bytes=output_bytes,
         tensors=dict(Counter(info.dtype for info in plan.infos)),
         fallbacks=plan.fallbacks,
         sha256=sha256,
+        plan=plan.chosen,
     )
 
 
-def file_name(metadata: list[Entry], recipe: Recipe) -> str:
+def file_name(metadata: list[Entry], label: str) -> str:
     """The name by GGUF's convention: BASENAME-1.6B-v1.0-Q4_K_M.gguf."""
     values = {key: value for key, _, value in metadata}
     parts = [values[f"general.{key}"] for key in ("basename", "size_label", "version")]
-    return "-".join(part.replace(" ", "-").replace("/", "-") for part in [*parts, recipe.label]) + ".gguf"
+    return "-".join(part.replace(" ", "-").replace("/", "-") for part in [*parts, label]) + ".gguf"
 
 
-def _plan(checkpoint: Checkpoint, recipe: Recipe) -> _Plan:
+def _plan(checkpoint: Checkpoint, recipe: Recipe, sizing: Sizing | None) -> _Plan:
     """Maps names, checks shapes, chooses types."""
     model = find_model(checkpoint.config)
     config = model.read_config(checkpoint.config)
@@ -151,14 +162,38 @@ def _plan(checkpoint: Checkpoint, recipe: Recipe) -> _Plan:
         kind = (recipe, name, tensor.shape, config.layers, tied)
         dtype, wanted = choose_type(*kind), wanted_type(*kind)
         infos.append(TensorInfo(name, dtype, tensor.shape))
-        if dtype != wanted:
+        if dtype != wanted and sizing is None:
             fallbacks.append(f"{name}: stored as {dtype}, its rows of {tensor.shape[-1]} values do not fit {wanted}")
     converter = f"kosmos-edge {_version()}"
 
-    def metadata(sha256: list[str]) -> list[Entry]:
-        return model.metadata(checkpoint, config, vocabulary, recipe.file_type, sha256, converter)
+    def metadata_of(recipe: Recipe) -> Callable[[list[str]], list[Entry]]:
+        extra = [] if sizing is None else sizing.entries
+        return lambda sha256: [
+            *model.metadata(checkpoint, config, vocabulary, recipe.file_type, sha256, converter),
+            *extra,
+        ]
 
-    return _Plan([tensor for _, tensor in mapped], infos, fallbacks, metadata)
+    plan = _Plan([tensor for _, tensor in mapped], infos, fallbacks, recipe.label, [], metadata_of(recipe))
+    if sizing is None:
+        return plan
+    blank = [f"{file.name}:{'0' * 64}" for file in checkpoint.files]
+    header_bytes = len(_header(plan, blank, ["0" * 64] * len(infos)))
+    sized = sizing.plan(infos, header_bytes, _sampler(mapped))
+    return replace(
+        plan, infos=sized.infos, label=sizing.label, chosen=describe_plan(sized), metadata=metadata_of(sized.recipe)
+    )
+
+
+def _sampler(mapped: list[tuple[str, SourceTensor]]) -> Sample:
+    tensors = dict(mapped)
+
+    def sample(name: str, rows: Sequence[int]) -> bytes:
+        tensor = tensors[name]
+        row = tensor.shape[-1]
+        data = read_rows(tensor.read, row * FLOAT_BYTES[tensor.dtype], rows)
+        return _core.dequantize(tensor.dtype, data, len(rows) * row)
+
+    return sample
 
 
 def _version() -> str:

@@ -9,7 +9,7 @@ import math
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from .calibrated import CalibratedEncoder, Calibration, check_floats, is_of_cali
 from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
 from .models import model_of
 from .pipeline import ConvertReport
-from .recipe import OUTPUT, RECIPES, Recipe, choose_type, find_recipe, wanted_type
+from .recipe import DEFAULT, OUTPUT, RECIPES, Recipe, choose_type, find_recipe, wanted_type
+from .sizing import SIZE_KEYS, Sample, Sizing, describe_plan, read_rows
 from .sources.files import SourceFile
 from .writer import Cancellable, Piece, Progress, check_tensors, write_model
 
@@ -32,8 +33,12 @@ _FLOATS = ("F32", "F16", "BF16")
 
 
 def stored_type(path: str | os.PathLike[str]) -> str | None:
-    """The recipe that a GGUF file's tensors follow, by its general.file_type; None where it is none of ours."""
-    number = _core.GgufFile(os.fspath(path)).metadata().get("general.file_type")
+    """The recipe that a GGUF file's tensors follow, by its general.file_type; None where it is none of ours, and where
+    types were chosen for a size."""
+    metadata = _core.GgufFile(os.fspath(path)).metadata()
+    if any(key.startswith(SIZE_KEYS) for key in metadata):
+        return None
+    number = metadata.get("general.file_type")
     return next((recipe.name for recipe in RECIPES.values() if recipe.file_type == number), None)
 
 
@@ -41,7 +46,9 @@ def requantize(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    type: str,
+    type: str | None = None,
+    size: int | str | Sizing | None = None,
+    types: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     cancel: Cancellable | None = None,
@@ -49,12 +56,16 @@ def requantize(
 ) -> ConvertReport:
     """Writes the model of one GGUF file to another, stored as `type` (see `recipe.RECIPES`); memory is a few chunks.
 
+    size: instead of type: bytes that the file may have, or a text such as 900MB; each tensor gets a type of its own
+    (sizing.py). types: of single tensors, whatever `type` has in mind for them (of whole blocks, rows that fit).
     progress: called with (source bytes done, source bytes in all, tensor's name). cancel: polled at every chunk.
     calibration: rounds by the inputs of the matrices (calibrated.py); for files of floats alone.
-    Errors: InvalidRequest (type, output exists or is the source), ModelNotFound, ModelCorrupt (source), KosmosIOError
-    (disk), Cancelled. After any error the output is what it was before.
+    Errors: InvalidRequest (type, size, output exists or is the source), ModelNotFound, ModelCorrupt (source),
+    KosmosIOError (disk), Cancelled. After any error the output is what it was before.
     """
-    recipe = find_recipe(type)
+    if (type is None) == (size is None):
+        raise InvalidRequest("expected a type or a size, and not both")
+    recipe = find_recipe(DEFAULT if type is None else type)
     file = _core.GgufFile(os.fspath(source))
     settings = _core.model_info(os.fspath(source))
     tensors = file.tensors()
@@ -66,12 +77,12 @@ def requantize(
     fallbacks = [
         f"{info.name}: stored as {info.dtype}, its rows of {info.shape[-1]} values do not fit {wanted}"
         for info in infos
-        if info.dtype != (wanted := wanted_type(recipe, info.name, info.shape, blocks, tied))
+        if size is None and info.dtype != (wanted := wanted_type(recipe, info.name, info.shape, blocks, tied))
     ]
-    encoder = None
+    infos = [TensorInfo(info.name, (types or {}).get(info.name, info.dtype), info.shape) for info in infos]
     if calibration is not None:
         check_floats(source, tensors)
-        encoder = CalibratedEncoder(calibration, infos)
+    sizing = size if size is None or isinstance(size, Sizing) else Sizing(size, calibration and calibration.statistics)
     checksum_key = f"{settings['architecture']}.checksum.sha256"
     target = Path(output)
     with SourceFile(Path(source)) as raw:
@@ -80,16 +91,26 @@ def requantize(
         kept = [
             entry
             for entry in read_entries(raw, min((offset for *_, offset, _ in tensors), default=raw.size))
-            if entry[0] not in (*_OWN, checksum_key) and (encoder is None or not is_of_calibration(entry[0]))
+            if entry[0] not in (*_OWN, checksum_key)
+            and not entry[0].startswith(SIZE_KEYS)
+            and (calibration is None or not is_of_calibration(entry[0]))
         ]
-        if encoder is not None:
-            kept += encoder.entries()
+        if calibration is not None:  # what it says does not depend on which types of blocks there are
+            kept += CalibratedEncoder(calibration, infos).entries()
+        blank = ["0" * 64] * len(infos)
+        plan = None
+        if sizing is not None:
+            kept += sizing.entries
+            header_bytes = len(_header(kept, checksum_key, recipe, infos, blank))
+            plan = sizing.plan(infos, header_bytes, _sampler(raw, tensors))
+            recipe, infos = plan.recipe, plan.infos
+        encoder = None if calibration is None else CalibratedEncoder(calibration, infos)
         total = sum(nbytes for *_, nbytes in tensors)
         output_bytes = write_model(
             target,
             infos,
             _pieces(raw, tensors, infos, encoder),
-            header_bytes=len(_header(kept, checksum_key, recipe, infos, ["0" * 64] * len(infos))),
+            header_bytes=len(_header(kept, checksum_key, recipe, infos, blank)),
             header=lambda checksums: _header(kept, checksum_key, recipe, infos, checksums),
             check=lambda path: check_tensors(path, infos),
             total=total,
@@ -100,12 +121,13 @@ def requantize(
     return ConvertReport(
         source=Path(source),
         output=target,
-        type=recipe.name,
+        type=recipe.name if sizing is None else sizing.label,
         source_bytes=total,
         output_bytes=output_bytes,
         tensors=dict(Counter(info.dtype for info in infos)),
         fallbacks=fallbacks,
         sha256=[],
+        plan=[] if plan is None else describe_plan(plan),
     )
 
 
@@ -118,6 +140,18 @@ def _header(
         (checksum_key, "[str]", checksums),
     ]
     return encode_header([*kept, *own], infos)
+
+
+def _sampler(raw: SourceFile, tensors: list[tuple[str, str, tuple[int, ...], int, int]]) -> Sample:
+    places = {name: (dtype, shape, offset, nbytes) for name, dtype, shape, offset, nbytes in tensors}
+
+    def sample(name: str, rows: Sequence[int]) -> bytes:
+        dtype, shape, offset, nbytes = places[name]
+        row_bytes = nbytes * shape[-1] // math.prod(shape)
+        data = read_rows(lambda at, count: raw.read(offset + at, count), row_bytes, rows)
+        return _core.dequantize(dtype, data, len(rows) * shape[-1])
+
+    return sample
 
 
 def _pieces(

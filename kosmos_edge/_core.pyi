@@ -147,6 +147,9 @@ def quantize_calibrated(
     factor: FeedbackFactor | None = None,
     mean: Buffer | None = None,
 ) -> tuple[bytes, bytes]: ...
+def rounding_error(
+    dtype: str, data: Buffer, row_length: int, importance: Buffer | None = None
+) -> tuple[float, float]: ...
 
 class CancelToken:
     def __init__(self) -> None: ...

@@ -20,6 +20,7 @@ from kosmos_edge.errors import InvalidRequest, KosmosIOError
 from kosmos_edge.inference.encoded import EncodedImage
 from kosmos_edge.model import Model
 from kosmos_edge.quality.cases import SUFFIXES
+from kosmos_edge.quality.sensitivity import measure_groups
 
 MIN_PICTURES = 8  # fewer say little of what a channel holds
 MAX_TEXT_BYTES = 1 << 20
@@ -154,7 +155,8 @@ def calibrated_convert(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    type: str,
+    type: str | None = None,
+    size: int | str | None = None,
     things: CalibrationSet | None = None,
     imatrix: str | os.PathLike[str] | None = None,
     save_imatrix: str | os.PathLike[str] | None = None,
@@ -168,7 +170,9 @@ def calibrated_convert(
     """As kosmos_edge.convert.convert, and as requantize where the source is a GGUF file of floats; -> its report.
 
     things: what the model is run on. imatrix: statistics of an earlier run instead, or llama.cpp's: they hold no second
-    moments, so that there is no error feedback. save_imatrix: file to write the statistics to.
+    moments, so that there is no error feedback. size: instead of type, bytes that the file may have, or a text such as
+    900MB: each tensor gets a type of its own (convert/sizing.py), with things by what its errors do to the answers.
+    save_imatrix: file to write the statistics to.
     Raises what convert and load raise; InvalidRequest for a type of floats, and for statistics of another model.
     """
     conversion = import_module("kosmos_edge.convert")
@@ -178,14 +182,19 @@ def calibrated_convert(
         raise InvalidRequest("expected pictures to calibrate with, or statistics (imatrix), and not both")
     if save_imatrix is not None and things is None:
         raise InvalidRequest("--save-imatrix: nothing is calibrated: --calibrate is missing")
-    if type.lower() in FLOAT_TYPES:
+    if (type is None) == (size is None):
+        raise InvalidRequest("expected a type or a size, and not both")
+    sizing = None if size is None else import_module("kosmos_edge.convert.sizing").Sizing(size)
+    if type is not None and type.lower() in FLOAT_TYPES:
         raise InvalidRequest(f"the type {type} is not rounded: there is nothing to calibrate")
     known = None if imatrix is None else statistics.read_statistics(imatrix)  # errors first: it costs nothing
     if save_imatrix is not None and os.path.exists(save_imatrix) and not overwrite:
         raise InvalidRequest(f"{os.fspath(save_imatrix)} exists: use overwrite (--overwrite) to replace it")
     target = Path(output)
     with tempfile.TemporaryDirectory(prefix=".kosmos-edge-calibrate-", dir=_folder_of(target)) as name:
-        floats, target = _float_file(Path(source), target, Path(name), type, tokenizer, base, progress, cancel)
+        floats, target = _float_file(
+            Path(source), target, Path(name), _label(type, sizing), tokenizer, base, progress, cancel
+        )
         tensors = _core.GgufFile(os.fspath(floats)).tensors()
         shapes = {tensor: tuple(shape) for tensor, _, shape, *_ in tensors}
         if known is not None:
@@ -201,9 +210,41 @@ def calibrated_convert(
             if save_imatrix is not None:
                 statistics.write_statistics(found, save_imatrix, overwrite)
             calibration = calibrated.Calibration(found, collect=collect)
+        if sizing is not None:
+            sizing.statistics = calibration.statistics
+            if things is not None and _answers(floats):
+                plain = calibrated.Calibration(calibration.statistics)
+                questions = things.texts or QUESTIONS
+                sizing.probe = lambda types: measure_groups(
+                    *(floats, types, things.pictures, questions, Path(name)),
+                    calibration=plain,
+                    threads=threads,
+                    progress=progress,
+                    cancel=cancel,
+                )
         return conversion.requantize(
-            floats, target, type=type, overwrite=overwrite, progress=progress, cancel=cancel, calibration=calibration
+            *(floats, target),
+            type=type,
+            size=sizing,
+            overwrite=overwrite,
+            progress=progress,
+            cancel=cancel,
+            calibration=calibration,
         )
+
+
+def _label(type: str | None, sizing: Any) -> str:
+    """As file names spell it."""
+    if type is None:
+        return str(sizing.label)
+    conversion = import_module("kosmos_edge.convert")
+    return str(conversion.find_recipe(type).label)
+
+
+def _answers(path: Path) -> bool:
+    """Whether the model's answers about a picture can be compared token by token."""
+    with Model(_core.Engine(os.fspath(path), device="cpu"), path) as model:
+        return bool({"caption", "read"} & set(model.model_info["tasks"]))
 
 
 def _folder_of(target: Path) -> Path:
@@ -217,7 +258,7 @@ def _float_file(
     source: Path,
     target: Path,
     folder: Path,
-    type: str,
+    label: str,
     tokenizer: str | os.PathLike[str] | None,
     base: str | os.PathLike[str] | None,
     progress: Progress | None,
@@ -237,9 +278,7 @@ def _float_file(
         ).output
     )
     if target.is_dir():
-        target /= (
-            made.name.removesuffix("F32.gguf") + conversion.RECIPES[conversion.find_recipe(type).name].label + ".gguf"
-        )
+        target /= f"{made.name.removesuffix('F32.gguf')}{label}.gguf"
     return made, target
 
 

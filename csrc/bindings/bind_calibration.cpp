@@ -79,6 +79,37 @@ static std::pair<nb::bytes, nb::bytes> quantize_calibrated(std::string_view dtyp
   return {bytes_of(out), bytes_of(correction)};
 }
 
+// -> (sum w (x' - x)^2, sum w x^2) over the rows, w their importance or 1, x' rounded without feedback.
+static std::pair<double, double> rounding_error(std::string_view dtype_name, const BufferArg& data, int64_t row,
+                                                const BufferArg& importance) {
+  const DType dtype = dtype_named(dtype_name);
+  KE_CHECK(row > 0, InvalidRequest, "row_length is ", row, "; expected 1 or more");
+  const std::vector<float> weights = floats_of(importance, "importance", row);
+  std::vector<float> fitted = weights;
+  fit_importance(fitted);
+  const BufferView view(data);
+  KE_CHECK(view.bytes().size() % (static_cast<size_t>(row) * 4) == 0, InvalidRequest, "data has ", view.bytes().size(),
+           " bytes; expected float32 rows of ", row, " values");
+  const int64_t n = static_cast<int64_t>(view.bytes().size() / 4);
+  double error = 0, energy = 0;
+  nb::gil_scoped_release release;
+  std::vector<float> values(static_cast<size_t>(row)), stored(static_cast<size_t>(row));
+  KE_CHECK(row % dtype_info(dtype).block_elems == 0, InvalidRequest, "rows have ", row, " values; ",
+           dtype_info(dtype).name, " needs a multiple of ", dtype_info(dtype).block_elems);
+  std::vector<uint8_t> blocks(dtype_bytes(dtype, row));
+  for (int64_t begin = 0; begin < n; begin += row) {
+    decode(DType::F32, view.bytes().data() + begin * 4, values.data(), row);
+    encode(dtype, values.data(), blocks.data(), row, row, fitted.empty() ? nullptr : fitted.data(), begin);
+    decode(dtype, blocks.data(), stored.data(), row);
+    for (int64_t i = 0; i < row; ++i) {
+      const double w = weights.empty() ? 1.0 : weights[i], x = values[i], d = stored[i] - x;
+      error += w * d * d;
+      energy += w * x * x;
+    }
+  }
+  return {error, energy};
+}
+
 void bind_calibration(nb::module_& m) {
   using Sums = ActivationRecorder::Sums;
   nb::class_<Sums>(m, "ActivationSums", "Sums over the inputs x of a matrix, all rows that it was multiplied with.")
@@ -140,6 +171,11 @@ void bind_calibration(nb::module_& m) {
       "with error feedback (not for types of one value per block). mean: of the inputs, (row_length) float32.\n"
       "-> (blocks, for each row how much the product with the mean fell short, float32, empty without mean).\n"
       "Raises InvalidRequest.");
+
+  m.def("rounding_error", &rounding_error, nb::arg("dtype"), nb::arg("data"), nb::arg("row_length"),
+        nb::arg("importance") = nb::none(),
+        "What rounding float32 rows x to dtype costs: (sum w (x' - x)^2, sum w x^2), w the importance (row_length)\n"
+        "float32, 0..1e30, or 1 everywhere. Raises InvalidRequest.");
 }
 
 }  // namespace ke

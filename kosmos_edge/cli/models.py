@@ -169,7 +169,13 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
     metavar="FILE|FOLDER",
     help="GGUF file to write, or a folder for it.",
 )
-@option("--type", "type_", default="q4_k_m", show_default=True, metavar="TYPE", help="Storage type of the weights.")
+@option("--type", "type_", metavar="TYPE", help="Storage type of the weights.  [default: q4_k_m]")
+@option(
+    "--size",
+    prefix="CONVERT_",
+    metavar="SIZE",
+    help="Instead: a type for each tensor, so that the file has at most 900MB, or 1.2GB.",
+)
 @option("--tokenizer", metavar="FILE", help="tokenizer.json, sentencepiece model or .tiktoken, if elsewhere.")
 @option("--base", metavar="FOLDER", help="LLaMA's checkpoint that SOURCE is the difference from: LLaVA's deltas.")
 @option("--calibrate", metavar="FOLDER", help="Run the model on these pictures, and round by what its matrices met.")
@@ -181,7 +187,8 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
 def convert(
     source: str,
     output: str,
-    type_: str,
+    type_: str | None,
+    size: str | None,
     tokenizer: str | None,
     base: str | None,
     calibrate: str | None,
@@ -194,7 +201,8 @@ def convert(
     """Convert a published checkpoint to one GGUF file.
 
     SOURCE is a folder in Hugging Face's layout, a folder with unilm's kosmos-2.pt or ckpt.pt, or a weights file of
-    either; with --calibrate or --imatrix also a GGUF file of type f32, f16 or bf16. Prints the path of the finished
+    either; with --calibrate or --imatrix also a GGUF file of type f32, f16 or bf16. With --verbose,
+    --size also prints which tensor got which type. Prints the path of the finished
     file. A conversion that fails or is interrupted leaves nothing.
     """
     messages = take_messages(rest)
@@ -203,7 +211,11 @@ def convert(
             raise click.UsageError(f"{name}: needs --calibrate")
     if calibrate is not None and imatrix is not None:
         raise click.UsageError("--calibrate and --imatrix: expected one of them")
-    given: dict[str, Any] = {"type": type_, "overwrite": overwrite, "tokenizer": tokenizer, "base": base}
+    if type_ is not None and size is not None:
+        raise click.UsageError("--type and --size: expected one of them")
+    if type_ is None and size is None:
+        type_ = "q4_k_m"
+    given: dict[str, Any] = {"type": type_, "size": size, "overwrite": overwrite, "tokenizer": tokenizer, "base": base}
     with progress_bar("convert", messages) as progress:
         if calibrate is None and imatrix is None:
             report = _conversion().convert(source, output, **given, progress=progress)
@@ -214,6 +226,8 @@ def convert(
             report = calibrated_convert(
                 source, output, **given, things=things, imatrix=imatrix, save_imatrix=save_imatrix, progress=progress
             )
+    for line in report.plan:
+        messages.detail(line)
     for line in _conversion().describe(report):
         messages.say(line)
     if not stdout_is_closed():  # the file is the result, so a closed stdout is no error

@@ -95,8 +95,10 @@ class Distance:
 class _Run:
     """One loaded type at work."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, max_tokens: int | None = None) -> None:
+        """max_tokens: of a caption or the lines of a page; None: the model's, and PAGE_TOKENS."""
         self.model = model
+        self.max_tokens = max_tokens
         session = model._open
         if not isinstance(session, EngineSession):
             raise InvalidRequest("quality: expected a model of this process, got one in a worker process")
@@ -132,8 +134,10 @@ class _Run:
 
     def _first(self, image: EncodedImage) -> Result:
         if self.reads:
-            return self.model.read(image, max_tokens=PAGE_TOKENS)
-        return self.model.caption(image, ground=self.grounds)
+            return self.model.read(image, max_tokens=self.max_tokens or PAGE_TOKENS)
+        if self.max_tokens is None:
+            return self.model.caption(image, ground=self.grounds)
+        return self.model.caption(image, ground=self.grounds, max_tokens=self.max_tokens)
 
     def forced_logits(self, case: Case, image: EncodedImage, forced: list[list[int]]) -> list[tuple[bytes, int]]:
         """For caption and replies the logits that predict each forced token: ((tokens, vocab) float32, vocab)."""
@@ -226,6 +230,21 @@ def _one_type(
             other = values if is_reference else reference.take(len(values))
             distance.add(_core.compare_logits(other, values, vocab), ids, run.is_location)
     return said, distance
+
+
+def forced_of(
+    model: Model, cases: Sequence[Case], answers: Sequence[list[list[int]]] | None, max_tokens: int
+) -> tuple[list[list[list[int]]], list[tuple[bytes, int]]]:
+    """-> (token ids of each case's caption or lines and replies, the logits that predict them: (tokens, vocab) float32
+    and vocab, of all cases in one list). answers: of another model, forced upon this one; None: its own."""
+    run = _Run(model, max_tokens)
+    ids: list[list[list[int]]] = []
+    logits: list[tuple[bytes, int]] = []
+    for number, case in enumerate(cases):
+        image = model.encode(case.picture())
+        ids.append(run.answer(case, image).forced if answers is None else answers[number])
+        logits += run.forced_logits(case, image, ids[-1])
+    return ids, logits
 
 
 # ---- figures
