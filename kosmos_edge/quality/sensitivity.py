@@ -28,7 +28,7 @@ MAX_TOKENS = 64  # of an answer, whose logits are kept in memory
 Progress = Callable[[int, int, str], None]
 
 
-def groups_of(names: Sequence[str], most: int = MOST_GROUPS) -> list[list[str]]:
+def groups_of(names: Sequence[str], most: int) -> list[list[str]]:
     """Tensors that are rounded together: those of one role in neighbouring layers, as many layers as it takes to have
     `most` groups. Queries and keys go together, so do gates and what they gate, and all of a projector."""
     roles: dict[str, dict[tuple[int, ...], list[str]]] = {}
@@ -78,7 +78,7 @@ def measure_groups(
             asked = [Question(questions[i % len(questions)], (), "") for i in range(len(cases))]
             cases = [replace(case, questions=(question,)) for case, question in zip(cases, asked, strict=True)]
         answers, logits = forced_of(model, cases, None, MAX_TOKENS)
-    groups = groups_of(list(types))
+    groups = groups_of(list(types), MOST_GROUPS)
     found = []
     for number, group in enumerate(groups):
         if progress is not None:

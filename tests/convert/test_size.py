@@ -17,6 +17,7 @@ from kosmos_edge.convert.gguf import TensorInfo
 from kosmos_edge.convert.recipe import TYPES
 from kosmos_edge.convert.sizing import possible, sampled_rows
 from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.quality import sensitivity
 from kosmos_edge.quality.sensitivity import groups_of
 
 
@@ -212,8 +213,10 @@ def test_a_checkpoint_of_a_size(tmp_path: Path) -> None:
         convert(source, tmp_path / "x.gguf", size="100kB")
 
 
-def test_calibration_decides_where_errors_hurt(tmp_path: Path) -> None:
+def test_calibration_decides_where_errors_hurt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With probes vision may go below the floor; the same pictures give the same bytes."""
+    monkeypatch.setattr(sensitivity, "MOST_GROUPS", 1)  # one for each role
+    monkeypatch.setattr(sensitivity, "PICTURES", 2)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for i in range(8):
