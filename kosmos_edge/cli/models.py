@@ -172,7 +172,6 @@ def verify_command(tags: tuple[str, ...], **rest: Any) -> int:
 @option("--type", "type_", metavar="TYPE", help="Storage type of the weights.  [default: q4_k_m]")
 @option(
     "--size",
-    prefix="CONVERT_",
     metavar="SIZE",
     help="Instead: a type for each tensor, so that the file has at most 900MB, or 1.2GB.",
 )
@@ -212,7 +211,9 @@ def convert(
     if calibrate is not None and imatrix is not None:
         raise click.UsageError("--calibrate and --imatrix: expected one of them")
     if type_ is not None and size is not None:
-        raise click.UsageError("--type and --size: expected one of them")
+        if from_environment("type_") == from_environment("size"):
+            raise click.UsageError("--type and --size: expected one of them")
+        type_, size = (None, size) if from_environment("type_") else (type_, None)  # what this command was told
     if type_ is None and size is None:
         type_ = "q4_k_m"
     given: dict[str, Any] = {"type": type_, "size": size, "overwrite": overwrite, "tokenizer": tokenizer, "base": base}

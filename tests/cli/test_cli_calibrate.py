@@ -1,5 +1,6 @@
 """kosmos-edge convert --calibrate, --texts, --imatrix, --save-imatrix."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,20 @@ def test_a_checkpoint_is_calibrated(run: Runner, tmp_path: Path) -> None:
     assert not [path.name for path in tmp_path.iterdir() if "kosmos-edge" in path.name or path.name == "k.gguf"]
 
 
+def test_a_checkpoint_of_a_size(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = write_hf_folder(tmp_path / "checkpoint", make_tiny(0))
+    monkeypatch.setenv("KOSMOS_EDGE_TYPE", "f16")  # for conversions that say nothing
+    done = run("convert", checkpoint, "-o", tmp_path, "--size", "2.6MB", "-v", model=False)
+    assert done.code == 0, done.err
+    made = Path(done.out.strip())
+    assert made.name.endswith("-2.6MB.gguf") and made.stat().st_size <= 2_600_000
+    rows = [line for line in done.err.splitlines() if "ffn_down.weight" in line]
+    assert len(rows) == 4 and all(re.search(r"Q\d\S* +\d+ +\d\.\d+ +\d\.\d+e", row) for row in rows)
+    assert run("models", "verify", made, model=False).code == 0
+    failed = run("convert", checkpoint, "-o", tmp_path / "x.gguf", "--size", "1MB", model=False)
+    assert failed.code == 2 and "the smallest has" in failed.err and not (tmp_path / "x.gguf").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -50,6 +65,8 @@ def test_a_checkpoint_is_calibrated(run: Runner, tmp_path: Path) -> None:
         (("--save-imatrix", "s"), "--save-imatrix: needs --calibrate"),
         (("--calibrate", "p", "--imatrix", "s"), "expected one of them"),
         (("--calibrate", "p"), "is not a folder of pictures"),
+        (("--size", "1GB", "--type", "q8_0"), "--type and --size: expected one of them"),
+        (("--size", "1 GBit", "--imatrix", "s"), "--size is '1 GBit'; expected a number and a unit"),
     ],
 )
 def test_wrong_use(run: Runner, tmp_path: Path, options: tuple[str, ...], message: str) -> None:

@@ -231,6 +231,7 @@ def test_calibration_decides_where_errors_hurt(tmp_path: Path, monkeypatch: pyte
             things=calibration_set(pictures),
             save_imatrix=tmp_path / "i.gguf",
             overwrite=True,
+            threads=1,
         )
         assert report.output_bytes <= size
         made.append(target.read_bytes())
