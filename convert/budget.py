@@ -39,7 +39,8 @@ def parse_size(size: int | str) -> int:
         assert found is not None
         whole, _, fraction = found[1].partition(".")
         unit = _UNITS[found[2].upper()]
-        value = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
+        parts: int = 10 ** len(fraction)
+        value = int(whole) * unit + int(fraction or 0) * unit // parts
     else:
         value = size
     if not 0 < value <= LARGEST:

@@ -82,7 +82,8 @@ def requantize(
     infos = [TensorInfo(info.name, (types or {}).get(info.name, info.dtype), info.shape) for info in infos]
     if calibration is not None:
         check_floats(source, tensors)
-    sizing = size if size is None or isinstance(size, Sizing) else Sizing(size, calibration and calibration.statistics)
+    statistics = None if calibration is None else calibration.statistics
+    sizing = size if size is None or isinstance(size, Sizing) else Sizing(size, statistics)
     checksum_key = f"{settings['architecture']}.checksum.sha256"
     target = Path(output)
     with SourceFile(Path(source)) as raw:

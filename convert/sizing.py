@@ -131,7 +131,7 @@ class Sizing:
         if self.probe is None:
             return dict.fromkeys(errors, 1.0)
         types = {name: next((t for t in PROBE_TYPES if t in row), min(row)) for name, row in errors.items()}
-        weights = {}
+        weights: dict[str, float] = {}
         for group, kl in self.probe(types):
             error = math.fsum(errors[name][types[name]] for name in group)
             weights |= dict.fromkeys(group, kl / error if error > 0 else 0.0)
