@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from kosmos_edge.errors import InvalidRequest
 
-_UNITS = {
+_UNITS: dict[str, int] = {
     "": 1,
     "B": 1,
     **{f"{prefix}B": 1000**power for power, prefix in enumerate(("K", "M", "G"), 1)},
@@ -39,8 +39,7 @@ def parse_size(size: int | str) -> int:
         assert found is not None
         whole, _, fraction = found[1].partition(".")
         unit = _UNITS[found[2].upper()]
-        parts: int = 10 ** len(fraction)
-        value = int(whole) * unit + int(fraction or 0) * unit // parts
+        value: int = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
     else:
         value = size
     if not 0 < value <= LARGEST:
