@@ -30,10 +30,10 @@ TOOLS = ("llama.cpp", "ik_llama.cpp", "transformers")
 class LlavaBench(Bench):
     """The work of one model; its files lie in a folder of its own."""
 
-    alone = ("caption",)
+    alone = ()
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        super().__init__(arguments)
+    def __init__(self, arguments: argparse.Namespace, threads: int | None = None, avx2: bool = False) -> None:
+        super().__init__(arguments, threads, avx2)
         self.sizes = llava_models.MODELS[arguments.size]
         self.folder = self.work / arguments.size
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,16 +66,6 @@ class LlavaBench(Bench):
         """A file of llama.cpp's pair."""
         write = dict(llava_models.files(self.sizes))[name]
         return self.made(f"{self.arguments.size}/{name}", write)
-
-    def passes(self) -> Iterator[tuple[str, list[Peer]]]:
-        """The passes of a round: name, peers. What cannot be had is noted and left out."""
-        found = {name: self._take(name, make) for name, make in self._makers().items()}
-        yield "language", [p for p in found["llama.cpp"] + found["ik_llama.cpp"] if "prefill" in p.phases]
-        yield "vision", [p for p in found["llama.cpp"] if "encode" in p.phases]
-        for peer in found["transformers"]:
-            if not self.arguments.quick:
-                yield peer.name, [peer]
-        yield "folder", []
 
     def _makers(self) -> dict[str, Callable[[], list[Peer]]]:
         kinds = ("llava-bf16", "llava-fp32")
@@ -122,7 +112,8 @@ class LlavaBench(Bench):
         """The report on what has been measured with these threads."""
         from kosmos_edge.bench.cost import Cost
 
-        machine = peers_page.machine() | {"threads": self.threads, "model": self.sizes.about}
+        isa = "avx2" if self.avx2 else "native"
+        machine = peers_page.machine() | {"threads": self.threads, "isa": isa, "model": self.sizes.about}
         cost = Cost.of(str(self.our_model()))
         return peers_report.report(self.finished(), machine, cost, llava_models.PROMPT)
 
@@ -178,7 +169,7 @@ def main() -> int:
     if arguments.write:
         arguments.write.write_text(page(measured(arguments)), encoding="utf-8")
         return 0
-    return peers.carry_out(LlavaBench(arguments), arguments)
+    return peers.carry_out([LlavaBench(arguments, n, arguments.avx2) for n in arguments.threads], arguments)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
 """kosmos-edge beside its peers on the same work: KOSMOS-2's sizes, random weights, the same threads, taking turns.
 
-    python bench/peers.py --work DIR --threads 2     # everything: get, build, make, measure, a table
-    python bench/peers.py --work DIR --threads 2 --format json   # the same as JSON on stdout
+    python bench/peers.py --work DIR --write docs/benchmarks.md   # from an empty folder: everything, and the page
+    python bench/peers.py --work DIR                               # the same with a table on stdout
+    python bench/peers.py --work DIR --threads 2 --format json     # 2 threads only, JSON
+    python bench/peers.py --work DIR --avx2                        # everybody held to AVX2
     python bench/peers.py --work DIR --prepare                     # get, build and make only
-    python bench/peers.py --work DIR --threads 2 --resume --seconds 60   # measure for a minute, go on where it stopped
-    python bench/peers.py --work DIR --write docs/benchmarks.md    # a page of what has been measured in DIR
+    python bench/peers.py --work DIR --resume --seconds 90         # measure for 90 s, go on where it stopped
+    python bench/peers.py --work DIR --report --write FILE         # measure nothing, the page of what is there
+
+A round has a turn of each phase: encode, prefill, decode, caption, folder. In a turn every program that has the phase
+is measured once or twice, A B C; the next round begins with another one, B C A. With --threads 1,2 (the default: 1, and
+all cores) the rounds of each number of threads follow one another.
 
 Needs the package with its test extra, a C++ compiler, 25 GB of disk and 16 GB of memory; what else it needs it brings
 into DIR, also CMake and Ninja where they are not installed. The first run builds the peers (20 to 60 minutes on 2
-cores) and makes models; they stay in DIR. Measuring takes about 4 minutes per round on 2 cores; --quick is two rounds
-without the slowest peers. What --seconds leaves to do ends with status 75: run it again with --resume. The page's
-figures want an idle machine. A peer that cannot be had is reported with the reason.
+cores) and makes models; they stay in DIR. Measuring takes about 2 minutes per round and number of threads on 2 cores;
+--quick is two rounds without the slowest peers. What --seconds leaves to do ends with status 75: run it again with
+--resume. The page's figures want an idle machine. A peer that cannot be had is reported with the reason.
 """
 
 import argparse
@@ -19,7 +25,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -32,6 +38,8 @@ except ImportError as missing:
     sys.exit(f"peers.py: {missing}")
 
 import peers_get  # noqa: E402 (these want the path above)
+import peers_held  # noqa: E402
+import peers_live  # noqa: E402
 import peers_models  # noqa: E402
 import peers_page  # noqa: E402
 import peers_report  # noqa: E402
@@ -42,22 +50,22 @@ from peers_run import Peer  # noqa: E402
 NOT_DONE = 75
 TOOLS = ("llama.cpp", "ik_llama.cpp", "onnxruntime", "torch-int8", "transformers")
 SLOW = {"transformers bfloat16", "transformers float32"}
+ROUNDS = 6
+PHASES = ("encode", "prefill", "decode", "caption")
 
 
 class Bench:
     """The work folder and what is wanted of it."""
 
-    alone: tuple[str, ...] = ("caption", "folder:1", "folder:8")  # what is measured of ours in a pass without peers
+    alone: tuple[str, ...] = ("folder:1", "folder:8")  # what is measured of ours in a pass without peers
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments, self.work, self.threads = arguments, arguments.work, arguments.threads
-        self.avx2 = arguments.avx2
+    def __init__(self, arguments: argparse.Namespace, threads: int | None = None, avx2: bool = False) -> None:
+        self.arguments, self.work = arguments, arguments.work
+        self.threads, self.avx2 = threads or max(arguments.threads), avx2
         self.missing: dict[str, str] = {}
-        self.environment = {"PEERS_CACHE": str(self.work)}
-        if self.avx2:
-            self.environment |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "KOSMOS_EDGE_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2"}
-            self.environment["FBGEMM_NO_AVX512"] = "1"
-        self.log = self.work / f"measured-{self.threads}{'-avx2' if self.avx2 else ''}.jsonl"
+        self.environment = {"PEERS_CACHE": str(self.work)} | (peers_held.ENVIRONMENT if avx2 else {})
+        self.log = self.work / f"measured-{self.threads}{'-avx2' if avx2 else ''}.jsonl"
+        self.live = peers_live.Live(self.threads)
 
     # ---- preparing
 
@@ -94,13 +102,12 @@ class Bench:
         return self.made(name, write)
 
     def passes(self) -> Iterator[tuple[str, list[Peer]]]:
-        """The passes of a round: name, peers. What cannot be had is noted and left out."""
-        found = {name: self._take(name, make) for name, make in self._makers().items()}
-        yield "language", [*found["llama.cpp"][:3], *found["ik_llama.cpp"]]
-        yield "vision", [*found["llama.cpp"][3:], *found["onnxruntime"]]
-        for peer in [*found["torch-int8"], *found["transformers"]]:
-            if not (self.arguments.quick and peer.name in SLOW):
-                yield peer.name, [peer]
+        """The passes of a round: a phase, the peers that have it. What cannot be had is noted and left out."""
+        found = [peer for name, make in self._makers().items() for peer in self._take(name, make)]
+        if self.arguments.quick:
+            found = [peer for peer in found if peer.name not in SLOW]
+        for phase in PHASES:
+            yield phase, [peer for peer in found if phase in peer.phases]
         yield "folder", []
 
     def _makers(self) -> dict[str, Callable[[], list[Peer]]]:
@@ -117,6 +124,8 @@ class Bench:
             return []
         try:
             peers = make()
+            for peer in peers if self.avx2 else ():
+                peer.held = peers_held.check(peer.tool, Path(peer.command[0]))
         except Unavailable as error:
             self.missing[name] = str(error)
             print(f"{name}: {error}", file=sys.stderr, flush=True)
@@ -191,52 +200,66 @@ class Bench:
         with self.log.open("a") as file:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}) + "\n")
 
-    def measure(self) -> bool:
-        """All rounds; False if the time was over before. Passes that the log has are not repeated."""
-        if not self.arguments.resume:
-            self.log.unlink(missing_ok=True)
-        start, began = time.monotonic(), False
-        passes = list(self.passes())
+    def measure(self, started: float | None = None) -> bool:
+        """All rounds; False if the time was over before. Passes that the log has are not repeated. started: when the
+        time that --seconds allows began, on the monotonic clock (None: now)."""
+        start, began = time.monotonic() if started is None else started, False
+        passes = [(name, peers) for name, peers in self.passes() if peers or name == "folder" or name in PHASES]
         ended = [m for m in self.load() if m.get("end")]
         done = {(m["round"], m["pass"]) for m in ended}
-        took = {m["pass"]: m["seconds"] for m in ended}
+        took: dict[str, float] = {}
+        for m in ended:
+            took[m["pass"]] = max(m["seconds"], took.get(m["pass"], 0.0))
         for name, why in self.missing.items():
             self.note(peer=name, missing=why)
-        for number in range(self.arguments.rounds):
-            for name, peers in passes:
-                if (number, name) in done or (not peers and name != "folder"):
-                    continue
-                now = time.monotonic()
-                expected = took.get(name, max(took.values(), default=0.0))
-                if self.arguments.seconds and began and now - start + expected > self.arguments.seconds:
-                    return False
-                self.run_pass(number, name, peers)
-                took[name], began = time.monotonic() - now, True
+        try:
+            for number in range(self.arguments.rounds):
+                for name, peers in passes:
+                    if (number, name) in done:
+                        continue
+                    now = time.monotonic()
+                    expected = took.get(name, max(took.values(), default=0.0))
+                    over = now - start + expected > self.arguments.seconds if self.arguments.seconds else False
+                    if over and (began or started is not None):
+                        return False
+                    self.run_pass(number, name, peers)
+                    took[name], began = max(time.monotonic() - now, took.get(name, 0.0)), True
+        finally:
+            self.live.end()
         return True
 
     def run_pass(self, number: int, name: str, peers: list[Peer]) -> None:
-        """Ours, then the peers, one process at a time."""
+        """Ours and the peers, one at a time; another one begins in every round."""
         start = time.monotonic()
         self.note(round=number, **{"pass": name}, begin=True)
         ours = self.ours()
         ours.environment |= self.environment
-        wanted = {phase for peer in peers for phase in peer.phases}
+        wanted = {name} if name in PHASES else {phase for peer in peers for phase in peer.phases}
         if name == "folder":
             wanted = set(self.alone)
             self.note(round=number, **{"pass": name}, roof=self.roof())
-        for peer in [ours, *peers]:
+        for peer in peers_live.order([ours, *peers], number):
             phases = tuple(p for p in peer.phases if p in wanted)
-            print(f"round {number + 1}, {name}: {peer.name}", file=sys.stderr, flush=True)
+            print(f"{self.threads} threads, round {number + 1}, {name}: {peer.name}", file=sys.stderr, flush=True)
             about = {"round": number, "pass": name, "peer": peer.name}
             try:
-                values, facts = peers_run.measure(peer, self.threads, phases)
+                values, facts = self.measure_peer(peer, phases)
             except Unavailable as error:
                 self.note(**about, missing=str(error))
                 print(error, file=sys.stderr, flush=True)
                 continue
+            if peer.held:
+                facts["held"] = peer.held
             for phase, found in values.items():
                 self.note(**about, tool=peer.tool, bits=peer.bits, phase=phase, values=found, about=facts)
         self.note(round=number, **{"pass": name}, end=True, seconds=time.monotonic() - start)
+
+    def measure_peer(self, peer: Peer, phases: tuple[str, ...]) -> tuple[dict[str, list[float]], dict]:
+        """Values of the phases, facts about the program."""
+        values, facts = {}, {}
+        for phase in phases:
+            values[phase], facts = self.live.measure(peer, phase)
+        return values, facts
 
     def ours(self) -> Peer:
         """The engine of this checkout."""
@@ -260,12 +283,22 @@ class Bench:
         return peers_report.report(self.finished(), machine, Cost.of(str(self.our_model())))
 
 
+def numbers(text: str) -> list[int]:
+    """Numbers of threads from "1,2"."""
+    return [int(part) for part in text.split(",")]
+
+
+def default_threads() -> list[int]:
+    """One, and all cores of this process."""
+    return sorted({1, len(os.sched_getaffinity(0))})
+
+
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace, known: Collection[str]) -> None:
     """--peers (a list then), --threads, --rounds, --work (a whole path then); ends the command where one is wrong."""
     arguments.peers = [p for p in arguments.peers.split(",") if p]
     if unknown := set(arguments.peers) - set(known):
         parser.error(f"unknown peers: {', '.join(sorted(unknown))}")
-    if arguments.threads < 1 or arguments.rounds < 1:
+    if min(arguments.threads) < 1 or arguments.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
     arguments.work = arguments.work.resolve()
 
@@ -275,17 +308,18 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kosmos-edge" / "peers"
     parser.add_argument("--work", type=Path, default=cache, help=f"folder for everything (default: {cache})")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=numbers, default=default_threads(), metavar="N,N")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     parser.add_argument("--peers", default=",".join(TOOLS), help=f"some of {','.join(TOOLS)}")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}; a 95 %% interval needs 6")
     parser.add_argument("--quick", action="store_true", help="two rounds, without transformers bfloat16 and float32")
     parser.add_argument("--avx2", action="store_true", help="hold everybody to AVX2 (builds llama.cpp and ik again)")
+    parser.add_argument("--also-avx2", action="store_true", help="as usual, and then held to AVX2")
     parser.add_argument("--seconds", type=float, help="begin no pass that would end later than this")
     parser.add_argument("--resume", action="store_true", help="go on with the measurements in the folder")
     parser.add_argument("--prepare", action="store_true", help="measure nothing")
     parser.add_argument("--report", action="store_true", help="measure nothing, report what is there")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="measure nothing, write the markdown page")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page of what was measured in DIR")
     parser.add_argument("--model", type=Path, help="our GGUF file of full size (default: made)")
     parser.add_argument(
         "--python", help="interpreter with torch, transformers, onnxruntime, onnx (default: found or made)"
@@ -297,29 +331,49 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def carry_out(bench: Bench, arguments: argparse.Namespace) -> int:
-    """--prepare, --report, or all rounds and the report; the exit status."""
+def carry_out(benches: Sequence[Bench], arguments: argparse.Namespace) -> int:
+    """--prepare, --report, or all rounds of each and the reports; the exit status."""
     if arguments.prepare:
-        bench.our_model()
-        print("ready:", ", ".join(p.name for _, peers in bench.passes() for p in peers), file=sys.stderr)
-        return 1 if bench.missing else 0
-    if not arguments.report and not bench.measure():
+        for bench in benches:
+            bench.our_model()
+            names = dict.fromkeys(p.name for _, peers in bench.passes() for p in peers)
+            print("ready:", ", ".join(names), file=sys.stderr)
+        return 1 if any(bench.missing for bench in benches) else 0
+    if not arguments.report and not measure_all(benches, arguments.resume):
         print("time is over; run again with --resume", file=sys.stderr)
         return NOT_DONE
-    result = bench.report()
-    print(json.dumps(result, indent=1) if arguments.format == "json" else peers_report.tables(result), flush=True)
+    if not arguments.write:
+        results = [bench.report() for bench in benches]
+        if arguments.format == "json":
+            print(json.dumps(results if len(results) > 1 else results[0], indent=1), flush=True)
+        for result in results if arguments.format == "text" else ():
+            print(peers_page.title(result) + "\n" + peers_report.tables(result), flush=True)
     return 0
+
+
+def measure_all(benches: Sequence[Bench], resume: bool) -> bool:
+    """All rounds of each; False if the time was over before."""
+    started = None
+    for bench in benches:
+        if not resume:
+            bench.log.unlink(missing_ok=True)
+    for bench in benches:
+        began = time.monotonic() if started is None else started
+        if not bench.measure(started):
+            return False
+        started = began
+    return True
 
 
 def main() -> int:
     """Command line."""
     arguments = parse()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(arguments)
-    if arguments.write:
-        peers_page.write(arguments.write, arguments.work, bench)
-        return 0
-    return carry_out(bench, arguments)
+    held = (False, True) if arguments.also_avx2 else (arguments.avx2,)
+    status = carry_out([Bench(arguments, n, avx2) for avx2 in held for n in arguments.threads], arguments)
+    if arguments.write and not status and not arguments.prepare:
+        peers_page.write(arguments.write, arguments.work, lambda n, avx2: Bench(arguments, n, avx2))
+    return status
 
 
 if __name__ == "__main__":

@@ -117,6 +117,10 @@ class CudaBench(peers.Bench):
         command = peers_run.worker(sys.executable, "ours-cuda", self.our_model())
         return Peer(OURS, "ours", "4-6 bit weights, int8 activations", PHASES, command, times=TIMES)
 
+    def measure_peer(self, peer: Peer, phases: tuple[str, ...]) -> tuple[dict[str, list[float]], dict]:
+        """Loaded and warmed anew, all phases of the pass: a card's memory holds one program."""
+        return peers_run.measure(peer, self.threads, phases)
+
     def roof(self) -> dict[str, float]:
         """Bytes per second of the card's memory."""
         try:
@@ -140,7 +144,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default="llama.cpp,transformers")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=peers.numbers, default=[len(os.sched_getaffinity(0))])
     parser.add_argument("--seconds", type=float, help="begin no pass that would end later than this; status 75")
     parser.add_argument("--resume", action="store_true", help="go on with the measurements in the folder")
     parser.add_argument("--prepare", action="store_true", help="make our model, measure nothing")
@@ -148,7 +152,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(given)
     peers.check(parser, arguments, ("llama.cpp", "transformers"))
     arguments.model = Path(arguments.model).resolve() if arguments.model else None
-    arguments.avx2, arguments.quick, arguments.python = False, False, None
+    arguments.quick, arguments.python = False, None
     return arguments
 
 

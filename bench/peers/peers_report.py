@@ -7,6 +7,7 @@ that is missing {"peer", "missing": why}.
 import statistics
 from collections.abc import Iterable, Sequence
 
+import peers_stats
 from peers_workers import ANSWER, PROMPT
 
 UNITS = {"encode": "ms", "prefill": "ms", "decode": "tokens/s", "caption": "ms"}
@@ -42,27 +43,39 @@ def faster(phase: str, ours: float, theirs: float) -> float:
     return ours / theirs if phase in HIGHER_IS_BETTER else theirs / ours
 
 
-def paired_ratio(found: list[dict], phase: str, peer: str) -> float:
-    """The median over rounds of the ratio within one pass of one round."""
+def paired_ratios(found: list[dict], phase: str, peer: str) -> list[float]:
+    """The ratio within each pass of each round."""
     ratios = []
     for m in select(found, phase=phase, peer=peer):
         ours = values_of(select(found, phase=phase, tool="ours", round=m["round"], **{"pass": m["pass"]}))
         if ours:
             ratios.append(faster(phase, statistics.median(ours), statistics.median(m["values"])))
-    return statistics.median(ratios)
+    return ratios
+
+
+def paired_ratio(found: list[dict], phase: str, peer: str) -> float:
+    """Their median."""
+    return statistics.median(paired_ratios(found, phase, peer))
+
+
+def put_ratio(entry: dict, name: str, ratios: Sequence[float], at: str = "ratios") -> None:
+    """The median of some ratios under entry[at], what peers_stats says of them under "compared"."""
+    if ratios:
+        said = peers_stats.compared(ratios)
+        entry[at][name], entry["compared"][name] = said["ratio"], said
 
 
 def phase_entry(found: list[dict], phase: str, roof: float | None) -> dict:
     """Ours, the peers and the roof of one measured phase."""
     ours = values_of(select(found, phase=phase, tool="ours"))
     entry: dict = {"unit": UNITS[phase], "ours": statistics.median(ours), "ours_spread": spread(ours), "peers": {}}
-    entry |= {"roof": roof, "ratios": {}, "spreads": {}, "bits": {}}
+    entry |= {"roof": roof, "ratios": {}, "spreads": {}, "bits": {}, "compared": {}}
     for m in found:
         if m.get("phase") == phase and m["tool"] != "ours" and m["peer"] not in entry["peers"]:
             values = values_of(select(found, phase=phase, peer=m["peer"]))
             entry["peers"][m["peer"]] = statistics.median(values)
             entry["spreads"][m["peer"]] = spread(values)
-            entry["ratios"][m["peer"]] = paired_ratio(found, phase, m["peer"])
+            put_ratio(entry, m["peer"], paired_ratios(found, phase, m["peer"]))
             entry["bits"][m["peer"]] = m["bits"]
     return entry
 
@@ -77,6 +90,17 @@ def composed(encode: float, prefill: float, decode: float) -> float:
     return encode + prefill + 1e3 * (ANSWER - 1) / decode
 
 
+def composed_ratios(found: list[dict], parts: dict[str, str]) -> list[float]:
+    """Of each round: the caption that these programs' phases make ({phase: peer}) over ours of that round."""
+    ratios = []
+    for number in dict.fromkeys(m["round"] for m in select(found, phase="caption", tool="ours")):
+        ours = values_of(select(found, phase="caption", tool="ours", round=number))
+        times = [values_of(select(found, phase=phase, peer=peer, round=number)) for phase, peer in parts.items()]
+        if all(times):
+            ratios.append(composed(*map(statistics.median, times)) / statistics.median(ours))
+    return ratios
+
+
 def caption_entry(found: list[dict], phases: dict, roof: float | None) -> dict:
     """The caption of every single tool, of the best two tools, and of the best of every phase.
 
@@ -85,15 +109,25 @@ def caption_entry(found: list[dict], phases: dict, roof: float | None) -> dict:
     """
     ours = values_of(select(found, phase="caption", tool="ours"))
     entry: dict = {"unit": "ms", "ours": statistics.median(ours), "ours_spread": spread(ours), "peers": {}}
-    entry |= {"roof": roof, "ratios": {}, "spreads": {}, "bits": {}, "composed": {}}
+    entry |= {"roof": roof, "ratios": {}, "spreads": {}, "bits": {}, "composed": {}, "composed_ratios": {}}
+    entry["compared"] = {}
     encode, prefill, decode = (phases.get(p, {"peers": {}, "ratios": {}, "bits": {}}) for p in UNITS if p != "caption")
     tools = {m["peer"]: m["tool"] for m in found if "tool" in m}
     measured = {m["peer"] for m in found if m.get("phase") == "caption" and m["tool"] != "ours"}
-    for name, prefill_ms in prefill["peers"].items():
+
+    def put(label: str, tower: str, reader: str, writer: str, at: str = "peers") -> None:
+        """A caption composed of phases."""
+        ratios = composed_ratios(found, {"encode": tower, "prefill": reader, "decode": writer})
+        if ratios:
+            total = composed(encode["peers"][tower], prefill["peers"][reader], decode["peers"][writer])
+            entry[at][label] = total
+            put_ratio(entry, label, ratios, {"peers": "ratios", "composed": "composed_ratios"}[at])
+
+    for name in prefill["peers"]:
         if name in measured:
             values = values_of(select(found, phase="caption", peer=name))
             entry["peers"][name] = statistics.median(values)
-            entry["ratios"][name] = paired_ratio(found, "caption", name)
+            put_ratio(entry, name, paired_ratios(found, "caption", name))
             entry["spreads"][name], entry["bits"][name] = spread(values), prefill["bits"][name]
         else:
             own = [e for e in encode["peers"] if tools[e] == tools[name]]
@@ -101,19 +135,16 @@ def caption_entry(found: list[dict], phases: dict, roof: float | None) -> dict:
             if tower is None or name not in decode["peers"]:
                 continue
             label = name if tower == name else f"{name} + {tower}"
-            total = composed(encode["peers"][tower], prefill_ms, decode["peers"][name])
-            entry["peers"][label], entry["ratios"][label] = total, total / entry["ours"]
-            bits = dict.fromkeys((prefill["bits"][name], encode["bits"][tower]))
-            entry["bits"][label] = " + ".join(bits)
-    if encode["peers"] and prefill["peers"] and decode["peers"]:
+            put(label, tower, name, name)
+            entry["bits"][label] = " + ".join(dict.fromkeys((prefill["bits"][name], encode["bits"][tower])))
+    both = [n for n in prefill["peers"] if n in decode["peers"]]
+    if encode["peers"] and both:
         tower = min(encode["peers"], key=encode["peers"].get)
-        both = [n for n in prefill["peers"] if n in decode["peers"]]
-        times = {n: composed(encode["peers"][tower], prefill["peers"][n], decode["peers"][n]) for n in both}
-        second = min(times, key=times.get)
-        entry["composed"][f"best two tools: {tower}, {second}"] = times[second]
-        fastest = composed(min(encode["peers"].values()), min(prefill["peers"].values()), max(decode["peers"].values()))
-        entry["composed"]["the best of every phase, no tool"] = fastest
-    entry["composed_ratios"] = {name: ms / entry["ours"] for name, ms in entry["composed"].items()}
+        second = min(both, key=lambda n: composed(0, prefill["peers"][n], decode["peers"][n]))
+        put(f"best two tools: {tower}, {second}", tower, second, second, "composed")
+        reader = min(prefill["peers"], key=prefill["peers"].get)
+        writer = max(decode["peers"], key=decode["peers"].get)
+        put("the best of every phase, no tool", tower, reader, writer, "composed")
     return entry
 
 
@@ -165,15 +196,16 @@ def report(found: list[dict], machine: dict, cost: object, prompt: int = PROMPT)
     if select(found, phase="caption", tool="ours"):
         phases["caption"] = caption_entry(found, phases, roof.get("caption"))
     ratios: dict = {name: None for name in ("encode", "prefill", "decode", "caption", "folder_batch8_over_1")}
-    best_peers = {}
+    best_peers, compared = {}, {}
     for name, entry in phases.items():
-        top = best(entry, entry["peers"])
+        top = best(entry, entry["ratios"])
         if top:
-            ratios[name], best_peers[name] = entry["ratios"][top], top
+            ratios[name], best_peers[name], compared[name] = entry["ratios"][top], top, entry["compared"][top]
     if folder := folder_entry(found):
         phases["folder"], ratios["folder_batch8_over_1"] = folder, folder["ratio"]
     missing = {m["peer"]: m["missing"] for m in found if "missing" in m}
-    measured = {m["peer"] for m in found if "phase" in m}
+    measured = {m[key] for m in found if "phase" in m for key in ("peer", "tool")}
+    held = {m["tool"]: m["about"]["held"] for m in found if "held" in m.get("about", {})}
     rounds = len({m["round"] for m in found if "round" in m})
     facts = {k: roof[k] for k in ("read_bytes_per_s", "int8_macs_per_s", "float32_macs_per_s") if k in roof}
     versions = {m["tool"]: m["about"].get("version") for m in found if m.get("about", {}).get("version")}
@@ -182,6 +214,8 @@ def report(found: list[dict], machine: dict, cost: object, prompt: int = PROMPT)
         "phases": phases,
         "ratio_to_best_peer": ratios,
         "best_peer": best_peers,
+        "compared_to_best_peer": compared,
+        "held": held,
         "missing_peers": {name: why for name, why in missing.items() if name not in measured},
     }
 
@@ -205,6 +239,11 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def said(entry: dict, peer: str) -> str:
+    """How many times faster ours is, with its interval."""
+    return peers_stats.words(entry["compared"][peer]) if peer in entry["compared"] else ""
+
+
 def tables(result: dict, markdown: bool = False) -> str:
     """All phases: every peer with its bits, its figure, and how many times faster ours is."""
     rows = []
@@ -219,14 +258,14 @@ def tables(result: dict, markdown: bool = False) -> str:
         rows.append(
             ["", "kosmos-edge q4_k_m", "4-6 / 8", number(entry["ours"]), f"{100 * entry['ours_spread']:.0f} %", part]
         )
-        for peer in sorted(entry["peers"], key=lambda p: entry["ratios"][p]):
+        for peer in sorted(entry["ratios"], key=entry["ratios"].get):
             cells = [
                 number(entry["peers"][peer]),
                 f"{100 * entry['spreads'][peer]:.0f} %" if peer in entry["spreads"] else "",
             ]
-            rows.append(["", peer, entry["bits"].get(peer, ""), *cells, f"{entry['ratios'][peer]:.2f}"])
+            rows.append(["", peer, entry["bits"].get(peer, ""), *cells, said(entry, peer)])
         for peer, ms in entry.get("composed", {}).items():
-            rows.append(["", peer, "", number(ms), "", f"{entry['composed_ratios'][peer]:.2f}"])
+            rows.append(["", peer, "", number(ms), "", said(entry, peer)])
     if folder := result["phases"].get("folder"):
         name = "**folder**" if markdown else "folder"
         rows.append([name, "kosmos-edge, 1 at a time (images/s)", "4-6 / 8", number(folder["ours_batch_1"]), "", ""])

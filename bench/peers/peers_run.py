@@ -1,8 +1,7 @@
-"""Running the peers: which programs there are, what each measures, and one pass over them.
+"""Running the peers: what each program measures, how it is talked to, and what it answers.
 
-A pass is ours and some peers, one process at a time, each loaded and warmed anew: A B C, and in the next round A B C
-again. Every figure of a pass is set against ours of the same pass, so that a machine that grows slower or faster
-between passes changes no ratio.
+A pass is ours and some peers, one at a time. Every figure of a pass is set against ours of the same pass, so that a
+machine that grows slower or faster between passes changes no ratio. In peers.py a pass is one phase (peers_live.py).
 """
 
 import json
@@ -40,6 +39,7 @@ class Peer:
     slow: bool = False  # measured once a round
     times: int = 1  # as many repeats as usual
     environment: dict[str, str] = field(default_factory=dict)
+    held: str = ""  # how it is known to be held to AVX2, in words
 
 
 def environment(peer: Peer, threads: int) -> dict[str, str]:
@@ -52,7 +52,7 @@ def measure(peer: Peer, threads: int, phases: tuple[str, ...]) -> tuple[dict[str
     """-> (values of each phase, facts about the program). Raises Unavailable if it does not run."""
     command = [part.replace("{threads}", str(threads)) for part in peer.command]
     if peer.style == "llama-bench":
-        return parse_llama_bench(_output(peer, command, threads, ""))
+        return parse_llama_bench(_output(peer, command, threads, ""), set(phases) & {"prefill", "decode"})
     if peer.style == "batched-bench":
         return parse_batched_bench(_output(peer, command, threads, ""))
     if peer.style == "mtmd":
@@ -87,7 +87,7 @@ def _output(peer: Peer, command: list[str], threads: int, talk: str) -> str:
     return done.stdout
 
 
-def parse_llama_bench(output: str) -> tuple[dict[str, list[float]], dict]:
+def parse_llama_bench(output: str, wanted: set[str]) -> tuple[dict[str, list[float]], dict]:
     """`llama-bench -o json`: prefill in milliseconds, decoding in tokens per second, one figure per repeat."""
     values: dict[str, list[float]] = {}
     about: dict = {}
@@ -98,8 +98,8 @@ def parse_llama_bench(output: str) -> tuple[dict[str, list[float]], dict]:
             values["prefill"] = [ns / 1e6 for ns in entry["samples_ns"]]
         elif entry["n_gen"] and not entry["n_prompt"]:
             values["decode"] = list(entry["samples_ts"])
-    if set(values) != {"prefill", "decode"}:
-        raise Unavailable(f"llama-bench gave only {sorted(values)}")
+    if set(values) != wanted:
+        raise Unavailable(f"llama-bench gave {sorted(values)}, wanted were {sorted(wanted)}")
     return values, about
 
 

@@ -31,11 +31,13 @@ LLAMA_BENCH = """[
 
 def test_llama_bench_output() -> None:
     for before in ("", "load_backend: something\n"):
-        values, about = peers_run.parse_llama_bench(before + LLAMA_BENCH)
+        values, about = peers_run.parse_llama_bench(before + LLAMA_BENCH, {"prefill", "decode"})
         assert values == {"prefill": [426.651716, 431.778566], "decode": [40.6999, 40.1815]}
         assert about == {"version": "0c1e570", "threads": 2}
+    prefill = json.dumps(json.loads(LLAMA_BENCH)[:1])
+    assert set(peers_run.parse_llama_bench(prefill, {"prefill"})[0]) == {"prefill"}
     with pytest.raises(Unavailable, match="prefill"):
-        peers_run.parse_llama_bench(json.dumps(json.loads(LLAMA_BENCH)[:1]))
+        peers_run.parse_llama_bench(prefill, {"prefill", "decode"})
 
 
 def test_mtmd_output() -> None:
@@ -123,7 +125,8 @@ def test_report_arithmetic(found: list[dict]) -> None:
     ggml = 750 + 600 + 31 / 23.25 * 1e3  # medians 500, 1000; 400, 800; 31, 15.5
     assert math.isclose(caption["peers"]["ggml + ggml vision"], ggml)
     assert caption["ratios"]["torch"] == 2.5
-    assert math.isclose(ratios["caption"], ggml / 1500) and result["best_peer"]["caption"] == "ggml + ggml vision"
+    assert ratios["caption"] == 1.9  # in either round: (500 + 400 + 1000) / 1000 and twice as much over 2000
+    assert result["best_peer"]["caption"] == "ggml + ggml vision"
     two, imaginary = caption["composed"].values()
     assert math.isclose(two, 225 + 600 + 31 / 23.25 * 1e3)
     assert math.isclose(imaginary, 225 + 450 + 31 / 23.25 * 1e3)
@@ -162,7 +165,7 @@ def test_resumed_runs_do_not_repeat_a_pass(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(bench, "run_pass", run_pass)
     bench.note(round=0, **{"pass": "one"}, end=True, seconds=1.0)
     assert bench.measure()
-    assert ran == [(0, "folder"), (1, "one"), (1, "folder")]
+    assert ran == [(0, "folder"), (1, "one"), (1, "folder")]  # a pass of nobody is none
     bench.arguments.seconds = 1e-9
     bench.arguments.rounds = 4
     assert not bench.measure()  # one pass, then the time is over
@@ -183,7 +186,12 @@ def test_a_pass_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
 def test_command_line() -> None:
     with pytest.raises(SystemExit):
         peers.parse(["--peers", "llama.cpp,nobody"])
+    for threads in ("0", "1,0", "1,x", ""):
+        with pytest.raises(SystemExit):
+            peers.parse(["--threads", threads])
     assert peers.parse(["--quick"]).rounds == 2 and peers.parse(["--peers", "llama.cpp"]).peers == ["llama.cpp"]
+    assert peers.parse([]).rounds >= 5 and 1 in peers.parse([]).threads
+    assert peers.parse(["--threads", "1,2"]).threads == [1, 2]
 
 
 def test_stand_ins_have_the_published_sizes() -> None:
