@@ -6,6 +6,7 @@ and instruction set (csrc/cpu/probe.h). The report is a dict for JSON; `table` m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from kosmos_edge._native import _core
 from kosmos_edge.bench import loading as bench_load
+from kosmos_edge.bench import predict
 from kosmos_edge.bench.cost import Cost
 from kosmos_edge.bench.workload import Sample, Work, can_batch
 from kosmos_edge.errors import InvalidRequest
@@ -78,6 +80,10 @@ def run(
     if "hash" in wanted:
         report["logits_sha256"] = hashlib.sha256(work.logits()).hexdigest()
     rate(report, cost)
+    if "roof" in report and {"prefill"} & set(report["phases"]):
+        prompt = int(report["phases"]["prefill"]["tokens"])
+        with contextlib.suppress(predict.NotModelled):  # of this model, or on this instruction set
+            predict.compare(report, predict.Work.of(path, prompt, tokens, kv_type))
     return report
 
 
@@ -226,6 +232,8 @@ def table(report: dict[str, Any]) -> str:
             f"{'roof':10}{roof['read_bytes_per_s'] / 1e9:10.1f} GB/s read, {roof['int8_macs_per_s'] / 1e9:.0f} GMAC/s "
             f"int8, {roof['float32_macs_per_s'] / 1e9:.0f} GMAC/s float32"
         )
+    if "predicted" in report:
+        lines += ["", "The cost model, from that roof and the file's shapes:", predict.table(report["predicted"])]
     if "logits_sha256" in report:
         lines.append(f"{'logits':10}  sha256 {report['logits_sha256'][:16]}...")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,6 +14,8 @@ from kosmos_edge.cli.streams import check_stdout
 from kosmos_edge.errors import InvalidRequest
 
 limits = _core.limits
+RATE = click.FloatRange(min=0, min_open=True)
+PREDICT_ONLY = ("bandwidth", "int8", "float32", "for_isa", "prompt")
 
 
 @click.group(invoke_without_command=True)
@@ -35,6 +38,12 @@ limits = _core.limits
 )
 @option("--batches", default="1,4,8,16", show_default=True, metavar="B,B,...", help="Batch sizes of the folder phase.")
 @option("--image", metavar="FILE", help="Use this image instead of synthetic ones.")
+@option("--predict", is_flag=True, help="Measure no phase: print what the cost model expects of the rates below.")
+@option("--bandwidth", type=RATE, metavar="GB/S", help="With --predict: what a machine reads. Default: measured here.")
+@option("--int8", type=RATE, metavar="GMAC/S", help="With --predict: its int8 peak. Default: measured here.")
+@option("--float32", type=RATE, metavar="GMAC/S", help="With --predict: its float32 peak. Default: measured here.")
+@option("--for-isa", metavar="NAME", help="With --predict: its instruction set. Default: the one of this machine.")
+@option("--prompt", type=click.IntRange(2), metavar="N", help="With --predict: tokens of the prompt, image included.")
 @option("--offline", is_flag=True, help="Do not use the network.")
 @report_format_option
 @message_options
@@ -44,8 +53,9 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
 
     Runs each phase in rounds, with a new image each time: encode, prefill, decode, a photo's caption, folders of photos
     in batches, loading. Counts the passes of a folder with drafts. Also measures memory, and the roof: the most that
-    this machine can read and multiply with the same threads and instruction set. If two builds or machines with the
-    same instruction set print the same hash of the logits, they compute the same.
+    this machine can read and multiply with the same threads and instruction set. A cost model's expectation of that
+    roof stands beside what was measured; with --predict it stands alone, for this or another machine's rates. If two
+    builds or machines with the same instruction set print the same hash of the logits, they compute the same.
     """
     if ctx.invoked_subcommand is not None:
         return 0
@@ -61,10 +71,17 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
         spec, why = hub.default_model()
         messages.detail(f"model {spec}: {why}")
     path = find_model(str(spec), offline=values["offline"])
+    threads = values["threads"] or _core.default_threads()
+    if values["predict"]:
+        click.echo(_predict(str(path), threads, values))
+        return 0
+    given = [name for name in PREDICT_ONLY if values[name] is not None]
+    if given:
+        raise InvalidRequest(f"--{given[0].replace('_', '-')} goes with --predict")
     phases = values["phases"].split(",") if values["phases"] else speed.PHASES
     report = speed.run(
         str(path),
-        values["threads"] or _core.default_threads(),
+        threads,
         device=values["device"],
         kv_type=values["kv_type"],
         rounds=values["rounds"],
@@ -76,6 +93,26 @@ def bench(ctx: click.Context, /, **values: Any) -> int:
     )
     click.echo(to_json(report, 2) if values["form"] == "json" else speed.table(report))
     return 0
+
+
+def _predict(path: str, threads: int, values: Mapping[str, Any]) -> str:
+    """What the cost model expects; rates that are not given are measured."""
+    from kosmos_edge.bench import predict, speed
+    from kosmos_edge.cli.output import to_json
+
+    isa = values["for_isa"] or _core.isa()
+    predict.kernels_of(isa)  # before anything is measured
+    names = {"bandwidth": "read_bytes_per_s", "int8": "int8_macs_per_s", "float32": "float32_macs_per_s"}
+    roof = {name: 1e9 * values[key] for key, name in names.items() if values[key] is not None}
+    if len(roof) < len(names):
+        roof = speed.measure_roof(isa, threads, values["rounds"]) | roof
+    work = predict.Work.of(path, values["prompt"], values["tokens"], values["kv_type"])
+    found = predict.predict(work, predict.Machine.of(roof, isa))
+    if values["form"] == "json":
+        return to_json({"isa": isa, "roof": roof, "prompt": work.prompt, "tokens": work.tokens, "predicted": found}, 2)
+    rates = ", ".join(f"{roof[name] / 1e9:.1f}" for name in names.values())
+    head = f"{isa}: reads GB/s, int8 and float32 GMAC/s: {rates}; a prompt of {work.prompt}, {work.tokens} tokens"
+    return f"{head}\n{predict.table(found)}"
 
 
 def parse_batches(text: str) -> list[int]:
