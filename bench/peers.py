@@ -92,9 +92,12 @@ class Bench:
         """The checkpoint as our default file."""
         if self.arguments.model:
             return self.arguments.model
-        command = [sys.executable, "-m", "kosmos_edge.convert", self.checkpoint(), "--type", "q4_k_m", "-o"]
         log = self.work / "convert.log"
-        return self.made("kosmos-2-q4_k_m.gguf", lambda path: peers_get.run([*command, path], log))
+        command = [sys.executable, "-m", "kosmos_edge.convert"]
+        return self.made(
+            "kosmos-2-q4_k_m.gguf",
+            lambda path: peers_get.run([*command, self.checkpoint(), "--type", "q4_k_m", "-o", path], log),
+        )
 
     def stand_in(self, name: str) -> Path:
         """One of peers_models' files."""

@@ -370,6 +370,7 @@ size_t test_mutations(const std::string& whole, const std::string& path, int rou
 int main(int argc, char** argv) {
   CHECK(argc == 2);
   const std::string work = argv[1], model = work + "/model.gguf", other = work + "/other.gguf";
+  fs::remove_all(work);  // of an earlier run
   fs::create_directories(work);
   write_gguf(model, 1);
   write_gguf(other, 2);
