@@ -48,11 +48,10 @@ class Machine:
     def of(cls, roof: Mapping[str, float], isa: str) -> Machine:
         """Of `kosmos-edge bench`'s roof. Raises InvalidRequest for rates that are none and unknown instruction sets."""
         kernels = kernels_of(isa)
-        names = ("read_bytes_per_s", "int8_macs_per_s", "float32_macs_per_s")
-        for name in names:
+        for name in ("read_bytes_per_s", "int8_macs_per_s", "float32_macs_per_s"):
             if not (roof[name] > 0 and math.isfinite(roof[name])):
                 raise InvalidRequest(f"{name}: expected a rate above 0, got {roof[name]}")
-        return cls(*(roof[name] for name in names), kernels)
+        return cls(roof["read_bytes_per_s"], roof["int8_macs_per_s"], roof["float32_macs_per_s"], kernels)
 
 
 @dataclass(frozen=True)
