@@ -15,7 +15,7 @@ from kosmos_edge.errors import InvalidRequest
 
 limits = _core.limits
 RATE = click.FloatRange(min=0, min_open=True)
-PREDICT_ONLY = ("bandwidth", "int8", "float32", "for_isa", "prompt")
+PREDICT_ONLY = ("bandwidth", "int8", "float32", "for_isa", "prompt_tokens")
 
 
 @click.group(invoke_without_command=True)
@@ -43,7 +43,7 @@ PREDICT_ONLY = ("bandwidth", "int8", "float32", "for_isa", "prompt")
 @option("--int8", type=RATE, metavar="GMAC/S", help="With --predict: its int8 peak. Default: measured here.")
 @option("--float32", type=RATE, metavar="GMAC/S", help="With --predict: its float32 peak. Default: measured here.")
 @option("--for-isa", metavar="NAME", help="With --predict: its instruction set. Default: the one of this machine.")
-@option("--prompt", type=click.IntRange(2), metavar="N", help="With --predict: tokens of the prompt, image included.")
+@option("--prompt-tokens", type=click.IntRange(2), metavar="N", help="With --predict: of the prompt, image included.")
 @option("--offline", is_flag=True, help="Do not use the network.")
 @report_format_option
 @message_options
@@ -106,7 +106,7 @@ def _predict(path: str, threads: int, values: Mapping[str, Any]) -> str:
     roof = {name: 1e9 * values[key] for key, name in names.items() if values[key] is not None}
     if len(roof) < len(names):
         roof = speed.measure_roof(isa, threads, values["rounds"]) | roof
-    work = predict.Work.of(path, values["prompt"], values["tokens"], values["kv_type"])
+    work = predict.Work.of(path, values["prompt_tokens"], values["tokens"], values["kv_type"])
     found = predict.predict(work, predict.Machine.of(roof, isa))
     if values["form"] == "json":
         return to_json({"isa": isa, "roof": roof, "prompt": work.prompt, "tokens": work.tokens, "predicted": found}, 2)

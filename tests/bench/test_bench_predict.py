@@ -128,7 +128,7 @@ def test_what_the_model_does_not_know(tmp_path: Path) -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     rates = ["--bandwidth", "40", "--int8", "500", "--float32", "100"]
-    words = ["bench", "-m", NANO, "--predict", *rates, "--for-isa", "avx2", "--prompt", "80", "--tokens", "16"]
+    words = ["bench", "-m", NANO, "--predict", *rates, "--for-isa", "avx2", "--prompt-tokens", "80", "--tokens", "16"]
     assert cli.run([*words, "-f", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["roof"] == ROOF and found["isa"] == "avx2" and (found["prompt"], found["tokens"]) == (80, 16)

@@ -31,6 +31,8 @@ UNWANTED = re.compile(
 STREAMS = re.compile(r"_ZSt4(cout|cerr|clog)|_ZSt5w(cout|cerr|clog)|_ZNSt8ios_base4Init")
 ENDING = re.compile(r"\w*(terminate|unexpected)\w*|_ZSt\d+(abort|exit)\w*")
 ALLOWED = {
+    "pwrite": "csrc/base/file_write.cpp writes the file of shared weights, if the caller asks for one",
+    "pthread_sigmask": "the same, in its own thread and while it writes: a limit on file sizes is an error, no signal",
     "_ZSt9terminatev": "std::terminate, called where an exception meets a noexcept function; none of ours lets one",
 }
 
@@ -50,7 +52,7 @@ def test_nothing_that_ends_the_process_or_prints_is_imported(name):
     )
     imported = [line.split()[-1].split("@")[0] for line in lines.stdout.splitlines()]
     assert len(imported) > 50 and "mmap" in imported
-    assert [symbol for symbol in imported if UNWANTED.fullmatch(symbol)] == []
+    assert {symbol for symbol in imported if UNWANTED.fullmatch(symbol)} <= set(ALLOWED)
     assert [symbol for symbol in imported if STREAMS.match(symbol)] == []
     assert {symbol for symbol in imported if ENDING.fullmatch(symbol)} <= set(ALLOWED)
 

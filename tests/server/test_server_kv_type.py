@@ -17,7 +17,7 @@ from kosmos_edge.cli.serve import _loader
 def test_the_first_model_and_the_next_keep_keys_and_values_so(kv_type: str, kept: str) -> None:
     values = {
         "model": str(tiny_file()), "mmproj": None, "device": "cpu", "threads": 1, "copy": False, "offline": True,
-        "isolation": "none", "kv_type": kv_type,
+        "isolation": "none", "kv_type": kv_type, "shared_weights": False,
     }  # fmt: skip
     load, _ = _loader(values, Messages(True, 0))
     assert SimpleNamespace(first=load().kv_type, again=load().kv_type) == SimpleNamespace(first=kept, again=kept)
