@@ -85,10 +85,11 @@ def test_the_sandwich_renderer_keeps_all_characters(model: Scaled, scan: Path, t
 
 @pytest.mark.usefixtures("programs")
 def test_the_default_renderer(model: Scaled, scan: Path, tmp_path: Path) -> None:
-    """OCRmyPDF's own; it leaves out what its fonts lack."""
+    """OCRmyPDF's own; it leaves out what its fonts lack, and from 17.11 on spaces between words written leftward."""
     for page in run(scan, tmp_path / "out.pdf"):
         lines = [line.strip() for line in page.split("\r\n")]
-        assert [lines[n] for n in (0, 2, 3)] == [TEXTS[n] for n in (0, 2, 3)] and "日本語" in lines[1]
+        assert [lines[n] for n in (0, 2)] == [TEXTS[n] for n in (0, 2)] and "日本語" in lines[1]
+        assert lines[3].replace(" ", "") == TEXTS[3].replace(" ", "")
     with pypdfium2.PdfDocument(tmp_path / "out.pdf") as pdf:
         left, bottom, _, top = pdf[0].get_textpage().get_charbox(0, loose=True)
         assert left == pytest.approx(72, abs=1) and 792 - 145 * 0.72 < bottom < top < 792 - 90 * 0.72
