@@ -102,9 +102,21 @@ def build(work: Path, source_folder: Path, name: str, targets: Sequence[str], op
     return binaries
 
 
+def amend(path: Path, before: str, insert: str) -> None:
+    """Insert a line into a source file, once."""
+    text = path.read_text()
+    if insert not in text:
+        path.write_text(text.replace(before, insert + before, 1))
+
+
+# GCC 12 takes the writes of the tiles' sizes for unused, so that AMX products end with an illegal instruction.
+AMX_FIX = ("    _tile_loadconfig(&tc);\n", '    asm volatile("" : : "r"(&tc) : "memory");\n')
+
+
 def build_llama(work: Path, avx2: bool) -> Path:
     """llama.cpp's llama-bench, and our timing program for its vision tower."""
     folder = source(work, "llama-cpp-python", "llama.cpp")
+    amend(folder / "ggml" / "src" / "ggml-cpu" / "amx" / "mmq.cpp", *AMX_FIX)
     options = ["-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TESTS=OFF"]
     options += ["-DLLAMA_BUILD_EXAMPLES=OFF", *(AVX2_ONLY if avx2 else ["-DGGML_NATIVE=ON"])]
     name = "llama-avx2" if avx2 else "llama"
