@@ -81,7 +81,7 @@ class Bench:
         """A checkpoint of full size in transformers' layout, random weights."""
         folder = self.work / "hf"
         if not (folder / "model.safetensors").exists():
-            sys.path.insert(0, str(HERE.parent / "tests"))
+            sys.path.insert(0, str(HERE))
             from full_size import make_own
 
             print("making hf (6.7 GB)", file=sys.stderr, flush=True)
