@@ -17,6 +17,7 @@ constexpr int kMaxTile = 8;       // no ISA uses wider tiles of columns
 constexpr int kFloatChunk = 128;  // float products are summed in chunks of this many k, chunk sums are added in order
 constexpr int kBlock = 256;       // k per activation block where the row length allows it, else 32
 constexpr int kStarts = 25;       // of a block of kBlock
+constexpr int kTilePadding = 15;  // rows behind the last one that may be read: tile registers take 16 at a time
 
 constexpr int kMaxHeadDim = 256;
 

@@ -26,12 +26,13 @@ PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized
   PackedBytes b{};
   if (floats) b.values = n * ((cols + kFloatChunk - 1) / kFloatChunk * kFloatChunk) * sizeof(float);
   if (quantized) {
-    b.codes = n * blocks * kBlock;
-    b.scale = n * blocks * (kBlock / 32) * sizeof(float);
-    b.sum16 = n * blocks * 16 * sizeof(int32_t);
-    b.sum32 = n * blocks * 8 * sizeof(int32_t);
-    b.mins = n * blocks * 16;
-    b.starts = n * blocks * kStarts * sizeof(int32_t);
+    const size_t of_rows = n * blocks + kTilePadding;
+    b.codes = of_rows * kBlock;
+    b.scale = of_rows * (kBlock / 32) * sizeof(float);
+    b.sum16 = of_rows * 16 * sizeof(int32_t);
+    b.sum32 = of_rows * 8 * sizeof(int32_t);
+    b.mins = of_rows * 16;
+    b.starts = of_rows * kStarts * sizeof(int32_t);
   }
   return b;
 }

@@ -7,10 +7,9 @@
 namespace ke::cpu::KE_ISA {
 namespace {
 
-constexpr int kTileRows = 16;
+constexpr int kTileRows = kTilePadding + 1;
 constexpr int kTileDepth = 64;  // k
 
-// Sums and activations take `rows` rows, weights 16 lines.
 struct TileShapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {};
@@ -19,14 +18,14 @@ struct TileShapes {
 
 static_assert(sizeof(TileShapes) == 64, "as ldtilecfg reads it");
 
-// The calling thread's tile registers, from construction to destruction. Weights are in those from `weights` on.
+// The calling thread's tile registers, from construction to destruction.
 class TileRegisters {
  public:
-  TileRegisters(int rows, int weights) {
+  TileRegisters() {
     TileShapes shapes;
     for (int i = 0; i < 8; ++i) {
       shapes.row_bytes[i] = 64;
-      shapes.rows[i] = static_cast<uint8_t>(i >= weights ? kTileRows : rows);
+      shapes.rows[i] = kTileRows;
     }
     asm volatile("ldtilecfg %0" ::"m"(shapes));
   }

@@ -33,19 +33,18 @@ KE_INLINE __m512i times(__m512i bytes, __m512i digits) {
   return _mm512_ternarylogic_epi32(even, low, high, 0xca);  // even ? low : high
 }
 
-// Calls f(panel, line, codes, scale) for the lines of P panels; a scale is that of the line's sub-block.
+// Calls f(line, codes, scale) for the lines of panel p; a scale is that of the line's sub-block.
 template <class Format, int P, class F>
-KE_INLINE void each_line(const FromPanels<Format, P, false>& from, F f) {
+KE_INLINE void each_line(const FromPanels<Format, P, false>& from, int p, F f) {
   constexpr int lines = 64 / Format::sub_blocks, each_time = Format::sub_blocks / Format::repeats;
-  for (int p = 0; p < P; ++p)
-    each<each_time>([&]<int i>() KE_LAMBDA {
-      for (int r = 0; r < Format::repeats; ++r) {
-        const SubBlock<i> at{r * each_time};
-        const __m512i scale = from.scale(p, at).v;
-        each<lines>([&]<int g>()
-                        KE_LAMBDA { f(p, at * lines + g, from.codes(p, at, Const<lines>(), Const<g>()).v, scale); });
-      }
-    });
+  each<each_time>([&]<int i>() KE_LAMBDA {
+    for (int r = 0; r < Format::repeats; ++r) {
+      const SubBlock<i> at{r * each_time};
+      const __m512i scale = from.scale(p, at).v;
+      each<lines>([&]<int g>()
+                      KE_LAMBDA { f(at * lines + g, from.codes(p, at, Const<lines>(), Const<g>()).v, scale); });
+    }
+  });
 }
 
 // Q4_K, Q5_K.
@@ -56,10 +55,10 @@ struct AffinePlanes {
   static constexpr int least_rows = 24;  // for fewer, unpacking takes longer than it saves; measured
   static constexpr bool is_signed = false;
 
-  static inline void unpack(const FromPanels<Format, kPanels, false>& from, uint8_t* to) {
-    each_line(from, [&](int p, int line, __m512i codes, __m512i scale) KE_LAMBDA {
+  static inline void unpack(const FromPanels<Format, kPanels, false>& from, int p, uint8_t* to) {
+    each_line(from, p, [&](int line, __m512i codes, __m512i scale) KE_LAMBDA {
       const __m512i digits = _mm512_set1_epi32(0x00070007);
-      uint8_t* at = to + p * planes * kPlane + line * kLine;
+      uint8_t* at = to + line * kLine;
       const __m512i high = _mm512_and_si512(halves_of(_mm512_srli_epi32(scale, 3)), digits);
       const __m512i low = _mm512_and_si512(halves_of(scale), digits);
       // No product exceeds a byte, so that neighbours in 16 bits do not meet.
@@ -67,17 +66,18 @@ struct AffinePlanes {
       _mm512_store_si512(at + kPlane, _mm512_mullo_epi16(codes, low));
     });
   }
-  static KE_INLINE const uint8_t* codes(const FromPanels<Format, kPanels, false>&, const uint8_t* unpacked, int p) {
-    return unpacked + p * planes * kPlane;
+  static KE_INLINE const uint8_t* codes(const FromPanels<Format, kPanels, false>&, const uint8_t* unpacked, int) {
+    return unpacked;
   }
 
-  // What a panel's combination of sums needs.
-  struct Panel {
+  // What the combination of a panel's sums needs.
+  struct Panels {
     u8x64 m0, m1;
     f32x16 d, dmin;
-    Panel(const FromPanels<Format, kPanels, false>& from, int p)
+    Panels(const FromPanels<Format, kPanels, false>& from, int p)
         : m0(from.mins(p, 0)), m1(from.mins(p, 1)), d(from.d(p, 0)), dmin(from.m(p, 0)) {}
     // sums: of one row, planes kTileRows lines apart.
+    template <int>
     KE_INLINE f32x16 value(const int32_t* sums, const TileX& x, int row) const {
       const i32x16 total = add(shift_left<3>(load(sums)), load(sums + kTileRows * 16));
       const int8_t* of_x = x.mins + row * 16;
@@ -93,27 +93,28 @@ struct Q6Planes {
   static constexpr int planes = 3, row_tiles = 1, panels = 2, least_rows = 32;
   static constexpr bool is_signed = true;
 
-  static inline void unpack(const FromPanels<Q6_K, kPanels, false>& from, uint8_t* to) {
-    each_line(from, [&](int p, int line, __m512i codes, __m512i scale) KE_LAMBDA {
+  static inline void unpack(const FromPanels<Q6_K, kPanels, false>& from, int p, uint8_t* to) {
+    each_line(from, p, [&](int line, __m512i codes, __m512i scale) KE_LAMBDA {
       const __m512i q = _mm512_sub_epi8(codes, _mm512_set1_epi8(32));
       const __m512i ones = balanced_digit(scale), rest = _mm512_srai_epi32(_mm512_sub_epi32(scale, ones), 3);
       const __m512i eights = balanced_digit(rest), top = _mm512_srai_epi32(_mm512_sub_epi32(rest, eights), 3);
-      uint8_t* at = to + p * planes * kPlane + line * kLine;
+      uint8_t* at = to + line * kLine;
       _mm512_store_si512(at, times(q, halves_of(top)));
       _mm512_store_si512(at + kPlane, times(q, halves_of(eights)));
       _mm512_store_si512(at + 2 * kPlane, times(q, halves_of(ones)));
     });
   }
-  static KE_INLINE const uint8_t* codes(const FromPanels<Q6_K, kPanels, false>&, const uint8_t* unpacked, int p) {
-    return unpacked + p * planes * kPlane;
+  static KE_INLINE const uint8_t* codes(const FromPanels<Q6_K, kPanels, false>&, const uint8_t* unpacked, int) {
+    return unpacked;
   }
 
-  struct Panel {
-    f32x16 d;
-    Panel(const FromPanels<Q6_K, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+  struct Panels {
+    f32x16 d0, d1;
+    Panels(const FromPanels<Q6_K, kPanels, false>& from, int p) : d0(from.d(p, 0)), d1(from.d(p + 1, 0)) {}
+    template <int P>
     KE_INLINE f32x16 value(const int32_t* sums, const TileX&, int) const {
       const i32x16 upper = add(shift_left<3>(load(sums)), load(sums + kTileRows * 16));
-      return mul(to_float(add(shift_left<3>(upper), load(sums + 2 * kTileRows * 16))), d);
+      return mul(to_float(add(shift_left<3>(upper), load(sums + 2 * kTileRows * 16))), P ? d1 : d0);
     }
   };
 };
@@ -123,16 +124,17 @@ struct I8Planes {
   static constexpr int planes = 1, row_tiles = 2, panels = 2, least_rows = 16;
   static constexpr bool is_signed = false;
 
-  static KE_INLINE void unpack(const FromPanels<EightBits256, kPanels, false>&, uint8_t*) {}
+  static KE_INLINE void unpack(const FromPanels<EightBits256, kPanels, false>&, int, uint8_t*) {}
   static KE_INLINE const uint8_t* codes(const FromPanels<EightBits256, kPanels, false>& from, const uint8_t*, int p) {
     return from.lines + p * from.layout.lines;
   }
 
-  struct Panel {
-    f32x16 d;
-    Panel(const FromPanels<EightBits256, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+  struct Panels {
+    f32x16 d0, d1;
+    Panels(const FromPanels<EightBits256, kPanels, false>& from, int p) : d0(from.d(p, 0)), d1(from.d(p + 1, 0)) {}
+    template <int P>
     KE_INLINE f32x16 value(const int32_t* sums, const TileX& x, int row) const {
-      return mul(to_float(add(load(sums), set1(x.starts[row * kStarts + 24]))), d);
+      return mul(to_float(add(load(sums), set1(x.starts[row * kStarts + 24]))), P ? d1 : d0);
     }
   };
 };
