@@ -34,10 +34,10 @@ def product(isa, dtype, data, x, large, threads=2):
 @pytest.mark.parametrize("large", [False, True], ids=["any", "large"])
 @pytest.mark.parametrize("dtype", SCALES)
 def test_many_rows_have_the_bits_of_the_scalar_definition(dtype, large, isa):
-    """Numbers of rows around those of tiles (16, 32), of pairs of tiles, and of what is summed at once (264)."""
+    """Numbers of rows around those of tiles (16, 32), of pairs of tiles, and of what is summed at once (264, 272)."""
     rng = np.random.default_rng(5)
     data = random_blocks(dtype, rng)
-    for rows in (1, 15, 16, 17, 23, 24, 31, 32, 33, 48, 49, 74, 263, 265):
+    for rows in (1, 15, 16, 17, 23, 24, 31, 32, 33, 48, 49, 74, 263, 265, 272, 273):
         x = rng.standard_normal((rows, COLS)).astype(np.float32)
         x[rows // 2] = np.sign(x[rows // 2])  # codes of 127 and -127 alone
         if large and dtype in ("Q6_K", "Q8_0"):  # re-encoded by some sets, so that the scalar set has other weights
