@@ -1,5 +1,6 @@
 // The table of the kernels that the other units define.
 #include "cpu/linear_quantized.inl"
+#include "cpu/linear_widened.inl"
 
 namespace ke::cpu::KE_ISA {
 
@@ -38,9 +39,11 @@ KE_KERNEL(pack_key_codes, pack_key_codes);
 KE_KERNEL(pack_value_codes, pack_value_codes);
 #undef KE_KERNEL
 
+constexpr int64_t kScratch = kLinearScratch > kWidenedScratch ? kLinearScratch : kWidenedScratch;
+
 extern const Kernels kernels;
 const Kernels kernels = {
-    KE_NAME,     kTileCols,      kPanels,     kPrefersI8,     kLinearScratch,
+    KE_NAME,     kTileCols,      kPanels,     kPrefersI8,     kScratch,
     pack_floats, pack_quantized, linear,      norm_row,       l2_normalize,
     add_rows,    add_scaled,     scale_row,   gate_row,       rope_head,
     attention,   begin_rows,     attend_tile, finish_rows,    store_kv,
