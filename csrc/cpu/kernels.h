@@ -34,7 +34,8 @@ enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as 
 // A quantized value is scale * code; sums are of 32 or 16 codes. `mins` has the sums of 32 split as 64 * high + low:
 // bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16, mins and `starts` are void where a block is 32.
 // `starts`: where sums of products with weight codes that are too high begin: -32 sum16 (Q6_K, and Q3_K, whose codes
-// come eightfold), -128 sum32 (Q8_0), -128 times the sum of all (I8).
+// come eightfold; AVX2's, for more than one row: two int16, see quant_madd.inl), -128 sum32 (Q8_0), -128 times the sum
+// of all (I8).
 struct Packed {
   int64_t rows, cols;  // of x
   int block;           // quantized: k per block, kBlock or 32

@@ -4,7 +4,8 @@
 // for bit, because nothing saturates: activation codes lie in -127 .. 127, so one pmaddubsw is at most
 //   2 * 7 * 127 = 1778 (3 bits),  2 * 15 * 127 = 3810 (4 bits),  2 * 31 * 127 = 7874 (5 bits),
 //   2 * 63 * 127 = 16002 (6 bits)
-// in magnitude, and the int16 limit of 32767 holds 16, 8, 4 and 2 of them. 8-bit codes (up to 255: 64770) do not fit;
+// in magnitude, and the int16 limit of 32767 holds 16, 8, 4 and 2 of them, or where sums begin below zero, more
+// (SubBlocks16). 8-bit codes (up to 255: 64770) do not fit;
 // both factors are widened to int16 and pmaddwd adds 2 * 255 * 127 into int32; for one row, which widening does not pay
 // for, magnitudes of the signed codes meet activations that took the signs: 2 * 128 * 127 = 32512. The int32 sums: see
 // quant_dot4.inl.
@@ -55,10 +56,9 @@ KE_INLINE void column_parts(const F& f) {
   if constexpr (C > first) f.template operator()<first, C - first>();
 }
 
-// s = the int16 sums over lines [Begin, End) of the N lines of sub-block (or block of 32) i.
+// s += the int16 sums over lines [Begin, End) of the N lines of sub-block (or block of 32) i.
 template <int C, int N, int Begin, int End, class W, class I>
 KE_INLINE void madd_lines(Sums<C>& s, const W& w, I i, const int8_t* x) {
-  each<C, 2>([&]<int c, int h>() KE_LAMBDA { s[c][h] = _mm256_setzero_si256(); });
   each<End - Begin>([&]<int n>() KE_LAMBDA {
     constexpr int g = Begin + n;
     const u8x64 v = w.codes(0, i, Const<N>(), Const<g>());
@@ -73,17 +73,37 @@ KE_INLINE void madd_lines(Sums<C>& s, const W& w, I i, const int8_t* x) {
   asm volatile("" ::: "memory");  // or GCC keeps lines for a later use of the same bytes, on the stack
 }
 
+// total += s * scale, pairs of int16 into int32.
+template <int C>
+KE_INLINE void add_scaled(Sums<C>& total, const Sums<C>& s, i32x16 scale) {
+  each<C>([&]<int c>() KE_LAMBDA {
+    add_products(total[c][0], s[c][0], scale.a);
+    add_products(total[c][1], s[c][1], scale.b);
+  });
+}
+
 // total += the products with sub-block (or block of 32) i of N lines, `Fit` of which fit an int16.
 template <int C, int N, int Fit, class W, class I>
 KE_INLINE void add_lines(Sums<C>& total, const W& w, I i, const int8_t* x, i32x16 scale) {
   each<N / Fit>([&]<int part>() KE_LAMBDA {
     Sums<C> s;
+    each<C, 2>([&]<int c, int h>() KE_LAMBDA { s[c][h] = _mm256_setzero_si256(); });
     madd_lines<C, N, part * Fit, (part + 1) * Fit>(s, w, i, x);
-    each<C>([&]<int c>() KE_LAMBDA {
-      add_products(total[c][0], s[c][0], scale.a);
-      add_products(total[c][1], s[c][1], scale.b);
-    });
+    add_scaled<C>(total, s, scale);
   });
+}
+
+// Where the sums of Q6_K's sub-blocks of 16 begin (SubBlocks16): of 256 codes, -32 times the sums of bytes 0 and 1 of
+// every four and of bytes 2 and 3, an int16 pair for each sub-block.
+inline void sub_block_starts(const int8_t* codes, int32_t* starts) {
+  for (int i = 0; i < 8; ++i) {
+    __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_si(codes + 32 * i));
+    s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
+    s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1));
+    s = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16(s, 5));
+    starts[2 * i] = _mm256_extract_epi32(s, 0);
+    starts[2 * i + 1] = _mm256_extract_epi32(s, 4);
+  }
 }
 
 // acc += v * scale, one row.
@@ -129,7 +149,13 @@ struct SubBlocks32 {
   }
 };
 
-// Q6_K (2 lines fit) and Q3_K (all 4): sub-blocks of 16 with integer scales; codes are 32 and 4 too high.
+// Q6_K and Q3_K: sub-blocks of 16 with integer scales; codes are 32 and 4 too high.
+//
+// The four lines of a sub-block of Q6_K do not fit an int16: 4 * 16002 = 64008. What is wanted of them does, as the
+// true codes are in -32 .. 31: |sum over 8 values of (code - 32) * x| <= 8 * 32 * 127 = 32512. So the sums begin at -32
+// times the sum of their 8 codes of x (|32 * 8 * 127| = 32512 as well). No pmaddubsw saturates (16002), additions of
+// int16 wrap around, that is, they are exact modulo 2^16, and so the last of them is exact. Q3_K likewise, with -4
+// times.
 template <int Bits>
 struct SubBlocks16 {
   // Sums of 16 sub-blocks (at most 16 * 127) as int16 pairs (0, 1), (2, 3) ... in the even dwords.
@@ -140,29 +166,46 @@ struct SubBlocks16 {
     }
   }
 
+  // One row, which another instruction set may have packed, so that `starts` are not those of sub_block_starts: the sum
+  // over sub-blocks of scale * sum, 32 (4) times which is counted too much, comes off first.
+  template <class W>
+  static inline void one_row(const W& w, const TileX& x, float* acc) {
+    alignas(32) int32_t pairs[16];
+    pair_sums(x.sum16, pairs);
+    Sums<1> total = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+    for (int i = 0; i < 16; i += 2) {
+      const i32x16 even = w.scale(0, i), odd = w.scale(0, i + 1);
+      const __m256i sums = broadcast_dword(pairs + i);
+      add_products(total[0][0], _mm256_blend_epi16(even.a, odd.a, 0xaa), sums);
+      add_products(total[0][1], _mm256_blend_epi16(even.b, odd.b, 0xaa), sums);
+    }
+    each<2>([&]<int h>() KE_LAMBDA {
+      total[0][h] = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_setzero_si256(), total[0][h]), Bits - 1);
+    });
+    w.each_sub_block(
+        [&](auto i) KE_LAMBDA { add_lines<1, 4, Bits == 6 ? 2 : 4>(total, w, i, x.codes + i * 16, w.scale(0, i)); });
+    add_block(acc, mul(to_float(i32x16{total[0][0], total[0][1]}), w.d(0, 0)), *x.scale);
+  }
+
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     static_assert(P == 1);
-    alignas(32) int32_t pairs[C][16];
-    for (int c = 0; c < C; ++c) pair_sums(x.sum16 + c * 16, pairs[c]);
+    if constexpr (C == 1) return one_row(w, x, acc);
+    alignas(32) int32_t shifted[C][16];
+    if constexpr (Bits == 3)
+      for (int c = 0; c < C; ++c)
+        for (int i = 0; i < 16; i += 8)
+          store_si(shifted[c] + i, _mm256_srai_epi16(load_si(x.starts + c * kStarts + i), 3));
+    const int32_t* starts = Bits == 3 ? shifted[0] : x.starts;
+    constexpr int step = Bits == 3 ? 16 : kStarts;
     column_parts<C>([&]<int c0, int n>() KE_LAMBDA {
       Sums<n> total;
-      // The sum over sub-blocks of scale * sum; 32 (4) times this is counted too much.
       each<n, 2>([&]<int c, int h>() KE_LAMBDA { total[c][h] = _mm256_setzero_si256(); });
-      for (int i = 0; i < 16; i += 2) {
-        const i32x16 even = w.scale(0, i), odd = w.scale(0, i + 1);
-        const __m256i a = _mm256_blend_epi16(even.a, odd.a, 0xaa), b = _mm256_blend_epi16(even.b, odd.b, 0xaa);
-        each<n>([&]<int c>() KE_LAMBDA {
-          const __m256i sums = broadcast_dword(pairs[c0 + c] + i);
-          add_products(total[c][0], a, sums);
-          add_products(total[c][1], b, sums);
-        });
-      }
-      each<n, 2>([&]<int c, int h>() KE_LAMBDA {
-        total[c][h] = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_setzero_si256(), total[c][h]), Bits - 1);
-      });
       w.each_sub_block([&](auto i) KE_LAMBDA {
-        add_lines<n, 4, Bits == 6 ? 2 : 4>(total, w, i, x.codes + c0 * kBlock + i * 16, w.scale(0, i));
+        Sums<n> s;
+        each<n>([&]<int c>() KE_LAMBDA { s[c][0] = s[c][1] = broadcast_dword(starts + (c0 + c) * step + i); });
+        madd_lines<n, 4, 0, 4>(s, w, i, x.codes + c0 * kBlock + i * 16);
+        add_scaled<n>(total, s, w.scale(0, i));
       });
       const f32x16 d = w.d(0, 0);
       each<n>([&]<int c>() KE_LAMBDA {

@@ -7,7 +7,7 @@ import pytest
 from kosmos_edge import _core
 
 COLS, OUTPUTS = 512, 80  # two blocks; a whole group of panels and a part of one
-SCALES = {"Q4_K": 2, "Q5_K": 2, "Q6_K": 1, "Q8_0": 1}  # float16 values of a block
+SCALES = {"Q3_K": 1, "Q4_K": 2, "Q5_K": 2, "Q6_K": 1, "Q8_0": 1}  # float16 values of a block
 
 
 def random_blocks(dtype, rng):
@@ -15,7 +15,9 @@ def random_blocks(dtype, rng):
     values, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]]
     blocks = rng.integers(0, 256, (OUTPUTS * COLS // values, size), np.uint8)
     floats = rng.uniform(-0.01, 0.01, (len(blocks), SCALES[dtype])).astype(np.float16).view(np.uint8)
-    if dtype == "Q6_K":
+    if dtype == "Q3_K":
+        blocks[:, -2:] = floats
+    elif dtype == "Q6_K":
         blocks[:, -2:] = floats
         blocks[::3, -18:-2] = 128  # the lowest scale: -128
         blocks[1::3, -18:-2] = 127
@@ -58,3 +60,57 @@ def test_rows_do_not_change_each_other():
         whole = product("", dtype, data, x, False).reshape(300, OUTPUTS)
         for row in (0, 15, 16, 271, 299):
             assert product("", dtype, data, x[row : row + 1], False).tobytes() == whole[row].tobytes()
+
+
+CODES = {
+    "Q3_K": slice(0, 96),
+    "Q4_K": slice(16, 144),
+    "Q5_K": slice(16, 176),
+    "Q6_K": slice(0, 192),
+    "Q8_0": slice(2, 34),
+}
+
+
+@pytest.mark.parametrize("isa", _core.available_isas()[:-1])
+@pytest.mark.parametrize("dtype", SCALES)
+def test_the_largest_sums_are_exact(dtype, isa):
+    """Codes that are all the lowest or all the highest meet activations of one sign: 16 bits hold no larger sums."""
+    rng = np.random.default_rng(7)
+    size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]][1]
+    blocks = np.frombuffer(random_blocks(dtype, rng), np.uint8).reshape(-1, size).copy()
+    low, high = (128, 127) if dtype == "Q8_0" else (0, 255)
+    blocks[0::3, CODES[dtype]] = low
+    blocks[1::3, CODES[dtype]] = high
+    x = np.ones((7, COLS), np.float32)
+    x[1] = -1
+    x[2, 1::2] = -1
+    x[3, 2::4] = x[3, 3::4] = -1  # what one 16-bit sum adds has one sign, what the next one adds has the other
+    x[4, COLS // 2 :] = -1
+    x[5:] = rng.choice([-1, 1], (2, COLS))
+    for rows in (1, 2, 7):
+        expected = product("scalar", dtype, blocks.tobytes(), x[:rows], False)
+        assert product(isa, dtype, blocks.tobytes(), x[:rows], False).tobytes() == expected.tobytes(), rows
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_many_rows_of_float_weights_have_the_bits_of_one(dtype):
+    """16-bit weights are widened for many rows: the bits of each row alone, on every set that fuses products."""
+    rng = np.random.default_rng(8)
+    cols = 300  # two chunks and a part of one
+    data = _core.quantize(dtype, rng.standard_normal((OUTPUTS, cols)).astype(np.float32).reshape(-1), row_length=cols)
+    x = rng.standard_normal((271, cols)).astype(np.float32)
+    whole = []
+    for isa in _core.available_isas():
+        ops = _core.testing.Ops(isa, 1)
+
+        def linear(rows, ops=ops):
+            y = ops.linear([(dtype, data, OUTPUTS)], cols, rows, len(rows), None, "none", None, None, 0, False)
+            return np.frombuffer(y, np.float32).reshape(len(rows), OUTPUTS)
+
+        many = linear(x)
+        for row in (0, 13, 263, 264, 270):
+            assert linear(x[row : row + 1]).tobytes() == many[row].tobytes(), (isa, row)
+        assert linear(x[:19]).tobytes() == many[:19].tobytes(), isa
+        if isa != "scalar":
+            whole.append(many.tobytes())
+    assert len(set(whole)) <= 1

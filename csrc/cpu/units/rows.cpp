@@ -1,6 +1,6 @@
 // Kernels that take one row at a time: norms, additions, gates, rotations, packing for the products.
 #include "cpu/elementwise.inl"
-#include "cpu/quantize.inl"
+#include "cpu/quant_tiles.inl"
 
 namespace ke::cpu::KE_ISA {
 
@@ -81,6 +81,9 @@ void pack_quantized(const float* x, const Packed* out, int64_t row) {
     if (out->block != kBlock) continue;
     __builtin_memcpy(to.sum16, sums, sizeof sums);
     store(to.starts, sub(set1(0), shift_left<5>(load(sums))));
+#ifdef KE_QUANT_TILES
+    if (out->rows > 1) sub_block_starts(to.codes, to.starts);
+#endif
     to.starts[24] = 0;
     for (int i = 0; i < 8; ++i) to.starts[24] += to.starts[16 + i] = -128 * to.sum32[i];
     for (int i = 0; i < 8; ++i) {
