@@ -3,7 +3,8 @@
 //   ./products [THREADS [ISA [ROUNDS [MB [TYPE [COLS]]]]]]
 // tower: 257 rows of a matrix that is said to meet many rows (an image's patches). prefill: 74 rows. decode: one row,
 // over MB (96) of matrices of each type: caches may hold that, so take 900 and one TYPE to read from memory. The
-// medians of ROUNDS (9), in thousand million multiply-accumulates and bytes a second. TYPE, COLS: only these. Rows of
+// medians of ROUNDS (9), in thousand million multiply-accumulates and bytes a second, and of the fastest round of the
+// tower's products what a cycle of the core's clock does (one thread). TYPE, COLS: only these. Rows of
 // 1408 are BLIP-2's tower, of 3968 KOSMOS-2.5's, of 1536 and 4096 what they are compared with.
 #include <algorithm>
 #include <chrono>
@@ -31,6 +32,19 @@ struct Stored {
 
 double since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Cycles a second, by a chain of multiplications of three cycles each, as on Intel's cores since Nehalem and AMD's Zen.
+double clock_rate() {
+  constexpr int n = 100000;
+  uint64_t v = 3, five = 5;
+  asm volatile("" : "+r"(five));  // or the compiler finds other instructions
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < n; ++i) {
+    v *= five;
+    asm volatile("" : "+r"(v));
+  }
+  return 3.0 * n / since(start);
 }
 
 double median(std::vector<double> values) {
@@ -74,11 +88,13 @@ int main(int argc, char** argv) {
   std::vector<float> inputs(257 * 4096);
   for (float& v : inputs) v = normal(random);
   backend->write(inputs.data(), ke::Mat(*x, 257, 4096));
+  double clock = 0;
   for (int round = -1; round < rounds; ++round)
     for (Stored& s : all)
       for (int kind = 0; kind < 3; ++kind) {
         const ke::Mat in(*x, counts[kind], s.cols), out(*y, counts[kind], s.rows);
         const size_t calls = kind == 2 ? s.plain.size() : 1;
+        clock = std::max(clock, clock_rate());
         const auto start = std::chrono::steady_clock::now();
         for (size_t i = 0; i < calls; ++i)
           backend->linear(kind == 0 ? *s.tower : *s.plain[i], in, ke::Activation::None, ke::Mat(), out);
@@ -86,14 +102,16 @@ int main(int argc, char** argv) {
         if (round >= 0) s.seconds[kind].push_back(since(start) / static_cast<double>(calls));
       }
 
-  std::printf("| type | row | tower GMAC/s | prefill GMAC/s | decode GMAC/s | decode GB/s |\n");
-  std::printf("| --- | --- | --- | --- | --- | --- |\n");
+  std::printf("| type | row | tower GMAC/s | prefill GMAC/s | decode GMAC/s | decode GB/s | tower MAC/cycle |\n");
+  std::printf("| --- | --- | --- | --- | --- | --- | --- |\n");
   for (const Stored& s : all) {
     double rate[3];
     for (int kind = 0; kind < 3; ++kind)
       rate[kind] = 1e-9 * static_cast<double>(counts[kind] * s.rows * s.cols) / median(s.seconds[kind]);
-    std::printf("| %s | %lld | %.0f | %.0f | %.1f | %.1f |\n", ke::dtype_info(s.type).name,
+    const double best = *std::min_element(s.seconds[0].begin(), s.seconds[0].end());
+    std::printf("| %s | %lld | %.0f | %.0f | %.1f | %.1f | %.1f |\n", ke::dtype_info(s.type).name,
                 static_cast<long long>(s.cols), rate[0], rate[1], rate[2],
-                1e-9 * static_cast<double>(s.bytes.size()) / median(s.seconds[2]));
+                1e-9 * static_cast<double>(s.bytes.size()) / median(s.seconds[2]),
+                static_cast<double>(counts[0] * s.rows * s.cols) / best / clock / threads);
   }
 }
