@@ -3,6 +3,7 @@
 // spread out once for many tiles.
 #pragma once
 #include "cpu/quantize.inl"
+#include "quant/blocks.h"
 
 namespace ke::cpu::KE_ISA {
 namespace {
@@ -123,6 +124,41 @@ struct EightBits256 {
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p, int sub_block) {
     return eight_bit_codes(load64(p + (sub_block * 8 + L) * 64));
+  }
+};
+
+// Codes of 4 bits that stand for the values of a table: those are the codes here, as a product wants them.
+#ifdef KE_QUANT_TILES
+constexpr int kTableOffset = 0;  // signed
+#else
+constexpr int kTableOffset = kEightBitOffset;
+#endif
+
+struct CodeTable {
+  int8_t of[16];
+  constexpr CodeTable() : of{KE_TABLE_VALUES} {
+    for (int8_t& v : of) v = static_cast<int8_t>(v + kTableOffset);
+  }
+};
+alignas(16) constexpr CodeTable kCodeTable;
+
+struct IQ4_NL {
+  static constexpr PanelType type = PanelType::IQ4_NL;
+  static constexpr int sub_blocks = 0, repeats = 1, offset = kTableOffset;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p) {
+    const u8x64 v = load64(p + L % 4 * 64);
+    return looked_up(kCodeTable.of, L < 4 ? low_nibbles(v) : high_nibbles(v));
+  }
+};
+
+struct IQ4_XS {
+  static constexpr PanelType type = PanelType::IQ4_XS;
+  static constexpr int sub_blocks = 8, repeats = 8, offset = kTableOffset, scales = 32 * 64, mins = 0;
+  using Scale = int8_t;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p, int sub_block) {
+    return IQ4_NL::line<L>(p + sub_block * 256);
   }
 };
 

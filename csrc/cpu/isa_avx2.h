@@ -2,5 +2,5 @@
 #pragma once
 #define KE_ISA avx2
 #define KE_NAME "avx2"
-#define KE_QUANT_TILES "cpu/quant_madd.inl"
+#define KE_QUANT_TILES "cpu/quant_madd_table.inl"
 #include "cpu/vec_avx2.h"

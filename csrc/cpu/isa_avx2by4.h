@@ -4,5 +4,5 @@
 #define KE_ISA avx2by4
 #define KE_NAME "avx2"
 #define KE_PANELS 4
-#define KE_QUANT_TILES "cpu/quant_madd.inl"
+#define KE_QUANT_TILES "cpu/quant_madd_table.inl"
 #include "cpu/vec_avx2.h"

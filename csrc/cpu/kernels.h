@@ -22,7 +22,23 @@ constexpr int kTilePadding = 15;  // rows behind the last one that may be read: 
 constexpr int kMaxHeadDim = 256;
 
 // How a weight matrix is stored in panels. Layouts: panels.h. I8 is no file's type: see repack_i8.cpp.
-enum class PanelType : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q3_K, Q4_K, Q5_K, Q6_K, I8 };
+enum class PanelType : int {
+  F32,
+  F16,
+  BF16,
+  Q8_0,
+  Q4_0,
+  Q4_1,
+  Q5_0,
+  Q5_1,
+  Q3_K,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+  I8,
+  IQ4_NL,
+  IQ4_XS,
+};
 
 enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as Activation
 
@@ -34,8 +50,8 @@ enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as 
 // A quantized value is scale * code; sums are of 32 or 16 codes. `mins` has the sums of 32 split as 64 * high + low:
 // bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16, mins and `starts` are void where a block is 32.
 // `starts`: where sums of products with weight codes that are too high begin: -32 sum16 (Q6_K, and Q3_K, whose codes
-// come eightfold; AVX2's, for more than one row: two int16, see quant_madd.inl), -128 sum32 (Q8_0), -128 times the sum
-// of all (I8).
+// come eightfold; AVX2's, for more than one row: two int16, see quant_madd.inl), -128 sum32 (Q8_0, IQ4_NL, IQ4_XS),
+// -128 times the sum of all (I8).
 struct Packed {
   int64_t rows, cols;  // of x
   int block;           // quantized: k per block, kBlock or 32

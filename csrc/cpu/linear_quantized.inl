@@ -32,7 +32,8 @@ KE_INLINE void tiles_of_block(const Packed& x, int64_t b, int64_t row0, int64_t 
 static constexpr int direct_rows(PanelType type) {
   if (type == PanelType::I8) return INT32_MAX;  // there is nothing to unpack
   if (type == PanelType::Q8_0) return kDirectRows;
-  const bool four_bits = type == PanelType::Q4_K || type == PanelType::Q4_0 || type == PanelType::Q4_1;
+  const bool four_bits = type == PanelType::Q4_K || type == PanelType::Q4_0 || type == PanelType::Q4_1 ||
+                         type == PanelType::IQ4_NL || type == PanelType::IQ4_XS;
   return four_bits ? kDirectRows4 : kDirectRows6;
 }
 

@@ -19,6 +19,8 @@
 //   Q6_K      256   32: low halves [half][run % 2][8]; 16: upper bits [half][8]       d
 //                   (bits 2 r: run r); 4: integer scales [16][16]
 //   I8        256   64: codes + 128 as Q8_0                                           d as float32
+//   IQ4_NL     32   4 as Q4_0                                                         d
+//   IQ4_XS    256   32: [sub-block][4] as Q4_0; 2: integer scales [8][16]             d
 #pragma once
 #include <stdint.h>
 
@@ -61,6 +63,10 @@ static constexpr PanelLayout panel_layout(PanelType type) {
       return {256, 52 * kLine, 32};
     case PanelType::I8:
       return {256, 64 * kLine, 64};
+    case PanelType::IQ4_NL:
+      return {32, 4 * kLine, 32};
+    case PanelType::IQ4_XS:
+      return {256, 34 * kLine, 32};
   }
   return {1, 0, 0};
 }

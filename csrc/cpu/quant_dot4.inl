@@ -3,13 +3,15 @@
 //   Q4_K, Q5_K   v = d * float(I) - dmin * float(M),  I = sum_s scale_s * sum q x,  M = sum_s min_s * sum_s x
 //   Q3_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 4) x
 //   Q6_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 32) x
+//   IQ4_XS       v = d * float(I),                    I = sum_s scale_s * sum t x, t the table's value of a code
 //   I8           v = d * float(I),                    I = sum over 256 of (q - 128) x, |I| < 2^23
-//   Q*_0         v = sum over blocks of 32 in order of d_b * float(sum (q - offset) x)
+//   Q*_0         v = sum over blocks of 32 in order of d_b * float(sum (q - offset) x); IQ4_NL alike with sum t x
 //   Q*_1         v = ... of (d_b * float(sum q x) + m_b * float(sum x))
 // and the row's sum takes acc += v * dx, block by block in order. No step of the floating-point part is fused, so every
 // instruction set gives the same bits. I and M are exact, as no int32 overflows: |x| <= 127, so one dot4 is at most
 // 4 * 255 * 127 < 2^17; a sub-block's sum, which may begin at -32 sum16 or -128 sum32 (|sum32| <= 4064), stays below
-// 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28; |M| <= 8 * 63 * 4064 < 2^21.
+// 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28, 8 * 32 * 32 * 127 * 127
+// (IQ4_XS) < 2^28; |M| <= 8 * 63 * 4064 < 2^21.
 #pragma once
 #include "cpu/formats.inl"
 
@@ -108,6 +110,30 @@ struct SignedSubBlocks {
   }
 };
 
+// IQ4_XS: sub-blocks of 32 with integer scales; values of the table, 128 too high where the dot wants them so.
+struct TableSubBlocks32 {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride) {
+    i32x16 total[C][P];
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { total[c][p] = set1(0); });
+    w.each_sub_block([&](auto i) KE_LAMBDA {
+      i32x16 s[C][P];
+      each<C>([&]<int c>() KE_LAMBDA {
+        const i32x16 start = w.start(x, c, i, values);
+        each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
+      });
+      dot_lines<8>(s, w, i, x.codes + i * 32);
+      add_scaled(total, s, w, i);
+    });
+    f32x16 v[C][P];
+    each<P>([&]<int p>() KE_LAMBDA {
+      const f32x16 d = w.d(p, 0);
+      each<C>([&]<int c>() KE_LAMBDA { v[c][p] = mul(to_float(total[c][p]), d); });
+    });
+    add_block(acc, stride, v, x.scale);
+  }
+};
+
 // Blocks of 32 with a float scale, and an offset m where Affine.
 template <bool Affine>
 struct FloatBlocks {
@@ -161,6 +187,7 @@ template <int Bits>
 using SubBlocks16 = SignedSubBlocks;
 template <int Bits, bool Affine>
 using Blocks32 = FloatBlocks<Affine>;
+using TableBlocks32 = FloatBlocks<false>;
 
 }  // namespace
 }  // namespace ke::cpu::KE_ISA

@@ -7,6 +7,7 @@
 #include "cpu/panels.h"
 #include "quant/blocks.h"
 #include "quant/k_layout.h"
+#include "quant/table_layout.h"
 
 namespace ke::cpu {
 
@@ -36,6 +37,10 @@ PanelType panel_type(DType dtype, bool to_i8) {
       return PanelType::Q5_K;
     case DType::Q6_K:
       return to_i8 ? PanelType::I8 : PanelType::Q6_K;
+    case DType::IQ4_NL:
+      return to_i8 ? PanelType::I8 : PanelType::IQ4_NL;
+    case DType::IQ4_XS:
+      return PanelType::IQ4_XS;
   }
   return PanelType::F32;
 }
@@ -145,6 +150,16 @@ void pack_q3_k(const PanelSource& s, const PanelView& panel) {
   });
 }
 
+void pack_iq4_xs(const PanelSource& s, const PanelView& panel) {
+  pack_blocks<BlockIQ4_XS>(s, panel, [](const BlockIQ4_XS& b, int row, uint8_t* lines, uint8_t* scales) {
+    spread(b.qs, 32, row, lines);
+    int8_t scale[8];
+    unpack_iq4_scales(b, scale);
+    for (int j = 0; j < 8; ++j) lines[32 * kLine + j * 16 + row] = static_cast<uint8_t>(scale[j]);
+    put_scale(scales, 0, row, b.d);
+  });
+}
+
 template <class Value>
 void pack_values(const PanelSource& s, const PanelView& panel) {
   const int64_t step = panel.lines(1) - panel.lines(0);
@@ -184,6 +199,10 @@ void pack_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
       return pack_q6_k(s, panel);
     case PanelType::I8:
       return;  // pack_i8
+    case PanelType::IQ4_NL:
+      return pack_four_bits<BlockIQ4_NL>(s, panel);
+    case PanelType::IQ4_XS:
+      return pack_iq4_xs(s, panel);
   }
 }
 

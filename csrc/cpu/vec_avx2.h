@@ -188,6 +188,10 @@ inline u8x64 or_high_bits(u8x64 x, u8x64 y) {
   const u8x64 moved = bits_moved<Bit, Count, To>(y);
   return {_mm256_or_si256(x.a, moved.a), _mm256_or_si256(x.b, moved.b)};
 }
+inline u8x64 looked_up(const int8_t* table, u8x64 x) {
+  const __m256i both = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+  return {_mm256_shuffle_epi8(both, x.a), _mm256_shuffle_epi8(both, x.b)};
+}
 constexpr int kEightBitOffset = 128;
 inline u8x64 eight_bit_codes(u8x64 x) { return x; }
 

@@ -140,6 +140,10 @@ inline u8x64 or_high_bits(u8x64 a, u8x64 b) {
   const __m512i mask = _mm512_set1_epi8(((1 << Count) - 1) << To);
   return {_mm512_ternarylogic_epi32(a.v, shift_bytes<Bit, To>(b.v), mask, 0xf8)};  // a | (moved & mask)
 }
+inline u8x64 looked_up(const int8_t* table, u8x64 a) {
+  const __m512i each = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+  return {_mm512_shuffle_epi8(each, a.v)};
+}
 constexpr int kEightBitOffset = 128;
 inline u8x64 eight_bit_codes(u8x64 x) { return x; }
 inline i32x16 scale_lanes(i32x16 a) { return a; }

@@ -211,6 +211,10 @@ inline u8x64 or_high_bits(u8x64 x, u8x64 y) {
   const u8x64 moved = bits_moved<Bit, Count, To>(y);
   return {vorrq_u8(x.a, moved.a), vorrq_u8(x.b, moved.b), vorrq_u8(x.c, moved.c), vorrq_u8(x.d, moved.d)};
 }
+inline u8x64 looked_up(const int8_t* table, u8x64 x) {
+  const uint8x16_t t = vreinterpretq_u8_s8(vld1q_s8(table));
+  return {vqtbl1q_u8(t, x.a), vqtbl1q_u8(t, x.b), vqtbl1q_u8(t, x.c), vqtbl1q_u8(t, x.d)};
+}
 inline i32x16 scale_lanes(i32x16 x) { return x; }
 inline int8x16_t broadcast_codes(const int8_t* x) {
   int32_t four;

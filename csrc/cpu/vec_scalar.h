@@ -242,6 +242,11 @@ KE_CALL u8x64 or_high_bits(u8x64 a, u8x64 b) {
   KE_BYTES a.v[i] = static_cast<uint8_t>(a.v[i] | (b.v[i] >> Bit & ((1 << Count) - 1)) << To);
   return a;
 }
+// The bytes of a table of 16, 16-byte aligned, at the places 0..15 that the bytes of a say.
+KE_CALL u8x64 looked_up(const int8_t* table, u8x64 a) {
+  KE_BYTES a.v[i] = static_cast<uint8_t>(table[a.v[i]]);
+  return a;
+}
 // Codes of eight bits as dot4 wants them: as stored, 128 too high; or signed, where dot4 is.
 constexpr int kEightBitOffset = 128;
 inline u8x64 eight_bit_codes(u8x64 x) { return x; }

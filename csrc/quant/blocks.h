@@ -100,4 +100,26 @@ struct BlockQ6_K {
 };
 static_assert(sizeof(BlockQ6_K) == 210, "Q6_K is 210 bytes");
 
+// The values that the 4-bit codes of IQ4_NL and IQ4_XS stand for: closer together around zero, where most weights are.
+#define KE_TABLE_VALUES -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+
+// IQ4_NL: 32 values of 4 bits, 4.5 bits per value. x[i] = d * table[q[i]], q in 0..15, packed as in Q4_0.
+struct BlockIQ4_NL {
+  uint16_t d;  // float16, may be negative
+  uint8_t qs[16];
+};
+static_assert(sizeof(BlockIQ4_NL) == 18, "IQ4_NL is 18 bytes");
+
+// IQ4_XS: 256 values of 4 bits in 8 sub-blocks of 32, 4.25 bits per value. x = (d * (scale[s] - 32)) * table[q], q in
+// 0..15, s = i / 32; scale is 6-bit unsigned: its low 4 bits are in scales_l[s / 2] (low half for even s), its upper 2
+// bits in scales_h (a little-endian uint16 in two bytes) at bit 2 s. Sub-block s has its 32 codes in the 16 bytes from
+// qs[16 s] on, packed as in Q4_0.
+struct BlockIQ4_XS {
+  uint16_t d;  // float16
+  uint8_t scales_h[2];
+  uint8_t scales_l[4];
+  uint8_t qs[128];
+};
+static_assert(sizeof(BlockIQ4_XS) == 136, "IQ4_XS is 136 bytes");
+
 }  // namespace ke

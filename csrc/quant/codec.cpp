@@ -21,12 +21,20 @@ struct Codec {
 // The largest float16 is 65504. A scale is about (largest value) / (codes to it); the search may stretch it, hence the
 // distance of about two.
 constexpr Codec table[] = {
-    {DType::F32, decode_f32, encode_f32, 3.4028235e38f},    {DType::F16, decode_f16, encode_f16, 65519.996f},
-    {DType::BF16, decode_bf16, encode_bf16, 3.3961775e38f}, {DType::Q8_0, decode_q8_0, encode_q8_0, 65504.f * 64},
-    {DType::Q4_0, decode_q4_0, encode_q4_0, 65504.f * 4},   {DType::Q4_1, decode_q4_1, encode_q4_1, 65504.f / 2},
-    {DType::Q5_0, decode_q5_0, encode_q5_0, 65504.f * 8},   {DType::Q5_1, decode_q5_1, encode_q5_1, 65504.f / 2},
-    {DType::Q3_K, decode_q3_k, encode_q3_k, 65504.f * 16},  {DType::Q4_K, decode_q4_k, encode_q4_k, 65504.f * 16},
-    {DType::Q5_K, decode_q5_k, encode_q5_k, 65504.f * 16},  {DType::Q6_K, decode_q6_k, encode_q6_k, 65504.f * 16},
+    {DType::F32, decode_f32, encode_f32, 3.4028235e38f},
+    {DType::F16, decode_f16, encode_f16, 65519.996f},
+    {DType::BF16, decode_bf16, encode_bf16, 3.3961775e38f},
+    {DType::Q8_0, decode_q8_0, encode_q8_0, 65504.f * 64},
+    {DType::Q4_0, decode_q4_0, encode_q4_0, 65504.f * 4},
+    {DType::Q4_1, decode_q4_1, encode_q4_1, 65504.f / 2},
+    {DType::Q5_0, decode_q5_0, encode_q5_0, 65504.f * 8},
+    {DType::Q5_1, decode_q5_1, encode_q5_1, 65504.f / 2},
+    {DType::Q3_K, decode_q3_k, encode_q3_k, 65504.f * 16},
+    {DType::Q4_K, decode_q4_k, encode_q4_k, 65504.f * 16},
+    {DType::Q5_K, decode_q5_k, encode_q5_k, 65504.f * 16},
+    {DType::Q6_K, decode_q6_k, encode_q6_k, 65504.f * 16},
+    {DType::IQ4_NL, decode_iq4_nl, encode_iq4_nl, 65504.f * 32},
+    {DType::IQ4_XS, decode_iq4_xs, encode_iq4_xs, 65504.f * 32},
 };
 
 const Codec& find(DType dtype) {

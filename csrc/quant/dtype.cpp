@@ -19,6 +19,8 @@ static constexpr DTypeInfo table[] = {
     {DType::Q4_K, "Q4_K", 256, sizeof(BlockQ4_K)},
     {DType::Q5_K, "Q5_K", 256, sizeof(BlockQ5_K)},
     {DType::Q6_K, "Q6_K", 256, sizeof(BlockQ6_K)},
+    {DType::IQ4_NL, "IQ4_NL", 32, sizeof(BlockIQ4_NL)},
+    {DType::IQ4_XS, "IQ4_XS", 256, sizeof(BlockIQ4_XS)},
 };
 
 std::span<const DTypeInfo> all_dtypes() { return table; }

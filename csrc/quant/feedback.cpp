@@ -122,7 +122,7 @@ void encode_with_feedback(DType dtype, const float* in, void* blocks, int64_t n,
       int8_t codes[kLargestBlock];
       for (int64_t i = 0; i < block; ++i) {
         const float exact = grid.step[i] == 0 ? 0.0f : (x[i] - grid.low[i]) / grid.step[i];
-        const float code = std::min(std::max(std::nearbyint(exact), grid.first), grid.last);
+        const float code = grid.nearest(exact);
         codes[i] = static_cast<int8_t>(code);
         const float* u = factor.row(begin + i) + begin;
         const float error = (x[i] - (grid.step[i] * code + grid.low[i])) / u[i];

@@ -1,10 +1,14 @@
 #include "quant/grid.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
 #include "quant/codec.h"
 #include "quant/k_layout.h"
+#include "quant/table_layout.h"
+#include "quant/table_search.h"
 
 namespace ke {
 
@@ -48,7 +52,12 @@ void even_grid(float d, float first, float last, BlockGrid& grid) {
 
 bool has_grid(DType dtype) {
   return dtype == DType::Q8_0 || dtype == DType::Q4_0 || dtype == DType::Q3_K || dtype == DType::Q4_K ||
-         dtype == DType::Q5_K || dtype == DType::Q6_K;
+         dtype == DType::Q5_K || dtype == DType::Q6_K || dtype == DType::IQ4_NL || dtype == DType::IQ4_XS;
+}
+
+float BlockGrid::nearest(float code) const {
+  if (of_table) return table_rounding(code);
+  return std::min(std::max(std::nearbyint(code), first), last);
 }
 
 void read_grid(DType dtype, const void* block, BlockGrid& grid) {
@@ -61,6 +70,20 @@ void read_grid(DType dtype, const void* block, BlockGrid& grid) {
     int8_t scale[16];
     unpack_q3_scales(b.scales, scale);
     return signed_grid(f16_to_f32(b.d), scale, -4, 3, grid);
+  }
+  if (dtype == DType::IQ4_NL) {
+    even_grid(f16_to_f32(static_cast<const BlockIQ4_NL*>(block)->d), kTable.front(), kTable.back(), grid);
+    grid.of_table = true;
+    return;
+  }
+  if (dtype == DType::IQ4_XS) {
+    const auto& b = *static_cast<const BlockIQ4_XS*>(block);
+    int8_t scale[8], each[16];
+    unpack_iq4_scales(b, scale);
+    for (int s = 0; s < 16; ++s) each[s] = scale[s / 2];
+    signed_grid(f16_to_f32(b.d), each, kTable.front(), kTable.back(), grid);
+    grid.of_table = true;
+    return;
   }
   KE_ASSERT(dtype == DType::Q6_K);
   const auto& b = *static_cast<const BlockQ6_K*>(block);
@@ -82,6 +105,11 @@ void store_codes(DType dtype, const int8_t* codes, void* block) {
     for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<uint8_t>((codes[j] + 8) | (codes[j + 16] + 8) << 4);
   } else if (dtype == DType::Q3_K) {
     pack_q3(codes, *static_cast<BlockQ3_K*>(block));
+  } else if (dtype == DType::IQ4_NL || dtype == DType::IQ4_XS) {
+    uint8_t* qs = dtype == DType::IQ4_NL ? static_cast<BlockIQ4_NL*>(block)->qs : static_cast<BlockIQ4_XS*>(block)->qs;
+    const int values = dtype == DType::IQ4_NL ? 32 : 256;
+    for (int i = 0; i < values; ++i) q[i] = table_rounding.code(codes[i]);
+    for (int i = 0; i < values; i += 32) pack_table_codes(q + i, qs + i / 2);
   } else {
     KE_ASSERT(dtype == DType::Q6_K);
     pack_q6(codes, *static_cast<BlockQ6_K*>(block));

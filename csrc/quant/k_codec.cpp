@@ -11,6 +11,7 @@
 #include "quant/codec.h"
 #include "quant/k_layout.h"
 #include "quant/scale_search.h"
+#include "quant/stored_scales.h"
 
 namespace ke {
 
@@ -79,14 +80,6 @@ void decode_q6_k(const void* blocks, float* out, int64_t n) {
 namespace {
 
 constexpr int rounds = 2;  // of refining the scales of 256 values together
-
-// The float16 value of smallest magnitude that is not nearer to zero: with it as d, all scales stay in reach even where
-// float16 has few bits left.
-float f16_beyond(float exact) {
-  const uint16_t nearest = f32_to_f16(exact);
-  const float value = f16_to_f32(nearest);
-  return std::fabs(value) < std::fabs(exact) ? f16_to_f32(static_cast<uint16_t>(nearest + 1)) : value;
-}
 
 // Both searches below end alike. Given the best scale of every sub-block on its own: take the block's d so that all are
 // in reach, choose every integer scale among its neighbours by the error that it really gives, then find the best d for
@@ -274,13 +267,6 @@ struct SymmetricBlock {
     }
   }
 };
-
-// Calls body(block, its values, their importance): importance repeats with every row.
-template <class Body>
-void for_blocks(const float* in, int64_t n, int64_t row_length, const float* importance, const Body& body) {
-  for (int64_t k = 0; k < n / block; ++k)
-    body(k, in + k * block, importance ? importance + k * block % row_length : nullptr);
-}
 
 }  // namespace
 

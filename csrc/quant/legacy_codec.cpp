@@ -1,11 +1,10 @@
 // The types with one float16 scale (and offset) per 32 values: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1. Layouts: blocks.h.
-#include <algorithm>
 #include <cstring>
 
 #include "quant/block_codec.h"
 #include "quant/blocks.h"
-#include "quant/codec.h"
 #include "quant/scale_search.h"
+#include "quant/stored_scales.h"
 
 namespace ke {
 
@@ -90,41 +89,8 @@ namespace {
 
 constexpr int group = 4;  // blocks that are searched side by side
 
-// Float16 numbers as bits and as values: codes are rounded for the scale that is stored.
-struct Stored {
-  uint16_t bits[group];
-  F4 value;
-
-  // offset: added to each one's bits, which go up with the magnitude.
-  explicit Stored(F4 exact, int offset = 0) {
-    for (int j = 0; j < group; ++j) {
-      bits[j] = static_cast<uint16_t>(f32_to_f16(exact[j]) + offset);
-      value[j] = f16_to_f32(bits[j]);
-    }
-  }
-};
-
-// The stored scale with the smallest error, the nearest one or the next larger: near float16's smallest numbers, where
-// its steps are large, the nearest may be far too small.
-Stored best_stored(const Columns<block>& c, F4 scale, F4 offset, F4 low, F4 high) {
-  Stored best(scale);
-  const Stored larger(scale, 1);
-  const I4 better = measure(c, larger.value, offset, low, high).error < measure(c, best.value, offset, low, high).error;
-  best.value = pick(better, larger.value, best.value);
-  for (int j = 0; j < group; ++j)
-    if (better[j]) best.bits[j] = larger.bits[j];
-  return best;
-}
-
-// Calls body(first block, number of blocks <= 4, their importance) along every row. Without importance all values are
-// one row.
-template <class Body>
-void for_groups(int64_t n, int64_t row_length, const float* importance, const Body& body) {
-  const int64_t row_blocks = (importance ? row_length : n) / block;
-  for (int64_t row = 0; row < n / block; row += row_blocks)
-    for (int64_t k = 0; k < row_blocks; k += group)
-      body(row + k, static_cast<int>(std::min<int64_t>(group, row_blocks - k)),
-           importance ? importance + k * block : nullptr);
+StoredScales best_of(const Columns<block>& c, F4 scale, F4 offset, F4 low, F4 high) {
+  return best_stored(scale, [&](F4 stored) { return measure(c, stored, offset, low, high).error; });
 }
 
 // x ~ d * q with q in low..high; pack(block, codes) stores one block's.
@@ -136,7 +102,7 @@ void encode_symmetric(const float* in, void* blocks, int64_t n, int64_t row_leng
     Columns<block> c;
     c.load(in + first * block, weights, used);
     const F4 lowest = splat(static_cast<float>(low)), highest = splat(static_cast<float>(high));
-    const Stored d = best_stored(c, search_symmetric(c, low, high, candidates).scale, splat(0), lowest, highest);
+    const StoredScales d = best_of(c, search_symmetric(c, low, high, candidates).scale, splat(0), lowest, highest);
     int8_t q[group * block];
     c.write_codes(d.value, splat(0), lowest, highest, q);
     for (int j = 0; j < used; ++j) {
@@ -156,7 +122,7 @@ void encode_affine(const float* in, void* blocks, int64_t n, int64_t row_length,
     c.load(in + first * block, weights, used);
     const ScaleFit fit = AffineSearch<block>(c, steps, false).best();
     const F4 highest = splat(static_cast<float>(steps));
-    const Stored m(fit.offset), d = best_stored(c, fit.scale, m.value, splat(0), highest);
+    const StoredScales m(fit.offset), d = best_of(c, fit.scale, m.value, splat(0), highest);
     int8_t q[group * block];
     c.write_codes(d.value, m.value, splat(0), highest, q);
     for (int j = 0; j < used; ++j) {

@@ -11,8 +11,9 @@ import numpy as np
 U = 2.0**-24
 
 FLOAT_TYPES = ["F32", "F16", "BF16"]
-BLOCK32_TYPES = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
-K_TYPES = ["Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+BLOCK32_TYPES = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL"]
+K_TYPES = ["Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]  # integer scales within blocks of 256
+IQ4_TABLE = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 I8 = "I8"  # Q6_K uploaded for many rows: 8-bit codes with one float32 scale per 256 values (csrc/cpu/repack_i8.cpp)
 
 
@@ -112,6 +113,8 @@ def split_blocks(dtype: str, data: bytes, rows: int, cols: int) -> dict[str, np.
         d = _halves(b[..., 0:2])[..., 0]
         if dtype == "Q8_0":
             return {"q": b[..., 2:].view(np.int8).astype(np.int64).reshape(rows, cols), "d": d}
+        if dtype == "IQ4_NL":
+            return {"q": IQ4_TABLE[_nibbles32(b[..., 2:])].reshape(rows, cols), "d": d}
         at, m = 2, None
         if dtype.endswith("_1"):
             m, at = _halves(b[..., 2:4])[..., 0], 4
@@ -141,6 +144,12 @@ def split_blocks(dtype: str, data: bytes, rows: int, cols: int) -> dict[str, np.
         high = np.concatenate([p[..., 8:] >> at & 3 for at in (0, 2, 4, 6)], axis=-1)
         scales = (low | high << 4).astype(np.int64) - 32
         return {"q": q.reshape(rows, cols) - 4, "scale": scales, "d": _halves(b[..., 108:110])[..., 0]}
+    if dtype == "IQ4_XS":
+        upper = np.ascontiguousarray(b[..., 2:4]).view(np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+        lower = np.stack([b[..., 4:8] & 15, b[..., 4:8] >> 4], axis=-1).reshape(rows, n, 8)
+        q = IQ4_TABLE[_nibbles32(b[..., 8:].reshape(rows, n, 8, 16))]
+        scales = (lower | upper << 4).astype(np.int64) - 32
+        return {"q": q.reshape(rows, cols), "scale": scales, "d": _halves(b[..., 0:2])[..., 0]}
     scale, low = _scales6(b[..., 4:16])
     at = 16 if dtype == "Q4_K" else 48
     qs = b[..., at:].reshape(rows, n, 4, 1, 32)
@@ -169,7 +178,7 @@ def quantized_linear(dtype: str, data: bytes, rows: int, x: np.ndarray) -> np.nd
             at = slice(b * 256, b * 256 + 256)
             v = (a[:, at] @ w["q"][:, at].T).astype(np.float32) * w["d"][None, :, b]
         elif dtype in K_TYPES:
-            sub = 16 if "min" not in w else 32
+            sub = 256 // w["scale"].shape[-1]
             at = slice(b * 256, b * 256 + 256)
             dots = np.einsum("mns,rns->mrn", a[:, at].reshape(m, -1, sub), w["q"][:, at].reshape(rows, -1, sub))
             total = (dots * w["scale"][None, :, b, :]).sum(axis=2)

@@ -1,14 +1,15 @@
 """Encoding loses no more than llama.cpp's reference encoders do, on Gaussian and heavy-tailed rows.
 
 The reference for Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 is the `gguf` package, whose encoders are bit-exact with llama.cpp's
-`quantize_row_*_ref`; it runs here. It has no encoders of K-quants. For those, REFERENCE holds what
-`quantize_row_{q3,q4,q5,q6}_K_ref` of ggml-quants.c gave on the same rows (llama.cpp as vendored in the source package
-of llama-cpp-python 0.3.36; compiled by gcc 12.2 -O2, called through ctypes, blocks decoded by the `gguf` package).
+`quantize_row_*_ref`; it runs here. It has no encoders of the other types. For those, REFERENCE holds what
+`quantize_row_{q3_K,q4_K,q5_K,q6_K,iq4_nl,iq4_xs}_ref` of ggml-quants.c gave on the same rows (llama.cpp as
+vendored in the source package of llama-cpp-python 0.3.36; compiled by gcc 12.2 -O2, called through ctypes, blocks
+decoded by the `gguf` package).
 
 Figures are relative errors: sqrt(sum w (x' - x)^2 / sum w x^2), for w = 1 ("plain") and for the weights that the
 reference minimises ("own": rms + |x| over 32 values for Q4_K and Q5_K, x^2 for Q6_K; the simple types minimise
-nothing, rms + |x| is used, and for Q3_K, too, whose reference minimises x^2 alone). docs/quantization.md shows them
-beside ours.
+nothing, rms + |x| is used, and for Q3_K, IQ4_NL and IQ4_XS, too, whose references minimise x^2 alone).
+docs/quantization.md shows them beside ours.
 """
 
 import gguf
@@ -20,7 +21,7 @@ from helpers.ops_reference import I8, split_blocks
 from kosmos_edge import _core
 
 SIMPLE = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
-K_QUANTS = ["Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+RECORDED = ["Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
 # RandomState's streams are frozen (NEP 19): the rows are the same everywhere.
 ROWS = {
     "gaussian": lambda r, shape: r.standard_normal(shape),
@@ -70,6 +71,16 @@ REFERENCE = {
     ("Q6_K", "student t, 5"): (0.021600, 0.006332),
     ("Q6_K", "student t, 3"): (0.025949, 0.002489),
     ("Q6_K", "1 % outliers"): (0.027391, 0.002702),
+    ("IQ4_NL", "gaussian"): (0.078680, 0.068893),
+    ("IQ4_NL", "laplace"): (0.089497, 0.070001),
+    ("IQ4_NL", "student t, 5"): (0.090124, 0.070314),
+    ("IQ4_NL", "student t, 3"): (0.102941, 0.063338),
+    ("IQ4_NL", "1 % outliers"): (0.112685, 0.065237),
+    ("IQ4_XS", "gaussian"): (0.076681, 0.066947),
+    ("IQ4_XS", "laplace"): (0.088702, 0.069312),
+    ("IQ4_XS", "student t, 5"): (0.089511, 0.069905),
+    ("IQ4_XS", "student t, 3"): (0.103563, 0.063824),
+    ("IQ4_XS", "1 % outliers"): (0.113873, 0.065783),
 }
 
 
@@ -83,13 +94,13 @@ def test_simple_types_against_the_gguf_package(dtype, distribution):
 
 
 @pytest.mark.parametrize(("dtype", "distribution"), REFERENCE)
-def test_k_quants_against_recorded_figures(dtype, distribution):
+def test_other_types_against_recorded_figures(dtype, distribution):
     for ours, reference in zip(our_losses(dtype, rows(distribution)), REFERENCE[dtype, distribution], strict=True):
         assert ours <= reference
 
 
-def test_all_k_quants_are_compared():
-    assert set(REFERENCE) == {(dtype, distribution) for dtype in K_QUANTS for distribution in ROWS}
+def test_all_of_them_are_compared():
+    assert set(REFERENCE) == {(dtype, distribution) for dtype in RECORDED for distribution in ROWS}
 
 
 # Plain errors in percent of Q6_K, and of the 8-bit codes that the CPU makes of it for pictures (cpu/repack_i8.cpp).

@@ -7,7 +7,8 @@ import pytest
 from kosmos_edge import _core
 
 COLS, OUTPUTS = 512, 80  # two blocks; a whole group of panels and a part of one
-SCALES = {"Q3_K": 1, "Q4_K": 2, "Q5_K": 2, "Q6_K": 1, "Q8_0": 1}  # float16 values of a block
+# float16 values of a block
+SCALES = {"Q3_K": 1, "Q4_K": 2, "Q5_K": 2, "Q6_K": 1, "Q8_0": 1, "IQ4_NL": 1, "IQ4_XS": 1}
 
 
 def random_blocks(dtype, rng):

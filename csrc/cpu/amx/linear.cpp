@@ -218,6 +218,8 @@ void linear(const LinearTask* task) {
       return linear_of<Q6Planes>(*task);
     case PanelType::I8:
       return linear_of<I8Planes>(*task);
+    case PanelType::IQ4_XS:
+      return linear_of<TablePlanes>(*task);
     default:
       return avx512vnni::linear(task);
   }

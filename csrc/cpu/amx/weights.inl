@@ -4,6 +4,7 @@
 // an integer, so that the sums are those of every other instruction set (quant_dot4.inl).
 //   Q4_K, Q5_K  scales 0 .. 63: digits 0 .. 7, codes times a digit at most 31 * 7 = 217; planes: high, low; unsigned
 //   Q6_K        scales -128 .. 127: digits -3 .. 4, (q - 32) times a digit in -128 .. 124; planes: 64, 8, 1; signed
+//   IQ4_XS      scales -32 .. 31, values -127 .. 113: products below 2^12 as planes: 256, 1; signed
 //   I8          no scales: the panel's own lines; unsigned, 128 too high
 #pragma once
 #include "cpu/amx/tiles.inl"
@@ -115,6 +116,43 @@ struct Q6Planes {
     KE_INLINE f32x16 value(const int32_t* sums, const TileX&, int) const {
       const i32x16 upper = add(shift_left<3>(load(sums)), load(sums + kTileRows * 16));
       return mul(to_float(add(shift_left<3>(upper), load(sums + 2 * kTileRows * 16))), P ? d1 : d0);
+    }
+  };
+};
+
+// The bytes of a lane times its scale, as the low bytes of 16 bits (signed) and what is left in units of 256.
+KE_INLINE void times_scale(__m512i codes, __m512i scale, __m512i& high, __m512i& low) {
+  const __m512i even = _mm512_set1_epi16(0xff), half = _mm512_set1_epi16(128);
+  const __m512i a = _mm512_mullo_epi16(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 8), scale);
+  const __m512i b = _mm512_mullo_epi16(_mm512_srai_epi16(codes, 8), scale);
+  low = _mm512_ternarylogic_epi32(even, a, _mm512_slli_epi16(b, 8), 0xca);  // even ? a : b
+  high =
+      _mm512_ternarylogic_epi32(even, _mm512_srai_epi16(_mm512_add_epi16(a, half), 8), _mm512_add_epi16(b, half), 0xca);
+}
+
+struct TablePlanes {
+  using Source = IQ4_XS;
+  static constexpr int planes = 2, row_tiles = 2, panels = 1, least_rows = 24;
+  static constexpr bool is_signed = true;
+
+  static inline void unpack(const FromPanels<IQ4_XS, kPanels, false>& from, uint8_t* to) {
+    each_line(from, [&](int p, int line, __m512i codes, __m512i scale) KE_LAMBDA {
+      __m512i high, low;
+      times_scale(_mm512_xor_si512(codes, _mm512_set1_epi8(-128)), halves_of(scale), high, low);
+      uint8_t* at = to + p * planes * kPlane + line * kLine;
+      _mm512_store_si512(at, high);
+      _mm512_store_si512(at + kPlane, low);
+    });
+  }
+  static KE_INLINE const uint8_t* codes(const FromPanels<IQ4_XS, kPanels, false>&, const uint8_t* unpacked, int p) {
+    return unpacked + p * planes * kPlane;
+  }
+
+  struct Panel {
+    f32x16 d;
+    Panel(const FromPanels<IQ4_XS, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+    KE_INLINE f32x16 value(const int32_t* sums, const TileX&, int) const {
+      return mul(to_float(add(shift_left<8>(load(sums)), load(sums + kTileRows * 16))), d);
     }
   };
 };

@@ -16,6 +16,8 @@ void linear_q4_k(const LinearTask& task);
 void linear_q5_k(const LinearTask& task);
 void linear_q6_k(const LinearTask& task);
 void linear_i8(const LinearTask& task);
+void linear_iq4_nl(const LinearTask& task);
+void linear_iq4_xs(const LinearTask& task);
 
 void linear(const LinearTask* task) {
   switch (task->type) {
@@ -43,6 +45,10 @@ void linear(const LinearTask* task) {
       return linear_q5_k(*task);
     case PanelType::Q6_K:
       return linear_q6_k(*task);
+    case PanelType::IQ4_NL:
+      return linear_iq4_nl(*task);
+    case PanelType::IQ4_XS:
+      return linear_iq4_xs(*task);
 #ifndef KE_QUANT_TILES
     case PanelType::I8:
       return linear_i8(*task);
