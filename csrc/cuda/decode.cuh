@@ -2,6 +2,7 @@
 #pragma once
 #include "cuda/device.cuh"
 #include "cuda/layout.h"
+#include "quant/blocks.h"
 
 namespace ke::cuda {
 
@@ -16,6 +17,34 @@ __device__ __forceinline__ uint32_t recentred(uint32_t v) {
   return (v & rest) | (~v & half) * fill;
 }
 
+template <Format F>
+constexpr bool kTable = F == Format::IQ4_NL || F == Format::IQ4_XS;  // codes of 4 bits for the values of a table
+
+// Values 4 i .. of that table, as bytes.
+constexpr uint32_t table_word(int i) {
+  constexpr int8_t values[16] = {KE_TABLE_VALUES};
+  uint32_t word = 0;
+  for (int j = 0; j < 4; j++) word |= uint32_t{static_cast<uint8_t>(values[4 * i + j])} << (8 * j);
+  return word;
+}
+template <int I>
+constexpr uint32_t kTableWord = table_word(I);
+
+// The table's values for the low and the high halves of a word's bytes. A permutation of bytes looks four of them up
+// among eight values; a second one chooses by the upper bit between the two eights.
+__device__ __forceinline__ void look_up(uint32_t word, uint32_t& low, uint32_t& high) {
+  const uint32_t in_eight = word & 0x77777777u, which = 0x32103210u | (word & 0x88888888u) >> 1;
+  uint32_t half[2];  // values of the low and high halves of two bytes, in turns
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const uint32_t below = __byte_perm(kTableWord<0>, kTableWord<1>, in_eight >> (16 * i));
+    const uint32_t above = __byte_perm(kTableWord<2>, kTableWord<3>, in_eight >> (16 * i));
+    half[i] = __byte_perm(below, above, which >> (16 * i));
+  }
+  low = __byte_perm(half[0], half[1], 0x6420);
+  high = __byte_perm(half[0], half[1], 0x7531);
+}
+
 // Values 4 t .. 4 t + 3 and 16 + 4 t .. of a sub-block. word: dword t of its chunk (codes of 8 bits: of both its
 // chunks; Q3_K: the sub-block's two dwords of low bits); upper: its upper bits (Q3_K, Q5_K: one dword, Q6_K: two).
 template <Format F>
@@ -23,6 +52,8 @@ __device__ __forceinline__ void unpack(const uint32_t (&word)[2], const uint32_t
                                        uint32_t& high) {
   if constexpr (kWholeBytes<F>) {
     low = word[0], high = word[1];
+  } else if constexpr (kTable<F>) {
+    look_up(word[0], low, high);
   } else if constexpr (F == Format::Q3_K) {
     low = recentred<3>((word[0] >> (2 * t) & 0x03030303u) | (upper[0] >> t & 0x01010101u) << 2);
     high = recentred<3>((word[1] >> (2 * t) & 0x03030303u) | (upper[0] >> (t + 4) & 0x01010101u) << 2);
@@ -45,7 +76,9 @@ constexpr bool kAffine = F == Format::Q4_K || F == Format::Q5_K;  // integer sca
 template <Format F>
 constexpr bool kSigned = F == Format::Q3_K || F == Format::Q6_K;  // integer scales per 16
 template <Format F>
-constexpr bool kFloatScales = F == Format::Q8_0 || F == Format::Q4_0;  // float16 scales per 32
+constexpr bool kScales32 = kAffine<F> || F == Format::IQ4_XS;  // integer scales per 32
+template <Format F>
+constexpr bool kFloatScales = F == Format::Q8_0 || F == Format::Q4_0 || F == Format::IQ4_NL;  // float16 scales per 32
 template <Format F>
 constexpr int kCodeChunks = kWholeBytes<F> ? 2 : 1;  // per sub-block of 32
 template <Format F>
@@ -56,7 +89,7 @@ __device__ __forceinline__ uint32_t word_of(const uint4& v, int i) {
 }
 __device__ __forceinline__ int signed_byte(uint32_t word, int i) { return static_cast<int8_t>(word >> (8 * i)); }
 
-// A block's float scale, from its last four bytes.
+// A block's float scale, from its last four bytes (IQ4_XS: those behind the integer scales).
 template <Format F>
 __device__ __forceinline__ float block_scale(uint32_t tail) {
   return F == Format::I8 ? __uint_as_float(tail) : from_half(static_cast<uint16_t>(tail));
@@ -75,6 +108,7 @@ struct LaneBlock {
     tail = 0;
     if constexpr (format_layout(F).has_tail)
       tail = reinterpret_cast<const uint32_t*>(chunks + format_layout(F).chunks * kLanes)[lane];
+    if constexpr (F == Format::IQ4_XS) tail = chunk[kScaleChunk<F>].z;
   }
 
   // The product with one block of activations, before the activations' scale. codes: 16-byte aligned, in shared memory.
@@ -106,7 +140,7 @@ struct LaneBlock {
         dot_low = __dp4a(static_cast<int>(low), static_cast<int>(word_of(x_low, t)), dot_low);
         dot_high = __dp4a(static_cast<int>(high), static_cast<int>(word_of(x_high, t)), dot_high);
       }
-      if constexpr (kAffine<F>) {
+      if constexpr (kScales32<F>) {
         total += (dot_low + dot_high) * signed_byte(word_of(scales, s / 4), s % 4);
       } else if constexpr (kSigned<F>) {
         const uint32_t two = word_of(scales, s / 2);

@@ -29,6 +29,10 @@ cudaError_t launch_gemm(cudaStream_t stream, const QuantizedWeights& w, const Co
       return gemm<Format::Q6_K>(stream, w, x, x_rows, epilogue);
     case Format::Q8_0:
       return gemm<Format::Q8_0>(stream, w, x, x_rows, epilogue);
+    case Format::IQ4_NL:
+      return gemm<Format::IQ4_NL>(stream, w, x, x_rows, epilogue);
+    case Format::IQ4_XS:
+      return gemm<Format::IQ4_XS>(stream, w, x, x_rows, epilogue);
     case Format::I8:
       return gemm<Format::I8>(stream, w, x, x_rows, epilogue);
     default:

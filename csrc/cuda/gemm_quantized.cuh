@@ -48,6 +48,7 @@ struct OutputBlock {
     return reinterpret_cast<const uint32_t*>(unit)[(chunk * kLanes + lane) * 4 + i];
   }
   __device__ __forceinline__ uint32_t tail() const {
+    if constexpr (F == Format::IQ4_XS) return word(kScaleChunk<F>, 2);
     return reinterpret_cast<const uint32_t*>(unit)[format_layout(F).chunks * kLanes * 4 + lane];
   }
   // Values 4 t .. and 16 + 4 t .. of sub-block s.
@@ -108,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       uint32_t scales[2] = {0, 0};  // of the sub-block: bytes or float16 of the two outputs
 #pragma unroll
       for (int h = 0; h < 2 && F != Format::I8; h++)
-        scales[h] = out[h].word(kScaleChunk<F>, kAffine<F> ? s / 4 : s / 2);
+        scales[h] = out[h].word(kScaleChunk<F>, kScales32<F> ? s / 4 : s / 2);
 #pragma unroll
       for (int n = 0; n < kRowTiles; n++) {
         const uint32_t* codes = reinterpret_cast<const uint32_t*>(&tile.codes[8 * n + g][32 * s]);
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, 4)
           mma_s8_k32(dot, a, xs);
 #pragma unroll
           for (int i = 0; i < 4; i++) {
-            if constexpr (kAffine<F>) {
+            if constexpr (kScales32<F>) {
               total[n][i] += dot[i] * signed_byte(scales[i / 2], s % 4);
             } else {
               const float d = from_half(static_cast<uint16_t>(scales[i / 2] >> (s % 2 * 16)));

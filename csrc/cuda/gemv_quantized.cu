@@ -37,6 +37,10 @@ cudaError_t launch_gemv(cudaStream_t stream, const QuantizedWeights& w, const Ma
       return gemv<Format::Q6_K>(stream, w, x, norm, epilogue);
     case Format::Q8_0:
       return gemv<Format::Q8_0>(stream, w, x, norm, epilogue);
+    case Format::IQ4_NL:
+      return gemv<Format::IQ4_NL>(stream, w, x, norm, epilogue);
+    case Format::IQ4_XS:
+      return gemv<Format::IQ4_XS>(stream, w, x, norm, epilogue);
     case Format::I8:
       return gemv<Format::I8>(stream, w, x, norm, epilogue);
     default:

@@ -14,6 +14,8 @@
 //   Q6_K     8 codes, 4 upper bits, 1 {16 scales}, d                                                    212
 //   Q8_0     16 codes, 1 {8 float16 d}                                                                  272
 //   Q4_0     8 codes, 1 {8 float16 d}                                                                   144
+//   IQ4_NL   8 codes, 1 {8 float16 d}                                                                   144
+//   IQ4_XS   8 codes, 1 {8 scales, d}                                                                   144
 //
 // Codes of 4 bits: chunk s has the 32 values of sub-block s, byte j value j in its low half and value 16 + j in its
 // high half, so that dword t holds values 4 t .. and 16 + 4 t ..: lane t of a tensor core's quad (device.cuh). Of 8
@@ -29,7 +31,7 @@ namespace ke::cuda {
 constexpr int kBlock = 256;  // values
 constexpr int kLanes = 32;
 
-enum class Format : int { Q3_K, Q4_K, Q5_K, Q6_K, Q8_0, Q4_0, I8 };
+enum class Format : int { Q3_K, Q4_K, Q5_K, Q6_K, Q8_0, Q4_0, IQ4_NL, IQ4_XS, I8 };
 
 struct FormatLayout {
   int chunks;     // of 16 bytes per lane

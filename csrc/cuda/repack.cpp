@@ -7,6 +7,7 @@
 #include "quant/blocks.h"
 #include "quant/k_layout.h"
 #include "quant/requantize.h"
+#include "quant/table_layout.h"
 
 namespace ke::cuda {
 
@@ -135,6 +136,21 @@ void pack_block(const BlockQ4_0* b, const Lane& to) {
   }
 }
 
+void pack_block(const BlockIQ4_NL* b, const Lane& to) {
+  for (int s = 0; s < 8; s++) {
+    std::memcpy(to.chunk(s), b[s].qs, 16);
+    put_half(to.chunk(8) + 2 * s, b[s].d);
+  }
+}
+
+void pack_block(const BlockIQ4_XS& b, const Lane& to) {
+  for (int s = 0; s < 8; s++) std::memcpy(to.chunk(s), b.qs + 16 * s, 16);
+  int8_t scales[8];
+  unpack_iq4_scales(b, scales);
+  std::memcpy(to.chunk(8), scales, 8);
+  put_half(to.chunk(8) + 8, b.d);
+}
+
 }  // namespace
 
 std::optional<Format> format_of(DType dtype, int64_t cols, MatmulUse use) {
@@ -153,6 +169,10 @@ std::optional<Format> format_of(DType dtype, int64_t cols, MatmulUse use) {
       return Format::Q8_0;
     case DType::Q4_0:
       return Format::Q4_0;
+    case DType::IQ4_NL:
+      return Format::IQ4_NL;
+    case DType::IQ4_XS:
+      return Format::IQ4_XS;
     default:
       return std::nullopt;
   }
@@ -205,6 +225,16 @@ void pack_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t*
         }
         case DType::Q8_0: {
           BlockQ8_0 block[8];
+          stored(block);
+          break;
+        }
+        case DType::IQ4_NL: {
+          BlockIQ4_NL block[8];
+          stored(block);
+          break;
+        }
+        case DType::IQ4_XS: {
+          BlockIQ4_XS block;
           stored(block);
           break;
         }

@@ -102,6 +102,12 @@ inline int __dp4a(int a, int b, int c) {  // signed bytes
   for (int i = 0; i < 32; i += 8) c += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);
   return c;
 }
+inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t places) {  // the low three bits of each four count
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  uint32_t r = 0;
+  for (int i = 0; i < 4; i++) r |= static_cast<uint32_t>(bytes >> (8 * (places >> (4 * i) & 7)) & 255) << (8 * i);
+  return r;
+}
 // NOLINTEND
 
 namespace ke::cuda {
