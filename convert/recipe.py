@@ -3,9 +3,9 @@
 The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the output matrix is Q6_K, be it the embedding
 (tied) or one of its own, beside which the embedding is stored like the blocks. Attention values and ffn_down get more
 bits (q4_k_m: Q6_K, q3_k_m: Q4_K) in the first and last eighth of the layers and in every third between, in
-cross-attention, too. Vision and projector
-stay at 6 and 8 bits: boxes suffer first there. Norms, biases, those by distance too, gates, class, position and
-segment embeddings and latent queries are always F32.
+cross-attention, too. iq4_xs is q4_k_m with IQ4_XS in the place of Q4_K. Vision and projector stay at 6 and 8 bits:
+boxes suffer first there. Norms, biases, those by distance too, gates, class, position and segment embeddings and latent
+queries are always F32.
 """
 
 import math
@@ -27,6 +27,8 @@ TYPES = {
     "Q4_K": (12, 256, 144),
     "Q5_K": (13, 256, 176),
     "Q6_K": (14, 256, 210),
+    "IQ4_NL": (20, 32, 18),
+    "IQ4_XS": (23, 256, 136),
 }
 
 
@@ -58,6 +60,7 @@ _ROWS = {
         Recipe("q6_k", 18, "Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q5_k", 17, "Q5_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q4_k_m", 15, "Q4_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
+        Recipe("iq4_xs", 30, "IQ4_XS", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q3_k_m", 12, "Q3_K", "Q4_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q4_0", 2, "Q4_0", "Q4_0", "Q6_K", "Q6_K", "Q8_0"),
     )
@@ -121,9 +124,10 @@ def wanted_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int, 
 
 
 def choose_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int, tied: bool = True) -> str:
-    """The type that is stored: Q8_0, or F16, where the row length is no multiple of the wanted type's block."""
+    """The type that is stored: where the row length is no multiple of the wanted type's block Q8_0 (IQ4_NL for IQ4_XS,
+    whose table it has), or F16."""
     wanted = wanted_type(recipe, name, shape, layers, tied)
-    for dtype in (wanted, "Q8_0", "F16"):
+    for dtype in (wanted, "IQ4_NL" if wanted == "IQ4_XS" else "Q8_0", "F16"):
         if shape[-1] % TYPES[dtype][1] == 0:
             return dtype
     raise AssertionError("F16 has blocks of one value")

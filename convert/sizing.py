@@ -165,7 +165,7 @@ def _recipe_like(infos: Sequence[TensorInfo]) -> Recipe:
     values: Counter[str] = Counter()
     for info in infos:
         if TYPES[info.dtype][1] > 1 and not info.name.startswith(("v.", "mm.")):
-            values[info.dtype] += math.prod(info.shape)
+            values["IQ4_XS" if info.dtype == "IQ4_NL" else info.dtype] += math.prod(info.shape)
     for dtype, _ in values.most_common():
         for recipe in RECIPES.values():
             if recipe.decoder == dtype:

@@ -328,7 +328,7 @@ def test_full_size_counts_and_sizes():
     assert len(shapes) == 885
     assert estimate(shapes, "f32", 24) == 6_657_941_504
     assert 1.05e9 < estimate(shapes, "q4_k_m", 24) + 2.5e6 <= 1.15e9
-    order = ["f32", "f16", "q8_0", "q6_k", "q5_k", "q4_k_m", "q3_k_m"]
+    order = ["f32", "f16", "q8_0", "q6_k", "q5_k", "q4_k_m", "iq4_xs", "q3_k_m"]
     sizes = [estimate(shapes, type, 24) for type in order]
     assert sizes == sorted(sizes, reverse=True)
 
@@ -345,6 +345,16 @@ def test_q4_k_m_gives_more_bits_where_llama_cpp_does():
     assert choose_type(recipe, "v.blk.0.attn_v.weight", (1024, 1024), 24) == "Q6_K"
     assert choose_type(recipe, "mm.dense.weight", (2048, 1024), 24) == "Q8_0"
     assert choose_type(recipe, "v.patch_embd.weight", (1024, 3, 14, 14), 24) == "F16"
+
+
+def test_iq4_xs_is_q4_k_m_with_smaller_blocks_of_4_bits():
+    one, other = find_recipe("iq4_xs"), find_recipe("q4_k_m")
+    for name, shape in full_size_shapes():
+        theirs = choose_type(other, name, shape, 24)
+        assert choose_type(one, name, shape, 24) == {"Q4_K": "IQ4_XS"}.get(theirs, theirs)
+    assert choose_type(one, "blk.3.attn_q.weight", (192, 192), 24) == "IQ4_NL"
+    assert choose_type(one, "blk.3.attn_q.weight", (192, 72), 24) == "F16"
+    assert choose_type(one, "v.blk.0.attn_q.weight", (192, 192), 24) == "Q8_0"
 
 
 def test_q3_k_m_reads_at_most_78_percent_of_q4_k_ms_bytes():
