@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosError
+from kosmos_edge.errors import ImageDecodeError, KosmosError
 from kosmos_edge.folders.running import Entry
 from kosmos_edge.folders.tables import SUFFIXES as TABLES
-from kosmos_edge.folders.tables import cell_entry, import_pyarrow, plain
+from kosmos_edge.folders.tables import cell_entry, check_column, import_pyarrow, plain
+from kosmos_edge.folders.tars import LINK, Sample, tar_entries, tar_places
 from kosmos_edge.folders.tars import SUFFIXES as TARS
-from kosmos_edge.folders.tars import Sample, tar_entries, tar_places
 from kosmos_edge.images import Unusable
 
 _READ_ROWS = 16  # of a table at a time
@@ -86,8 +86,8 @@ def _table(name: str, path: str, columns: Columns) -> Iterator[Item]:
     except (arrow.ArrowException, OSError) as error:
         raise ImageDecodeError(f"{name}: damaged Parquet file ({error})") from error
     for option, column in (("--image-column", columns.image), ("--key-column", columns.key)):
-        if column is not None and column not in names:
-            raise InvalidRequest(f"{name}: no column {column!r}; it has {', '.join(names)} ({option})")
+        if column is not None:
+            check_column(name, names, column, option)
     whole = os.path.abspath(path)
     for row in range(count):
         yield Item(f"{name}#{row}", str(row) if columns.key is None else None, whole, row=row)
@@ -97,11 +97,13 @@ def _tar(name: str, path: str) -> Iterator[Item]:
     whole = os.path.abspath(path)
     if name.lower().endswith(".tar"):
         for found, key, offset, size in tar_places(path):
-            yield Item(name + found[len(path) :], key, whole, offset, size)
+            called = name + found[len(path) :]
+            yield Item(called, key, whole, offset, size, problem=f"{called}: {LINK}" if offset < 0 else "")
         return
     for entry in tar_entries(path):  # compressed: has no offsets, so the bytes travel
         assert isinstance(entry.about, Sample)
-        yield Item(name + entry.name[len(path) :], entry.about.key, data=entry.about.picture)
+        called, problem = name + entry.name[len(path) :], entry.about.problem
+        yield Item(called, entry.about.key, data=entry.about.picture, problem=problem and f"{called}: {problem}")
 
 
 # ---- in the worker
@@ -154,9 +156,7 @@ def _open_rows(path: str, items: list[Item], columns: Columns) -> Iterator[tuple
                     rows = range(begin, begin + batch.num_rows)
                     begin = rows.stop
                     for row in wanted.intersection(rows):
-                        at = row - rows.start
-                        key = row if columns.key is None else batch.column(columns.key)[at].as_py()
-                        found[row] = None if key is None else str(key), batch.column(columns.image)[at].as_py()
+                        found[row] = _cells(batch, row, row - rows.start, columns)
                     if len(found) == len(wanted):
                         break
                 begin = end
@@ -165,9 +165,21 @@ def _open_rows(path: str, items: list[Item], columns: Columns) -> Iterator[tuple
     for item in items:
         if item.row in found:
             key, cell = found[item.row]
-            yield key, _image(cell_entry(path, item.row, cell, item.name))
+            if isinstance(cell, UnicodeDecodeError):
+                yield key, Unusable(ImageDecodeError(f"{item.name}: a text that is not UTF-8 ({cell})"))
+            else:
+                yield key, _image(cell_entry(path, item.row, cell, item.name))
         else:
             yield item.key, Unusable(ImageDecodeError(f"{item.name}: {why}"))
+
+
+def _cells(batch: Any, row: int, at: int, columns: Columns) -> tuple[str | None, Any]:
+    """(key, image) of a row; the error for a text that is none."""
+    try:
+        key = row if columns.key is None else batch.column(columns.key)[at].as_py()
+        return None if key is None else str(key), batch.column(columns.image)[at].as_py()
+    except UnicodeDecodeError as error:
+        return None, error
 
 
 def _image(entry: Entry) -> Any:

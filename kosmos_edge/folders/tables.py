@@ -43,9 +43,9 @@ def table_entries(path: str, column: str = "image", others: Sequence[str] = ()) 
     arrow = import_pyarrow()
     try:
         with open(path, "rb") as file, arrow.parquet.ParquetFile(file) as table:
-            if column not in table.schema_arrow.names:
-                names = ", ".join(table.schema_arrow.names)
-                raise InvalidRequest(f"{path}: no column {column!r}; it has {names} (--image-column)")
+            check_column(path, table.schema_arrow.names, column, "--image-column")
+            for other in others:
+                check_column(path, table.schema_arrow.names, other)
             row = 0
             for batch in table.iter_batches(_READ_ROWS, columns=[column, *others]):
                 for values in batch.to_pylist():
@@ -54,6 +54,14 @@ def table_entries(path: str, column: str = "image", others: Sequence[str] = ()) 
                     row += 1
     except (arrow.ArrowException, OSError) as error:
         raise ImageDecodeError(f"{path}: damaged Parquet file ({error})") from error
+
+
+def check_column(path: str, names: Sequence[str], column: str, option: str = "") -> None:
+    """InvalidRequest unless the table has the column, and once."""
+    if names.count(column) == 1:
+        return
+    what = f"{names.count(column)} columns" if column in names else "no column"
+    raise InvalidRequest(f"{path}: {what} {column!r}; it has {', '.join(names)}" + (f" ({option})" if option else ""))
 
 
 def cell_entry(path: str, row: int, value: Any, name: str | None = None, about: Any = None) -> Entry:
@@ -100,8 +108,12 @@ def answer_fields(arrow: Any) -> list[Any]:
 
 
 def plain(text: str) -> str:
-    """The text as UTF-8 can hold it: bytes of a file's name that are no characters as \\xNN."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """The text as UTF-8 can hold it: bytes of a file's name that are no characters as \\xNN, other halves of surrogate
+    pairs (JSON may have them) as \\uNNNN."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def answer_row(answer: Any, name: str, caption: str) -> dict[str, Any]:

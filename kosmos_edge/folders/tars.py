@@ -16,6 +16,7 @@ from kosmos_edge.json_text import to_json
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MOST = 1 << 30  # bytes of one member
+LINK = "is a link in the tar file, expected the image itself (GNU tar: --dereference, --hard-dereference)"
 
 
 @dataclass(slots=True)
@@ -26,35 +27,44 @@ class Sample:
     files: list[tuple[str, bytes]] = field(default_factory=list)  # (extension, content), without the picture
     extension: str = ""  # of the picture
     picture: bytes = b""
+    problem: str = ""  # why there is no picture, although there is a member for it
 
 
-def tar_entries(path: str, say: Callable[[str], object] = lambda text: None) -> Iterator[Entry]:
+def tar_entries(
+    path: str,
+    say: Callable[[str], object] = lambda text: None,
+    lone: Callable[[Sample], object] = lambda sample: None,
+) -> Iterator[Entry]:
     """The pictures of a tar file, read as a stream; names are PATH/MEMBER, Entry.about is the Sample.
 
-    A sample without a picture is left out, of which `say` tells at the end; one with several gives its first. Raises
-    ImageDecodeError for a damaged file.
+    A sample without a picture is left out: `lone` gets it, and `say` tells of all at the end; one with several gives
+    its first. A picture that is a link is an entry that fails. Raises ImageDecodeError for a damaged file.
     """
     left_out: list[str] = []
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
             sample: Sample | None = None
             for member in tar:
-                if not member.isfile():
+                if not (member.isfile() or _is_linked_picture(member)):
                     continue
                 key, extension = split_name(member.name)
                 if sample is None or sample.key != key:
                     if sample is not None:
-                        yield from _entries(path, sample, left_out)
+                        yield from _entries(path, sample, left_out, lone)
                     sample = Sample(key)
+                if not member.isfile():
+                    if not sample.extension:
+                        sample.extension, sample.problem = extension, LINK
+                    continue
                 if member.size > _MOST:
                     raise ImageDecodeError(f"{path}: {member.name} has {member.size} bytes, expected at most {_MOST}")
                 content = cast(IO[bytes], tar.extractfile(member)).read()
-                if not sample.extension and "." + extension.rpartition(".")[2].lower() in picture_suffixes():
+                if not sample.extension and _is_picture(extension):
                     sample.extension, sample.picture = extension, content
                 else:
                     sample.files.append((extension, content))
             if sample is not None:
-                yield from _entries(path, sample, left_out)
+                yield from _entries(path, sample, left_out, lone)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ImageDecodeError(f"{path}: damaged tar file ({error})") from error
     if left_out:
@@ -63,19 +73,35 @@ def tar_entries(path: str, say: Callable[[str], object] = lambda text: None) -> 
         say(f"{path}: {len(left_out)} {files} no image, such as {left_out[0]}: {reason}")
 
 
-def _entries(path: str, sample: Sample, left_out: list[str]) -> Iterator[Entry]:
+def _is_picture(extension: str) -> bool:
+    return "." + extension.rpartition(".")[2].lower() in picture_suffixes()
+
+
+def _is_linked_picture(member: tarfile.TarInfo) -> bool:
+    return (member.islnk() or member.issym()) and _is_picture(split_name(member.name)[1])
+
+
+def _entries(path: str, sample: Sample, left_out: list[str], lone: Callable[[Sample], object]) -> Iterator[Entry]:
     """The sample's picture; without one its names go to `left_out`."""
-    if sample.extension:
-        yield bytes_entry(f"{path}/{sample.key}.{sample.extension}", sample.picture, sample)
+    name = f"{path}/{sample.key}.{sample.extension}"
+
+    def fail(*_: Any) -> Any:
+        raise ImageDecodeError(f"{name}: {sample.problem}")
+
+    if sample.problem:
+        yield Entry(name, None, fail, fail, sample)
+    elif sample.extension:
+        yield bytes_entry(name, sample.picture, sample)
     else:
         left_out += [f"{sample.key}.{extension}" for extension, _ in sample.files]
+        lone(sample)
 
 
 def tar_places(path: str) -> Iterator[tuple[str, str, int, int]]:
     """(name, key, offset, bytes) of the pictures of an uncompressed tar file, which are those of tar_entries.
 
-    Only headers are read: whoever reads the pictures does so at the offset, perhaps on another machine. Raises
-    ImageDecodeError for a damaged file, and for members that are stored with holes.
+    Only headers are read: whoever reads the pictures does so at the offset, perhaps on another machine. A picture that
+    is a link has the offset -1. Raises ImageDecodeError for a damaged file, and for members that are stored with holes.
     """
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -83,12 +109,16 @@ def tar_places(path: str) -> Iterator[tuple[str, str, int, int]]:
             last: str | None = None
             found = False
             for member in tar:
-                if not member.isfile():
+                if not (member.isfile() or _is_linked_picture(member)):
                     continue
                 key, extension = split_name(member.name)
                 if last != key:
                     last, found = key, False
-                if found or "." + extension.rpartition(".")[2].lower() not in picture_suffixes():
+                if found or not _is_picture(extension):
+                    continue
+                if not member.isfile():
+                    found = True
+                    yield f"{path}/{key}.{extension}", key, -1, 0
                     continue
                 if member.issparse() or member.size > _MOST:
                     what = "has holes" if member.issparse() else f"has {member.size} bytes, expected at most {_MOST}"

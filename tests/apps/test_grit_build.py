@@ -7,11 +7,12 @@ import pytest
 from helpers.grit_trees import CATS, FIELD, Parsed, Scripted, tree
 from PIL import Image
 
-from kosmos_edge.apps.grit import Builder, Found, read_pairs, read_records
+from kosmos_edge.apps.grit import Builder, Found, Pair, read_pairs, read_records
 from kosmos_edge.apps.grit.output import FAILED, LINES, SHEET, STATISTICS, TABLE, Folder
 from kosmos_edge.apps.grit.sheet import Sheet
 from kosmos_edge.errors import ImageDecodeError, InvalidRequest, KosmosIOError
 from kosmos_edge.folders import Journal
+from kosmos_edge.folders.running import file_entry
 
 NOTHING = tree("love>0:ROOT", "0-1")
 SCRIPT = {
@@ -257,3 +258,27 @@ def test_answers_of_another_length_are_a_mistake_of_the_detector(folder, tmp_pat
 
     with pytest.raises(AssertionError, match="every phrase"):
         build(folder, tmp_path / "out", tmp_path / "j", Short(SCRIPT))
+
+
+def test_names_that_are_not_unicode_fail_by_themselves(folder, tmp_path):
+    bad = os.path.join(os.fsencode(folder), b"\xff")
+    try:
+        with open(bad + b".png", "wb") as file:
+            file.write(b"no picture")
+    except OSError:
+        pytest.skip("this file system has Unicode names alone")
+    with open(bad + b".txt", "w") as file:
+        file.write(FIELD.text)
+    facts, _ = build(folder, tmp_path / "out", tmp_path / "j")
+    assert (facts["pictures"], facts["failed"]) == (3, 2)
+    failed = [json.loads(line) for line in (tmp_path / "out" / FAILED).read_text("utf-8").splitlines()]
+    assert failed[-1]["key"] == r"\xff.png" and r"\xff.png: not an image" in failed[-1]["error"]
+
+
+def test_a_path_with_a_nul_fails_by_itself(folder, tmp_path):
+    entry = file_entry("a\0b.png", "t.parquet#3")
+    with Folder(str(tmp_path / "out"), "json", Sheet(1)) as target, Journal(tmp_path / "j") as base:
+        target.start({"parser": {"name": "hand-made"}})
+        builder = Builder(Parsed(FIELD), Scripted(SCRIPT), base)
+        (made,) = builder.build([Pair("k", entry, FIELD.text)])
+    assert isinstance(made.error, ImageDecodeError) and "t.parquet#3: expected a path" in str(made.error)

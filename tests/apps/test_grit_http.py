@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
@@ -79,6 +79,44 @@ def test_it_is_tried_again_and_the_pauses_grow(endpoint, asked):
     assert len(found.boxes) == 2 and pauses == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("tail", [b"", b" "])  # cut off, or without an end
+def test_an_answer_that_does_not_end_is_tried_again(asked, tail):
+    """A whole answer of which more was promised: it may have been cut at a brace."""
+    connections, stopped = [], threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            connections.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(GOOD) + 1_000_000))
+            self.end_headers()
+            self.wfile.write(GOOD)
+            try:
+                while tail and not stopped.wait(0.02):
+                    self.wfile.write(tail)
+            except OSError:
+                pass
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        says = "timed out" if tail else "IncompleteRead"
+        with pytest.raises(KosmosIOError, match=f"does not answer: {says}"):
+            HttpDetector(
+                f"http://127.0.0.1:{server.server_port}/", seconds=0.5 if tail else 60, tries=2, pause=lambda _: None
+            ).detect([asked])
+        assert len(connections) == 2
+    finally:
+        stopped.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_some_refusals_concern_one_picture(endpoint, asked, status):
     url, replies, _ = endpoint
@@ -120,6 +158,9 @@ def test_an_answer_of_another_form_concerns_one_picture(endpoint, asked):
         (b'{"boxes": [[], [{"box": [0, 0, 1, 1]}]]}', "phrase 1, box 0"),
         (b'{"boxes": [[], [{"box": [0, 0, 1], "score": 1}]]}', "four finite numbers"),
         (b'{"boxes": [[], [{"box": [0, 0, NaN, 1], "score": 1}]]}', "four finite numbers"),
+        (b'{"boxes": [[], [{"box": [0, 0, 1%s, 1], "score": 1}]]}' % (b"0" * 400), "four finite numbers"),
+        (b'{"boxes": [[], [{"box": [0, 0, 1, 1], "score": 1%s}]]}' % (b"0" * 400), "score from 0 to 1"),
+        (b'{"boxes": [[], [%s]]}' % b",".join([b'{"box": [0, 0, 1, 1], "score": 1}'] * 5001), "at most 5000"),
         (b'{"boxes": [[], [{"box": [0, 0, 1, 1], "score": 7}]]}', "score from 0 to 1"),
         (b'{"boxes": [[], [{"box": [0, 0, 1, 1], "score": 1, "place": "x"}]]}', "place from 0 to 1"),
     ],

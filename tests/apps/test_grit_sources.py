@@ -187,3 +187,65 @@ def test_a_table_of_img2dataset(tmp_path):
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ImageDecodeError, match="damaged"):
         read_pairs([str(tmp_path / "b.parquet")])
+
+
+def test_halves_of_surrogate_pairs_are_told(tmp_path):
+    record = {
+        "images": [
+            {"id": 1, "file_name": "\ud800.png"},
+            {"id": 2, "file_name": "a.png", "coco_url": "http://\ud83d"},
+            {"id": 3, "file_name": "b.png"},
+            {"id": 4, "file_name": "\udc00.png"},
+        ],
+        "annotations": [{"id": f"\ud801{n}", "image_id": n, "caption": "a dog"} for n in (1, 2, 3)],
+    }
+    pairs = list(read_pairs([str(tmp_path)], str(coco(tmp_path, record))))
+    assert listed(pairs) == [
+        (r"\ud800.png#\ud8011", "InvalidRequest"),
+        (r"a.png#\ud8012", "InvalidRequest"),
+        (r"b.png#\ud8013", "a dog"),
+        (r"\udc00.png", "no_caption"),
+    ]
+    assert "is no text" in str(pairs[0].error) and "url: expected text" in str(pairs[1].error)
+    facts = json.dumps({"key": "\ud800k", "caption": "a dog"}).encode()
+    tar(tmp_path / "a.tar", [("0.png", png()), ("0.json", facts)])
+    assert listed(read_pairs([str(tmp_path / "a.tar")])) == [(r"\ud800k", "a dog")]
+
+
+def test_numbers_that_are_not_finite(tmp_path):
+    members = [("0.png", png()), ("0.txt", b"a dog"), ("0.json", b'{"clip_similarity_vitb32": 1e999}')]
+    tar(tmp_path / "a.tar", members)
+    (pair,) = read_pairs([str(tmp_path / "a.tar")])
+    assert "expected a finite number, got inf" in str(pair.error)
+
+
+def test_samples_without_a_picture_are_counted(tmp_path):
+    members = [("0.txt", b"a dog"), ("1.png", png()), ("1.txt", b"a cat"), ("2.json", b"{}"), ("2.txt", b"a cow")]
+    tar(tmp_path / "a.tar", members)
+    expected = [("0", "no_picture"), ("1", "a cat"), ("2", "no_picture")]
+    assert listed(read_pairs([str(tmp_path / "a.tar")])) == expected
+
+
+def test_a_picture_that_is_a_link_fails(tmp_path):
+    (tmp_path / "0.png").write_bytes(png())
+    (tmp_path / "1.png").hardlink_to(tmp_path / "0.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as out:
+        for name in ("0.png", "1.png"):
+            out.add(tmp_path / name, name)
+        info = tarfile.TarInfo("1.txt")
+        info.size = 5
+        out.addfile(info, io.BytesIO(b"a dog"))
+    pairs = list(read_pairs([str(tmp_path / "a.tar")]))
+    assert listed(pairs) == [("0", "no_caption"), ("1", "a dog")]
+    with pytest.raises(ImageDecodeError, match=r"1\.png: is a link in the tar file"):
+        pairs[1].entry.load()
+
+
+def test_two_columns_of_one_name(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet
+
+    table = arrow.table([arrow.array([png()]), arrow.array(["a"]), arrow.array(["b"])], ["jpg", "caption", "caption"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InvalidRequest, match="2 columns 'caption'; it has jpg, caption, caption"):
+        list(read_pairs([str(tmp_path / "a.parquet")]))

@@ -246,6 +246,22 @@ def test_damage_is_a_row_behind_what_came_before(tmp_path: Path) -> None:
         raise next(open_items([at], Columns()))[1].error
 
 
+@pytest.mark.parametrize(("suffix", "mode"), [(".tar", "w"), (".tar.gz", "w:gz")])
+def test_a_link_in_a_tar_file_is_a_row_with_an_error(tmp_path: Path, suffix: str, mode: Any) -> None:
+    (tmp_path / "0.png").write_bytes(png(1, 40, 50))
+    (tmp_path / "1.png").hardlink_to(tmp_path / "0.png")
+    (tmp_path / "2.png").symlink_to("0.png")
+    path = tmp_path / f"links{suffix}"
+    with tarfile.open(path, mode) as tar:
+        for name in ("0.png", "1.png", "2.png"):
+            tar.add(tmp_path / name, name)
+    items = list(items_of([(str(path), str(path), "")], Columns()))
+    assert [item.name for item in items] == [f"{path}/{n}.png" for n in range(3)]
+    assert [bool(item.problem) for item in items] == [False, True, True]
+    images = [image for _, image in open_items(items, Columns())]
+    assert images[0] == (tmp_path / "0.png").read_bytes() and "is a link" in str(images[1].error)
+
+
 # ---- with pyarrow
 
 
@@ -280,6 +296,22 @@ def test_rows_of_tables_in_a_worker(tmp_path: Path) -> None:
     assert "shorter" in str(next(open_items(items[5:6], Columns()))[1].error)
     path.unlink()
     assert "cannot be read" in str(next(open_items(items[5:6], Columns()))[1].error)
+
+
+def test_a_text_that_is_not_utf8_fails_its_row(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet as parquet
+
+    places, text = arrow.py_buffer(bytes([0, 0, 0, 0, 3, 0, 0, 0, 6, 0, 0, 0])), arrow.py_buffer(b"abc\xff\xfe\xfd")
+    keys = arrow.Array.from_buffers(arrow.string(), 2, [None, places, text])
+    path = tmp_path / "in.parquet"
+    parquet.write_table(arrow.table({"image": [b"0", b"1"], "key": keys}), path)
+    columns = Columns("image", "key")
+    found = list(open_items(items_of([(str(path), str(path), "")], columns), columns))
+    assert found[0] == ("abc", b"0") and found[1][0] is None and "not UTF-8" in str(found[1][1].error)
+    parquet.write_table(arrow.table([arrow.array([b"0"])] * 2, ["image", "image"]), path)
+    with pytest.raises(InvalidRequest, match=r"2 columns 'image'.*--image-column"):
+        list(items_of([(str(path), str(path), "")], Columns()))
 
 
 REQUEST = {"task": "caption", "model": "m", "version": "1"}

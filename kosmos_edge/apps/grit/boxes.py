@@ -91,13 +91,16 @@ def _clip(box: Corners) -> Corners:
 def check_scored(where: str, box: object, score: object, place: object = 1.0) -> Scored:
     """A box that somebody else made. InvalidRequest unless there are four finite numbers and scores within 0..1."""
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_finite(value) for value in box):
-        raise InvalidRequest(f"{where}: expected a box of four finite numbers, got {box!r}")
+        raise InvalidRequest(f"{where}: expected a box of four finite numbers, got {str(box)[:100]}")
     for name, value in (("score", score), ("place", place)):
         if not _is_finite(value) or not 0 <= value <= 1:  # type: ignore[operator]
-            raise InvalidRequest(f"{where}: expected a {name} from 0 to 1, got {value!r}")
+            raise InvalidRequest(f"{where}: expected a {name} from 0 to 1, got {repr(value)[:100]}")
     x1, y1, x2, y2 = (float(value) for value in box)
     return Scored((x1, y1, x2, y2), float(score), float(place))  # type: ignore[arg-type]
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False

@@ -120,6 +120,8 @@ class Builder:
 
     def _look_up(self, work: _Work, nouns: Nouns, identity: Mapping[str, Any]) -> None:
         path = work.pair.entry.path
+        if path is not None and "\0" in path:  # of a table
+            raise ImageDecodeError(f"{work.pair.entry.name}: expected a path, got {path!r}")
         if path is not None and (what := irregular(os.stat(path).st_mode)):  # a pipe would be waited for
             raise ImageDecodeError(f"{path}: {what}")
         work.content = work.pair.entry.digest(self.journal)

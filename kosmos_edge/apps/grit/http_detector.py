@@ -35,6 +35,7 @@ from kosmos_edge.folders.journal import Journal
 _OF_PICTURE = (400, 413, 415, 422)  # the picture's fault; every other status would meet all pictures
 _AGAIN = (429, 500, 502, 503, 504)
 _MOST = 16 << 20  # bytes of an answer
+_MOST_BOXES = 5000  # of an answer: suppression compares each with each
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -47,9 +48,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class HttpDetector:
     """Asks `url` about one picture after another.
 
-    tries: how often a connection that fails, and a status 429 or 5xx, is tried (with growing pauses). seconds: for each
-    try. A status 400, 413, 415 or 422 and an answer of another form concern one picture; other statuses, redirects
-    included, and no answer at all end the run. Proxies of the environment are not used.
+    tries: how often a connection that fails or ends early, and a status 429 or 5xx, is tried (with growing pauses).
+    seconds: for each try, the answer included. A status 400, 413, 415 or 422 and an answer of another form concern one
+    picture; other statuses, redirects included, and no answer at all end the run. Proxies of the environment are not
+    used.
     """
 
     def __init__(
@@ -101,13 +103,14 @@ class HttpDetector:
             if attempt:
                 self._pause(2.0 ** (attempt - 1))
             try:
+                end = time.monotonic() + self._seconds
                 with self._opener.open(
                     urllib.request.Request(self._url, body, headers), timeout=self._seconds
                 ) as response:
-                    answer = response.read(_MOST + 1)
-                    if len(answer) > _MOST:
+                    answer = _read(response, end)
+                    if answer is None:
                         return InvalidRequest(f"{self._url}: an answer of more than {_MOST} bytes")
-                    return bytes(answer)
+                    return answer
             except urllib.error.HTTPError as error:
                 with error:
                     said = error.read(200).decode("utf-8", "replace").strip()
@@ -121,6 +124,21 @@ class HttpDetector:
         raise KosmosIOError(5, f"the detector does not answer: {problem}", self._url)
 
 
+def _read(response: http.client.HTTPResponse, end: float) -> bytes | None:
+    """The whole answer, None if it is too long. TimeoutError after `end` (monotonic), also while bytes still come;
+    IncompleteRead if the connection ends before its length."""
+    answer = bytearray()
+    while piece := response.read1(1 << 16):
+        answer += piece
+        if len(answer) > _MOST:
+            return None
+        if time.monotonic() > end:
+            raise TimeoutError("timed out")
+    if response.length:  # what is left of Content-Length
+        raise http.client.IncompleteRead(bytes(answer), response.length)
+    return bytes(answer)
+
+
 def read_boxes(answer: bytes, phrases: int) -> list[list[Scored]]:
     """The boxes of an answer; InvalidRequest unless it has the documented form."""
     try:
@@ -132,6 +150,8 @@ def read_boxes(answer: bytes, phrases: int) -> list[list[Scored]]:
         raise InvalidRequest('expected {"boxes": [[...], ...]}')
     if len(lists) != phrases:
         raise InvalidRequest(f"expected boxes for {phrases} phrases, got {len(lists)} lists")
+    if (count := sum(map(len, lists))) > _MOST_BOXES:
+        raise InvalidRequest(f"expected at most {_MOST_BOXES} boxes for a picture, got {count}")
     return [
         [_scored(f"phrase {number}, box {place}", one) for place, one in enumerate(some)]
         for number, some in enumerate(lists)

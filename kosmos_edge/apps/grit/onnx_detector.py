@@ -105,8 +105,10 @@ class OnnxDetector:
             logits, places = self._session.run(list(_OUTPUTS), given)
         except Exception as error:
             raise InvalidRequest(f"{self._model}: {error}") from error
-        if logits.shape[::2] != (1, len(rows)) or places.shape != (1, logits.shape[1], 4):
+        if logits.ndim != 3 or logits.shape[::2] != (1, len(rows)) or places.shape != (1, logits.shape[1], 4):
             raise InvalidRequest(f"{self._model}: outputs of {logits.shape} and {places.shape} for {len(rows)} phrases")
+        if np.isnan(logits).any() or not np.isfinite(places).all():
+            return InvalidRequest(f"{self._model}: its outputs for this picture are no finite numbers")
         return Found(_boxes(np, logits[0], places[0]))
 
     def _pixels(self, picture: Picture) -> Any:

@@ -11,7 +11,7 @@ from kosmos_edge.apps.grit.build import Builder, Made
 from kosmos_edge.apps.grit.records import LineWriter, TableWriter, Writer
 from kosmos_edge.apps.grit.sheet import Sheet
 from kosmos_edge.errors import InvalidRequest
-from kosmos_edge.folders.tables import import_pyarrow
+from kosmos_edge.folders.tables import import_pyarrow, plain
 from kosmos_edge.json_text import to_json
 from kosmos_edge.targets import find_target, make_folder, write_whole
 
@@ -62,7 +62,8 @@ class Folder:
     def add(self, made: Made) -> None:
         """What became of a pair."""
         if made.error is not None:
-            self._writers[0].add({"key": made.pair.key, "error": f"{type(made.error).__name__}: {made.error}"})
+            why = plain(f"{type(made.error).__name__}: {made.error}")  # names of files need not be Unicode
+            self._writers[0].add({"key": made.pair.key, "error": why})
         if made.record is not None:
             for writer in self._writers[1:]:
                 writer.add(made.record)

@@ -46,9 +46,14 @@ def plain_caption(value: object) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"the caption: expected text, got {type(value).__name__}")
     text = " ".join(value.split())
-    if any(c == "\0" or 0xD800 <= ord(c) < 0xE000 for c in text):
+    if not _is_text(text):
         raise InvalidRequest("the caption has characters that are no text (NUL, or half of a surrogate pair)")
     return text
+
+
+def _is_text(value: str) -> bool:
+    """Whether UTF-8 can hold it, and there is no NUL."""
+    return not any(c == "\0" or 0xD800 <= ord(c) < 0xE000 for c in value)
 
 
 def read_pairs(
@@ -116,7 +121,7 @@ def _folder_pairs(root: str) -> Iterator[Pair]:
         used = set()
         for name in pictures:
             path = os.path.join(folder, name)
-            key = _plain(os.path.relpath(path, root).replace(os.sep, "/"))
+            key = tables.plain(os.path.relpath(path, root).replace(os.sep, "/"))
             stem = os.path.splitext(name)[0]
             if stem not in captions:
                 yield Pair(key, file_entry(path, key), dropped="no_caption")
@@ -125,13 +130,8 @@ def _folder_pairs(root: str) -> Iterator[Pair]:
             yield _made(key, file_entry(path, key), partial(_text, os.path.join(folder, captions[stem])))
         for stem in sorted(captions.keys() - used):
             path = os.path.join(folder, captions[stem])
-            key = _plain(os.path.relpath(path, root).replace(os.sep, "/"))
+            key = tables.plain(os.path.relpath(path, root).replace(os.sep, "/"))
             yield Pair(key, file_entry(path, key), error=ImageDecodeError(f"{path}: there is no picture of this name"))
-
-
-def _plain(name: str) -> str:
-    """A file name that is not Unicode with escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _text(path: str) -> str:
@@ -165,6 +165,10 @@ def _facts(given: Mapping[str, Any]) -> dict[str, Any]:
         if not fits or isinstance(value, bool) or (name == "id" and not _is_int64(value)):
             shown = " or ".join(kind.__name__ for kind in _KINDS[name])
             raise InvalidRequest(f"{name}: expected {shown}, got {value!r}")
+        if isinstance(value, float) and math.isinf(value):
+            raise InvalidRequest(f"{name}: expected a finite number, got {value!r}")
+        if isinstance(value, str) and not _is_text(value):
+            raise InvalidRequest(f"{name}: expected text without NUL and halves of surrogate pairs, got {value!r}")
         facts[name] = float(value) if name.startswith("clip") else value
     return facts
 
@@ -217,18 +221,25 @@ def _coco(folder: str, path: str, read: tuple[dict[Any, Mapping[str, Any]], list
     for number, image in images.items():
         name = image["file_name"]
         at = os.path.join(folder, name)
-        inside = not os.path.isabs(name) and ".." not in name.replace("\\", "/").split("/") and "\0" not in name
+        wrong = _wrong_name(name)
         if not of[number]:
-            yield Pair(name, file_entry(at, name), dropped="no_caption")
+            yield Pair(tables.plain(name), file_entry(at, name), dropped="no_caption")
         for _, annotation in of[number]:
-            key = f"{name}#{annotation['id']}"
+            key = tables.plain(f"{name}#{annotation['id']}")
             entry = file_entry(at, key)
-            if not inside:
-                yield Pair(key, entry, error=InvalidRequest(f"{path}: file_name {name!r} leads out of the folder"))
+            if wrong:
+                yield Pair(key, entry, error=InvalidRequest(f"{path}: file_name {name!r} {wrong}"))
                 continue
             ids = {"id": annotation["id"]} if isinstance(annotation["id"], int) else {}
             url = {"url": image["coco_url"]} if image.get("coco_url") else {}
             yield _made(key, entry, partial(annotation.get, "caption"), {**ids, **url})
+
+
+def _wrong_name(name: str) -> str:
+    """Why a file_name of a captions file cannot be opened; empty if it may be."""
+    if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
+        return "leads out of the folder"
+    return "" if _is_text(name) else "is no text"
 
 
 # ---- webdataset
@@ -236,20 +247,29 @@ def _coco(folder: str, path: str, read: tuple[dict[Any, Mapping[str, Any]], list
 
 def _tar(path: str) -> Iterator[Pair]:
     """Samples with a .txt, or a caption in their .json; keys are those of the samples."""
+    lone: list[tars.Sample] = []
+
+    def without() -> Iterator[Pair]:
+        while lone:
+            key = tables.plain(lone.pop(0).key)
+            yield Pair(key, file_entry(path, key), dropped="no_picture")
+
     try:
-        for entry in tars.tar_entries(path):
+        for entry in tars.tar_entries(path, lone=lone.append):
+            yield from without()
             sample: tars.Sample = entry.about
             files = {name: content for name, content in reversed(sample.files)}
             try:
                 facts = _json(files["json"]) if "json" in files else {}
             except InvalidRequest as error:
-                yield Pair(_plain(sample.key), entry, error=InvalidRequest(f"{entry.name}: its json: {error}"))
+                yield Pair(tables.plain(sample.key), entry, error=InvalidRequest(f"{entry.name}: its json: {error}"))
                 continue
             key = facts.get("key") if isinstance(facts.get("key"), str) else sample.key
             if "txt" not in files and facts.get("caption") is None:
-                yield Pair(_plain(str(key)), entry, dropped="no_caption")
+                yield Pair(tables.plain(str(key)), entry, dropped="no_caption")
                 continue
-            yield _made(_plain(str(key)), entry, partial(_caption, files, facts), facts)
+            yield _made(tables.plain(str(key)), entry, partial(_caption, files, facts), facts)
+        yield from without()
     except ImageDecodeError as error:  # after the samples before the damage
         yield Pair(path, file_entry(path), error=error)
 
@@ -294,7 +314,11 @@ def _rows(path: str, pictures: str, caption_column: str, others: Iterable[str]) 
     try:
         for entry in tables.table_entries(path, pictures, list(others)):
             row: Mapping[str, Any] = entry.about
-            key = _plain(str(row["key"])) if row.get("key") is not None else _plain(os.path.basename(entry.name))
+            key = (
+                tables.plain(str(row["key"]))
+                if row.get("key") is not None
+                else tables.plain(os.path.basename(entry.name))
+            )
             if row.get("status", "success") not in ("success", None):
                 yield Pair(key, entry, dropped="not_downloaded")
             elif row[caption_column] is None:
