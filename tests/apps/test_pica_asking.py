@@ -20,6 +20,7 @@ from kosmos_edge.apps.index import PictureIndex
 from kosmos_edge.apps.pica import Answer, EndpointError, Example, Pica, Pool, choose, question_prompt, read_examples
 from kosmos_edge.apps.pica.prompts import Shot
 from kosmos_edge.errors import InvalidRequest
+from kosmos_edge.model import Model
 
 EXAMPLES = [
     Example("What color is the bus?", "red", None, "A red bus."),
@@ -169,3 +170,27 @@ def test_files_of_examples(tmp_path: Path) -> None:
         Pica(tiny_model(), shots=2)
     with pytest.raises(InvalidRequest, match="ensemble: without examples"):
         Pica(tiny_model(), ensemble=2)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_each_model_encodes_an_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(png(number))
+    file = tmp_path / "clip.gguf"
+    write_tiny(file, tiny=every()["clip_towers"].make(5))
+    examples = [Example(f"Who {number}?", "x", str(path), "A.") for number, path in enumerate(paths)]
+    encoded: list[str] = []
+    encode = Model.encode
+    monkeypatch.setattr(Model, "encode", lambda self, *a, **b: encoded.append(self.name) or encode(self, *a, **b))
+    with load(file, threads=1) as clip, PictureIndex(tmp_path / "i", tiny_model() if same else clip) as index:
+        index.update(paths)
+        pica = Pica(tiny_model(), Pool(examples, index), shots=1, ensemble=2, tags=False)
+        encoded.clear()
+        first = pica.prompts(paths[0], "Who is it?")
+        assert encoded == [tiny_model().name] + ([] if same else [clip.name])
+        pica.prompts(paths[0], "Who else is it?")
+        assert len(encoded) == (1 if same else 2)  # known from the question before
+        encoded.clear()
+        assert pica.prompts(paths[0].read_bytes(), "Who is it?") == first
+        assert len(encoded) == (1 if same else 2)

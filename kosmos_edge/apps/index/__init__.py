@@ -235,6 +235,11 @@ class PictureIndex:
         }
 
     @property
+    def model(self) -> Model | None:
+        """The open model that computes vectors, as it was given."""
+        return self._model
+
+    @property
     def maker(self) -> Maker | None:
         """The model of the vectors."""
         return self._maker

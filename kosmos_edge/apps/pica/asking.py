@@ -65,6 +65,7 @@ class _Seen:
 
     key: tuple[str, int, int]  # absolute path, size, time of change
     encoded: Any
+    vector: Any = None  # by the index of the examples
     caption: str | None = None
     tags: list[str] | None = None
 
@@ -136,16 +137,18 @@ class Pica:
         check_text("question", question)
         if not question.strip():
             raise InvalidRequest("question: expected words, got an empty text")
-        count = self._shots * self._ensemble
-        near = [] if self._pool is None else self._pool.nearest(image, question, count, self._opening)
-        context = self.context(image, question)
+        seen = self._look(image)
+        near = self._near(image, seen, question, self._shots * self._ensemble)
+        context = self._describe(seen, question)
         shots = [Shot(self._context_of(example), example.question, example.answer) for example in near]
         parts = [shots[n * self._shots : (n + 1) * self._shots] for n in range(self._ensemble)]
         return Prompts(question, context, [question_prompt(part, context, question, self._style) for part in parts])
 
     def context(self, image: Any, question: str) -> str:
         """What stands for the image."""
-        seen = self._look(image)
+        return self._describe(self._look(image), question)
+
+    def _describe(self, seen: _Seen, question: str) -> str:
         encoded, texts = seen.encoded, []
         if self._captions != "question":
             if seen.caption is None:
@@ -213,6 +216,17 @@ class Pica:
         if self._seen is None or self._seen.key != key:
             self._seen = _Seen(key, self._model.encode(self._opening.open(image)))
         return self._seen
+
+    def _near(self, image: Any, seen: _Seen, question: str, count: int) -> list[Example]:
+        """The examples to show; the image's vector is computed once, of what is encoded where the index is of the same
+        model."""
+        if self._pool is None or not count:
+            return []
+        index = self._pool.index
+        if index is not None and seen.vector is None:
+            given = seen.encoded if index.model is self._model else image
+            seen.vector = index.vector_of(given, opening=self._opening)
+        return self._pool.nearest(image, question, count, self._opening, vector=seen.vector)
 
     def _context_of(self, example: Example) -> str:
         if example.context is not None:

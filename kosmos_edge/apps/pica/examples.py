@@ -89,12 +89,14 @@ class Pool:
             self._questions = index.text_vectors(questions)
         self._words = Words(questions) if self._questions is None else None
 
-    def nearest(self, image: Any, question: str, count: int, opening: Opening = AS_USUAL) -> list[Example]:
+    def nearest(
+        self, image: Any, question: str, count: int, opening: Opening = AS_USUAL, *, vector: Any = None
+    ) -> list[Example]:
         """The `count` most like the image and question, the most similar first, equal ones in their order.
 
         Similarity is the sum of the images' cosine (with an index) and the questions' (by a CLIP index, else by
-        TF-IDF), each with its weight. The same question about the same file is left out. InvalidRequest where there
-        are fewer.
+        TF-IDF), each with its weight. The same question about the same file is left out. vector: of the image by the
+        index (PictureIndex.vector_of), where it is known. InvalidRequest where there are fewer.
         """
         if count == 0:
             return []
@@ -106,10 +108,10 @@ class Pool:
         ]
         if len(usable) < count:
             raise InvalidRequest(f"expected at least {count} examples for all prompts, got {len(usable)}")
-        scores = self._scores(image, question, opening)
+        scores = self._scores(image, question, opening, vector)
         return [self.examples[number] for number in sorted(usable, key=lambda n: (-scores[n], n))[:count]]
 
-    def _scores(self, image: Any, question: str, opening: Opening) -> list[float]:
+    def _scores(self, image: Any, question: str, opening: Opening, vector: Any) -> list[float]:
         of_image, of_text = self._weights
         if self._words is not None:
             likeness = self._words.likeness(question)
@@ -118,7 +120,7 @@ class Pool:
             likeness = [float(value) for value in self._questions @ self.index.text_vectors([question])[0]]
         scores = [of_text * value for value in likeness]
         if self._images is not None and self.index is not None:
-            near = self._images @ self.index.vector_of(image, opening=opening)
+            near = self._images @ (self.index.vector_of(image, opening=opening) if vector is None else vector)
             scores = [score + of_image * float(value) for score, value in zip(scores, near, strict=True)]
         return scores
 
