@@ -43,7 +43,8 @@ def load_ray() -> Any:
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Any]:
     """Ray, connected to the cluster of this address or of RAY_ADDRESS; without one to a Ray of our own on this machine,
-    which ends with the context, with its files. One that the caller has connected already stays.
+    which ends with the context, with its files. One that the caller has connected already stays. InvalidRequest if no
+    cluster answers, WorkerDied if our own does not start.
     """
     ray = load_ray()
     if ray.is_initialized():
@@ -64,7 +65,10 @@ def connected(address: str | None) -> Iterator[Any]:
             base = tempfile.gettempdir()
             folder = tempfile.mkdtemp(prefix="ray-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp")
             cpus = _core.default_threads()
-            ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **given)
+            try:
+                ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **given)
+            except Exception as error:  # Ray raises plain ones
+                raise WorkerDied(f"Ray did not start on this machine: {str(error).splitlines()[0]}") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own ends the process before anything is written
         yield ray

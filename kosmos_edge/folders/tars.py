@@ -38,20 +38,23 @@ def tar_entries(
     """The pictures of a tar file, read as a stream; names are PATH/MEMBER, Entry.about is the Sample.
 
     A sample without a picture is left out: `lone` gets it, and `say` tells of all at the end; one with several gives
-    its first. A picture that is a link is an entry that fails. Raises ImageDecodeError for a damaged file.
+    its first. The same name again begins another sample. A picture that is a link is an entry that fails. Raises
+    ImageDecodeError for a damaged file.
     """
     left_out: list[str] = []
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
             sample: Sample | None = None
+            seen: set[str] = set()  # extensions of the sample
             for member in tar:
                 if not (member.isfile() or _is_linked_picture(member)):
                     continue
                 key, extension = split_name(member.name)
-                if sample is None or sample.key != key:
+                if sample is None or sample.key != key or extension in seen:
                     if sample is not None:
                         yield from _entries(path, sample, left_out, lone)
-                    sample = Sample(key)
+                    sample, seen = Sample(key), set()
+                seen.add(extension)
                 if not member.isfile():
                     if not sample.extension:
                         sample.extension, sample.problem = extension, LINK
@@ -107,13 +110,14 @@ def tar_places(path: str) -> Iterator[tuple[str, str, int, int]]:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             end = os.fstat(file.fileno()).st_size
             last: str | None = None
-            found = False
+            found, seen = False, set[str]()
             for member in tar:
                 if not (member.isfile() or _is_linked_picture(member)):
                     continue
                 key, extension = split_name(member.name)
-                if last != key:
-                    last, found = key, False
+                if last != key or extension in seen:
+                    last, found, seen = key, False, set()
+                seen.add(extension)
                 if found or not _is_picture(extension):
                     continue
                 if not member.isfile():

@@ -1,5 +1,6 @@
 """A run over scripted workers, and the folder of parts: every image once, whatever dies."""
 
+import io
 import os
 import pickle
 import tarfile
@@ -260,6 +261,24 @@ def test_a_link_in_a_tar_file_is_a_row_with_an_error(tmp_path: Path, suffix: str
     assert [bool(item.problem) for item in items] == [False, True, True]
     images = [image for _, image in open_items(items, Columns())]
     assert images[0] == (tmp_path / "0.png").read_bytes() and "is a link" in str(images[1].error)
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(".tar", "w"), (".tar.gz", "w:gz")])
+def test_the_same_name_again_in_a_tar_file_is_another_image(tmp_path: Path, suffix: str, mode: Any) -> None:
+    path = tmp_path / f"twice{suffix}"
+    with tarfile.open(path, mode) as tar:
+        for number, name in enumerate(("0.png", "0.txt", "0.png", "0.txt", "0.mask.png")):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(bytes([number])))
+    entries = list(tar_entries(str(path)))
+    assert [(entry.load(), entry.about.files[0]) for entry in entries] == [
+        (b"\0", ("txt", b"\1")),
+        (b"\2", ("txt", b"\3")),
+    ]
+    items = list(items_of([(str(path), str(path), "")], Columns()))
+    assert [(item.key, item.copy) for item in items] == [("0", 0), ("0", 1)]
+    assert [image for _, image in open_items(items, Columns())] == [b"\0", b"\2"]
 
 
 # ---- with pyarrow
