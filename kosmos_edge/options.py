@@ -173,6 +173,10 @@ def _check_guide(given: Mapping[str, Any], weight: float) -> Any:
         raise InvalidRequest(
             f'guide: expected "self", a loaded model such as CLIP, or a function (picture, texts), got {guide!r}'
         )
+    info = getattr(guide, "model_info", None)
+    if info is not None and not info["embedding"]:
+        name = getattr(guide, "name", "this model")
+        raise InvalidRequest(f"guide: {name} writes text and does not compare it; expected a model such as CLIP")
     return guide
 
 

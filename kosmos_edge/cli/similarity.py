@@ -55,7 +55,7 @@ def similarity(picture: str, texts: tuple[str, ...], listed: str | None, truncat
         messages.detail(f"model {rest['model']}: {why}")
     model = take_model(rest, messages)
     assert not rest, rest
-    model.embed_text(words, truncate=truncate)  # what is wrong with the model or the texts is no image's fault
+    compare = model.similarity_to(words, truncate=truncate)  # what is wrong with model or texts is no image's fault
     names, encoded, failed = [], [], False
     for item in inputs:
         try:
@@ -69,7 +69,7 @@ def similarity(picture: str, texts: tuple[str, ...], listed: str | None, truncat
             names.append(item.name)
     if not encoded:
         return 1
-    answer = model.similarity(encoded, words, truncate=truncate)
+    answer = compare(encoded)
     answer.sources = list(names)
     if form == "json":
         click.echo(to_json(answer.to_dict(), 2))

@@ -86,23 +86,16 @@ class Similarities:
         self._check_compares()
         start = time.perf_counter()
         given = _images_of(images)
-        vectors, cut, words = self._texts(texts, truncate, cancel)
-        shown = [self._vector(image, cancel) for image in given]
-        cosines = [[_dot(image, text) for text in vectors] for image, _ in shown]
-        scale = float(self._info["similarity_scale"])
-        notes = list(dict.fromkeys(note for _, encoded in shown for note in encoded.notes))
-        if cut:
-            notes.append(TRUNCATED.format(cut, len(words), self._info["context"]))
-        return Similarity(
-            words,
-            cosines,
-            [softmax([scale * value for value in row]) for row in cosines],
-            [encoded.source for _, encoded in shown],
-            self._open.engine.device,
-            self.name,
-            (time.perf_counter() - start) * 1000,
-            notes,
-        )
+        return self._compare(given, self._texts(texts, truncate, cancel), cancel, start)
+
+    def similarity_to(
+        self, texts: str | Sequence[str], *, truncate: bool = False, cancel: Any = None
+    ) -> Callable[[ImageInput | EncodedImage | Sequence[ImageInput | EncodedImage]], Similarity]:
+        """similarity() for images that come one after another: a function of images. The texts' vectors are computed
+        now, and once; so what is wrong with a text is raised here. Arguments and errors as of similarity."""
+        self._check_compares()
+        vectors = self._texts(texts, truncate, cancel)
+        return lambda images: self._compare(_images_of(images), vectors, cancel, time.perf_counter())
 
     def embed_image(
         self, images: ImageInput | EncodedImage | Sequence[ImageInput | EncodedImage], *, cancel: Any = None
@@ -142,6 +135,31 @@ class Similarities:
     def _check_compares(self) -> None:
         if not self._info["embedding"]:
             raise InvalidRequest(COMPARES_NOT)
+
+    def _compare(
+        self,
+        images: list[Any],
+        texts: tuple[list[array[float]], int, tuple[str, ...]],
+        cancel: Any,
+        start: float,
+    ) -> Similarity:
+        vectors, cut, words = texts
+        shown = [self._vector(image, cancel) for image in images]
+        cosines = [[_dot(image, text) for text in vectors] for image, _ in shown]
+        scale = float(self._info["similarity_scale"])
+        notes = list(dict.fromkeys(note for _, encoded in shown for note in encoded.notes))
+        if cut:
+            notes.append(TRUNCATED.format(cut, len(words), self._info["context"]))
+        return Similarity(
+            words,
+            cosines,
+            [softmax([scale * value for value in row]) for row in cosines],
+            [encoded.source for _, encoded in shown],
+            self._open.engine.device,
+            self.name,
+            (time.perf_counter() - start) * 1000,
+            notes,
+        )
 
     def _matrix(self, data: bytes, rows: int) -> memoryview[float]:
         return memoryview(data).cast("f", (rows, int(self._info["embedding"])))

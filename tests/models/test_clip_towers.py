@@ -87,6 +87,24 @@ def test_similarity_is_the_cosine_and_its_softmax(model: kosmos_edge.Model) -> N
     assert json.loads(json.dumps(answer.to_dict()))["images"][0]["cosines"] == answer.cosines[0]
 
 
+def test_texts_are_computed_once_for_images_that_come_one_by_one(
+    path: Path, model: kosmos_edge.Model, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    texts_of = type(model)._texts
+    monkeypatch.setattr(type(model), "_texts", lambda self, *a: computed.append(1) or texts_of(self, *a))
+    compare = model.similarity_to(TEXTS[:3])
+    found = [compare(picture) for picture in pictures()]
+    assert len(computed) == 1
+    whole = model.similarity(pictures(), TEXTS[:3])
+    assert [row for one in found for row in one.cosines] == whole.cosines and found[0].texts == whole.texts
+    with pytest.raises(kosmos_edge.InvalidRequest, match=r"texts\[1\]: expected some text"):
+        model.similarity_to(["a", ""])
+    computed.clear()
+    assert cli.run(["similarity", str(album), *TEXTS[:3], "-m", str(path), "-q"]) == 0
+    assert len(computed) == 1
+
+
 def test_many_texts_together_have_the_bits_of_each_alone(model: kosmos_edge.Model) -> None:
     texts = [f"{word} {n} the cat" * (n % 5 + 1) for n in range(40) for word in ("a", "snow")]  # more than one pass
     together = rows(model.embed_text(texts))
