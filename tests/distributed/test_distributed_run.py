@@ -436,3 +436,31 @@ def test_a_folder_that_cannot_be_written(folder: str) -> None:
     Path(folder).chmod(0o555)
     with pytest.raises(KosmosIOError, match="not writable"):
         parts_of(folder).__enter__()
+
+
+def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kosmos_edge.distributed import ray_workers
+
+    class Slow:
+        """The package, on a machine that has too much to do."""
+
+        ended = 0
+
+        def is_initialized(self) -> bool:
+            return False
+
+        def init(self, *_: Any, **__: Any) -> None:
+            raise Exception("The current node timed out during startup.\nAnd more.")
+
+        def shutdown(self) -> None:
+            self.ended += 1
+
+    slow = Slow()
+    monkeypatch.setattr(ray_workers, "load_ray", lambda: slow)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(WorkerDied, match=r"Ray did not start on this machine: .* timed out during startup\.$"),
+        ray_workers.connected(None),
+    ):
+        pass
+    assert slow.ended == 1
