@@ -150,7 +150,6 @@ AnswerResult AnswerRun::finish(Generation generation) {
     out.answer.text = reader_.read(kept_, {}, {}).text;  // the token that showed that no box begins says nothing more
     out.notes.push_back("the model gave no box for the phrase");
   }
-  if (request_.page && out.answer.text.empty()) out.notes.push_back("no text that the model can read");
   if (!out.answer.entities.empty()) out.answer.entities[0].found_score = found_score_;
   if (request_.page && !request_.markdown && has_loose_text(out.answer) && !is_told(out.answer.notes))
     out.notes.push_back(concat("some text has ", kNoUsableBox, ": it is in the text, but not among the lines"));
@@ -164,6 +163,9 @@ AnswerResult AnswerRun::finish(Generation generation) {
                : met_stop_           ? FinishReason::StopString
                : request_.one_object ? FinishReason::Eos
                                      : g.reason;
+  // an answer that was cut short says nothing about the page
+  if (request_.page && out.answer.text.empty() && out.reason == FinishReason::Eos)
+    out.notes.push_back("no text that the model can read");
   out.cut_line = keeps_cut_line && out.reason != FinishReason::Eos;
   if (out.cut_line) out.notes.push_back(concat("the last line was cut ", how_cut(out.reason)));
   return out;

@@ -47,10 +47,16 @@ def chat(picture: str | None, asked: tuple[str, ...], **rest: Any) -> int:
     kosmos-edge chat photo.jpg --ask "What is this?" --ask "What colour is it?"
     /help in the conversation lists its commands.
     """
+    from kosmos_edge.inference.batching import bind_task
+
     messages = take_messages(rest)
     generation, opening = take_generation(rest), take_opening(rest)
+    if picture == "-" and not asked:
+        raise click.UsageError("an image from stdin needs --ask: the questions cannot come from stdin, too")
     model = take_model(rest, messages)
     assert not rest, rest
+    # what this model refuses of any question is said now, not at the first one
+    model.request("ask", bind_task(model, "ask", {"question": "?", **generation}))
     talk = Conversation(model, opening, generation, messages)
     talk.begin(picture)
     failed = 0
@@ -102,12 +108,12 @@ class Conversation:
         return True
 
     def _ask(self, question: str) -> None:
-        shown, self._next = self._next, None
-        for event in self._chat.ask(question, image=shown, stream=True, **self._generation):
+        for event in self._chat.ask(question, image=self._next, stream=True, **self._generation):
             if isinstance(event, TextDelta):
                 click.echo(event.text, nl=False)
                 sys.stdout.flush()
             elif isinstance(event, Done):
+                self._next = None  # a question that failed has not shown it
                 click.echo()
                 self._messages.notes("kosmos-edge", event.result.notes)
                 timings = event.result.timings

@@ -58,7 +58,7 @@ def watch(folder: str, task: str, settle: float, poll: bool, once: bool, **rest:
     from kosmos_edge.folders import file_entry
     from kosmos_edge.folders.running import in_shard
     from kosmos_edge.folders.sidecars import needs_text
-    from kosmos_edge.folders.watch import incoming
+    from kosmos_edge.folders.watch import check_folder, incoming
 
     arguments = take_arguments(task, rest)
     if rest["sidecar"] is None:
@@ -78,6 +78,7 @@ def watch(folder: str, task: str, settle: float, poll: bool, once: bool, **rest:
             refuse(name, task)
     else:
         arguments |= generation
+    check_folder(folder)  # before the model is loaded
     recursive, opening, size = rest.pop("recursive"), take_opening(rest), rest.pop("batch_size")
     keep_one_heap()
     mmproj = rest["mmproj"]

@@ -20,6 +20,12 @@ def is_picture(path: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in picture_suffixes()
 
 
+def check_folder(folder: str) -> None:
+    """InvalidRequest if there is no folder of that name."""
+    if not os.path.isdir(folder):
+        raise InvalidRequest(f"{folder}: expected a folder to watch")
+
+
 def incoming(
     folder: str,
     *,
@@ -40,8 +46,7 @@ def incoming(
         from watchdog.observers.polling import PollingObserver
     except ImportError:
         raise InvalidRequest("watching a folder needs watchdog: pip install 'kosmos-edge[watch]'") from None
-    if not os.path.isdir(folder):
-        raise InvalidRequest(f"{folder}: expected a folder to watch")
+    check_folder(folder)
     found: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     class Handler(FileSystemEventHandler):  # type: ignore[misc]

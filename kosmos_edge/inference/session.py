@@ -119,7 +119,8 @@ class EngineSession:
         if prompt.last is not None:
             ranking.width, ranking.height = prompt.last.width, prompt.last.height
             ranking.notes, ranking.source = list(prompt.last.notes), prompt.last.source
-        ranking.notes += (plan.behind.notes if plan.behind else []) + found.notes
+        said = [*ranking.notes, *(plan.behind.notes if plan.behind else []), *found.notes]
+        ranking.notes = list(dict.fromkeys(said))  # the plan and the engine may say the same
         return ranking
 
     def forced_logits(self, plan: tasks.Plan, ids: Sequence[int]) -> tuple[bytes, int]:

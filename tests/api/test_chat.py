@@ -180,3 +180,29 @@ def test_lines_and_commands(
     monkeypatch.setattr("sys.stdin", io.StringIO("Is it?\n/image nowhere.png\nWhy?\n"))
     code, out, err = run(capsys, photo, "-m", llava)
     assert code == 1 and len(out.splitlines()) == 2 and "nowhere.png" in err
+
+
+def test_a_chat_that_cannot_be_is_refused_before_its_first_question(
+    photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, err = run(capsys, photo, "-m", "nano-read")
+    assert (code, out) == (2, "") and "ask: this model has no prompt for it" in err
+    code, out, err = run(capsys, "-")
+    assert (code, out) == (2, "") and "an image from stdin needs --ask" in err
+
+
+def test_a_question_that_fails_leaves_the_image_to_the_next(
+    llava: Path, photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    with kosmos_edge.load(llava, threads=1) as model:
+        shown, blind = (model.chat(image).ask("Is it?", max_tokens=4).text for image in (photo, None))
+    assert shown != blind
+    lines = [f"/image {photo}", "Is it? " * 5000, "Is it?"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    code, out, err = run(capsys, "-m", llava)
+    assert (code, out) == (1, shown + "\n") and "the model has 1024" in err

@@ -148,6 +148,7 @@ def notes_of(model: Model) -> dict[str, list[str]]:
         "ask as generate, alone": model.generate(["Question: What is a cat? Answer:"], **few).notes,
         "caption as score": model.score(CARROT, ["a cat"]).notes,
         "prompt as score": model.score(CARROT, ["a cat"], "It is {text}").notes,
+        "prompt as classify": model.classify(CARROT, ["a cat", "a dog"]).notes,
     }
 
 

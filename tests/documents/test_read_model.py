@@ -301,3 +301,10 @@ def test_a_page_without_text(tmp_path: Path, page: Path) -> None:
     assert said in capi.read(capi.make("read", handle, image, None))["notes"]
     capi.lib().kosmos_image_free(image)
     capi.lib().kosmos_model_free(handle)
+
+
+def test_a_page_that_was_cut_before_its_text(reader: Path, page: Path) -> None:
+    """A limit in front of the first word says nothing about the page: it is not called empty."""
+    done = run(page, "-m", reader, "--max-tokens", "1")
+    assert (done.returncode, done.stdout.strip()) == (0, "") and "stopped at 1 tokens" in done.stderr
+    assert "no text that the model can read" not in done.stderr

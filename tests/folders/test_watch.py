@@ -87,3 +87,5 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         Done("watch", tmp_path, model=MODEL)
     with pytest.raises(InvalidRequest, match="expected a folder"):
         Done("watch", tmp_path / "none", "--sidecar", "txt", model=MODEL)
+    with pytest.raises(InvalidRequest, match="expected a folder"):  # before a model is looked for
+        Done("watch", tmp_path / "none", "--sidecar", "txt", model=["--model", str(tmp_path / "none.gguf")])
