@@ -115,7 +115,7 @@ def agent(question: str, pictures: tuple[str, ...], **rest: Any) -> int:
 
 
 def printable(text: str) -> str:
-    """The text without control characters: a picture's text may reach a terminal through the answer."""
+    """The text without control characters: an image's text may reach a terminal through the answer."""
     return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in text)
 
 

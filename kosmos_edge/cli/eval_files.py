@@ -14,7 +14,7 @@ from kosmos_edge.cli.eval_outputs import table_format_option
 
 @click.command()
 @click.argument("answers", nargs=-1, required=True, metavar="ANSWERS...")
-@option("--data", required=True, metavar="DIR", help="Folder with the pictures (of OwlEval: cases/, questions.jsonl).")
+@option("--data", required=True, metavar="DIR", help="Folder with the images (of OwlEval: cases/, questions.jsonl).")
 @option("-o", "--output", required=True, metavar="FILE", help="The page; its key goes to FILE.key.json.")
 @option(
     "--seed",

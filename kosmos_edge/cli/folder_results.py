@@ -221,7 +221,7 @@ class _Table:
 
 
 def stored_picture(entry: Entry) -> str | bytes:
-    """The picture's file, or the bytes of one; a video's picture as PNG."""
+    """The image's file, or the bytes of one; a video's image as PNG."""
     import io
 
     source = entry.reload()

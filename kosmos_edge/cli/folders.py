@@ -137,7 +137,7 @@ def open_journal(settings: Settings) -> Journal:
 
 
 def _inside(item: Input, settings: Settings, say: Callable[[str], object]) -> Iterator[Entry]:
-    """The pictures of a container; one that is damaged is a failed picture after those before the damage."""
+    """The images of a container; one that is damaged is a failed image after those before the damage."""
     from kosmos_edge.folders import Entry, tables, tars, video
     from kosmos_edge.images import Unusable
 
@@ -156,7 +156,7 @@ def _inside(item: Input, settings: Settings, say: Callable[[str], object]) -> It
 
 
 def _entries(inputs: Iterable[Input], settings: Settings, say: Callable[[str], object]) -> Iterator[Entry]:
-    """The pictures as they are asked for; a pipe is read when its turn comes. say: takes what is to be told."""
+    """The images as they are asked for; a pipe is read when its turn comes. say: takes what is to be told."""
     from kosmos_edge.folders import Entry, file_entry
     from kosmos_edge.folders.running import bytes_entry
     from kosmos_edge.images import Unusable
@@ -188,7 +188,7 @@ def _draw(drawings: Drawings, outcome: Outcome, run: FolderRun) -> None:
 
 
 class Count:
-    """What became of the pictures, for progress, messages and the exit status."""
+    """What became of the images, for progress, messages and the exit status."""
 
     def __init__(self, messages: Messages, total: int | None) -> None:
         self._messages, self._total = messages, total
@@ -196,11 +196,11 @@ class Count:
         self.progress = Progress(total, shown=total != 1 and shows_progress(messages))
 
     def begin(self) -> None:
-        """Before anything about a picture is written."""
+        """Before anything about an image is written."""
         self.progress.clear()
 
     def end(self, outcome: Outcome) -> bool:
-        """Reports a picture; whether it failed."""
+        """Reports an image; whether it failed."""
         self.done += 1
         name, answer = outcome.entry.name, outcome.answer
         failed = answer is not None and answer.error is not None

@@ -1,4 +1,4 @@
-"""kosmos-edge grit: grounded image-text pairs from captioned pictures."""
+"""kosmos-edge grit: grounded image-text pairs from captioned images."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def grit() -> None:
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGES...")
 @options(input_options, parser_options, box_options, output_options, decoding_options, model_options)
 def build(inputs: tuple[str, ...], **rest: Any) -> int:
-    """Make grounded pairs of IMAGES: folders of pictures with a .txt beside each, .tar files (webdataset), .parquet
+    """Make grounded pairs of IMAGES: folders of images with a .txt beside each, .tar files (webdataset), .parquet
     files (img2dataset), or one folder with --captions."""
     from kosmos_edge.apps.grit import Builder, read_pairs
     from kosmos_edge.apps.grit.output import Folder

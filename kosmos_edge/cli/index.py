@@ -1,4 +1,4 @@
-"""kosmos-edge index: build an index of pictures, search it by a picture or a text, say what it holds."""
+"""kosmos-edge index: build an index of images, search it by an image or a text, say what it holds."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _MANY = 20  # pictures to rank by likelihood, from which on it is said how many 
 
 @click.group()
 def index() -> None:
-    """Find pictures by a picture or a text.
+    """Find images by an image or a text.
 
     \b
     kosmos-edge index build photos/ -r -o photos.index
     kosmos-edge index search photos.index photo.jpg
     kosmos-edge index search photos.index "a red hat"
 
-    With a CLIP, pictures and texts are compared directly. Any other model compares pictures by the mean of their
-    vectors, and ranks pictures for a text by its likelihood. docs/image-index.md has more.
+    With a CLIP, images and texts are compared directly. Any other model compares images by the mean of their
+    vectors, and ranks images for a text by its likelihood. docs/image-index.md has more.
     """
 
 

@@ -31,7 +31,7 @@ class Progress:
         self._written, self._changed = False, float("-inf")
 
     def advance(self, *, worked: bool = True) -> None:
-        """One more picture. worked: False for one whose answer was known: it says nothing about the rate."""
+        """One more image. worked: False for one whose answer was known: it says nothing about the rate."""
         self._done += 1
         self._worked += worked
         if not self._on:

@@ -14,7 +14,7 @@ from kosmos_edge.results import Result
 
 NAME = "markdown"
 SUMMARY = "Pages as Markdown: NED."
-FILES = "pictures (sub-folders are searched), and beside each its Markdown: page.png and page.md"
+FILES = "images (sub-folders are searched), and beside each its Markdown: page.png and page.md"
 METRICS = (
     Metric("ned", "1 - edits / length of the longer text, mean over pages"),
     Metric(
@@ -26,7 +26,7 @@ METRICS = (
 
 
 def load(folder: Path) -> list[Item]:
-    """Pictures and their Markdown."""
+    """Images and their Markdown."""
     return [
         Item(name, str(picture), pages.read_text(pages.beside(picture, (".md",), FILES)), pages.group_of(name))
         for name, picture in pages.pictures_in(folder)

@@ -40,7 +40,7 @@ METRICS = (
 
 
 def load(folder: Path) -> list[Item]:
-    """Pictures and their transcripts."""
+    """Images and their transcripts."""
     return pages.load_pages(folder)
 
 

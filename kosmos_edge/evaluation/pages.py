@@ -25,7 +25,7 @@ from kosmos_edge.images import picture_suffixes
 from kosmos_edge.results import Corners, check_corners
 
 FILES = (
-    "pictures (sub-folders are searched), and beside each its truth: page.png and page.json, .hocr, .xml (ALTO), "
+    "images (sub-folders are searched), and beside each its truth: page.png and page.json, .hocr, .xml (ALTO), "
     ".gt.txt or .txt; or FUNSD, SROIE, CORD as published"
 )
 SUFFIXES = (".json", ".hocr", ".xml", ".gt.txt", ".txt")

@@ -233,7 +233,7 @@ def _clip(
         name.replace(" ", "-").replace("/", "-"),
         "mit",
         source_bytes,
-        "compares pictures with texts; writes nothing",
+        "compares images with texts; writes nothing",
         _BPE,
         {
             "projection_dim": text[0],
@@ -267,7 +267,7 @@ PUBLISHED = {
             "Kosmos-2",
             "mit",
             6_657_941_504,
-            "captions, answers and boxes from pictures",
+            "captions, answers and boxes from images",
             (("tokenizer.json", "sentencepiece.bpe.model"),),
         ),
         Published(
@@ -277,7 +277,7 @@ PUBLISHED = {
             "Kosmos-2.5",
             "mit",
             5_498_585_088,
-            "text lines with boxes, or Markdown, from pictures of pages",
+            "text lines with boxes, or Markdown, from images of pages",
             _BPE,
         ),
         Published(
@@ -287,7 +287,7 @@ PUBLISHED = {
             "Kosmos-2.5-Chat",
             "mit",
             5_498_585_088,
-            "answers about pictures of pages",
+            "answers about images of pages",
             _BPE,
             card={
                 "name": "Kosmos-2.5-Chat",
@@ -333,7 +333,7 @@ PUBLISHED = {
             "mPLUG-Owl-LLaMA-7B",
             "apache-2.0",
             14_293_385_216,  # in 16 bits
-            "answers about one or several pictures; the first LLaMA's licence forbids commercial use",
+            "answers about one or several images; the first LLaMA's licence forbids commercial use",
             (("tokenizer.json", "tokenizer.model"), ("tokenizer_config.json",), ("special_tokens_map.json",)),
             card={
                 "name": "mPLUG-Owl LLaMA 7B",
@@ -348,7 +348,7 @@ PUBLISHED = {
             "LLaVA-Interleave-Qwen",
             "other",  # Tongyi Qianwen's, for research
             1_728_057_920,  # in 16 bits
-            "answers about one or several pictures; its licence is for research",
+            "answers about one or several images; its licence is for research",
             _BPE,
             _INTERLEAVE_QWEN,
             {"version": "v1.0", "source_url": "https://huggingface.co/llava-hf/llava-interleave-qwen-0.5b-hf"},
@@ -380,7 +380,7 @@ PUBLISHED = {
         _clip("large-patch14", "CLIP ViT-L/14", 1_710_466_052, (768, 12), (1024, 24, 16, 14)),
         _clip("base-patch16", "CLIP ViT-B/16", 598_482_948, (512, 8), (768, 12, 12, 16)),
         _clip("base-patch32", "CLIP ViT-B/32", 605_109_252, (512, 8), (768, 12, 12, 32)),
-        _idefics("", 2, 17_859_359_264, "texts about several pictures, after examples"),
-        _idefics("-instruct", 3, 17_859_375_648, "answers about several pictures, turn after turn"),
+        _idefics("", 2, 17_859_359_264, "texts about several images, after examples"),
+        _idefics("-instruct", 3, 17_859_375_648, "answers about several images, turn after turn"),
     )
 }

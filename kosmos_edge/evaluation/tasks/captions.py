@@ -21,7 +21,7 @@ _BEAMS, _TOKENS = 5, 64
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture with its captions."""
+    """An image with its captions."""
 
     image: Path
     captions: tuple[str, ...]
@@ -56,11 +56,11 @@ METEOR = Metric(
     missing=java.MISSING["meteor"],
 )
 CAPTION_METRICS = (
-    Metric("cider", "CIDEr-D, mean over pictures, as papers print it; of a subset not comparable with the whole"),
+    Metric("cider", "CIDEr-D, mean over images, as papers print it; of a subset not comparable with the whole"),
     Metric("spice", "F1 of scene graphs, by pycocoevalcap and Java", missing=java.MISSING["spice"]),
     METEOR,
     *(Metric(f"bleu{n}", f"BLEU-{n} of the corpus", value=partial(_bleu, order=n)) for n in (1, 2, 3, 4)),
-    Metric("rouge_l", "ROUGE-L, mean over pictures"),
+    Metric("rouge_l", "ROUGE-L, mean over images"),
 )
 
 
@@ -77,7 +77,7 @@ class Captions(Prompted):
         self._lists, self._folders = lists, folders
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
-        """One item per picture; examples are drawn from train and restval."""
+        """One item per image; examples are drawn from train and restval."""
         path = find(folder, *self._lists)
         record = read_json(path)
         if isinstance(record, dict) and "annotations" in record:
@@ -130,7 +130,7 @@ class Captions(Prompted):
         return answer(result)
 
     def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
-        """Every figure needs all pictures, or is made with them."""
+        """Every figure needs all images, or is made with them."""
         return {}
 
     def finish(self, items: Sequence[Item], predictions: Sequence[Mapping[str, Any]]) -> Finish:
@@ -164,15 +164,15 @@ def example_text(caption: str) -> str:
 COCO = Captions(
     "coco-caption",
     "Captions of COCO, Karpathy test: CIDEr, SPICE.",
-    "dataset_coco.json (Karpathy) or captions_val2014.json (also in annotations/; all its pictures, not the published "
-    "split), and the pictures in val2014/ (for --shots train2014/, and captions_train2014.json beside the other)",
+    "dataset_coco.json (Karpathy) or captions_val2014.json (also in annotations/; all its images, not the published "
+    "split), and the images in val2014/ (for --shots train2014/, and captions_train2014.json beside the other)",
     ("dataset_coco.json", "captions_val2014.json", "annotations/captions_val2014.json"),
     ("val2014",),
 )
 FLICKR30K = Captions(
     "flickr30k-caption",
     "Captions of Flickr30k, Karpathy test: CIDEr, SPICE.",
-    "dataset_flickr30k.json (Karpathy), and the pictures in flickr30k-images/ or images/",
+    "dataset_flickr30k.json (Karpathy), and the images in flickr30k-images/ or images/",
     ("dataset_flickr30k.json",),
     ("flickr30k-images", "images"),
 )

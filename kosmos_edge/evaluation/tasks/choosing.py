@@ -1,4 +1,4 @@
-"""Pictures with two or four answers to choose from: HatefulMemes, Rendered SST-2 (KOSMOS-1), SEED-Bench
+"""Images with two or four answers to choose from: HatefulMemes, Rendered SST-2 (KOSMOS-1), SEED-Bench
 (KOSMOS-2)."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HatefulMemes(Prompted):
 
     NAME = "hatefulmemes"
     SUMMARY = "Hateful memes, validation: ROC AUC."
-    FILES = "dev.jsonl or dev_seen.jsonl, and the pictures that it names (img/...)"
+    FILES = "dev.jsonl or dev_seen.jsonl, and the images that it names (img/...)"
     PROMPT = "Question: does this picture contain real hate speech? Answer:"
     METRICS = (
         Metric("auc", "area under the ROC curve of ln p(yes) - ln p(no)", value=auc.of_parts, missing=auc.UNDEFINED),
@@ -55,7 +55,7 @@ class HatefulMemes(Prompted):
         return {"scores": sums((yield Rank([Path(item.image), f"{self.PROMPT} "], ["yes", "no"])))}
 
     def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
-        """A picture that failed has the score 0: neither."""
+        """An image that failed has the score 0: neither."""
         scores = prediction.get("scores", {"yes": 0.0, "no": 0.0})
         right = bool(prediction) and best(scores) == item.truth
         return {"auc": (scores["yes"] - scores["no"], float(item.truth == "yes")), "accuracy": (float(right), 1.0)}
@@ -65,13 +65,13 @@ class RenderedSst2(Prompted):
     """Whether a rendered sentence is positive or negative."""
 
     NAME = "rendered-sst2"
-    SUMMARY = "Sentences as pictures, Rendered SST-2: accuracy."
+    SUMMARY = "Sentences as images, Rendered SST-2: accuracy."
     FILES = "test/positive/*.png and test/negative/*.png (also in rendered-sst2/)"
     SPLITS = ("test", "valid", "train")
     PROMPT = _SENTIMENT
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
-        """The pictures of both folders."""
+        """The images of both folders."""
         items = []
         for truth in ("positive", "negative"):
             inside = f"{self.split(variant)}/{truth}"
@@ -86,7 +86,7 @@ class RenderedSst2(Prompted):
 
 
 class RenderedSst2Cot(RenderedSst2):
-    """The same behind what the model has first said about the picture."""
+    """The same behind what the model has first said about the image."""
 
     NAME = "rendered-sst2-cot"
     SUMMARY = "Rendered SST-2 with multimodal chain of thought: accuracy."
@@ -102,15 +102,15 @@ class RenderedSst2Cot(RenderedSst2):
 
 
 class SeedBench(Prompted):
-    """Questions with four answers about pictures."""
+    """Questions with four answers about images."""
 
     NAME = "seed-bench"
-    SUMMARY = "SEED-Bench, the questions about pictures: accuracy."
-    FILES = "SEED-Bench.json, and the pictures in SEED-Bench-image/ (or beside the file)"
+    SUMMARY = "SEED-Bench, the questions about images: accuracy."
+    FILES = "SEED-Bench.json, and the images in SEED-Bench-image/ (or beside the file)"
     PROMPT = "Question: {question} Answer: {choice}"
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
-        """The questions about pictures, in order; the types of questions are groups."""
+        """The questions about images, in order; the types of questions are groups."""
         path = find(folder, "SEED-Bench.json")
         with reading(path) as records:
             record = read_json(path)

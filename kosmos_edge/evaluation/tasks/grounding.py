@@ -26,7 +26,7 @@ class Flickr30kEntities(Prompted):
     SUMMARY = "Phrases of Flickr30k Entities as boxes: R@1, R@5, R@10."
     FILES = (
         "Sentences/, Annotations/ (annotations.zip unpacked) and test.txt, or MDETR's "
-        "final_flickr_separateGT_test.json, and the pictures in flickr30k-images/"
+        "final_flickr_separateGT_test.json, and the images in flickr30k-images/"
     )
     SPLITS = ("test", "val")
     EXACT = True

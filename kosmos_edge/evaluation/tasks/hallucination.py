@@ -17,7 +17,7 @@ _TOKENS = 128
 
 
 class Pope(Prompted):
-    """Whether an object is in the picture."""
+    """Whether an object is in the image."""
 
     NAME = "pope"
     SUMMARY = "Is there ...? POPE on COCO: accuracy, precision, recall, F1, share of yes."
@@ -55,7 +55,7 @@ class Pope(Prompted):
         return answer(result)
 
     def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
-        """A picture that failed counts as the wrong answer."""
+        """An image that failed counts as the wrong answer."""
         said = pope.says_yes(prediction["text"]) if prediction else not item.truth
         return {metric.name: pope.part(said, item.truth) for metric in self.METRICS}
 
@@ -64,7 +64,7 @@ class Chair(Prompted):
     """Descriptions in detail: objects that are not there."""
 
     NAME = "chair"
-    SUMMARY = "Objects in descriptions that the picture does not have, CHAIR on COCO."
+    SUMMARY = "Objects in descriptions that the image does not have, CHAIR on COCO."
     FILES = (
         "instances_val2014.json (also in annotations/), synonyms.txt (a line for each of COCO's 80 objects: name, "
         "synonym, ...), val2014/, and if there captions_val2014.json, whose objects count as there, too"
@@ -76,7 +76,7 @@ class Chair(Prompted):
     )
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
-        """The pictures of the file in order."""
+        """The images of the file in order."""
         path = find(folder, "instances_val2014.json", "annotations/instances_val2014.json")
         names = chair.read_names(read_text(find(folder, "synonyms.txt")))
         there: dict[int, set[str]] = {}
@@ -104,7 +104,7 @@ class Chair(Prompted):
         return answer((yield Generate("generate", {"segments": segments, "max_tokens": _TOKENS})))
 
     def score(self, item: Item, prediction: Mapping[str, Any]) -> dict[str, Part]:
-        """A picture that failed has no part: it names nothing."""
+        """An image that failed has no part: it names nothing."""
         if not prediction:
             return {}
         there, names = item.truth

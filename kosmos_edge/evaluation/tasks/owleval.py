@@ -1,4 +1,4 @@
-"""OwlEval: 82 questions of mPLUG-Owl about 50 pictures, which people grade. No metric; --out writes the answers,
+"""OwlEval: 82 questions of mPLUG-Owl about 50 images, which people grade. No metric; --out writes the answers,
 and `eval sheet` makes a page to grade them."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TOKENS = 256
 
 
 class OwlEval(Prompted):
-    """One item per question, or per conversation about a picture."""
+    """One item per question, or per conversation about an image."""
 
     NAME = "owleval"
     SUMMARY = "OwlEval, answers for people to grade; no metric."
@@ -26,7 +26,7 @@ class OwlEval(Prompted):
     PROMPT = "Question: {question} Answer:"
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
-        """Questions in order; those of one picture that are turns of a conversation are one item."""
+        """Questions in order; those of one image that are turns of a conversation are one item."""
         path = find(folder, "questions.jsonl", "OwlEval/questions.jsonl")
         pictures = {one.stem: one for one in sorted(find(path.parent, "cases").iterdir())}
         turns: dict[str, list[tuple[Any, str]]] = {}

@@ -20,10 +20,10 @@ _COUNTS = {3: "three", 4: "four", 8: "eight"}
 
 
 class Iq50(Prompted):
-    """Which of six pictures goes on with the others."""
+    """Which of six images goes on with the others."""
 
     NAME = "iq50"
-    SUMMARY = "Raven's matrices, the most likely of six pictures: accuracy."
+    SUMMARY = "Raven's matrices, the most likely of six images: accuracy."
     FILES = 'items.json: [{"id", "images": [3, 4 or 8 paths], "candidates": [6 paths], "answer": 0..5}]'
     PROMPT = "Here are {three|four|eight} images:{images} The following image is:{candidate} Is it correct?"
     METRICS = (
@@ -177,7 +177,7 @@ class Birds(Prompted):
         self.PROMPT = before + "{image}Question: what is the name of the {category} in the picture? Answer:"
 
     def load(self, folder: Path, variant: Variant) -> list[Item]:
-        """The pictures of all groups."""
+        """The images of all groups."""
         path = find(folder, "groups.json")
         items = []
         with reading(path) as records:

@@ -17,7 +17,7 @@ from kosmos_edge.evaluation.tasks.refs import read_references
 
 _FILES = (
     "finetune_{name}_{{split}}.json (MDETR), or refs({kind}).p and instances.json (also in {name}/), or {name}.json "
-    "(`eval convert-refs`), and the pictures in train2014/"
+    "(`eval convert-refs`), and the images in train2014/"
 )
 
 
@@ -82,7 +82,7 @@ class Generation(Prompted):
         for one in read_references(folder, "refcocog", self.split(variant)):
             x1, y1, x2, y2 = one.inside
             if x1 >= x2 or y1 >= y2:
-                raise InvalidRequest(f"--data: the box {list(one.box)} of object {one.id} has no part in its picture")
+                raise InvalidRequest(f"--data: the box {list(one.box)} of object {one.id} has no part in its image")
             shots = draw(train, variant.shots, variant, one.id, lambda other, own=one: other.image == own.image)
             items.append(Item(one.id, str(one.image), one.expressions, asked=(one.inside, shots)))
         return items

@@ -25,7 +25,7 @@ class Reference:
 
     @property
     def inside(self) -> list[float]:
-        """The part of the box that is in the picture: some reach over its edge by a fraction of a pixel."""
+        """The part of the box that is in the image: some reach over its edge by a fraction of a pixel."""
         x1, y1, x2, y2 = self.box
         width, height = self.size
         return [max(0.0, x1), max(0.0, y1), min(width, x2), min(height, y2)]
@@ -77,7 +77,7 @@ def _picture(folder: Path, image: int) -> Path:
 
 
 def _mdetr(folder: Path, path: Path) -> list[Reference]:
-    """An entry for each expression; those of one object, which have its picture and box, are put together."""
+    """An entry for each expression; those of one object, which have its image and box, are put together."""
     found: dict[tuple[int, Corners, tuple[float, float]], list[str]] = {}
     with reading(path) as records:
         record = read_json(path)

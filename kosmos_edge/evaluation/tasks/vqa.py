@@ -1,4 +1,4 @@
-"""Questions about pictures with ten people's answers: VQAv2 and VizWiz (KOSMOS-1 and KOSMOS-2)."""
+"""Questions about images with ten people's answers: VQAv2 and VizWiz (KOSMOS-1 and KOSMOS-2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROMPT = "Question: {question} Answer:"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a picture; answers is None where they are secret."""
+    """A question about an image; answers is None where they are secret."""
 
     id: str
     image: Path
@@ -71,7 +71,7 @@ class VqaV2(_Questions):
     SUMMARY = "Questions of VQAv2: VQA accuracy."
     FILES = (
         "v2_OpenEnded_mscoco_{split}_questions.json, v2_mscoco_{split}_annotations.json (not for test splits, which a "
-        "server scores: --out), and the pictures in {split}/COCO_{split}_000000000042.jpg"
+        "server scores: --out), and the images in {split}/COCO_{split}_000000000042.jpg"
     )
     SPLITS = ("val2014", "test-dev2015", "test2015", "train2014")
 
@@ -116,7 +116,7 @@ class VizWiz(_Questions):
 
     NAME = "vizwiz"
     SUMMARY = "Questions of blind people, VizWiz: VQA accuracy."
-    FILES = "val.json (or Annotations/val.json; test.json for the server: --out), and the pictures in val/"
+    FILES = "val.json (or Annotations/val.json; test.json for the server: --out), and the images in val/"
     SPLITS = ("val", "test", "train")
 
     def read(self, folder: Path, split: str) -> list[Question]:
