@@ -73,7 +73,7 @@ def load(
     count = 0 if threads is None else check_int("threads", threads, 1, limits.MAX_THREADS)
     kept = check_int("prefix_cache_mb", prefix_cache_mb, 0, limits.MAX_PREFIX_CACHE_MB) << 20
     sharing = _sharing_folder(shared_weights)
-    path, second = _find_files(model, mmproj, check_bool("offline", offline))
+    path, second = find_files(model, mmproj, check_bool("offline", offline))
     name, vision = os.fspath(path), "" if second is None else os.fspath(second)
     for text in (name, vision):
         try:
@@ -175,7 +175,7 @@ class _Report:
             self(self._total, self._total)
 
 
-def _find_files(
+def find_files(
     model: str | os.PathLike[str] | None, mmproj: str | os.PathLike[str] | None, offline: bool
 ) -> tuple[Path, Path | None]:
     """The file that load() opens, and that of the vision encoder where the model is a pair."""
@@ -199,6 +199,7 @@ def _find_files(
 def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -> Path:
     """The file that load(model) would open."""
     from kosmos_edge import hub  # imported here because drawing and reading results do not need it
+    from kosmos_edge.pairs import pair_in
 
     if model is None:
         return Path(hub.resolve(hub.default_model()[0], offline=offline))
@@ -207,7 +208,9 @@ def find_model(model: str | os.PathLike[str] | None, *, offline: bool = False) -
         raise InvalidRequest(f"model: expected a tag or a path, got {model!r}")
     if isinstance(model, os.PathLike) and not os.path.dirname(spec):
         spec = os.path.join(os.curdir, spec)  # Path("nano") is a file, "nano" a tag
+    if hub.split_tag(spec) is None and os.path.isdir(spec) and pair_in(Path(spec)) is not None:
+        raise ModelNotFound(f"{spec} holds a pair of files from llama.cpp; expected one GGUF file")
     return Path(hub.resolve(spec, offline=offline))
 
 
-__all__ = ["find_model", "load"]
+__all__ = ["find_files", "find_model", "load"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from kosmos_edge.evaluation.registry import TASKS, find_task
 
 if TYPE_CHECKING:
     from kosmos_edge.evaluation.task import Item, PromptTask, Task, Variant
+    from kosmos_edge.quality.models import Source
 
 _SAYS_EVERY = 30.0  # seconds between lines of progress, where stderr is no terminal
 
@@ -40,6 +42,7 @@ task_options = options(
         metavar="TAG|FILE|FOLDER",
         help="Model: a tag, a GGUF file, user/repo:TAG, or a checkpoint folder.",
     ),
+    option("--mmproj", metavar="FILE", help="Vision encoder, if the model is a llama.cpp pair of files."),
     option("--types", metavar="T,T,...", help="Storage types to compare with the first. Default: the model as it is."),
     option("--limit", type=click.IntRange(1), metavar="N", help="Use N items, chosen by --seed."),
     option(
@@ -184,7 +187,7 @@ def run_task(task: Task | PromptTask, **values: Any) -> int:
     from kosmos_edge.evaluation.table import markdown
     from kosmos_edge.evaluation.task import Variant
     from kosmos_edge.loading import load
-    from kosmos_edge.quality.models import Source, parse_types
+    from kosmos_edge.quality.models import parse_types
 
     messages = take_messages(values)
     check_stdout()
@@ -196,7 +199,7 @@ def run_task(task: Task | PromptTask, **values: Any) -> int:
     check_required(task, values["require"])
     known = _load(task, Path(values["data"]), first, values["out"])
     default = hub.default_model if is_prompt_task(task) else hub.default_reader
-    source = Source(default()[0] if values["model"] is None else values["model"], values["offline"])
+    source, vision = _find_source(values, default)
     if source.is_checkpoint and types is None:
         raise click.UsageError(f"{source.path} is a checkpoint: --types says how to store it, such as q4_k_m")
     kinds = types or [source.label]
@@ -216,7 +219,13 @@ def run_task(task: Task | PromptTask, **values: Any) -> int:
             file = nullcontext(source.path) if types is None else source.file(kind, values["work"])
             with (
                 file as path,
-                load(path, device=values["device"], threads=values["threads"], kv_type=values["kv_type"]) as model,
+                load(
+                    path,
+                    device=values["device"],
+                    threads=values["threads"],
+                    kv_type=values["kv_type"],
+                    mmproj=vision,
+                ) as model,
             ):
                 for seed, items in draws.items():
                     drawn_settings = replace(settings, variant=replace(first, seed=seed))
@@ -234,6 +243,21 @@ def run_task(task: Task | PromptTask, **values: Any) -> int:
     for name, why in lacking:
         messages.error(f"--require {name}", f"it has no value: {why}")
     return 1 if lacking or any(done.failed for done in runs) else 0
+
+
+def _find_source(values: dict[str, Any], default: Callable[[], tuple[str, str]]) -> tuple[Source, Path | None]:
+    """What the types are made of; and the vision encoder of a llama.cpp pair, which is taken as it is."""
+    from kosmos_edge.loading import find_files
+    from kosmos_edge.pairs import pair_in
+    from kosmos_edge.quality.models import Source
+
+    name, mmproj, offline = values["model"], values["mmproj"], values["offline"]
+    if mmproj is None and (name is None or not os.path.isdir(name) or pair_in(Path(name)) is None):
+        return Source(default()[0] if name is None else name, offline), None
+    if values["types"] is not None:
+        raise click.UsageError("--types: a pair of files from llama.cpp is evaluated as it is stored")
+    text, vision = find_files(name, mmproj, offline)
+    return Source(str(text), offline), vision
 
 
 def _draws(seeds: int, shots: int) -> int:

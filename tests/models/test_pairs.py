@@ -2,6 +2,7 @@
 same weights; each difference between the layouts is undone, and what is no such pair is named."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from helpers.tiny import GgufContent, StoredTensor, make_picture, write_gguf, wr
 from PIL import Image
 
 import kosmos_edge
-from kosmos_edge import _core
+from kosmos_edge import _core, cli
 from kosmos_edge.convert import requantize
 from kosmos_edge.errors import InvalidRequest, KosmosError, ModelCorrupt, ModelNotFound
 from models.description import QUESTION, described
@@ -445,3 +446,30 @@ def test_rows_of_queries_are_those_of_the_checkpoint(single: Path, tmp_path: Pat
     name = "blk.0.attn_q.weight"
     stored = _core.GgufFile(str(text)).tensor_data(name)
     assert stored == neighbours(ours.tensor_data(name), 256, 4) != ours.tensor_data(name)
+
+
+def test_a_pair_is_evaluated_as_its_single_file(
+    single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a folder, and by two names; other types and a benchmark of one file are refused by what they expect."""
+    text, vision = write_pair(single, tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    things = [("a cat", "a house"), ("the moon", "a pea"), ("an ant", "a whale"), ("a bus", "a shoe")]
+    records = [{"a": a, "b": b, "answer": place % 2 == 0} for place, (a, b) in enumerate(things)]
+    (data / "relative-size.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    def evaluated(*words: object) -> tuple[int, list[Any], str]:
+        items = tmp_path / "items.jsonl"
+        items.unlink(missing_ok=True)
+        code = cli.run(["eval", "relative-size", "--data", str(data), "--items", str(items), *map(str, words)])
+        kept = [json.loads(line).get("prediction") for line in items.read_text().splitlines()] if items.exists() else []
+        return code, kept, capsys.readouterr().err
+
+    expected = evaluated("-m", single)
+    assert expected[0] == 0 and any(expected[1])
+    assert evaluated("-m", tmp_path)[:2] == expected[:2] == evaluated("-m", text, "--mmproj", vision)[:2]
+    code, _, err = evaluated("-m", tmp_path, "--types", "q8_0")
+    assert code == 2 and "a pair of files from llama.cpp" in err
+    assert cli.run(["bench", "-m", str(tmp_path)]) != 0
+    assert "holds a pair of files from llama.cpp; expected one GGUF file" in capsys.readouterr().err

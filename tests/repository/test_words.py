@@ -1,4 +1,4 @@
-"""One word for one thing: an image is called an image by every command's help and on every page of the documentation."""
+"""One word for one thing: an image is called an image by the help of every command and by the documentation."""
 
 import re
 from collections.abc import Iterator
