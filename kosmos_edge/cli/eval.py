@@ -197,6 +197,8 @@ def run_task(task: Task | PromptTask, **values: Any) -> int:
     first = Variant(values["split"], values["shots"], values["seed"], values["exact"], values["score"])
     seeds = range(first.seed, first.seed + _draws(values["seeds"], first.shots))
     check_required(task, values["require"])
+    if not os.path.isdir(values["data"]):
+        raise click.UsageError(f"--data: {values['data']} is not a folder")
     known = _load(task, Path(values["data"]), first, values["out"])
     default = hub.default_model if is_prompt_task(task) else hub.default_reader
     source, vision = _find_source(values, default)

@@ -74,7 +74,12 @@ def test_a_report_beside_the_published_figures(run: Runner, reader: Reader, data
     assert [cell.strip() for cell in row.split("|")[2:4]] == ["28.6 [28.6, 28.6]", "-"]  # 2 of 7
     assert "published: Receipt" in done.out and "OCREval" in done.out
     ((path, options),) = reader.loaded
-    assert path.name == "nano-q4_k_m.gguf" and options == {"device": "auto", "threads": 2, "kv_type": "f16"}
+    assert path.name == "nano-q4_k_m.gguf" and options == {
+        "device": "auto",
+        "threads": 2,
+        "kv_type": "f16",
+        "mmproj": None,
+    }
 
 
 def test_json_of_a_subset(run: Runner, reader: Reader, data: Path) -> None:
@@ -142,6 +147,8 @@ def test_list(run: Runner) -> None:
         (["ocr"], "Missing option '--data'"),
         (["vqa", "--data", "DATA"], "No such command 'vqa'"),
         (["ocr", "--data", "DATA/nothing"], "is not a folder"),
+        (["relative-size", "--data", "DATA/nothing"], "is not a folder"),
+        (["relative-size", "--data", "DATA/0.txt"], "is not a folder"),
         (["markdown", "--data", "DATA"], "there is no 0.md beside it"),
         (["ocr", "--data", "DATA", "--limit", "0"], "--limit"),
         (["ocr", "--data", "DATA", "--resume"], "--resume needs the --items"),
