@@ -66,6 +66,63 @@ void invert_upper(std::vector<double>& r, int64_t n) {
   }
 }
 
+// Where later values make up for a block's errors d as well as they can, the error of the products is d S d^T with
+// S = (B^T B)^-1, B the block's part of the factor. Going through the values again and again, each takes the code that
+// is best while the others stay, which none but the last ones did when they were rounded one after the other.
+class BlockRefiner {
+ public:
+  // Of the values begin .. begin + size - 1.
+  BlockRefiner(const FeedbackFactor& factor, int64_t begin, int64_t size)
+      : size_(size), inverse_(static_cast<size_t>(size * size)), moments_(static_cast<size_t>(size * size)) {
+    std::vector<double> v(static_cast<size_t>(size * size)), s(static_cast<size_t>(size * size));
+    for (int64_t i = 0; i < size; ++i) std::copy_n(factor.row(begin + i) + begin, size, v.data() + i * size);
+    invert_upper(v, size);
+    std::vector<double> columns(v.size());
+    for (int64_t i = 0; i < size; ++i)
+      for (int64_t j = 0; j < size; ++j) columns[j * size + i] = v[i * size + j];
+    for (int64_t i = 0; i < size; ++i)  // S = V V^T, V = B^-1
+      for (int64_t k = i; k < size; ++k)
+        subtract(s.data() + i * size, columns.data() + k * size, -v[i * size + k], size);
+    for (size_t i = 0; i < v.size(); ++i) {
+      inverse_[i] = static_cast<float>(v[i]);
+      moments_[i] = static_cast<float>(s[i]);
+    }
+  }
+
+  // codes: of the values x, improved in place. left: what is left of x; errors: left B^-1, that the later values take.
+  void refine(const float* x, const BlockGrid& grid, int8_t* codes, float* left, float* errors) const {
+    float slope[kLargestBlock] = {};  // left S
+    for (int64_t i = 0; i < size_; ++i) {
+      left[i] = x[i] - (grid.step[i] * static_cast<float>(codes[i]) + grid.low[i]);
+      subtract(slope, moments_.data() + i * size_, -left[i], size_);
+    }
+    for (int sweep = 0; sweep < kSweeps; ++sweep) {
+      bool moved = false;
+      for (int64_t i = 0; i < size_; ++i) {
+        const float* s = moments_.data() + i * size_;
+        if (grid.step[i] == 0) continue;
+        const float wanted = static_cast<float>(codes[i]) + slope[i] / (s[i] * grid.step[i]);
+        const float code = grid.nearest(wanted);
+        const float change = grid.step[i] * (static_cast<float>(codes[i]) - code);  // of `left`
+        if (!(change * (2 * slope[i] + change * s[i]) < 0)) continue;
+        codes[i] = static_cast<int8_t>(code);
+        left[i] = x[i] - (grid.step[i] * code + grid.low[i]);
+        subtract(slope, s, -change, size_);
+        moved = true;
+      }
+      if (!moved) break;
+    }
+    std::fill(errors, errors + size_, 0.0f);
+    for (int64_t i = 0; i < size_; ++i) subtract(errors + i, inverse_.data() + i * size_ + i, -left[i], size_ - i);
+  }
+
+ private:
+  static constexpr int kSweeps = 4;
+
+  int64_t size_;
+  std::vector<float> inverse_, moments_;  // B^-1, S
+};
+
 }  // namespace
 
 FeedbackFactor::FeedbackFactor(const float* products, const double* sum, int64_t rows, int64_t n, double damping)
@@ -110,32 +167,35 @@ void encode_with_feedback(DType dtype, const float* in, void* blocks, int64_t n,
   std::vector<uint8_t> plain(static_cast<size_t>(rows * row_bytes));  // checks all arguments
   encode(dtype, in, plain.data(), n, row_length, importance);
 
-  std::vector<float> left(in, in + n), errors(static_cast<size_t>(rows * block));
+  std::vector<float> targets(in, in + n), errors(static_cast<size_t>(rows * block));
   constexpr int64_t stretch = 512;  // columns whose part of the factor stays in the cache for all rows
   for (int64_t begin = 0; begin < row_length; begin += block) {
+    const BlockRefiner refiner(factor, begin, block);
     for (int64_t r = 0; r < rows; ++r) {
-      float* x = left.data() + r * row_length + begin;
+      const float* x = targets.data() + r * row_length + begin;
       uint8_t* to = static_cast<uint8_t*>(blocks) + r * row_bytes + begin / block * block_bytes;
       encode(dtype, x, to, block, block, importance ? importance + begin : nullptr);
       BlockGrid grid;
       read_grid(dtype, to, grid);
       int8_t codes[kLargestBlock];
+      float left[kLargestBlock];
+      std::copy_n(x, block, left);
       for (int64_t i = 0; i < block; ++i) {
-        const float exact = grid.step[i] == 0 ? 0.0f : (x[i] - grid.low[i]) / grid.step[i];
+        const float exact = grid.step[i] == 0 ? 0.0f : (left[i] - grid.low[i]) / grid.step[i];
         const float code = grid.nearest(exact);
         codes[i] = static_cast<int8_t>(code);
         const float* u = factor.row(begin + i) + begin;
-        const float error = (x[i] - (grid.step[i] * code + grid.low[i])) / u[i];
-        errors[r * block + i] = error;
-        subtract(x + i + 1, u + i + 1, error, block - i - 1);
+        const float error = (left[i] - (grid.step[i] * code + grid.low[i])) / u[i];
+        subtract(left + i + 1, u + i + 1, error, block - i - 1);
       }
+      refiner.refine(x, grid, codes, left, errors.data() + r * block);
       store_codes(dtype, codes, to);
     }
     for (int64_t from = begin + block; from < row_length; from += stretch) {
       const int64_t count = std::min(stretch, row_length - from);
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t i = 0; i < block; ++i)
-          subtract(left.data() + r * row_length + from, factor.row(begin + i) + from, errors[r * block + i], count);
+          subtract(targets.data() + r * row_length + from, factor.row(begin + i) + from, errors[r * block + i], count);
     }
   }
 }

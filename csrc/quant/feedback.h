@@ -1,6 +1,7 @@
 // Rounding with error feedback: the error of each value is made up for by the values of its row that are not rounded
 // yet, as far as the inputs of the matrix go together. The method is GPTQ's (Frantar et al., 2022): the columns in
-// order, with the Cholesky factor of the inverse of the inputs' second moments.
+// order, with the Cholesky factor of the inverse of the inputs' second moments. The codes of a block are then improved
+// together, one at a time, before their errors are handed on.
 #pragma once
 #include <cstdint>
 #include <vector>
