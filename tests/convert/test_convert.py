@@ -347,16 +347,6 @@ def test_q4_k_m_gives_more_bits_where_llama_cpp_does():
     assert choose_type(recipe, "v.patch_embd.weight", (1024, 3, 14, 14), 24) == "F16"
 
 
-def test_iq4_xs_is_q4_k_m_with_smaller_blocks_of_4_bits():
-    one, other = find_recipe("iq4_xs"), find_recipe("q4_k_m")
-    for name, shape in full_size_shapes():
-        theirs = choose_type(other, name, shape, 24)
-        assert choose_type(one, name, shape, 24) == {"Q4_K": "IQ4_XS"}.get(theirs, theirs)
-    assert choose_type(one, "blk.3.attn_q.weight", (192, 192), 24) == "IQ4_NL"
-    assert choose_type(one, "blk.3.attn_q.weight", (192, 72), 24) == "F16"
-    assert choose_type(one, "v.blk.0.attn_q.weight", (192, 192), 24) == "Q8_0"
-
-
 def test_q3_k_m_reads_at_most_78_percent_of_q4_k_ms_bytes():
     recipe = find_recipe("q3_k_m")
     assert choose_type(recipe, "blk.3.attn_v.weight", (2048, 2048), 24) == "Q3_K"
