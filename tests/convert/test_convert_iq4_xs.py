@@ -10,7 +10,11 @@ NAMES = ["attn_q", "attn_v", "attn_output", "ffn_up", "ffn_down"]
 @pytest.mark.parametrize(
     ("name", "shape"),
     [(f"blk.{layer}.{part}.weight", (2048, 2048)) for layer in range(24) for part in NAMES]
-    + [("token_embd.weight", (65037, 2048)), ("v.blk.0.attn_v.weight", (1024, 1024)), ("mm.dense.weight", (2048, 1024))],
+    + [
+        ("token_embd.weight", (65037, 2048)),
+        ("v.blk.0.attn_v.weight", (1024, 1024)),
+        ("mm.dense.weight", (2048, 1024)),
+    ],
 )
 def test_it_is_q4_k_m_with_smaller_blocks_of_4_bits(name, shape):
     theirs = choose_type(find_recipe("q4_k_m"), name, shape, 24)
