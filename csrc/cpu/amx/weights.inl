@@ -135,22 +135,23 @@ struct TablePlanes {
   static constexpr int planes = 2, row_tiles = 2, panels = 1, least_rows = 24;
   static constexpr bool is_signed = true;
 
-  static inline void unpack(const FromPanels<IQ4_XS, kPanels, false>& from, uint8_t* to) {
-    each_line(from, [&](int p, int line, __m512i codes, __m512i scale) KE_LAMBDA {
+  static inline void unpack(const FromPanels<IQ4_XS, kPanels, false>& from, int p, uint8_t* to) {
+    each_line(from, p, [&](int line, __m512i codes, __m512i scale) KE_LAMBDA {
       __m512i high, low;
       times_scale(_mm512_xor_si512(codes, _mm512_set1_epi8(-128)), halves_of(scale), high, low);
-      uint8_t* at = to + p * planes * kPlane + line * kLine;
+      uint8_t* at = to + line * kLine;
       _mm512_store_si512(at, high);
       _mm512_store_si512(at + kPlane, low);
     });
   }
-  static KE_INLINE const uint8_t* codes(const FromPanels<IQ4_XS, kPanels, false>&, const uint8_t* unpacked, int p) {
-    return unpacked + p * planes * kPlane;
+  static KE_INLINE const uint8_t* codes(const FromPanels<IQ4_XS, kPanels, false>&, const uint8_t* unpacked, int) {
+    return unpacked;
   }
 
-  struct Panel {
+  struct Panels {
     f32x16 d;
-    Panel(const FromPanels<IQ4_XS, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+    Panels(const FromPanels<IQ4_XS, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+    template <int>
     KE_INLINE f32x16 value(const int32_t* sums, const TileX&, int) const {
       return mul(to_float(add(shift_left<8>(load(sums)), load(sums + kTileRows * 16))), d);
     }
