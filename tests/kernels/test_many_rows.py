@@ -69,6 +69,8 @@ CODES = {
     "Q5_K": slice(16, 176),
     "Q6_K": slice(0, 192),
     "Q8_0": slice(2, 34),
+    "IQ4_NL": slice(2, 18),
+    "IQ4_XS": slice(8, 136),
 }
 
 
@@ -88,7 +90,8 @@ def test_the_largest_sums_are_exact(dtype, isa):
     x[3, 2::4] = x[3, 3::4] = -1  # what one 16-bit sum adds has one sign, what the next one adds has the other
     x[4, COLS // 2 :] = -1
     x[5:] = rng.choice([-1, 1], (2, COLS))
-    for rows in (1, 2, 7):
+    x = np.tile(x, (5, 1))
+    for rows in (1, 2, 7, 35):
         expected = product("scalar", dtype, blocks.tobytes(), x[:rows], False)
         assert product(isa, dtype, blocks.tobytes(), x[:rows], False).tobytes() == expected.tobytes(), rows
 

@@ -32,7 +32,8 @@ class GroupProduct {
       const From from(group, b, kBlock, 0);
       int s = 0;
       for (int panel = 0; panel < kPanels; panel += W::panels) {
-        for (int p = 0; p < W::panels; ++p) W::unpack(from, panel + p, unpacked_ + p * W::planes * kPlane);
+        if constexpr (W::unpacks)
+          for (int p = 0; p < W::panels; ++p) W::unpack(from, panel + p, unpacked_ + p * W::planes * kPlane);
         for (int64_t tile = 0; tile < tiles_; tile += W::row_tiles, ++s) {
           prefetch(from.later, from.step * s / steps, from.step * (s + 1) / steps);
           const bool whole = tiles_ - tile >= W::row_tiles;
@@ -161,8 +162,9 @@ class GroupProduct {
 
 // Scratch: sums of rows, sums of two steps, planes.
 constexpr int64_t kAccBytes = kSumsAtOnce * kPanels * 16 * 4;
-constexpr int64_t kStepBytes = 2 * GroupProduct<Q6Planes>::kStepSums * 4;
-constexpr int64_t kScratch = kAccBytes + kStepBytes + Q6Planes::panels * Q6Planes::planes * kPlane;
+using Largest = AffinePlanes<Q4_K>;
+constexpr int64_t kStepBytes = 2 * GroupProduct<Largest>::kStepSums * 4;
+constexpr int64_t kScratch = kAccBytes + kStepBytes + Largest::panels * Largest::planes * kPlane;
 
 // As finish_rows, of sums (panels, 16 tiles, 16).
 inline void finish_panels(const LinearTask& task, const float* acc, int64_t tiles, int64_t row0, int64_t row1) {
@@ -176,7 +178,8 @@ inline void finish_panels(const LinearTask& task, const float* acc, int64_t tile
 
 template <class W>
 void linear_in_tiles(const LinearTask& task) {
-  static_assert(GroupProduct<W>::kStepSums <= GroupProduct<Q6Planes>::kStepSums);
+  static_assert(GroupProduct<W>::kStepSums <= GroupProduct<Largest>::kStepSums);
+  static_assert(!W::unpacks || W::panels * W::planes <= Largest::panels * Largest::planes);
   const Packed& x = *task.x;
   float* acc = reinterpret_cast<float*>(task.scratch);
   int32_t* sums = reinterpret_cast<int32_t*>(task.scratch + kAccBytes);
@@ -214,12 +217,14 @@ void linear(const LinearTask* task) {
       return linear_of<AffinePlanes<Q4_K>>(*task);
     case PanelType::Q5_K:
       return linear_of<AffinePlanes<Q5_K>>(*task);
+    case PanelType::Q3_K:
+      return linear_of<SignedPlanes<Q3_K, 32>>(*task);
     case PanelType::Q6_K:
-      return linear_of<Q6Planes>(*task);
+      return linear_of<SignedPlanes<Q6_K, 32>>(*task);
     case PanelType::I8:
       return linear_of<I8Planes>(*task);
     case PanelType::IQ4_XS:
-      return linear_of<TablePlanes>(*task);
+      return linear_of<SignedPlanes<IQ4_XS, 128>>(*task);
     default:
       return avx512vnni::linear(task);
   }

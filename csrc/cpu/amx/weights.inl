@@ -1,10 +1,11 @@
 // Weights of one block (256 k) as the tile registers take them: planes of 64 lines, so that a product is a plain sum
 // over all 256 k. Integer scales of sub-blocks are multiplied into the codes, digit by digit, because a scaled code
-// does not fit into a byte: I = sum_s scale_s sum q x is 8 I_1 + I_0 with scale = 8 digit_1 + digit_0. Everything stays
-// an integer, so that the sums are those of every other instruction set (quant_dot4.inl).
-//   Q4_K, Q5_K  scales 0 .. 63: digits 0 .. 7, codes times a digit at most 31 * 7 = 217; planes: high, low; unsigned
-//   Q6_K        scales -128 .. 127: digits -3 .. 4, (q - 32) times a digit in -128 .. 124; planes: 64, 8, 1; signed
-//   IQ4_XS      scales -32 .. 31, values -127 .. 113: products below 2^12 as planes: 256, 1; signed
+// does not fit into a byte. Everything stays an integer, so that the sums are those of every other instruction set
+// (quant_dot4.inl).
+//   Q4_K, Q5_K  scales 0 .. 63 = 8 digit_1 + digit_0, codes times a digit at most 31 * 7 = 217; planes: 8, 1; unsigned
+//   Q6_K        scales -128 .. 127, values -32 .. 31: products in -4096 .. 4096; planes: 256, 1; signed
+//   Q3_K        scales -32 .. 31, values eightfold, -32 .. 24; planes: 256, 1; signed
+//   IQ4_XS      scales -32 .. 31, values -127 .. 113: products in -3616 .. 4064; planes: 256, 1; signed
 //   I8          no scales: the panel's own lines; unsigned, 128 too high
 #pragma once
 #include "cpu/amx/tiles.inl"
@@ -18,20 +19,6 @@ constexpr int kPlane = 64 * kLine;  // bytes
 // Both 16-bit halves of every lane.
 KE_INLINE __m512i halves_of(__m512i lanes) {
   return _mm512_or_si512(_mm512_slli_epi32(lanes, 16), _mm512_and_si512(lanes, _mm512_set1_epi32(0xffff)));
-}
-
-// Digit of 8 that leaves a multiple of 8, from -3 to 4.
-KE_INLINE __m512i balanced_digit(__m512i x) {
-  const __m512i three = _mm512_set1_epi32(3);
-  return _mm512_sub_epi32(_mm512_and_si512(_mm512_add_epi32(x, three), _mm512_set1_epi32(7)), three);
-}
-
-// Bytes times digits, byte by byte modulo 256.
-KE_INLINE __m512i times(__m512i bytes, __m512i digits) {
-  const __m512i even = _mm512_set1_epi16(0xff);
-  const __m512i low = _mm512_mullo_epi16(bytes, digits),
-                high = _mm512_mullo_epi16(_mm512_andnot_si512(even, bytes), digits);
-  return _mm512_ternarylogic_epi32(even, low, high, 0xca);  // even ? low : high
 }
 
 // Calls f(line, codes, scale) for the lines of panel p; a scale is that of the line's sub-block.
@@ -54,7 +41,7 @@ struct AffinePlanes {
   using Source = Format;
   static constexpr int planes = 2, row_tiles = 2, panels = 1;  // of a step: what its sums leave room for
   static constexpr int least_rows = 24;  // for fewer, unpacking takes longer than it saves; measured
-  static constexpr bool is_signed = false;
+  static constexpr bool is_signed = false, unpacks = true;
 
   static inline void unpack(const FromPanels<Format, kPanels, false>& from, int p, uint8_t* to) {
     each_line(from, p, [&](int line, __m512i codes, __m512i scale) KE_LAMBDA {
@@ -89,37 +76,6 @@ struct AffinePlanes {
   };
 };
 
-struct Q6Planes {
-  using Source = Q6_K;
-  static constexpr int planes = 3, row_tiles = 1, panels = 2, least_rows = 32;
-  static constexpr bool is_signed = true;
-
-  static inline void unpack(const FromPanels<Q6_K, kPanels, false>& from, int p, uint8_t* to) {
-    each_line(from, p, [&](int line, __m512i codes, __m512i scale) KE_LAMBDA {
-      const __m512i q = _mm512_sub_epi8(codes, _mm512_set1_epi8(32));
-      const __m512i ones = balanced_digit(scale), rest = _mm512_srai_epi32(_mm512_sub_epi32(scale, ones), 3);
-      const __m512i eights = balanced_digit(rest), top = _mm512_srai_epi32(_mm512_sub_epi32(rest, eights), 3);
-      uint8_t* at = to + line * kLine;
-      _mm512_store_si512(at, times(q, halves_of(top)));
-      _mm512_store_si512(at + kPlane, times(q, halves_of(eights)));
-      _mm512_store_si512(at + 2 * kPlane, times(q, halves_of(ones)));
-    });
-  }
-  static KE_INLINE const uint8_t* codes(const FromPanels<Q6_K, kPanels, false>&, const uint8_t* unpacked, int) {
-    return unpacked;
-  }
-
-  struct Panels {
-    f32x16 d0, d1;
-    Panels(const FromPanels<Q6_K, kPanels, false>& from, int p) : d0(from.d(p, 0)), d1(from.d(p + 1, 0)) {}
-    template <int P>
-    KE_INLINE f32x16 value(const int32_t* sums, const TileX&, int) const {
-      const i32x16 upper = add(shift_left<3>(load(sums)), load(sums + kTileRows * 16));
-      return mul(to_float(add(shift_left<3>(upper), load(sums + 2 * kTileRows * 16))), P ? d1 : d0);
-    }
-  };
-};
-
 // The bytes of a lane times its scale, as the low bytes of 16 bits (signed) and what is left in units of 256.
 KE_INLINE void times_scale(__m512i codes, __m512i scale, __m512i& high, __m512i& low) {
   const __m512i even = _mm512_set1_epi16(0xff), half = _mm512_set1_epi16(128);
@@ -130,27 +86,29 @@ KE_INLINE void times_scale(__m512i codes, __m512i scale, __m512i& high, __m512i&
       _mm512_ternarylogic_epi32(even, _mm512_srai_epi16(_mm512_add_epi16(a, half), 8), _mm512_add_epi16(b, half), 0xca);
 }
 
-struct TablePlanes {
-  using Source = IQ4_XS;
+// Q3_K, Q6_K, IQ4_XS: signed values are codes - Zero.
+template <class Format, int Zero>
+struct SignedPlanes {
+  using Source = Format;
   static constexpr int planes = 2, row_tiles = 2, panels = 1, least_rows = 24;
-  static constexpr bool is_signed = true;
+  static constexpr bool is_signed = true, unpacks = true;
 
-  static inline void unpack(const FromPanels<IQ4_XS, kPanels, false>& from, int p, uint8_t* to) {
+  static inline void unpack(const FromPanels<Format, kPanels, false>& from, int p, uint8_t* to) {
     each_line(from, p, [&](int line, __m512i codes, __m512i scale) KE_LAMBDA {
       __m512i high, low;
-      times_scale(_mm512_xor_si512(codes, _mm512_set1_epi8(-128)), halves_of(scale), high, low);
+      times_scale(_mm512_sub_epi8(codes, _mm512_set1_epi8(static_cast<char>(Zero))), halves_of(scale), high, low);
       uint8_t* at = to + line * kLine;
       _mm512_store_si512(at, high);
       _mm512_store_si512(at + kPlane, low);
     });
   }
-  static KE_INLINE const uint8_t* codes(const FromPanels<IQ4_XS, kPanels, false>&, const uint8_t* unpacked, int) {
+  static KE_INLINE const uint8_t* codes(const FromPanels<Format, kPanels, false>&, const uint8_t* unpacked, int) {
     return unpacked;
   }
 
   struct Panels {
     f32x16 d;
-    Panels(const FromPanels<IQ4_XS, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
+    Panels(const FromPanels<Format, kPanels, false>& from, int p) : d(from.d(p, 0)) {}
     template <int>
     KE_INLINE f32x16 value(const int32_t* sums, const TileX&, int) const {
       return mul(to_float(add(shift_left<8>(load(sums)), load(sums + kTileRows * 16))), d);
@@ -161,9 +119,8 @@ struct TablePlanes {
 struct I8Planes {
   using Source = EightBits256;
   static constexpr int planes = 1, row_tiles = 2, panels = 2, least_rows = 16;
-  static constexpr bool is_signed = false;
+  static constexpr bool is_signed = false, unpacks = false;
 
-  static KE_INLINE void unpack(const FromPanels<EightBits256, kPanels, false>&, int, uint8_t*) {}
   static KE_INLINE const uint8_t* codes(const FromPanels<EightBits256, kPanels, false>& from, const uint8_t*, int p) {
     return from.lines + p * from.layout.lines;
   }
