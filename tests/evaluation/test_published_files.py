@@ -173,7 +173,7 @@ REFUSED: list[tuple[str, Make, str]] = [
         r"expressions\[1\]: expected some text, got ' '",
     ),
     ("refcocog-reg", refs([1, 1, 2, 3], []), r"expressions: expected a list of texts, got \[\]"),
-    ("refcocog-reg", refs([99, 1, 2, 3], [{"sent": "dog"}]), "of object 3 has no part in its picture"),
+    ("refcocog-reg", refs([99, 1, 2, 3], [{"sent": "dog"}]), "of object 3 has no part in its image"),
     ("iq50", matrix, r"answer: expected 0\.\.5, got True"),
     ("bird-names", birds(names=["...", "tit"], images={"...": [], "tit": []}), "expected two different names"),
     ("bird-names", birds(images={"red owl": [], "tits": []}), "images: expected those of red owl and tit"),
