@@ -1,4 +1,6 @@
 // Products of quantized weights with many rows in tile registers; AVX-512's products do the rest.
+#include <type_traits>
+
 #include "cpu/amx/weights.inl"
 #include "cpu/linear_float.inl"
 
@@ -10,7 +12,6 @@ namespace ke::cpu::KE_ISA {
 
 namespace {
 
-constexpr int64_t kLeastRows = 16;               // for fewer, unpacking takes longer than it saves
 constexpr int64_t kSumsAtOnce = 17 * kTileRows;  // rows whose sums are kept while the blocks pass by
 
 // Products of the blocks of a group with rows row0 .. row0 + 16 tiles - 1 of x; acc: (kPanels, 16 tiles, 16). Rows past
@@ -99,6 +100,14 @@ class GroupProduct {
     TileX x;
   };
 
+  // In place of the step before the first one.
+  struct Nothing {
+    Nothing(const GroupProduct&, const Step&) {}
+    template <int, int>
+    void rows() {}
+    void next_part() {}
+  };
+
   template <int R>
   void combine() const {
     Combining<R> combining(*this, before_);
@@ -124,7 +133,7 @@ class GroupProduct {
     constexpr int panel = N == 1 ? panel_layout(W::Source::type).lines : N * kPlane;
     const uint8_t* w = W::codes(step.from, unpacked_, step.panel);
     const int8_t* x = tile_x_of_256(step.block, step.tile).codes;
-    Combining<Before> combining(*this, before_);
+    std::conditional_t<(Before > 0), Combining<Before>, Nothing> combining(*this, before_);
     each<R * P * N>([&]<int i>() KE_LAMBDA { tile_zero<i>(); });
 #pragma GCC unroll 1
     for (int part = 0; part < kParts; ++part) {
@@ -134,12 +143,12 @@ class GroupProduct {
         tile_load<to>(w + p * panel + n * kPlane, kLine);
         each<R>([&]<int r>() KE_LAMBDA {
           tile_dot<W::is_signed, (r * P + p) * N + n, kX + r, to>();
-          if constexpr (Before > 0) combining.template rows<(p * N + n) * R + r, R * P * N>();
+          combining.template rows<(p * N + n) * R + r, R * P * N>();
         });
       });
       x += kTileDepth;
       w += kTileDepth / 4 * kLine;
-      if constexpr (Before > 0) combining.next_part();
+      combining.next_part();
     }
     each<R * P * N>([&]<int i>() KE_LAMBDA { tile_store<i>(step.sums + i * kTileSums, kLine); });
   }
