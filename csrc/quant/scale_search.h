@@ -136,11 +136,11 @@ class AffineSearch {
   F4 w_ = splat(0), wx_ = splat(0), wxx_ = splat(0);  // weighted sums of 1, x, x^2
 };
 
-// Codes low..high without an offset; the scale may be negative when low != -high (the largest value may take either
-// end).
-template <int N>
-ScaleFit search_symmetric(const Columns<N>& c, int low_code, int high_code, int candidates) {
-  const F4 low = splat(static_cast<float>(low_code)), high = splat(static_cast<float>(high_code));
+// The best scale of x ~ scale * nearest(x / scale), where nearest gives values from low to high, evenly spaced or not.
+// It may be negative when low != -high (the largest value may take either end). Candidates: the largest value takes the
+// value at the end, stretched by up to half of `reach`.
+template <int N, class Nearest>
+F4 search_signed(const Columns<N>& c, const Nearest& nearest, F4 low, F4 high, int candidates, float reach) {
   F4 peak = splat(0);
   for (int i = 0; i < N; ++i) peak = pick(lanes_abs(c.x[i]) > lanes_abs(peak), c.x[i], peak);
   const F4 per_peak = reciprocal(peak);
@@ -149,24 +149,30 @@ ScaleFit search_symmetric(const Columns<N>& c, int low_code, int high_code, int 
   const auto attempt = [&](F4 inverse) {
     F4 wqx = splat(0), wqq = splat(0);
     for (int i = 0; i < N; ++i) {
-      const F4 code = nearest_code(c.x[i] * inverse, low, high);
-      const F4 weighted = c.w[i] * code;
+      const F4 value = nearest(c.x[i] * inverse), weighted = c.w[i] * value;
       wqx += weighted * c.x[i];
-      wqq += weighted * code;
+      wqq += weighted * value;
     }
     const F4 scale = ratio(wqx, wqq), gain = scale * wqx;
     const I4 better = gain > best_gain;
     best_gain = pick(better, gain, best_gain);
     best_scale = pick(better, scale, best_scale);
   };
-  // Candidates: the largest value takes the code at the end, stretched by up to an eighth.
   for (int k = 0; k < candidates; ++k) {
-    const F4 stretch = splat(1 + (static_cast<float>(k) / static_cast<float>(candidates - 1) - 0.5f) * 0.25f);
+    const F4 stretch = splat(1 + (static_cast<float>(k) / static_cast<float>(candidates - 1) - 0.5f) * reach);
     attempt(stretch * low * per_peak);
-    if (low_code != -high_code) attempt(stretch * high * per_peak);
+    if (low[0] != -high[0]) attempt(stretch * high * per_peak);
   }
   attempt(reciprocal(best_scale));
-  return measure(c, best_scale, splat(0), low, high);
+  return best_scale;
+}
+
+// Codes low..high without an offset.
+template <int N>
+ScaleFit search_symmetric(const Columns<N>& c, int low_code, int high_code, int candidates) {
+  const F4 low = splat(static_cast<float>(low_code)), high = splat(static_cast<float>(high_code));
+  const auto nearest = [&](F4 x) { return nearest_code(x, low, high); };
+  return measure(c, search_signed(c, nearest, low, high, candidates, 0.25f), splat(0), low, high);
 }
 
 }  // namespace ke
