@@ -11,6 +11,7 @@
 #include "quant/codec.h"
 #include "quant/k_layout.h"
 #include "quant/scale_search.h"
+#include "quant/signed_block.h"
 #include "quant/stored_scales.h"
 
 namespace ke {
@@ -190,79 +191,24 @@ struct AffineBlock {
   }
 };
 
-// Q6_K and Q3_K: x ~ d scale[s] q.
-struct SymmetricBlock {
-  static constexpr int groups = 4;
-  Columns<16> columns[groups];
-  const F4 low, high;              // codes -half .. half - 1
-  const F4 low_scale, high_scale;  // likewise of the integer scales
-  uint16_t d_bits = 0;
-  F4 scale[groups];
-  float error = std::numeric_limits<float>::infinity();
+// Codes -half .. half - 1, of Q6_K and Q3_K.
+struct EvenCodes {
+  static constexpr int values = 16;  // of a sub-block
+  const int half, candidates;        // candidates: of search_symmetric
+  const F4 low = splat(static_cast<float>(-half)), high = splat(static_cast<float>(half - 1));
 
-  // half_codes, half_scales: how many there are below zero. candidates: of search_symmetric.
-  SymmetricBlock(const float* in, const float* importance, int half_codes, int half_scales, int candidates)
-      : low(splat(static_cast<float>(-half_codes))),
-        high(splat(static_cast<float>(half_codes - 1))),
-        low_scale(splat(static_cast<float>(-half_scales))),
-        high_scale(splat(static_cast<float>(half_scales - 1))) {
-    F4 exact[groups];
-    float top = 0;  // the scale of largest magnitude becomes -half_scales
-    for (int g = 0; g < groups; ++g) {
-      columns[g].load(in + 64 * g, importance ? importance + 64 * g : nullptr);
-      exact[g] = search_symmetric(columns[g], -half_codes, half_codes - 1, candidates).scale;
-      for (int j = 0; j < 4; ++j)
-        if (std::fabs(exact[g][j]) > std::fabs(top)) top = exact[g][j];
-    }
-    float d = f16_beyond(top / low_scale[0]);
-    const F4 inverse = reciprocal(splat(d));
-    for (int g = 0; g < groups; ++g) scale[g] = nearest_code(exact[g] * inverse, low_scale, high_scale);
-    for (int round = 0; try_scales(d) && round < rounds; ++round) d = refit(d);
-  }
+  F4 search(const Columns<values>& c) const { return search_symmetric(c, -half, half - 1, candidates).scale; }
+  F4 error(const Columns<values>& c, F4 scale) const { return measure(c, scale, splat(0), low, high).error; }
+  F4 nearest(F4 x) const { return nearest_code(x, low, high); }
+};
 
-  bool try_scales(float d) {
-    const uint16_t new_d = f32_to_f16(d);
-    const F4 step = splat(f16_to_f32(new_d));
-    F4 new_scale[groups];
-    float new_error = 0;
-    for (int g = 0; g < groups; ++g) {
-      F4 best = splat(std::numeric_limits<float>::infinity());
-      new_scale[g] = scale[g];
-      for (int a = -2; a <= 2; ++a) {
-        const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), low_scale), high_scale);
-        const F4 e = measure(columns[g], step * s, splat(0), low, high).error;
-        const I4 better = e < best;
-        best = pick(better, e, best);
-        new_scale[g] = pick(better, s, new_scale[g]);
-      }
-      new_error += lanes_sum(best);
-    }
-    if (!(new_error < error)) return false;
-    error = new_error;
-    d_bits = new_d;
-    std::copy_n(new_scale, groups, scale);
-    return true;
-  }
-
-  // Least squares of x ~ d (scale q) over all 256 values.
-  float refit(float d) const {
-    F4 ux = splat(0), uu = splat(0);
-    for (int g = 0; g < groups; ++g) {
-      const F4 inverse = reciprocal(splat(f16_to_f32(d_bits)) * scale[g]);
-      for (int i = 0; i < 16; ++i) {
-        const F4 u = scale[g] * nearest_code(columns[g].x[i] * inverse, low, high);
-        ux += columns[g].w[i] * u * columns[g].x[i];
-        uu += columns[g].w[i] * u * u;
-      }
-    }
-    const float p = lanes_sum(ux), a = lanes_sum(uu);
-    return a > 0 ? p / a : d;
-  }
+struct SymmetricBlock : SignedBlock<EvenCodes> {
+  using SignedBlock::SignedBlock;
 
   // 256 codes, 16 integer scales.
   void codes(int8_t* q, int8_t* scales) const {
     for (int g = 0; g < groups; ++g) {
-      columns[g].write_codes(splat(f16_to_f32(d_bits)) * scale[g], splat(0), low, high, q + 64 * g);
+      columns[g].write_codes(splat(f16_to_f32(d_bits)) * scale[g], splat(0), codes_of.low, codes_of.high, q + 64 * g);
       for (int j = 0; j < 4; ++j) scales[4 * g + j] = static_cast<int8_t>(scale[g][j]);
     }
   }
@@ -273,7 +219,7 @@ struct SymmetricBlock {
 void encode_q3_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
   for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
     BlockQ3_K& b = static_cast<BlockQ3_K*>(blocks)[k];
-    const SymmetricBlock found(values, weights, 4, 32, 21);
+    const SymmetricBlock found(values, weights, 32, EvenCodes{4, 21});
     int8_t q[block], scales[16];
     found.codes(q, scales);
     b.d = found.d_bits;
@@ -309,7 +255,7 @@ void encode_q5_k(const float* in, void* blocks, int64_t n, int64_t row_length, c
 void encode_q6_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
   for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
     BlockQ6_K& b = static_cast<BlockQ6_K*>(blocks)[k];
-    const SymmetricBlock found(values, weights, 32, 128, 13);
+    const SymmetricBlock found(values, weights, 128, EvenCodes{32, 13});
     int8_t q[block];
     found.codes(q, b.scales);
     b.d = found.d_bits;

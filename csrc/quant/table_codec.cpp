@@ -1,10 +1,7 @@
 // The types whose 4-bit codes stand for the values of a table: IQ4_NL, IQ4_XS. Layouts: blocks.h.
-#include <algorithm>
-#include <cmath>
-#include <limits>
-
 #include "quant/block_codec.h"
 #include "quant/blocks.h"
+#include "quant/signed_block.h"
 #include "quant/stored_scales.h"
 #include "quant/table_layout.h"
 #include "quant/table_search.h"
@@ -39,7 +36,6 @@ void decode_iq4_xs(const void* blocks, float* out, int64_t n) {
 namespace {
 
 constexpr int kCandidates = 31;  // of search_table
-constexpr int kRounds = 2;       // of refining the scales of 256 values together
 
 // The codes of lane j, packed.
 void pack_lane(const Columns<32>& c, int lane, float scale, uint8_t* qs) {
@@ -49,70 +45,15 @@ void pack_lane(const Columns<32>& c, int lane, float scale, uint8_t* qs) {
   pack_table_codes(q, qs);
 }
 
-// x ~ d scale[s] table[q]: given the best scale of every sub-block on its own, takes the block's d so that all are in
-// reach, chooses every integer scale among its neighbours by the error that it really gives, then finds the best d for
-// the codes by least squares, and chooses again; keeps what was best.
-struct TableBlock {
-  static constexpr int groups = 2;  // of four sub-blocks
-  Columns<32> columns[groups];
-  uint16_t d_bits = 0;
-  F4 scale[groups];  // integers -32..31
-  float error = std::numeric_limits<float>::infinity();
+struct TableCodes {
+  static constexpr int values = 32;  // of a sub-block
+  F4 search(const Columns<values>& c) const { return search_table(c, kCandidates); }
+  F4 error(const Columns<values>& c, F4 scale) const { return table_error(c, scale); }
+  F4 nearest(F4 x) const { return table_rounding(x); }
+};
 
-  TableBlock(const float* in, const float* importance) {
-    F4 exact[groups];
-    float top = 0;  // the scale of largest magnitude becomes -32
-    for (int g = 0; g < groups; ++g) {
-      columns[g].load(in + 128 * g, importance ? importance + 128 * g : nullptr);
-      exact[g] = search_table(columns[g], kCandidates);
-      for (int j = 0; j < 4; ++j)
-        if (std::fabs(exact[g][j]) > std::fabs(top)) top = exact[g][j];
-    }
-    float d = f16_beyond(top / -32);
-    const F4 inverse = reciprocal(splat(d));
-    for (int g = 0; g < groups; ++g) scale[g] = nearest_code(exact[g] * inverse, splat(-32), splat(31));
-    for (int round = 0; try_scales(d) && round < kRounds; ++round) d = refit(d);
-  }
-
-  // Chooses the integer scales for d; false (and nothing changes) when that is no improvement.
-  bool try_scales(float d) {
-    const uint16_t new_d = f32_to_f16(d);
-    const F4 step = splat(f16_to_f32(new_d));
-    F4 new_scale[groups];
-    float new_error = 0;
-    for (int g = 0; g < groups; ++g) {
-      F4 best = splat(std::numeric_limits<float>::infinity());
-      new_scale[g] = scale[g];
-      for (int a = -2; a <= 2; ++a) {
-        const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), splat(-32)), splat(31));
-        const F4 e = table_error(columns[g], step * s);
-        const I4 better = e < best;
-        best = pick(better, e, best);
-        new_scale[g] = pick(better, s, new_scale[g]);
-      }
-      new_error += lanes_sum(best);
-    }
-    if (!(new_error < error)) return false;
-    error = new_error;
-    d_bits = new_d;
-    std::copy_n(new_scale, groups, scale);
-    return true;
-  }
-
-  // Least squares of x ~ d (scale table[q]) over all 256 values.
-  float refit(float d) const {
-    F4 ux = splat(0), uu = splat(0);
-    for (int g = 0; g < groups; ++g) {
-      const F4 inverse = reciprocal(splat(f16_to_f32(d_bits)) * scale[g]);
-      for (int i = 0; i < 32; ++i) {
-        const F4 u = scale[g] * table_rounding(columns[g].x[i] * inverse);
-        ux += columns[g].w[i] * u * columns[g].x[i];
-        uu += columns[g].w[i] * u * u;
-      }
-    }
-    const float p = lanes_sum(ux), a = lanes_sum(uu);
-    return a > 0 ? p / a : d;
-  }
+struct TableBlock : SignedBlock<TableCodes> {
+  using SignedBlock::SignedBlock;
 
   void store(BlockIQ4_XS& b) const {
     int8_t s[8];
@@ -143,7 +84,7 @@ void encode_iq4_nl(const float* in, void* blocks, int64_t n, int64_t row_length,
 
 void encode_iq4_xs(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
   for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
-    TableBlock(values, weights).store(static_cast<BlockIQ4_XS*>(blocks)[k]);
+    TableBlock(values, weights, 32, TableCodes{}).store(static_cast<BlockIQ4_XS*>(blocks)[k]);
   });
 }
 
