@@ -8,22 +8,6 @@ namespace ke {
 
 namespace {
 
-// Four rows at once: a value of `products` is read and written once for them. Every sum is made in the order of rows.
-void add_products(const float* x, int64_t rows, int64_t cols, float* products) {
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    const float *a = x + r * cols, *b = a + cols, *c = b + cols, *d = c + cols;
-    for (int64_t i = 0; i < cols; ++i) {
-      float* to = products + i * cols;
-      const float ai = a[i], bi = b[i], ci = c[i], di = d[i];
-      for (int64_t j = 0; j <= i; ++j) to[j] += (ai * a[j] + bi * b[j]) + (ci * c[j] + di * d[j]);
-    }
-  }
-  for (; r < rows; ++r)
-    for (int64_t i = 0; i < cols; ++i)
-      for (int64_t j = 0; j <= i; ++j) products[i * cols + j] += x[r * cols + i] * x[r * cols + j];
-}
-
 // Of `inner`, with the names of its parts.
 class RecordedLinear final : public Linear {
  public:
@@ -116,6 +100,11 @@ class RecordingBackend final : public Backend {
 
 }  // namespace
 
+void ActivationRecorder::use_threads(int threads) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (pool_->threads() != threads) pool_ = std::make_unique<ThreadPool>(threads);
+}
+
 void ActivationRecorder::add(const std::vector<std::string>& names, const float* x, int64_t rows, int64_t cols) {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::shared_ptr<Sums>& sums = sums_[names.at(0)];
@@ -125,7 +114,7 @@ void ActivationRecorder::add(const std::vector<std::string>& names, const float*
     sums->sum.resize(static_cast<size_t>(cols));
     sums->squares.resize(static_cast<size_t>(cols));
     if (std::any_of(names.begin(), names.end(), [&](const std::string& n) { return products_of_.contains(n); }))
-      sums->products.resize(static_cast<size_t>(cols * cols));
+      sums->moments = std::make_unique<SecondMoments>(cols);
     for (const std::string& name : names) sums_[name] = sums;
   }
   KE_CHECK(sums->cols == cols, InvalidRequest, names[0], " has inputs of ", sums->cols, " and of ", cols, " values");
@@ -136,7 +125,7 @@ void ActivationRecorder::add(const std::vector<std::string>& names, const float*
       sums->sum[i] += v;
       sums->squares[i] += v * v;
     }
-  if (!sums->products.empty()) add_products(x, rows, cols, sums->products.data());
+  if (sums->moments) sums->moments->add(x, rows, *pool_);
 }
 
 std::vector<std::string> ActivationRecorder::names() const {
@@ -150,11 +139,14 @@ std::shared_ptr<const ActivationRecorder::Sums> ActivationRecorder::find(const s
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = sums_.find(name);
   KE_CHECK(found != sums_.end(), InvalidRequest, "nothing was recorded for the tensor ", name);
+  Sums& sums = *found->second;
+  if (sums.moments) sums.products = sums.moments->sums(*pool_);
   return found->second;
 }
 
 std::shared_ptr<Backend> record_activations(std::shared_ptr<Backend> inner,
                                             std::shared_ptr<ActivationRecorder> recorder) {
+  recorder->use_threads(inner->threads());
   return std::make_shared<RecordingBackend>(std::move(inner), std::move(recorder));
 }
 

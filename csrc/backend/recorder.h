@@ -5,10 +5,13 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/second_moments.h"
+#include "base/thread_pool.h"
 
 namespace ke {
 
@@ -19,22 +22,25 @@ class ActivationRecorder {
     int64_t cols = 0, rows = 0;
     std::vector<double> sum, squares;  // (cols): sum of x and of x^2 over the rows
     // (cols, cols), where asked for: sum of x_i x_j for j <= i, zeros for j > i. Float32, because it is large.
-    std::vector<float> products;
+    std::span<const float> products;
+    std::unique_ptr<SecondMoments> moments;  // holds them
   };
 
   // products_of: tensors whose `products` are wanted; these take 4 cols^2 bytes each.
   explicit ActivationRecorder(std::set<std::string> products_of = {}) : products_of_(std::move(products_of)) {}
 
+  void use_threads(int threads);  // for products; 1 until then
   // x: (rows, cols) contiguous; names: the tensors that are multiplied with it. Matrices with one input share sums.
   void add(const std::vector<std::string>& names, const float* x, int64_t rows, int64_t cols);
 
   std::vector<std::string> names() const;
-  // Sums and `products` of a tensor. InvalidRequest where nothing was recorded under the name.
+  // Sums and `products` of a tensor, until rows are added. InvalidRequest where nothing was recorded under the name.
   std::shared_ptr<const Sums> find(const std::string& name) const;
 
  private:
   const std::set<std::string> products_of_;
   mutable std::mutex mutex_;
+  std::unique_ptr<ThreadPool> pool_ = std::make_unique<ThreadPool>(1);
   std::map<std::string, std::shared_ptr<Sums>> sums_;
 };
 

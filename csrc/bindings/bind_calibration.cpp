@@ -11,9 +11,9 @@
 
 namespace ke {
 
-template <class T>
-static nb::bytes bytes_of(const std::vector<T>& v) {
-  return nb::bytes(v.data(), v.size() * sizeof(T));
+template <class Values>
+static nb::bytes bytes_of(const Values& v) {
+  return nb::bytes(v.data(), v.size() * sizeof(*v.data()));
 }
 
 static DType dtype_named(std::string_view name) {

@@ -6,65 +6,11 @@
 #include "base/error.h"
 #include "quant/codec.h"
 #include "quant/grid.h"
+#include "quant/triangular.h"
 
 namespace ke {
 
 namespace {
-
-// All loops below add to a whole stretch of values at a time, each value in a fixed order: the bits do not depend on
-// the width of the machine's vectors.
-
-constexpr int64_t kPanel = 64;
-
-// y -= factor * x
-template <class T>
-void subtract(T* y, const T* x, T factor, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] -= factor * x[i];
-}
-
-// a (n, n), lower triangle -> its Cholesky factor L in place, a = L L^T. Panels of columns: each is finished, then
-// subtracted from everything behind it.
-void cholesky(std::vector<double>& a, int64_t n) {
-  std::vector<double> panel(static_cast<size_t>(kPanel * n));  // columns of L, each contiguous
-  for (int64_t p = 0; p < n; p += kPanel) {
-    const int64_t end = std::min(n, p + kPanel);
-    for (int64_t k = p; k < end; ++k) {
-      double* column = panel.data() + (k - p) * n;
-      const double pivot = std::sqrt(a[k * n + k]);
-      for (int64_t i = k; i < n; ++i) column[i] = i == k ? pivot : a[i * n + k] / pivot;
-      for (int64_t i = k; i < n; ++i) {
-        a[i * n + k] = column[i];
-        subtract(a.data() + i * n + k + 1, column + k + 1, column[i], std::min(end, i + 1) - k - 1);
-      }
-    }
-    for (int64_t i = end; i < n; ++i)
-      for (int64_t k = p; k < end; ++k)
-        subtract(a.data() + i * n + end, panel.data() + (k - p) * n + end, a[i * n + k], i + 1 - end);
-  }
-}
-
-// r (n, n), upper triangular -> its inverse in place, row by row from the last one, some rows at a time.
-void invert_upper(std::vector<double>& r, int64_t n) {
-  constexpr int64_t group = 16;
-  std::vector<double> rows(static_cast<size_t>(group * n));
-  for (int64_t end = n; end > 0; end -= std::min(group, end)) {
-    const int64_t begin = std::max<int64_t>(0, end - group);
-    for (int64_t i = begin; i < end; ++i) {
-      double* row = rows.data() + (i - begin) * n;
-      std::fill(row, row + n, 0.0);
-      row[i] = 1;
-    }
-    for (int64_t k = n - 1; k >= end; --k)  // rows that are inverted already
-      for (int64_t i = begin; i < end; ++i)
-        subtract(rows.data() + (i - begin) * n + k, r.data() + k * n + k, r[i * n + k], n - k);
-    for (int64_t i = end - 1; i >= begin; --i) {
-      double* row = rows.data() + (i - begin) * n;
-      for (int64_t k = end - 1; k > i; --k) subtract(row + k, rows.data() + (k - begin) * n + k, r[i * n + k], n - k);
-      for (int64_t j = i; j < n; ++j) row[j] /= r[i * n + i];
-    }
-    for (int64_t i = begin; i < end; ++i) std::copy_n(rows.data() + (i - begin) * n, n, r.data() + i * n);
-  }
-}
 
 // Where later values make up for a block's errors d as well as they can, the error of the products is d S d^T with
 // S = (B^T B)^-1, B the block's part of the factor. Going through the values again and again, each takes the code that
@@ -193,9 +139,12 @@ void encode_with_feedback(DType dtype, const float* in, void* blocks, int64_t n,
     }
     for (int64_t from = begin + block; from < row_length; from += stretch) {
       const int64_t count = std::min(stretch, row_length - from);
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t i = 0; i < block; ++i)
-          subtract(targets.data() + r * row_length + from, factor.row(begin + i) + from, errors[r * block + i], count);
+      run_wide([&]() KE_ALWAYS_INLINE {
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t i = 0; i < block; i += 4)
+            subtract_four(targets.data() + r * row_length + from, factor.row(begin + i) + from, row_length,
+                          errors.data() + r * block + i, count);
+      });
     }
   }
 }

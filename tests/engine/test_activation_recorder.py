@@ -62,3 +62,43 @@ def test_the_matrices_that_are_folded_at_load_have_inputs_too(recorded):
     np.testing.assert_allclose(values(find("mm.attn_k.weight").sum), keys + 2 * query.sum(0), rtol=1e-3, atol=1e-3)
     assert find("mm.attn_k.weight").squares == find("mm.attn_v.weight").squares
     assert find("mm.attn_out.weight").rows == 2 * 64
+
+
+def random_rows(rows: int, cols: int) -> np.ndarray:
+    return np.random.default_rng(rows * cols).standard_normal((rows, cols)).astype(np.float32)
+
+
+def products_of(parts: list[np.ndarray]) -> np.ndarray:
+    recorder = _core.ActivationRecorder({"m"})
+    for x in parts:
+        recorder.add(["m"], x, x.shape[1])
+    cols = parts[0].shape[1]
+    return np.frombuffer(recorder.find("m").products, np.float32).reshape(cols, cols)
+
+
+@pytest.mark.parametrize("cols", [1, 2, 33, 600])
+@pytest.mark.parametrize("rows", [1, 7, 128, 301])
+def test_products_against_float64(rows: int, cols: int) -> None:
+    x = random_rows(rows, cols)
+    exact = np.tril(x.astype(np.float64).T @ x)
+    found = products_of([x])
+    scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    assert np.all(np.abs(found - exact) <= 4e-7 * scale)
+    assert np.all(np.triu(found, 1) == 0)
+
+
+def test_products_depend_on_rows_and_not_on_how_many_come_at_once() -> None:
+    x = random_rows(300, 70)
+    whole = products_of([x])
+    for sizes in ([1] * 300, [127, 1, 172], [299, 1]):
+        parts = np.split(x, np.cumsum(sizes)[:-1])
+        assert products_of(parts).tobytes() == whole.tobytes()
+
+
+def test_rows_may_come_after_a_look() -> None:
+    x, recorder = random_rows(50, 40), _core.ActivationRecorder({"m"})
+    recorder.add(["m"], x[:20], 40)
+    assert recorder.find("m").rows == 20
+    recorder.add(["m"], x[20:], 40)
+    found = np.frombuffer(recorder.find("m").products, np.float32).reshape(40, 40)
+    np.testing.assert_allclose(found, np.tril(x.T @ x), rtol=1e-4, atol=1e-4)
