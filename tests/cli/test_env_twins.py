@@ -38,12 +38,20 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 
 
 COMMANDS = dict(commands(cli.cli))
-TWINS = [
-    pytest.param(command, option, id=f"{name} {option.opts[-1]}")
-    for name, command in COMMANDS.items()
-    for option in command.params
-    if isinstance(option, TwinOption)
-]
+TWINS = {name: [o for o in command.params if isinstance(o, TwinOption)] for name, command in COMMANDS.items()}
+of_each_command = pytest.mark.parametrize("name", [name for name, options in TWINS.items() if options])
+
+
+def seen_first(command: str, option: TwinOption) -> bool:
+    """Whether no command before has an option of that type and those names: one is tried with all values, others with
+    the first and the last of them."""
+    for name, options in TWINS.items():
+        for other in options:
+            if (other.opts, other.secondary_opts, other.multiple, other.envvar) == (
+                option.opts, option.secondary_opts, option.multiple, option.envvar,
+            ) and repr(other.type) == repr(option.type):  # fmt: skip
+                return name == command
+    raise AssertionError(f"{command} has no {option.opts}")
 
 
 def long_names(option: click.Option) -> list[str]:
@@ -92,9 +100,14 @@ def values(option: click.Option) -> list[str]:
     return texts if option.multiple else [*texts, "two\nlines"]
 
 
-@pytest.mark.parametrize(("command", "option"), TWINS)
-def test_a_twin_gives_the_same_value(
-    command: click.Command, option: TwinOption, monkeypatch: pytest.MonkeyPatch
+@of_each_command
+def test_a_twin_gives_the_same_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in TWINS[name]:
+        check_the_same_value(COMMANDS[name], option, seen_first(name, option), monkeypatch)
+
+
+def check_the_same_value(
+    command: click.Command, option: TwinOption, everything: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = {("convert", "output"): "CONVERT_", **{(task, name): "EVAL_" for task in TASKS for name in ("form", "shots")}}
     own[("grades", "form")] = "EVAL_"
@@ -106,7 +119,7 @@ def test_a_twin_gives_the_same_value(
         own[("build", "output")] = "INDEX_"
     own |= {("classify", name): "CLASSIFY_" for name in ("prompt", "question")}
     prefix = "KOSMOS_EDGE_" + own.get((str(command.name), str(option.name)), "")
-    assert option.envvar == variable_of(long_names(option)[0], prefix)
+    assert option.envvar == variable_of(long_names(option)[0], prefix), option.opts
     tried: list[tuple[list[str], dict[str, str]]] = []  # words of the command line, variables
     if option.is_flag:
         for name, word, opposite in [(n, n, "0") for n in long_names(option)] + [
@@ -129,39 +142,48 @@ def test_a_twin_gives_the_same_value(
             words = [f"{long_names(option)[0]}={value}" for value in some]
             for joined in ("\n".join(some), "\n".join(some) + "\n", "\n\n".join(some)):
                 tried.append((words, {str(option.envvar): joined}))
-    assert tried
-    for words, variables in tried:
+    assert tried, option.opts
+    for words, variables in tried if everything else (tried[0], tried[-1]):
         typed, source = parse(command, option, words)
-        assert source is ParameterSource.COMMANDLINE
+        assert source is ParameterSource.COMMANDLINE, words
         with monkeypatch.context() as patch:
             for variable, value in variables.items():
                 patch.setenv(variable, value)
             assert parse(command, option, []) == (typed, ParameterSource.ENVIRONMENT), (words, variables)
             again, source = parse(command, option, words)  # the command line goes before
-            assert (again, source) == (typed, ParameterSource.COMMANDLINE)
+            assert (again, source) == (typed, ParameterSource.COMMANDLINE), words
 
 
-@pytest.mark.parametrize(("command", "option"), TWINS)
-def test_an_empty_twin_is_none(command: click.Command, option: TwinOption, monkeypatch: pytest.MonkeyPatch) -> None:
+@of_each_command
+def test_an_empty_twin_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in TWINS[name]:
+        with monkeypatch.context() as patch:
+            check_empty_is_none(COMMANDS[name], option, patch)
+
+
+def check_empty_is_none(command: click.Command, option: TwinOption, patch: pytest.MonkeyPatch) -> None:
     for variable, _ in option.twins():
-        monkeypatch.setenv(variable, "")
+        patch.setenv(variable, "")
     if option.required:
         with pytest.raises(click.MissingParameter):
             parse(command, option, [])
         return
     empty = parse(command, option, [])
     for variable, _ in option.twins():
-        monkeypatch.delenv(variable)
-    assert parse(command, option, []) == empty and empty[1] is ParameterSource.DEFAULT
+        patch.delenv(variable)
+    assert parse(command, option, []) == empty and empty[1] is ParameterSource.DEFAULT, option.opts
     if option.multiple:
-        monkeypatch.setenv(str(option.envvar), "\n\n")
-        assert parse(command, option, []) == empty
+        patch.setenv(str(option.envvar), "\n\n")
+        assert parse(command, option, []) == empty, option.opts
 
 
-@pytest.mark.parametrize(("command", "option"), TWINS)
-def test_what_is_wrong_is_named_by_its_variable(
-    command: click.Command, option: TwinOption, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@of_each_command
+def test_what_is_wrong_is_named_by_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in TWINS[name]:
+        check_wrong_is_named(COMMANDS[name], option, monkeypatch)
+
+
+def check_wrong_is_named(command: click.Command, option: TwinOption, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, _ in option.twins():
         if variable != option.envvar and not option.is_flag:
             continue
