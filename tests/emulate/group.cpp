@@ -24,7 +24,7 @@ struct Thread {
   uint32_t mask = 0;
   size_t bytes = 0;
   const unsigned char* given = nullptr;
-  unsigned char* taken = nullptr;
+  unsigned char* taken = nullptr;                // where it finds what all gave
   unsigned barriers = 0, subgroup_barriers = 0;  // that it came to
 };
 
@@ -44,6 +44,7 @@ struct Runner {
   void* argument = nullptr;
   size_t shared_bytes = 0, shared_limit = 0;
   std::vector<SharedObject> shared;
+  std::vector<std::vector<unsigned char>> exchanged;  // by subgroup: what all of its lanes gave last, side by side
   std::vector<void*> retired;  // freed when the grid ends: until then no barrier orders the free after the accesses
   void* dynamic = nullptr;
   bool inside = false;  // a thread of the grid runs, not the scheduler
@@ -91,8 +92,26 @@ void wait(State state) {
   Fiber::switch_to(t.fiber, r.main);
 }
 
-// All lanes of `mask` from thread `first` on wait for the same exchange: each gets what the others give.
+// Instead of memcpy, whose calls TSan takes for accesses of the program.
+void copy_dwords(unsigned char* to, const unsigned char* from, size_t bytes) {
+  for (size_t b = 0; b < bytes; b += 4) __builtin_memcpy(to + b, from + b, 4);
+}
+
+// All lanes of `mask` from thread `first` on wait for the same exchange: each gets what the others give. A whole
+// subgroup reads one copy: nobody comes to its next exchange who has not read it.
 void deliver(Runner& r, unsigned first, uint32_t mask) {
+  if (mask == 0xffffffffu) {
+    const size_t bytes = r.threads[first]->bytes;
+    std::vector<unsigned char>& all = r.exchanged[first / kSubgroup];
+    if (all.size() < kSubgroup * bytes) all.resize(kSubgroup * bytes);
+    for (unsigned i = 0; i < kSubgroup; i++) {
+      Thread& lane = *r.threads[first + i];
+      lane.state = State::Ready;
+      lane.taken = all.data();
+      copy_dwords(all.data() + i * bytes, lane.given, bytes);
+    }
+    return;
+  }
   for (unsigned i = 0; i < kSubgroup; i++) {
     if (!(mask >> i & 1)) continue;
     Thread& to = *r.threads[first + i];
@@ -100,7 +119,7 @@ void deliver(Runner& r, unsigned first, uint32_t mask) {
     for (unsigned j = 0; j < kSubgroup && to.bytes; j++) {
       if (!(mask >> j & 1)) continue;
       const unsigned char* given = r.threads[first + j]->given;
-      for (size_t b = 0; b < to.bytes; b += 4) __builtin_memcpy(to.taken + j * to.bytes + b, given + b, 4);
+      copy_dwords(to.taken + j * to.bytes, given, to.bytes);
     }
   }
 }
@@ -209,6 +228,7 @@ void run_grid(const Grid& grid, void (*body)(void*), void* argument) {
   r.shared_limit = grid.shared_limit;
   r.random = grid.seed;
   while (r.threads.size() < grid.threads) r.threads.push_back(std::make_unique<Thread>());
+  r.exchanged.resize(std::max<size_t>(r.exchanged.size(), (grid.threads + kSubgroup - 1) / kSubgroup));
   r.barriers.assign(size_t{grid.groups} * 2 * (1 + (grid.threads + kSubgroup - 1) / kSubgroup), 0);
   std::vector<unsigned> groups(grid.groups);
   for (unsigned g = 0; g < grid.groups; g++) groups[g] = g;
@@ -245,13 +265,14 @@ void group_barrier() {
   acquire(sync);
 }
 
-static void meet(int operation, uint32_t mask, const void* value, size_t bytes, void* out) {
+static const void* meet(int operation, uint32_t mask, const void* value, size_t bytes, void* out) {
   Runner& r = *running;
   Thread& t = *r.threads[r.current];
   if (!(mask >> (r.current % kSubgroup) & 1)) fault("a thread takes part in an exchange whose mask does not name it");
   t.operation = operation, t.mask = mask, t.bytes = bytes;
   t.given = static_cast<const unsigned char*>(value), t.taken = static_cast<unsigned char*>(out);
   wait(State::AtExchange);
+  return t.taken;
 }
 
 void subgroup_barrier(uint32_t mask) {
@@ -264,9 +285,9 @@ void subgroup_barrier(uint32_t mask) {
   acquire(sync);
 }
 
-void exchange(int operation, uint32_t mask, const void* value, size_t bytes, void* out) {
+const void* exchange(int operation, uint32_t mask, const void* value, size_t bytes, void* out) {
   if (bytes == 0 || bytes % 4) fault("exchanged values are whole dwords");
-  meet(operation, mask, value, bytes, out);
+  return meet(operation, mask, value, bytes, out);
 }
 
 void* shared_object(const void* key, size_t bytes, size_t alignment) {

@@ -39,9 +39,10 @@ unsigned thread_index();  // in the group
 void group_barrier();
 // All lanes of `mask` in the subgroup must come.
 void subgroup_barrier(uint32_t mask);
-// Every lane of `mask` gives `bytes` (a multiple of 4) of a value and gets those of all lanes: lane i's at out + i *
-// bytes. `operation` tells one kind of exchange from another: all lanes must name the same. Orders no other memory.
-void exchange(int operation, uint32_t mask, const void* value, size_t bytes, void* out);
+// Every lane of `mask` gives `bytes` (a multiple of 4) of a value and gets those of all lanes: lane i's at the result +
+// i * bytes, to be read before the next exchange. The result is `out` (32 values) or a copy that the whole subgroup
+// shares. `operation` tells one kind of exchange from another: all lanes must name the same. Orders no other memory.
+const void* exchange(int operation, uint32_t mask, const void* value, size_t bytes, void* out);
 
 // Shared memory of the group: one object per key, the same for all threads; the dynamic part.
 void* shared_object(const void* key, size_t bytes, size_t alignment);

@@ -32,6 +32,7 @@ SOURCES = [
 # tests/emulate comes before csrc: its cuda/runtime.h and cuda/device.cuh take the place of those for a card.
 FLAGS = [
     "-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror",
+    "-ftls-model=initial-exec",  # every thread of a kernel asks which one it is
     "-Wno-unknown-pragmas", f"-I{EMULATE}", f"-I{CSRC}", f"-I{EMULATE.parent}",
 ]  # fmt: skip
 

@@ -49,8 +49,8 @@ inline dim3 emulated_block() {
 
 template <class T>
 T emulated_shuffle(int operation, uint32_t mask, T value, unsigned source) {
-  T all[32];
-  emulate::exchange(operation, mask, &value, sizeof(T), all);
+  T own[32];
+  const T* all = static_cast<const T*>(emulate::exchange(operation, mask, &value, sizeof(T), own));
   if (!(mask >> (source & 31) & 1)) emulate::fault("a shuffle reads a lane outside its mask");
   return all[source & 31];
 }
@@ -75,8 +75,8 @@ T __shfl_sync(uint32_t mask, T value, int lane) {
 }
 inline uint32_t __ballot_sync(uint32_t mask, bool vote) {
   const uint32_t own = vote;
-  uint32_t all[32] = {}, bits = 0;
-  ke::emulate::exchange(3, mask, &own, 4, all);
+  uint32_t votes[32] = {}, bits = 0;
+  const uint32_t* all = static_cast<const uint32_t*>(ke::emulate::exchange(3, mask, &own, 4, votes));
   for (int i = 0; i < 32; i++) bits |= (mask >> i & 1 && all[i] ? 1u : 0u) << i;
   return bits;
 }
@@ -136,10 +136,10 @@ inline uint16_t to_half(float value) {  // to nearest, ties to even
 inline void mma_s8_k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   struct Fragment {
     uint32_t a[4], b[2];
-  } own, all[32];
+  } own, given[32];
   std::memcpy(own.a, a, sizeof a);
   std::memcpy(own.b, b, sizeof b);
-  emulate::exchange(4, 0xffffffffu, &own, sizeof own, all);
+  const Fragment* all = static_cast<const Fragment*>(emulate::exchange(4, 0xffffffffu, &own, sizeof own, given));
   const unsigned lane = emulate::thread_index() % 32, g = lane / 4, t = lane % 4;
   for (unsigned i = 0; i < 4; i++) {
     const unsigned high = i / 2, column = 2 * t + i % 2;
@@ -152,8 +152,8 @@ inline void mma_s8_k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 inline void mma_s8_k16(int (&d)[4], const uint32_t (&a)[2], uint32_t b) {
   struct Fragment {
     uint32_t a[2], b;
-  } own{{a[0], a[1]}, b}, all[32];
-  emulate::exchange(5, 0xffffffffu, &own, sizeof own, all);
+  } own{{a[0], a[1]}, b}, given[32];
+  const Fragment* all = static_cast<const Fragment*>(emulate::exchange(5, 0xffffffffu, &own, sizeof own, given));
   const unsigned lane = emulate::thread_index() % 32, g = lane / 4, t = lane % 4;
   for (unsigned i = 0; i < 4; i++) {
     const unsigned high = i / 2, column = 2 * t + i % 2;
