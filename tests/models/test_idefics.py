@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -297,7 +298,7 @@ def test_small_files(tmp_path: Path) -> None:
     assert stored["blk.0.cross.attn_q.weight"] == "Q4_K" and stored["blk.0.cross.attn_alpha"] == "F32"
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
     path, _ = write(tmp_path / "x.gguf", dtype)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import capi
+from helpers import capi, sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -362,7 +362,7 @@ def test_small_types_where_rows_allow_them(path: Path, tmp_path: Path) -> None:
     assert stored["mm.query"] == stored["mm.position_embd.weight"] == "F32"
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
     path = write(tmp_path / "x.gguf", dtype)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, make_weight, write_tiny
@@ -221,7 +222,7 @@ def test_more_rows_than_tokens(tmp_path: Path) -> None:
     assert want.shape[0] == count and relative_error(values(encode(engine, picture)), want) < 1e-4
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
     write_tiny(tmp_path / "x.gguf", dtype, tiny=OF.tiny)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -193,7 +194,7 @@ def test_a_placeholder_in_raw_text_is_no_image(model: kosmos_edge.Model) -> None
         assert result.text.startswith("a cat <image> in"), result.text
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
     write_tiny(tmp_path / "x.gguf", dtype, tiny=OF.tiny)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -121,7 +122,7 @@ def test_an_answer_ends_without_its_end(tmp_path: Path) -> None:
     assert (ended.finish_reason, ended.token_ids[-1]) == ("stop", EOS) and "<|" not in ended.text
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
     write_tiny(tmp_path / "x.gguf", dtype, tiny=OF.tiny)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import capi
+from helpers import capi, sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -222,7 +222,7 @@ def test_without_boxes_the_system_text_comes_first(tmp_path: Path) -> None:
     assert given(result) == asked(plain, [("text", SYSTEM), ("tags", "<s>"), ("text", "[INST] a [/INST] ")], 3)
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
     file = write(tmp_path / "x.gguf", dtype)

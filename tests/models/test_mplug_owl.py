@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -143,7 +144,7 @@ def test_the_placeholder_is_never_generated(tmp_path: Path) -> None:
             assert 0 not in model.caption(make_picture(seed, 60, 40), max_tokens=8).token_ids
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = write(tmp_path / "x.gguf", dtype)
     picture = make_picture(5, 80, 50)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -163,7 +164,7 @@ def test_rows_of_ones_own_have_no_place(model: kosmos_edge.Model) -> None:
         model.generate([np.zeros((2, 256), np.float32), "It is"], max_tokens=2)
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cuda(monkeypatch)
     path, _ = write(tmp_path / "x.gguf", dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import sweep
 from helpers.cuda_emulated import use_cuda
 from helpers.golden_cases import relative_error
 from helpers.tiny import make_picture, write_tiny
@@ -198,7 +199,7 @@ def test_small_types(tmp_path: Path) -> None:
     assert stored["output.weight"] == stored["enc.blk.2.ffn_down.weight"] == "Q6_K"
 
 
-@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("dtype", sweep.some(["F32", "Q8_0"], 2, 1))
 def test_on_a_cuda_device(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both stacks, behind the same rows of an image."""
     use_cuda(monkeypatch)
