@@ -1,5 +1,6 @@
-"""Shared fixtures: where optional inputs lie."""
+"""Shared fixtures: where optional inputs lie; which share of the tests runs."""
 
+import collections
 import importlib
 import os
 import shutil
@@ -34,6 +35,21 @@ def pytest_unconfigure() -> None:
     """Removes that folder, in the process that made it."""
     if "PYTEST_XDIST_WORKER" not in os.environ and (folder := os.environ.pop("KOSMOS_EDGE_TEST_RUN", None)):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """KOSMOS_EDGE_CASES=N keeps of each test function the first of its cases and every N-th after it: for runs that are
+    many times slower, as under sanitizers, beside a run of all cases."""
+    step = int(os.environ.get("KOSMOS_EDGE_CASES", "1"))
+    seen: collections.Counter[str] = collections.Counter()
+    kept, left = [], []
+    for item in items:
+        function = item.nodeid.split("[")[0]
+        (left if seen[function] % step else kept).append(item)
+        seen[function] += 1
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -36,15 +36,15 @@ def emulate(arch: str, cpu: str, *command: str) -> str:
 
 @needs_arm_programs
 @pytest.mark.parametrize(
-    "cpu,available",
+    "cpu,available,brief",
     [
-        ("max", "neoni8mm,neondot,scalar"),
-        ("neoverse-n1", "neondot,scalar"),
-        ("cortex-a72", "scalar"),  # without the dot-product extension
+        ("max", "neoni8mm,neondot,scalar", []),
+        ("neoverse-n1", "neondot,scalar", ["brief"]),  # the same kernels: none needs more than this processor has
+        ("cortex-a72", "scalar", ["brief"]),  # without the dot-product extension
     ],
 )
-def test_arm_kernels_agree_with_the_definition(cpu, available):
-    out = emulate("aarch64", cpu, str(Path(FOLDER) / "selftest"), available)
+def test_arm_kernels_agree_with_the_definition(cpu, available, brief):
+    out = emulate("aarch64", cpu, str(Path(FOLDER) / "selftest"), available, *brief)
     assert f"available: {available}; chosen: {available.split(',')[0]}\n" in out
     assert out.endswith("all right\n")
 
