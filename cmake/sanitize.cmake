@@ -19,6 +19,6 @@ if(KOSMOS_EDGE_SANITIZE)
     set(KE_KERNEL_OPTIONS -O3 -fno-sanitize=all)
   elseif(KOSMOS_EDGE_SANITIZE MATCHES undefined)
     list(APPEND KE_KERNEL_OPTIONS -fno-sanitize=undefined)
-    set(KE_SCALAR_OPTIONS -Og -fsanitize=undefined -fno-sanitize-recover=all)
+    set(KE_SCALAR_OPTIONS SHELL:-Og -fsanitize=undefined -fno-sanitize-recover=all)  # SHELL: or CMake drops the second -Og
   endif()
 endif()
