@@ -13,7 +13,7 @@ import pytest
 # Programs that tests start find the installed package, wherever they are started: not the sources' folder of its name.
 os.environ["PYTHONSAFEPATH"] = "1"
 
-# NumPy's products here are small: more threads would wait for each other, busily, and other processes of the run for them.
+# NumPy's products are small here: threads would wait for each other, busily, and hold up the run's other workers.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: the Ctrl-C tests need it heard.
