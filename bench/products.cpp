@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
 
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  const DType types[] = {DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1,   DType::Q8_0,   DType::Q3_K,
+  const DType types[] = {DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1,   DType::Q8_0,   DType::Q2_K, DType::Q3_K,
                          DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS, DType::F16};
   std::vector<Stored> all;
   for (const int64_t cols : {int64_t{1408}, int64_t{1536}, int64_t{3968}, int64_t{4096}})

@@ -3,9 +3,9 @@
 The mixes follow llama.cpp's (src/llama-quant.cpp): in the K-quant mixes the output matrix is Q6_K, be it the embedding
 (tied) or one of its own, beside which the embedding is stored like the blocks. Attention values and ffn_down get more
 bits (q4_k_m: Q6_K, q3_k_m: Q4_K) in the first and last eighth of the layers and in every third between, in
-cross-attention, too. iq4_xs is q4_k_m with IQ4_XS in the place of Q4_K. Vision and projector stay at 6 and 8 bits:
-boxes suffer first there. Norms, biases, those by distance too, gates, class, position and segment embeddings and latent
-queries are always F32.
+cross-attention, too; in q2_k they are Q3_K in every layer, as attention outputs are. iq4_xs is q4_k_m with IQ4_XS in
+the place of Q4_K. Vision and projector stay at 6 and 8 bits: boxes suffer first there. Norms, biases, those by distance
+too, gates, class, position and segment embeddings and latent queries are always F32.
 """
 
 import math
@@ -23,6 +23,7 @@ TYPES = {
     "BF16": (30, 1, 2),
     "Q4_0": (2, 32, 18),
     "Q8_0": (8, 32, 34),
+    "Q2_K": (10, 256, 84),
     "Q3_K": (11, 256, 110),
     "Q4_K": (12, 256, 144),
     "Q5_K": (13, 256, 176),
@@ -39,10 +40,11 @@ class Recipe:
     name: str
     file_type: int
     decoder: str
-    decoder_more: str  # attn_v and ffn_down of the layers that get more bits
+    decoder_more: str  # attn_v and ffn_down of the layers that get more bits; `always_more` of all layers
     output: str  # the output matrix: output.weight, or the embedding where that is the output matrix, too
     vision: str
     projector: str
+    always_more: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -62,6 +64,7 @@ _ROWS = {
         Recipe("q4_k_m", 15, "Q4_K", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("iq4_xs", 30, "IQ4_XS", "Q6_K", "Q6_K", "Q6_K", "Q8_0"),
         Recipe("q3_k_m", 12, "Q3_K", "Q4_K", "Q6_K", "Q6_K", "Q8_0"),
+        Recipe("q2_k", 10, "Q2_K", "Q3_K", "Q6_K", "Q6_K", "Q8_0", ("attn_v", "attn_output", "ffn_down")),
         Recipe("q4_0", 2, "Q4_0", "Q4_0", "Q6_K", "Q6_K", "Q8_0"),
     )
 }
@@ -120,6 +123,7 @@ def wanted_type(recipe: Recipe, name: str, shape: tuple[int, ...], layers: int, 
     if len(parts) not in (4, 5) or parts[0] != "blk" or not parts[1].isdecimal():
         raise KosmosError(f"internal: no storage type is known for the tensor {name}")
     more = parts[-2] in ("attn_v", "ffn_down") and gets_more_bits(int(parts[1]), layers)
+    more = more or parts[-2] in recipe.always_more
     return recipe.decoder_more if more else recipe.decoder
 
 

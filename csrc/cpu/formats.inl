@@ -34,6 +34,16 @@ struct SubBlock {
 
 // Types with integer scales of sub-blocks; `scales`: where they are among the lines, `mins` likewise (0: none). The
 // packing repeats `repeats` times over the block; line<L>(p, r) is line L of repetition r: four k of 16 rows.
+struct Q2_K {
+  static constexpr PanelType type = PanelType::Q2_K;
+  static constexpr int sub_blocks = 16, repeats = 2, offset = 0, scales = 16 * 64, mins = 16 * 64;
+  using Scale = uint8_t;
+  template <int L>
+  static KE_INLINE u8x64 line(const uint8_t* p, int half) {
+    return bits_moved<L / 8 * 2, 2, 0>(load64(p + (half * 8 + L % 8) * 64));
+  }
+};
+
 struct Q3_K {
   static constexpr PanelType type = PanelType::Q3_K;
   // A four-product dot's sums begin at `starts`, which are made for codes that are 32 too high: eight times the codes
@@ -200,9 +210,15 @@ struct FromPanels {
   }
   KE_INLINE i32x16 scale(int p, int i) const {
     const uint8_t* at = lines + p * layout.lines + Format::scales + i * 16;
-    return scale_lanes(load_bytes(reinterpret_cast<const typename Format::Scale*>(at)));
+    const auto bytes = load_bytes(reinterpret_cast<const typename Format::Scale*>(at));
+    if constexpr (Format::type == PanelType::Q2_K) return scale_lanes(low_four_bits(bytes));
+    return scale_lanes(bytes);
   }
-  KE_INLINE u8x64 mins(int p, int half) const { return load64(lines + p * layout.lines + Format::mins + half * 64); }
+  KE_INLINE u8x64 mins(int p, int line) const {  // of four sub-blocks
+    const u8x64 bytes = load64(lines + p * layout.lines + Format::mins + line * 64);
+    if constexpr (Format::type == PanelType::Q2_K) return high_nibbles(bytes);
+    return bytes;
+  }
   KE_INLINE f32x16 d(int p, int i) const {
     if constexpr (Format::type == PanelType::I8) return load(reinterpret_cast<const float*>(halves(p, i)));
     if constexpr (Format::type == PanelType::Q3_K)
@@ -245,7 +261,7 @@ struct Unpacked {
   alignas(64) int32_t scale[kBlock / 16][16];  // integer scales of sub-blocks
   alignas(64) float d[kBlock / 32][16];        // float scales: of the block, or of each 32
   alignas(64) float m[kBlock / 32][16];        // float offsets likewise
-  alignas(64) uint8_t mins[2][64];             // integer mins, lines of 4 sub-blocks
+  alignas(64) uint8_t mins[4][64];             // integer mins, lines of 4 sub-blocks
 };
 
 struct FromScratch {
@@ -257,7 +273,7 @@ struct FromScratch {
   }
   KE_INLINE i32x16 start(const TileX& x, int c, int i, int) const { return set1(-code_offset * x.sum32[c * 8 + i]); }
   KE_INLINE i32x16 scale(int p, int i) const { return load(w[p].scale[i]); }
-  KE_INLINE u8x64 mins(int p, int half) const { return load64(w[p].mins[half]); }
+  KE_INLINE u8x64 mins(int p, int line) const { return load64(w[p].mins[line]); }
   KE_INLINE f32x16 d(int p, int i) const { return load(w[p].d[i]); }
   KE_INLINE f32x16 m(int p, int i) const { return load(w[p].m[i]); }
   template <class F>
@@ -285,8 +301,7 @@ inline void unpack(const FromPanels<Format, P, false>& from, int values, Unpacke
       store(u.d[0], from.d(p, 0));
       if constexpr (Format::mins > 0) {
         store(u.m[0], from.m(p, 0));
-        store64(u.mins[0], from.mins(p, 0));
-        store64(u.mins[1], from.mins(p, 1));
+        for (int line = 0; line < S / 4; ++line) store64(u.mins[line], from.mins(p, line));
       }
     } else {
       for (int b = 0; b < values / 32; ++b) {

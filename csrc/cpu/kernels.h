@@ -38,6 +38,7 @@ enum class PanelType : int {
   I8,
   IQ4_NL,
   IQ4_XS,
+  Q2_K,
 };
 
 enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as Activation

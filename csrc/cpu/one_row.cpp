@@ -16,8 +16,8 @@ double median(std::vector<double> values) {
 
 // As a file calls the type; I8 and floats are never asked for.
 const char* type_name(PanelType type) {
-  static const char* const names[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1",   "q5_0",  "q5_1",
-                                      "q3_k", "q4_k", "q5_k", "q6_k", "i8",   "iq4_nl", "iq4_xs"};
+  static const char* const names[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1",   "q5_0",   "q5_1",
+                                      "q3_k", "q4_k", "q5_k", "q6_k", "i8",   "iq4_nl", "iq4_xs", "q2_k"};
   return names[static_cast<int>(type)];
 }
 

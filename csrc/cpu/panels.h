@@ -10,6 +10,9 @@
 //   Q8_0       32   8: codes + 128 (unsigned), line g = values 4 g .. 4 g + 3         d
 //   Q4_0 Q4_1  32   4: line g = values 4 g .. (low halves), 16 + 4 g .. (high halves) d; Q4_1: m
 //   Q5_0 Q5_1  32   4 as Q4_0; 1 of fifth bits: byte (row, j) bit g = value 4 g + j   d; Q5_1: m
+//   Q2_K      256   16: codes [half][8] (bits 2 r: run r); 4: low halves: integer      d, dmin
+//                   scales [16][16], high halves: mins, line j: dword of row r =
+//                   sub-blocks 4 j ..
 //   Q3_K      256   16: low 2 bits [half][8] (bits 2 r: run r); 8: upper bits         d
 //                   [half][4]: dword of row r = values 4 g .. of the 4 runs (bits
 //                   0..3), 16 + 4 g .. (bits 4..7); 4: integer scales [16][16]
@@ -67,6 +70,8 @@ static constexpr PanelLayout panel_layout(PanelType type) {
       return {32, 4 * kLine, 32};
     case PanelType::IQ4_XS:
       return {256, 34 * kLine, 32};
+    case PanelType::Q2_K:
+      return {256, 20 * kLine, 64};
   }
   return {1, 0, 0};
 }

@@ -124,7 +124,7 @@ std::vector<KernelChoice> run_one_row_probe(const std::string& isa, int threads,
   const std::vector<float> inputs(kCols, 0.5f);
   backend->write(inputs.data(), Mat(*x, 1, kCols));
   for (const DType type :
-       {DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_XS, DType::Q4_0, DType::Q8_0}) {
+       {DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_XS, DType::Q4_0, DType::Q8_0}) {
     const std::vector<uint8_t> data(dtype_bytes(type, kRows * kCols), 0x2c);  // as a float16 scale: 0.065
     std::vector<std::unique_ptr<Linear>> copies;
     for (size_t i = 0; i <= bytes / data.size(); ++i)

@@ -1,6 +1,7 @@
 // Quantized tiles for instruction sets with a four-product dot (u8 x s8 into int32), and the definition of the
 // arithmetic. For one block of activations (scale dx, codes x) and one output row:
 //   Q4_K, Q5_K   v = d * float(I) - dmin * float(M),  I = sum_s scale_s * sum q x,  M = sum_s min_s * sum_s x
+//   Q2_K         likewise in sub-blocks of 16
 //   Q3_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 4) x
 //   Q6_K         v = d * float(I),                    I = sum_s scale_s * sum (q - 32) x
 //   IQ4_XS       v = d * float(I),                    I = sum_s scale_s * sum t x, t the table's value of a code
@@ -11,7 +12,7 @@
 // instruction set gives the same bits. I and M are exact, as no int32 overflows: |x| <= 127, so one dot4 is at most
 // 4 * 255 * 127 < 2^17; a sub-block's sum, which may begin at -32 sum16 or -128 sum32 (|sum32| <= 4064), stays below
 // 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28, 8 * 32 * 32 * 127 * 127
-// (IQ4_XS) < 2^28; |M| <= 8 * 63 * 4064 < 2^21.
+// (IQ4_XS) < 2^28; |M| <= 8 * 63 * 4064 < 2^21, 16 * 15 * 2032 (Q2_K) < 2^19.
 #pragma once
 #include "cpu/formats.inl"
 
@@ -80,6 +81,49 @@ struct AffineSubBlocks {
         const i32x16 high = dot4(dot4(set1(0), m0, sums), m1, sums + 8);
         const i32x16 mins = dot4(dot4(shift_left<6>(high), m0, sums + 4), m1, sums + 12);
         v[c][p] = sub(mul(to_float(total[c][p]), d), mul(to_float(mins), dmin));
+      });
+    });
+    add_block(acc, stride, v, x.scale);
+  }
+};
+
+// Q2_K: sub-blocks of 16 with integer scales and mins.
+struct AffineSubBlocks16 {
+  // Sums of 16 codes each (|sum| <= 16 * 127) as 64 * high + low, |high|, |low| <= 32, ties to even.
+  struct Digits {
+    int8_t high[16], low[16];
+    explicit Digits(const int32_t* sums) {
+      const i32x16 all = load(sums), upper = to_int(mul(to_float(all), set1(1.0f / 64)));
+      store_bytes(high, upper);
+      store_bytes(low, sub(all, shift_left<6>(upper)));
+    }
+    // sum over sub-blocks of min * sum; mins(j): those of sub-blocks 4 j .. 4 j + 3.
+    template <class Mins>
+    KE_INLINE i32x16 times(const Mins& mins) const {
+      i32x16 upper = set1(0);
+      each<4>([&]<int j>() KE_LAMBDA { upper = dot4(upper, mins(j), high + 4 * j); });
+      i32x16 sum = shift_left<6>(upper);
+      each<4>([&]<int j>() KE_LAMBDA { sum = dot4(sum, mins(j), low + 4 * j); });
+      return sum;
+    }
+  };
+
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
+    i32x16 total[C][P];
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { total[c][p] = set1(0); });
+    w.each_sub_block([&](auto i) KE_LAMBDA {
+      i32x16 s[C][P];
+      each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = set1(0); });
+      dot_lines<4>(s, w, i, x.codes + i * 16);
+      add_scaled(total, s, w, i);
+    });
+    f32x16 v[C][P];
+    each<C>([&]<int c>() KE_LAMBDA {
+      const Digits digits(x.sum16 + c * 16);
+      each<P>([&]<int p>() KE_LAMBDA {
+        const i32x16 mins = digits.times([&](int j) KE_LAMBDA { return w.mins(p, j); });
+        v[c][p] = sub(mul(to_float(total[c][p]), w.d(p, 0)), mul(to_float(mins), w.m(p, 0)));
       });
     });
     add_block(acc, stride, v, x.scale);

@@ -2,9 +2,9 @@
 // activation codes and adds pairs into int16, several such sums are added in int16, then pmaddwd multiplies by the
 // sub-block's integer scale (or by 1) and adds pairs into int32. The result is the arithmetic of quant_dot4.inl, bit
 // for bit, because nothing saturates: activation codes lie in -127 .. 127, so one pmaddubsw is at most
-//   2 * 7 * 127 = 1778 (3 bits),  2 * 15 * 127 = 3810 (4 bits),  2 * 31 * 127 = 7874 (5 bits),
-//   2 * 63 * 127 = 16002 (6 bits)
-// in magnitude, and the int16 limit of 32767 holds 16, 8, 4 and 2 of them, or where sums begin below zero, more
+//   2 * 3 * 127 = 762 (2 bits),  2 * 7 * 127 = 1778 (3 bits),  2 * 15 * 127 = 3810 (4 bits),  2 * 31 * 127 = 7874 (5
+//   bits), 2 * 63 * 127 = 16002 (6 bits)
+// in magnitude, and the int16 limit of 32767 holds 32, 16, 8, 4 and 2 of them, or where sums begin below zero, more
 // (SubBlocks16). 8-bit codes (up to 255: 64770) do not fit;
 // both factors are widened to int16 and pmaddwd adds 2 * 255 * 127 into int32; for one row, which widening does not pay
 // for, magnitudes of the signed codes meet activations that took the signs: 2 * 128 * 127 = 32512. The int32 sums: see
@@ -109,45 +109,55 @@ inline void sub_block_starts(const int8_t* codes, int32_t* starts) {
 // acc += v * scale, one row.
 inline void add_block(float* acc, f32x16 v, float scale) { store(acc, add(load(acc), mul(v, set1(scale)))); }
 
-// Q4_K (8 lines fit an int16) and Q5_K (4 do): sub-blocks of 32 with integer scales and mins.
+// Sub-blocks with integer scales and mins: of 32 values, Q4_K (8 lines fit an int16) and Q5_K (4 do), or of 16, Q2_K
+// (all 4 do).
 template <int Bits>
-struct SubBlocks32 {
-  // Sums of 8 sub-blocks (at most 32 * 127) as int16 pairs in the order of even_bytes and odd_bytes of a line of mins:
-  // dwords 0, 1 = sub-blocks (0, 2), (1, 3); 4, 5 = (4, 6), (5, 7).
+struct AffineSubBlocks {
+  static constexpr int lines = Bits == 2 ? 4 : 8, sub_blocks = 64 / lines;
+  // Sums of sub-blocks (at most 32 * 127) as int16 pairs in the order of even_bytes and odd_bytes of a line of mins:
+  // dwords 0, 1 = sub-blocks (0, 2), (1, 3); 4, 5 = (4, 6), (5, 7) ...
   static inline void pair_sums(const int32_t* sums, int32_t* pairs) {
-    const __m256i v = load_si(sums);
-    store_si(pairs, _mm256_blend_epi16(v, _mm256_slli_epi32(_mm256_srli_si256(v, 8), 16), 0xaa));
+    for (int i = 0; i < sub_blocks; i += 8) {
+      const __m256i v = load_si(sums + i);
+      store_si(pairs + i, _mm256_blend_epi16(v, _mm256_slli_epi32(_mm256_srli_si256(v, 8), 16), 0xaa));
+    }
   }
-  // sum over sub-blocks of min * sum.
-  static inline __m256i mins(__m256i m0, __m256i m1, const int32_t* pairs) {
-    const __m256i low = _mm256_add_epi32(_mm256_madd_epi16(even_bytes(m0), broadcast_dword(pairs)),
-                                         _mm256_madd_epi16(odd_bytes(m0), broadcast_dword(pairs + 1)));
-    const __m256i high = _mm256_add_epi32(_mm256_madd_epi16(even_bytes(m1), broadcast_dword(pairs + 4)),
-                                          _mm256_madd_epi16(odd_bytes(m1), broadcast_dword(pairs + 5)));
-    return _mm256_add_epi32(low, high);
+  // sum over the sub-blocks of a line of min * sum.
+  static inline __m256i mins(__m256i line, const int32_t* pairs) {
+    return _mm256_add_epi32(_mm256_madd_epi16(even_bytes(line), broadcast_dword(pairs)),
+                            _mm256_madd_epi16(odd_bytes(line), broadcast_dword(pairs + 1)));
   }
 
   template <int P, int C, class W>
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     static_assert(P == 1);
-    alignas(32) int32_t totals[C][16], pairs[C][8];
-    for (int c = 0; c < C; ++c) pair_sums(x.sum32 + c * 8, pairs[c]);
+    alignas(32) int32_t totals[C][16], pairs[C][sub_blocks];
+    const int32_t* sums = Bits == 2 ? x.sum16 : x.sum32;
+    for (int c = 0; c < C; ++c) pair_sums(sums + c * sub_blocks, pairs[c]);
     column_parts<C>([&]<int c0, int n>() KE_LAMBDA {
       Sums<n> total;
       each<n, 2>([&]<int c, int h>() KE_LAMBDA { total[c][h] = _mm256_setzero_si256(); });
       w.each_sub_block([&](auto i) KE_LAMBDA {
-        add_lines<n, 8, Bits == 4 ? 8 : 4>(total, w, i, x.codes + c0 * kBlock + i * 32, w.scale(0, i));
+        const int8_t* codes = x.codes + c0 * kBlock + i * (4 * lines);
+        add_lines<n, lines, Bits == 4 ? 8 : 4>(total, w, i, codes, w.scale(0, i));
       });
       each<n>([&]<int c>() KE_LAMBDA { store(totals[c0 + c], i32x16{total[c][0], total[c][1]}); });
     });
     const f32x16 d = w.d(0, 0), dmin = w.m(0, 0);
-    const u8x64 m0 = w.mins(0, 0), m1 = w.mins(0, 1);
     for (int c = 0; c < C; ++c) {
-      const i32x16 m = {mins(m0.a, m1.a, pairs[c]), mins(m0.b, m1.b, pairs[c])};
+      i32x16 m = set1(0);
+      for (int j = 0; j < sub_blocks / 4; ++j) {
+        const u8x64 line = w.mins(0, j);
+        m = add(m, {mins(line.a, pairs[c] + 4 * j), mins(line.b, pairs[c] + 4 * j)});
+      }
       add_block(acc + c * stride, sub(mul(to_float(load(totals[c])), d), mul(to_float(m), dmin)), x.scale[c]);
     }
   }
 };
+
+template <int Bits>
+using SubBlocks32 = AffineSubBlocks<Bits>;
+using AffineSubBlocks16 = AffineSubBlocks<2>;
 
 // Q6_K and Q3_K: sub-blocks of 16 with integer scales; codes are 32 and 4 too high.
 //

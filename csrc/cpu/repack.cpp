@@ -29,6 +29,8 @@ PanelType panel_type(DType dtype, bool to_i8) {
       return to_i8 ? PanelType::I8 : PanelType::Q5_0;
     case DType::Q5_1:
       return to_i8 ? PanelType::I8 : PanelType::Q5_1;
+    case DType::Q2_K:
+      return PanelType::Q2_K;
     case DType::Q3_K:
       return PanelType::Q3_K;
     case DType::Q4_K:
@@ -134,6 +136,21 @@ void pack_q6_k(const PanelSource& s, const PanelView& panel) {
   });
 }
 
+void pack_q2_k(const PanelSource& s, const PanelView& panel) {
+  pack_blocks<BlockQ2_K>(s, panel, [](const BlockQ2_K& b, int row, uint8_t* lines, uint8_t* scales) {
+    spread(b.qs, 16, row, lines);
+    uint8_t* both = lines + 16 * kLine;  // a byte's halves are of different rows
+    for (int j = 0; j < 16; ++j) {
+      uint8_t& scale = both[j * 16 + row];
+      scale = static_cast<uint8_t>((scale & 0xf0) | (b.scales[j] & 15));
+      uint8_t& min = both[j / 4 * kLine + row * 4 + j % 4];
+      min = static_cast<uint8_t>((min & 15) | (b.scales[j] & 0xf0));
+    }
+    put_scale(scales, 0, row, b.d);
+    put_scale(scales, 1, row, b.dmin);
+  });
+}
+
 void pack_q3_k(const PanelSource& s, const PanelView& panel) {
   pack_blocks<BlockQ3_K>(s, panel, [](const BlockQ3_K& b, int row, uint8_t* lines, uint8_t* scales) {
     spread(b.qs, 16, row, lines);
@@ -203,6 +220,8 @@ void pack_panel(PanelType type, const PanelSource& s, const PanelView& panel) {
       return pack_four_bits<BlockIQ4_NL>(s, panel);
     case PanelType::IQ4_XS:
       return pack_iq4_xs(s, panel);
+    case PanelType::Q2_K:
+      return pack_q2_k(s, panel);
   }
 }
 

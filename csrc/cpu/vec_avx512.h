@@ -96,6 +96,7 @@ template <int N>
 inline i32x16 shift_left(i32x16 a) {
   return {_mm512_slli_epi32(a.v, N)};
 }
+inline i32x16 low_four_bits(i32x16 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(15))}; }
 inline i32x16 bits_of(f32x16 a) { return {_mm512_castps_si512(a.v)}; }
 inline f32x16 floats_of_bits(i32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline f32x16 to_float(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }

@@ -144,6 +144,10 @@ template <int N>
 inline i32x16 shift_left(i32x16 x) {
   return {vshlq_n_s32(x.a, N), vshlq_n_s32(x.b, N), vshlq_n_s32(x.c, N), vshlq_n_s32(x.d, N)};
 }
+inline i32x16 low_four_bits(i32x16 x) {
+  const int32x4_t mask = vdupq_n_s32(15);
+  return {vandq_s32(x.a, mask), vandq_s32(x.b, mask), vandq_s32(x.c, mask), vandq_s32(x.d, mask)};
+}
 inline i32x16 bits_of(f32x16 x) {
   return {vreinterpretq_s32_f32(x.a), vreinterpretq_s32_f32(x.b), vreinterpretq_s32_f32(x.c),
           vreinterpretq_s32_f32(x.d)};

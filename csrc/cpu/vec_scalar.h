@@ -176,6 +176,10 @@ inline i32x16 shift_left(i32x16 a) {
   KE_LANES a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << N);
   return a;
 }
+inline i32x16 low_four_bits(i32x16 a) {
+  KE_LANES a.v[i] &= 15;
+  return a;
+}
 inline i32x16 bits_of(f32x16 a) {
   i32x16 r;
   memcpy(&r, &a, 64);

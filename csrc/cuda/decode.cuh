@@ -46,7 +46,8 @@ __device__ __forceinline__ void look_up(uint32_t word, uint32_t& low, uint32_t& 
 }
 
 // Values 4 t .. 4 t + 3 and 16 + 4 t .. of a sub-block. word: dword t of its chunk (codes of 8 bits: of both its
-// chunks; Q3_K: the sub-block's two dwords of low bits); upper: its upper bits (Q3_K, Q5_K: one dword, Q6_K: two).
+// chunks; Q2_K, Q3_K: the sub-block's two dwords of low bits); upper: its upper bits (Q3_K, Q5_K: one dword, Q6_K:
+// two).
 template <Format F>
 __device__ __forceinline__ void unpack(const uint32_t (&word)[2], const uint32_t (&upper)[2], int t, uint32_t& low,
                                        uint32_t& high) {
@@ -54,6 +55,8 @@ __device__ __forceinline__ void unpack(const uint32_t (&word)[2], const uint32_t
     low = word[0], high = word[1];
   } else if constexpr (kTable<F>) {
     look_up(word[0], low, high);
+  } else if constexpr (F == Format::Q2_K) {
+    low = word[0] >> (2 * t) & 0x03030303u, high = word[1] >> (2 * t) & 0x03030303u;
   } else if constexpr (F == Format::Q3_K) {
     low = recentred<3>((word[0] >> (2 * t) & 0x03030303u) | (upper[0] >> t & 0x01010101u) << 2);
     high = recentred<3>((word[1] >> (2 * t) & 0x03030303u) | (upper[0] >> (t + 4) & 0x01010101u) << 2);
@@ -74,7 +77,11 @@ __device__ __forceinline__ void unpack(const uint32_t (&word)[2], const uint32_t
 template <Format F>
 constexpr bool kAffine = F == Format::Q4_K || F == Format::Q5_K;  // integer scales and mins per 32
 template <Format F>
-constexpr bool kSigned = F == Format::Q3_K || F == Format::Q6_K;  // integer scales per 16
+constexpr bool kMins16 = F == Format::Q2_K;  // integer scales and mins per 16
+template <Format F>
+constexpr bool kScales16 = kMins16<F> || F == Format::Q3_K || F == Format::Q6_K;  // integer scales per 16
+template <Format F>
+constexpr bool kTwoBits = F == Format::Q2_K || F == Format::Q3_K;  // low bits, two dwords of a sub-block of 32
 template <Format F>
 constexpr bool kScales32 = kAffine<F> || F == Format::IQ4_XS;  // integer scales per 32
 template <Format F>
@@ -88,6 +95,13 @@ __device__ __forceinline__ uint32_t word_of(const uint4& v, int i) {
   return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
 __device__ __forceinline__ int signed_byte(uint32_t word, int i) { return static_cast<int8_t>(word >> (8 * i)); }
+
+// Integer scale i of the four in a word, of types that have them per 16, and min i of Q2_K's.
+template <Format F>
+__device__ __forceinline__ int scale16(uint32_t word, int i) {
+  return kMins16<F> ? static_cast<int>(word >> (8 * i) & 15) : signed_byte(word, i);
+}
+__device__ __forceinline__ uint32_t min16(uint32_t word, int i) { return word >> (8 * i + 4) & 15; }
 
 // A block's float scale, from its last four bytes (IQ4_XS: those behind the integer scales).
 template <Format F>
@@ -115,7 +129,7 @@ struct LaneBlock {
   __device__ __forceinline__ float times(const int8_t* codes, const int8_t* sums) const {
     const uint4* x = reinterpret_cast<const uint4*>(codes);
     const uint4& scales = chunk[kScaleChunk<F>];
-    int total = 0;
+    int total = 0, mins = 0;
     float value = 0;
 #pragma unroll
     for (int s = 0; s < 8; s++) {
@@ -125,11 +139,11 @@ struct LaneBlock {
       if constexpr (F == Format::Q5_K) upper[0] = word_of(chunk[8 + s / 4], s % 4);
       if constexpr (F == Format::Q6_K)
         upper[0] = word_of(chunk[8 + s / 2], s % 2 * 2), upper[1] = word_of(chunk[8 + s / 2], s % 2 * 2 + 1);
-      int dot_low = 0, dot_high = 0;
+      int dot_low = 0, dot_high = 0, sum_low = 0, sum_high = 0;
 #pragma unroll
       for (int t = 0; t < 4; t++) {
         uint32_t word[2];
-        if constexpr (F == Format::Q3_K) {
+        if constexpr (kTwoBits<F>) {
           word[0] = word_of(chunk[s / 2], s % 2 * 2), word[1] = word_of(chunk[s / 2], s % 2 * 2 + 1);
         } else {
           word[0] = word_of(chunk[kCodeChunks<F> * s], t);
@@ -139,12 +153,19 @@ struct LaneBlock {
         unpack<F>(word, upper, t, low, high);
         dot_low = __dp4a(static_cast<int>(low), static_cast<int>(word_of(x_low, t)), dot_low);
         dot_high = __dp4a(static_cast<int>(high), static_cast<int>(word_of(x_high, t)), dot_high);
+        if constexpr (kMins16<F>) {
+          sum_low = __dp4a(0x01010101, static_cast<int>(word_of(x_low, t)), sum_low);
+          sum_high = __dp4a(0x01010101, static_cast<int>(word_of(x_high, t)), sum_high);
+        }
       }
       if constexpr (kScales32<F>) {
         total += (dot_low + dot_high) * signed_byte(word_of(scales, s / 4), s % 4);
-      } else if constexpr (kSigned<F>) {
+      } else if constexpr (kScales16<F>) {
         const uint32_t two = word_of(scales, s / 2);
-        total += dot_low * signed_byte(two, s % 2 * 2) + dot_high * signed_byte(two, s % 2 * 2 + 1);
+        total += dot_low * scale16<F>(two, s % 2 * 2) + dot_high * scale16<F>(two, s % 2 * 2 + 1);
+        if constexpr (kMins16<F>)
+          mins += sum_low * static_cast<int>(min16(two, s % 2 * 2)) +
+                  sum_high * static_cast<int>(min16(two, s % 2 * 2 + 1));
       } else if constexpr (F == Format::I8) {
         total += dot_low + dot_high;
       } else {
@@ -158,10 +179,11 @@ struct LaneBlock {
       const uint4 sum = *reinterpret_cast<const uint4*>(sums);
       int high = __dp4a(static_cast<int>(scales.z), static_cast<int>(sum.x), 0);
       high = __dp4a(static_cast<int>(scales.w), static_cast<int>(sum.y), high);
-      int mins = __dp4a(static_cast<int>(scales.z), static_cast<int>(sum.z), 64 * high);
+      mins = __dp4a(static_cast<int>(scales.z), static_cast<int>(sum.z), 64 * high);
       mins = __dp4a(static_cast<int>(scales.w), static_cast<int>(sum.w), mins);
-      value = __fsub_rn(value, __fmul_rn(__int2float_rn(mins), from_half(static_cast<uint16_t>(tail >> 16))));
     }
+    if constexpr (kAffine<F> || kMins16<F>)
+      value = __fsub_rn(value, __fmul_rn(__int2float_rn(mins), from_half(static_cast<uint16_t>(tail >> 16))));
     return value;
   }
 };

@@ -19,6 +19,8 @@ cudaError_t gemm(cudaStream_t stream, const QuantizedWeights& w, const Codes& x,
 cudaError_t launch_gemm(cudaStream_t stream, const QuantizedWeights& w, const Codes& x, int64_t x_rows,
                         const Epilogue& epilogue) {
   switch (w.format) {
+    case Format::Q2_K:
+      return gemm<Format::Q2_K>(stream, w, x, x_rows, epilogue);
     case Format::Q3_K:
       return gemm<Format::Q3_K>(stream, w, x, x_rows, epilogue);
     case Format::Q4_K:

@@ -54,11 +54,12 @@ struct OutputBlock {
   // Values 4 t .. and 16 + 4 t .. of sub-block s.
   __device__ __forceinline__ void codes(int s, int t, uint32_t& low, uint32_t& high) const {
     uint32_t both[2] = {0, 0}, upper[2] = {0, 0};
-    if constexpr (F == Format::Q3_K) {
-      both[0] = word(s / 2, s % 2 * 2), both[1] = word(s / 2, s % 2 * 2 + 1), upper[0] = word(4 + s / 4, s % 4);
+    if constexpr (kTwoBits<F>) {
+      both[0] = word(s / 2, s % 2 * 2), both[1] = word(s / 2, s % 2 * 2 + 1);
     } else {
       both[0] = word(kCodeChunks<F> * s, t), both[1] = kCodeChunks<F> == 2 ? word(2 * s + 1, t) : 0;
     }
+    if constexpr (F == Format::Q3_K) upper[0] = word(4 + s / 4, s % 4);
     if constexpr (F == Format::Q5_K) upper[0] = word(8 + s / 4, s % 4);
     if constexpr (F == Format::Q6_K) upper[0] = word(8 + s / 2, s % 2 * 2), upper[1] = word(8 + s / 2, s % 2 * 2 + 1);
     unpack<F>(both, upper, t, low, high);
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       out[h] = {panel[h] + b / grid.row_lanes * unit_bytes(F),
                 static_cast<int>(b % grid.row_lanes) * grid.rows + row_in_panel[h]};
 
-    int total[kRowTiles][4] = {};
+    int total[kRowTiles][4] = {}, low[kRowTiles][4] = {};  // low: mins times sums
     float value[kRowTiles][4] = {};
 #pragma unroll 2
     for (int s = 0; s < 8; s++) {
@@ -114,14 +115,19 @@ __global__ void __launch_bounds__(kThreads, 4)
       for (int n = 0; n < kRowTiles; n++) {
         const uint32_t* codes = reinterpret_cast<const uint32_t*>(&tile.codes[8 * n + g][32 * s]);
         const uint32_t xs[2] = {codes[t], codes[4 + t]};
-        if constexpr (kSigned<F>) {  // a scale per 16
+        if constexpr (kScales16<F>) {  // a scale per 16
 #pragma unroll
           for (int k = 0; k < 2; k++) {
             const uint32_t half[2] = {a[2 * k], a[2 * k + 1]};
             int dot[4] = {};
             mma_s8_k16(dot, half, xs[k]);
 #pragma unroll
-            for (int i = 0; i < 4; i++) total[n][i] += dot[i] * signed_byte(scales[i / 2], s % 2 * 2 + k);
+            for (int i = 0; i < 4; i++) total[n][i] += dot[i] * scale16<F>(scales[i / 2], s % 2 * 2 + k);
+            if constexpr (kMins16<F>) {
+              const uint32_t mins[2] = {min16(scales[0], s % 2 * 2 + k) * 0x01010101u,
+                                        min16(scales[1], s % 2 * 2 + k) * 0x01010101u};
+              mma_s8_k16(low[n], mins, xs[k]);
+            }
           }
         } else if constexpr (F == Format::I8) {
           mma_s8_k32(total[n], a, xs);
@@ -155,15 +161,16 @@ __global__ void __launch_bounds__(kThreads, 4)
         for (int h = 0; h < 2; h++) mins[h] = t < 2 ? out[h].word(kScaleChunk<F>, 2 + t) : 0;
         const uint32_t* parts = reinterpret_cast<const uint32_t*>(tile.sums[8 * n + g]);
         sums[0] = t < 2 ? parts[t] : 0, sums[1] = t < 2 ? parts[2 + t] : 0;
-        int dot[4] = {};
-        mma_s8_k16(dot, mins, sums[0]);
+        mma_s8_k16(low[n], mins, sums[0]);
 #pragma unroll
-        for (int i = 0; i < 4; i++) dot[i] *= 64;
-        mma_s8_k16(dot, mins, sums[1]);
+        for (int i = 0; i < 4; i++) low[n][i] *= 64;
+        mma_s8_k16(low[n], mins, sums[1]);
+      }
+      if constexpr (kAffine<F> || kMins16<F>) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
           value[n][i] = __fsub_rn(
-              value[n][i], __fmul_rn(__int2float_rn(dot[i]), from_half(static_cast<uint16_t>(tail[i / 2] >> 16))));
+              value[n][i], __fmul_rn(__int2float_rn(low[n][i]), from_half(static_cast<uint16_t>(tail[i / 2] >> 16))));
       }
 #pragma unroll
       for (int i = 0; i < 4; i++)

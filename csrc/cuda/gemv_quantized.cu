@@ -27,6 +27,8 @@ int max_gemv_rows(int64_t blocks) {
 cudaError_t launch_gemv(cudaStream_t stream, const QuantizedWeights& w, const Matrix& x, const NormWeights& norm,
                         const Epilogue& epilogue) {
   switch (w.format) {
+    case Format::Q2_K:
+      return gemv<Format::Q2_K>(stream, w, x, norm, epilogue);
     case Format::Q3_K:
       return gemv<Format::Q3_K>(stream, w, x, norm, epilogue);
     case Format::Q4_K:

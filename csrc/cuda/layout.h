@@ -8,6 +8,7 @@
 //
 //            chunks                                                                                     bytes/256
 //            values
+//   Q2_K     4 codes, 1 {16 scales in the low halves, mins in the high}, d and dmin                       84
 //   Q3_K     4 low bits, 2 upper bits, 1 {16 scales}, d                                                 116
 //   Q4_K     8 codes, 1 {8 scales, 8 mins}, d and dmin                                                  148
 //   Q5_K     8 codes, 2 fifth bits, 1 {8 scales, 8 mins}, d and dmin                                    180
@@ -21,8 +22,8 @@
 // high half, so that dword t holds values 4 t .. and 16 + 4 t ..: lane t of a tensor core's quad (device.cuh). Of 8
 // bits: chunks 2 s and 2 s + 1 have values 0..15 and 16..31. Fifth bits: dword s has value 4 t + i at bit 8 i + t,
 // value 16 + 4 t + i at bit 8 i + 4 + t. Upper two bits of Q6_K: dwords 2 s and 2 s + 1 have values 4 t + i and 16 + 4
-// t + i at bits 8 i + 2 t; so lie the low two bits of Q3_K, whose upper bits lie like fifth bits. I8 is no file's type:
-// it is what Q6_K becomes for products with many rows (quant/requantize.h).
+// t + i at bits 8 i + 2 t; so lie the codes of Q2_K and the low two bits of Q3_K, whose upper bits lie like fifth bits.
+// I8 is no file's type: it is what Q6_K becomes for products with many rows (quant/requantize.h).
 #pragma once
 #include <stdint.h>
 
@@ -31,7 +32,7 @@ namespace ke::cuda {
 constexpr int kBlock = 256;  // values
 constexpr int kLanes = 32;
 
-enum class Format : int { Q3_K, Q4_K, Q5_K, Q6_K, Q8_0, Q4_0, IQ4_NL, IQ4_XS, I8 };
+enum class Format : int { Q3_K, Q4_K, Q5_K, Q6_K, Q8_0, Q4_0, IQ4_NL, IQ4_XS, I8, Q2_K };
 
 struct FormatLayout {
   int chunks;     // of 16 bytes per lane
@@ -39,7 +40,8 @@ struct FormatLayout {
 };
 
 constexpr FormatLayout format_layout(Format f) {
-  return f == Format::Q3_K   ? FormatLayout{7, true}
+  return f == Format::Q2_K   ? FormatLayout{5, true}
+         : f == Format::Q3_K ? FormatLayout{7, true}
          : f == Format::Q4_K ? FormatLayout{9, true}
          : f == Format::Q5_K ? FormatLayout{11, true}
          : f == Format::Q6_K ? FormatLayout{13, true}

@@ -38,6 +38,19 @@ void pack_scales(const uint8_t* packed, uint8_t* chunk) {
   }
 }
 
+void pack_block(const BlockQ2_K& b, const Lane& to) {
+  uint8_t codes[kBlock];
+  unpack_q2(b, codes);
+  for (int s = 0; s < 8; s++) {
+    uint32_t words[2] = {0, 0};
+    for (int l = 0; l < 32; l++) words[l / 16] |= uint32_t{codes[32 * s + l]} << (8 * (l % 4) + 2 * (l % 16 / 4));
+    std::memcpy(to.chunk(s / 2) + s % 2 * 8, words, 8);
+  }
+  std::memcpy(to.chunk(4), b.scales, 16);
+  put_half(to.tail(), b.d);
+  put_half(to.tail() + 2, b.dmin);
+}
+
 void pack_block(const BlockQ3_K& b, const Lane& to) {
   int8_t codes[kBlock], scales[16];
   unpack_q3(b, codes);
@@ -156,6 +169,8 @@ void pack_block(const BlockIQ4_XS& b, const Lane& to) {
 std::optional<Format> format_of(DType dtype, int64_t cols, MatmulUse use) {
   if (cols % kBlock != 0) return std::nullopt;
   switch (dtype) {
+    case DType::Q2_K:
+      return Format::Q2_K;
     case DType::Q3_K:
       return Format::Q3_K;
     case DType::Q4_K:
@@ -198,6 +213,11 @@ void pack_panel(const Tensor& matrix, Format format, int64_t first_row, uint8_t*
           pack_block(block, to);
       };
       switch (matrix.dtype) {
+        case DType::Q2_K: {
+          BlockQ2_K block;
+          stored(block);
+          break;
+        }
         case DType::Q3_K: {
           BlockQ3_K block;
           stored(block);

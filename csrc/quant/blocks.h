@@ -50,6 +50,18 @@ struct BlockQ5_1 {
 };
 static_assert(sizeof(BlockQ5_1) == 24, "Q5_1 is 24 bytes");
 
+// Q2_K: 256 values of 2 bits in 16 sub-blocks of 16, 2.625 bits per value.
+// x = (d * scale[s]) * q - (dmin * min[s]), q in 0..3, s = i / 16; scale and min are 4-bit unsigned: the low and the
+// high half of scales[s]. The two halves of 128 values (h = 0, 1) are four runs of 32 values each (r = 0..3): value
+// 32 r + l is in qs[32 h + l] at bit 2 r.
+struct BlockQ2_K {
+  uint8_t scales[16];
+  uint8_t qs[64];
+  uint16_t d;     // float16
+  uint16_t dmin;  // float16
+};
+static_assert(sizeof(BlockQ2_K) == 84, "Q2_K is 84 bytes");
+
 // Q3_K: 256 values of 3 bits in 16 sub-blocks of 16, 3.4375 bits per value. x = (d * (scale[s] - 32)) * (q - 4), q in
 // 0..7, s = i / 16; scale is 6-bit unsigned. The two halves of 128 values (h = 0, 1) are four runs of 32 values each
 // (r = 0..3): value 32 r + l has its low 2 bits in qs[32 h + l] at bit 2 r, and its upper bit in hmask[l] at bit 4 h +

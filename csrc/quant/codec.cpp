@@ -29,6 +29,7 @@ constexpr Codec table[] = {
     {DType::Q4_1, decode_q4_1, encode_q4_1, 65504.f / 2},
     {DType::Q5_0, decode_q5_0, encode_q5_0, 65504.f * 8},
     {DType::Q5_1, decode_q5_1, encode_q5_1, 65504.f / 2},
+    {DType::Q2_K, decode_q2_k, encode_q2_k, 65504.f * 4},
     {DType::Q3_K, decode_q3_k, encode_q3_k, 65504.f * 16},
     {DType::Q4_K, decode_q4_k, encode_q4_k, 65504.f * 16},
     {DType::Q5_K, decode_q5_k, encode_q5_k, 65504.f * 16},

@@ -15,6 +15,7 @@ static constexpr DTypeInfo table[] = {
     {DType::Q4_1, "Q4_1", 32, sizeof(BlockQ4_1)},
     {DType::Q5_0, "Q5_0", 32, sizeof(BlockQ5_0)},
     {DType::Q5_1, "Q5_1", 32, sizeof(BlockQ5_1)},
+    {DType::Q2_K, "Q2_K", 256, sizeof(BlockQ2_K)},
     {DType::Q3_K, "Q3_K", 256, sizeof(BlockQ3_K)},
     {DType::Q4_K, "Q4_K", 256, sizeof(BlockQ4_K)},
     {DType::Q5_K, "Q5_K", 256, sizeof(BlockQ5_K)},

@@ -29,6 +29,16 @@ void affine_grid(const void* block, float last, BlockGrid& grid) {
   grid.last = last;
 }
 
+void q2_grid(const BlockQ2_K& b, BlockGrid& grid) {
+  const float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
+  for (int i = 0; i < 256; ++i) {
+    grid.step[i] = d * (b.scales[i / 16] & 15);
+    grid.low[i] = -(dmin * (b.scales[i / 16] >> 4));
+  }
+  grid.first = 0;
+  grid.last = 3;
+}
+
 // d with 16 scales: Q3_K, Q6_K.
 void signed_grid(float d, const int8_t* scale, float first, float last, BlockGrid& grid) {
   for (int i = 0; i < 256; ++i) {
@@ -51,8 +61,9 @@ void even_grid(float d, float first, float last, BlockGrid& grid) {
 }  // namespace
 
 bool has_grid(DType dtype) {
-  return dtype == DType::Q8_0 || dtype == DType::Q4_0 || dtype == DType::Q3_K || dtype == DType::Q4_K ||
-         dtype == DType::Q5_K || dtype == DType::Q6_K || dtype == DType::IQ4_NL || dtype == DType::IQ4_XS;
+  return dtype == DType::Q8_0 || dtype == DType::Q4_0 || dtype == DType::Q2_K || dtype == DType::Q3_K ||
+         dtype == DType::Q4_K || dtype == DType::Q5_K || dtype == DType::Q6_K || dtype == DType::IQ4_NL ||
+         dtype == DType::IQ4_XS;
 }
 
 float BlockGrid::nearest(float code) const {
@@ -61,6 +72,7 @@ float BlockGrid::nearest(float code) const {
 }
 
 void read_grid(DType dtype, const void* block, BlockGrid& grid) {
+  if (dtype == DType::Q2_K) return q2_grid(*static_cast<const BlockQ2_K*>(block), grid);
   if (dtype == DType::Q4_K) return affine_grid<BlockQ4_K>(block, 15, grid);
   if (dtype == DType::Q5_K) return affine_grid<BlockQ5_K>(block, 31, grid);
   if (dtype == DType::Q8_0) return even_grid(f16_to_f32(static_cast<const BlockQ8_0*>(block)->d), -127, 127, grid);
@@ -103,6 +115,9 @@ void store_codes(DType dtype, const int8_t* codes, void* block) {
   } else if (dtype == DType::Q4_0) {
     auto& b = *static_cast<BlockQ4_0*>(block);
     for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<uint8_t>((codes[j] + 8) | (codes[j + 16] + 8) << 4);
+  } else if (dtype == DType::Q2_K) {
+    std::memcpy(q, codes, 256);
+    pack_q2(q, *static_cast<BlockQ2_K*>(block));
   } else if (dtype == DType::Q3_K) {
     pack_q3(codes, *static_cast<BlockQ3_K*>(block));
   } else if (dtype == DType::IQ4_NL || dtype == DType::IQ4_XS) {

@@ -1,6 +1,5 @@
-// The types with 6- or 8-bit scales of sub-blocks and float16 scales per 256 values: Q3_K, Q4_K, Q5_K, Q6_K.
-// Layouts:
-// blocks.h.
+// The types with 4-, 6- or 8-bit scales of sub-blocks and float16 scales per 256 values: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K.
+// Layouts: blocks.h.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -31,6 +30,17 @@ void decode_affine(uint16_t d_bits, uint16_t dmin_bits, const uint8_t* packed, c
 }
 
 }  // namespace
+
+void decode_q2_k(const void* blocks, float* out, int64_t n) {
+  const BlockQ2_K* b = static_cast<const BlockQ2_K*>(blocks);
+  for (int64_t k = 0; k < n / block; ++k) {
+    const float d = f16_to_f32(b[k].d), dmin = f16_to_f32(b[k].dmin);
+    uint8_t q[block];
+    unpack_q2(b[k], q);
+    for (int i = 0; i < block; ++i)
+      out[k * block + i] = (d * (b[k].scales[i / 16] & 15)) * q[i] - dmin * (b[k].scales[i / 16] >> 4);
+  }
+}
 
 void decode_q3_k(const void* blocks, float* out, int64_t n) {
   const BlockQ3_K* b = static_cast<const BlockQ3_K*>(blocks);
@@ -86,34 +96,36 @@ constexpr int rounds = 2;  // of refining the scales of 256 values together
 // in reach, choose every integer scale among its neighbours by the error that it really gives, then find the best d for
 // the codes by least squares, and choose again; keep what was best.
 
-// Q4_K and Q5_K: x ~ d scale[s] q - dmin min[s].
+// Q2_K, Q4_K and Q5_K: x ~ d scale[s] q - dmin min[s]. Values: of a sub-block; Top: the largest integer scale and min.
+template <int Values, int Top>
 struct AffineBlock {
-  static constexpr int groups = 2;  // of four sub-blocks
-  Columns<32> columns[groups];
+  static constexpr int groups = 64 / Values;  // of four sub-blocks
+  static constexpr float top = Top;
+  Columns<Values> columns[groups];
   F4 steps;
   uint16_t d_bits = 0, dmin_bits = 0;
-  F4 scale[groups], min[groups];  // integers 0..63
+  F4 scale[groups], min[groups];  // integers 0..Top
   float error = std::numeric_limits<float>::infinity();
 
   AffineBlock(const float* in, const float* importance, int step_count) : steps(splat(static_cast<float>(step_count))) {
     F4 top_scale = splat(0), top_min = splat(0);
     ScaleFit fits[groups];
     for (int g = 0; g < groups; ++g) {
-      columns[g].load(in + 128 * g, importance ? importance + 128 * g : nullptr);
-      fits[g] = AffineSearch<32>(columns[g], step_count, true).best();
+      columns[g].load(in + 4 * Values * g, importance ? importance + 4 * Values * g : nullptr);
+      fits[g] = AffineSearch<Values>(columns[g], step_count, true).best();
       top_scale = lanes_max(top_scale, fits[g].scale);
       top_min = lanes_max(top_min, -fits[g].offset);
     }
     float d = 0, dmin = 0;
     for (int j = 0; j < 4; ++j) {
-      d = std::max(d, top_scale[j] / 63);
-      dmin = std::max(dmin, top_min[j] / 63);
+      d = std::max(d, top_scale[j] / top);
+      dmin = std::max(dmin, top_min[j] / top);
     }
     d = f16_beyond(d);
     dmin = f16_beyond(dmin);
     for (int g = 0; g < groups; ++g) {
-      scale[g] = nearest_code(fits[g].scale * reciprocal(splat(d)), splat(0), splat(63));
-      min[g] = nearest_code(-fits[g].offset * reciprocal(splat(dmin)), splat(0), splat(63));
+      scale[g] = nearest_code(fits[g].scale * reciprocal(splat(d)), splat(0), splat(top));
+      min[g] = nearest_code(-fits[g].offset * reciprocal(splat(dmin)), splat(0), splat(top));
     }
     for (int round = 0; try_scales(d, dmin) && round < rounds; ++round) refit(&d, &dmin);
   }
@@ -130,8 +142,8 @@ struct AffineBlock {
       new_min[g] = min[g];
       for (int a = -1; a <= 1; ++a)
         for (int b = -1; b <= 1; ++b) {
-          const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), splat(0)), splat(63));
-          const F4 m = lanes_min(lanes_max(min[g] + splat(static_cast<float>(b)), splat(0)), splat(63));
+          const F4 s = lanes_min(lanes_max(scale[g] + splat(static_cast<float>(a)), splat(0)), splat(top));
+          const F4 m = lanes_min(lanes_max(min[g] + splat(static_cast<float>(b)), splat(0)), splat(top));
           const F4 e = measure(columns[g], step * s, low * m, splat(0), steps).error;
           const I4 better = e < best;
           best = pick(better, e, best);
@@ -157,7 +169,7 @@ struct AffineBlock {
     for (int g = 0; g < groups; ++g) {
       const F4 step = splat(f16_to_f32(d_bits)) * scale[g], low = splat(-f16_to_f32(dmin_bits)) * min[g];
       const F4 inverse = reciprocal(step);
-      for (int i = 0; i < 32; ++i) {
+      for (int i = 0; i < Values; ++i) {
         const F4 x = columns[g].x[i], w = columns[g].w[i];
         const F4 u = scale[g] * nearest_code((x - low) * inverse, splat(0), steps), v = -min[g];
         uu += w * u * u;
@@ -174,20 +186,18 @@ struct AffineBlock {
     *dmin = std::max(0.f, (q * a - p * b) / determinant);
   }
 
-  // 256 codes, 8 scales and mins.
-  void codes(uint8_t* q, uint8_t* packed_scales) const {
-    uint8_t s[8], m[8];
+  // 256 codes, the scales and mins of 4 * groups sub-blocks.
+  void codes(uint8_t* q, uint8_t* s, uint8_t* m) const {
     for (int g = 0; g < groups; ++g) {
-      int8_t signed_codes[128];
+      int8_t signed_codes[4 * Values];
       columns[g].write_codes(splat(f16_to_f32(d_bits)) * scale[g], splat(-f16_to_f32(dmin_bits)) * min[g], splat(0),
                              steps, signed_codes);
-      std::memcpy(q + 128 * g, signed_codes, 128);
+      std::memcpy(q + 4 * Values * g, signed_codes, sizeof signed_codes);
       for (int j = 0; j < 4; ++j) {
         s[4 * g + j] = static_cast<uint8_t>(scale[g][j]);
         m[4 * g + j] = static_cast<uint8_t>(min[g][j]);
       }
     }
-    pack_scales(s, m, packed_scales);
   }
 };
 
@@ -216,6 +226,19 @@ struct SymmetricBlock : SignedBlock<EvenCodes> {
 
 }  // namespace
 
+void encode_q2_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
+    BlockQ2_K& b = static_cast<BlockQ2_K*>(blocks)[k];
+    const AffineBlock<16, 15> found(values, weights, 3);
+    uint8_t q[block], scale[16], min[16];
+    found.codes(q, scale, min);
+    for (int s = 0; s < 16; ++s) b.scales[s] = static_cast<uint8_t>(scale[s] | min[s] << 4);
+    b.d = found.d_bits;
+    b.dmin = found.dmin_bits;
+    pack_q2(q, b);
+  });
+}
+
 void encode_q3_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
   for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
     BlockQ3_K& b = static_cast<BlockQ3_K*>(blocks)[k];
@@ -228,28 +251,29 @@ void encode_q3_k(const float* in, void* blocks, int64_t n, int64_t row_length, c
   });
 }
 
-void encode_q4_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+// Q4_K, Q5_K. last: the largest code; pack: puts 256 codes into the block.
+template <class Block, class Pack>
+void encode_affine(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance, int last,
+                   Pack pack) {
   for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
-    BlockQ4_K& b = static_cast<BlockQ4_K*>(blocks)[k];
-    const AffineBlock found(values, weights, 15);
-    uint8_t q[block];
-    found.codes(q, b.scales);
+    Block& b = static_cast<Block*>(blocks)[k];
+    const AffineBlock<32, 63> found(values, weights, last);
+    uint8_t q[block], scale[8], min[8];
+    found.codes(q, scale, min);
+    pack_scales(scale, min, b.scales);
     b.d = found.d_bits;
     b.dmin = found.dmin_bits;
-    pack_nibbles(q, b.qs);
+    pack(q, b);
   });
 }
 
+void encode_q4_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
+  encode_affine<BlockQ4_K>(in, blocks, n, row_length, importance, 15,
+                           [](const uint8_t* q, BlockQ4_K& b) { pack_nibbles(q, b.qs); });
+}
+
 void encode_q5_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {
-  for_blocks(in, n, row_length, importance, [&](int64_t k, const float* values, const float* weights) {
-    BlockQ5_K& b = static_cast<BlockQ5_K*>(blocks)[k];
-    const AffineBlock found(values, weights, 31);
-    uint8_t q[block];
-    found.codes(q, b.scales);
-    b.d = found.d_bits;
-    b.dmin = found.dmin_bits;
-    pack_q5(q, b);
-  });
+  encode_affine<BlockQ5_K>(in, blocks, n, row_length, importance, 31, pack_q5);
 }
 
 void encode_q6_k(const float* in, void* blocks, int64_t n, int64_t row_length, const float* importance) {

@@ -58,6 +58,18 @@ inline void pack_q6(const int8_t* q, BlockQ6_K& b) {
     }
 }
 
+// 256 codes 0..3.
+inline void unpack_q2(const BlockQ2_K& b, uint8_t* q) {
+  for (int i = 0; i < 256; ++i) q[i] = b.qs[32 * (i / 128) + i % 32] >> 2 * (i % 128 / 32) & 3;
+}
+
+inline void pack_q2(const uint8_t* q, BlockQ2_K& b) {
+  for (int i = 0; i < 64; ++i) {
+    const uint8_t* v = q + 128 * (i / 32) + i % 32;
+    b.qs[i] = static_cast<uint8_t>(v[0] | v[32] << 2 | v[64] << 4 | v[96] << 6);
+  }
+}
+
 // The 16 scales of Q3_K as they multiply: -32..31.
 inline void unpack_q3_scales(const uint8_t* packed, int8_t* scale) {
   for (int j = 0; j < 16; ++j) {

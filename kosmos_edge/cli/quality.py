@@ -9,7 +9,7 @@ import click
 from kosmos_edge.cli.common import message_options, option, report_format_option, take_messages
 from kosmos_edge.cli.streams import check_stdout
 
-DEFAULT_TYPES = "f32,f16,q8_0,q6_k,q5_k,q4_k_m,q4_0,iq4_xs,q3_k_m"
+DEFAULT_TYPES = "f32,f16,q8_0,q6_k,q5_k,q4_k_m,q4_0,iq4_xs,q3_k_m,q2_k"
 DEFAULT_COUNT = 200  # scenes
 MAX_COUNT = 1_000_000
 COLUMNS = (  # heading, key, digits

@@ -1,7 +1,8 @@
 """The files that `bench quality` compares: one model in several storage types; missing ones are made.
 
-A type is a recipe of the converter (f32, f16, q8_0, q6_k, q5_k, q4_k_m, q4_0, iq4_xs, q3_k_m, bf16), or a recipe with
-":float": the weights rounded to that type, then kept as float32, so that the engine computes with float activations.
+A type is a recipe of the converter (f32, f16, q8_0, q6_k, q5_k, q4_k_m, q4_0, iq4_xs, q3_k_m, q2_k, bf16), or a
+recipe with ":float": the weights rounded to that type, then kept as float32, so that the engine computes with float
+activations.
 The difference between q4_k_m and q4_k_m:float is what 8-bit activations alone cost.
 """
 

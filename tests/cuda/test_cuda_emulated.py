@@ -17,7 +17,22 @@ from kosmos_edge.errors import DeviceUnavailable
 
 EXACT = _core.isa() != "scalar"  # whose multiply-adds round twice
 ACTIVATIONS = ["none", "gelu_erf", "quick_gelu", "relu", "gelu_tanh", "silu"]
-TYPES = ["Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q8_0", "Q4_0", "Q5_0", "Q4_1", "F16", "BF16", "F32"]
+TYPES = [
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "IQ4_NL",
+    "IQ4_XS",
+    "Q8_0",
+    "Q4_0",
+    "Q5_0",
+    "Q4_1",
+    "F16",
+    "BF16",
+    "F32",
+]
 
 
 @pytest.fixture
@@ -95,7 +110,7 @@ def test_stacked_parts_of_several_types(both) -> None:
 def test_a_row_has_the_same_bits_in_any_batch(both) -> None:
     """Few rows take another kernel than many: the tensor cores' emulation gives the bits of single products."""
     rng = np.random.default_rng(7)
-    for dtype in ["Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q8_0", "Q4_0", "F16"]:
+    for dtype in ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q8_0", "Q4_0", "F16"]:
         data = _core.quantize(dtype, f32(rng.standard_normal((50, 512))), row_length=512)
         x = heavy(rng, 33, 512)
         all_rows = floats(both[1].linear([(dtype, data, 50)], 512, x, 33, None, "none", None, None, 0), 33, 50)

@@ -12,7 +12,7 @@ U = 2.0**-24
 
 FLOAT_TYPES = ["F32", "F16", "BF16"]
 BLOCK32_TYPES = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL"]
-K_TYPES = ["Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]  # integer scales within blocks of 256
+K_TYPES = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]  # integer scales within blocks of 256
 IQ4_TABLE = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 I8 = "I8"  # Q6_K uploaded for many rows: 8-bit codes with one float32 scale per 256 values (csrc/cpu/repack_i8.cpp)
 
@@ -144,6 +144,16 @@ def split_blocks(dtype: str, data: bytes, rows: int, cols: int) -> dict[str, np.
         high = np.concatenate([p[..., 8:] >> at & 3 for at in (0, 2, 4, 6)], axis=-1)
         scales = (low | high << 4).astype(np.int64) - 32
         return {"q": q.reshape(rows, cols) - 4, "scale": scales, "d": _halves(b[..., 108:110])[..., 0]}
+    if dtype == "Q2_K":
+        q = b[..., 16:80].reshape(rows, n, 2, 1, 32) >> (2 * np.arange(4, dtype=np.uint8))[:, None] & 3
+        scale, low = b[..., :16] & 15, b[..., :16] >> 4
+        return {
+            "q": q.astype(np.int64).reshape(rows, cols),
+            "scale": scale.astype(np.int64),
+            "min": low.astype(np.int64),
+            "d": _halves(b[..., 80:82])[..., 0],
+            "dmin": _halves(b[..., 82:84])[..., 0],
+        }
     if dtype == "IQ4_XS":
         upper = np.ascontiguousarray(b[..., 2:4]).view(np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16) & 3
         lower = np.stack([b[..., 4:8] & 15, b[..., 4:8] >> 4], axis=-1).reshape(rows, n, 8)
@@ -184,7 +194,7 @@ def quantized_linear(dtype: str, data: bytes, rows: int, x: np.ndarray) -> np.nd
             total = (dots * w["scale"][None, :, b, :]).sum(axis=2)
             v = total.astype(np.float32) * w["d"][None, :, b]
             if "min" in w:
-                sums = a[:, at].reshape(m, 1, 8, 32).sum(axis=3)
+                sums = a[:, at].reshape(m, 1, -1, sub).sum(axis=3)
                 low = (sums * w["min"][None, :, b, :]).sum(axis=2)
                 v = v - low.astype(np.float32) * w["dmin"][None, :, b]
         else:

@@ -11,12 +11,12 @@ from gguf import GGMLQuantizationType as GgmlType
 from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest
 
-DTYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+DTYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
           "IQ4_NL", "IQ4_XS"]  # fmt: skip
 BLOCK_TYPES = DTYPES[3:]
 # Where the float16 scales lie in a block, in bytes.
-SCALES = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q3_K": [108], "Q4_K": [0, 2],
-          "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0]}  # fmt: skip
+SCALES = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q2_K": [80, 82], "Q3_K": [108],
+          "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0]}  # fmt: skip
 
 
 def decode(dtype: str, blocks) -> np.ndarray:
@@ -177,11 +177,11 @@ SHAPES = {
 
 
 def naive_error(dtype: str, x: np.ndarray) -> float:
-    """Largest error of plain rounding with one step per 32 values (16 for Q3_K, Q6_K) between smallest and largest."""
+    """Largest error of rounding with one step per 32 values (16 for Q2_K, Q3_K, Q6_K) between smallest and largest."""
     if dtype.startswith("IQ4"):  # the table's widest step, 24 of 113
         return np.abs(x).max() * 12 / 113
     bits = int(dtype[1])
-    rows = x.reshape(-1, 16 if dtype in ("Q3_K", "Q6_K") else 32)
+    rows = x.reshape(-1, 16 if dtype in ("Q2_K", "Q3_K", "Q6_K") else 32)
     if dtype.endswith("_0") or dtype in ("Q3_K", "Q6_K"):
         steps = np.abs(rows).max(-1) / (2 ** (bits - 1) - 1)
     else:
@@ -249,7 +249,7 @@ def test_what_is_not_finite_is_refused(dtype, bad):
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_values_beyond_the_type_are_refused_and_those_below_stay_finite(dtype):
     largest = {"F16": 65519.9, "BF16": 3.396e38, "Q8_0": 4.19e6, "Q4_0": 262e3, "Q4_1": 32.7e3, "Q5_0": 524e3,
-               "Q5_1": 32.7e3, "IQ4_NL": 2.096e6, "IQ4_XS": 2.096e6}.get(dtype, 1.048e6)  # fmt: skip
+               "Q5_1": 32.7e3, "Q2_K": 262e3, "IQ4_NL": 2.096e6, "IQ4_XS": 2.096e6}.get(dtype, 1.048e6)  # fmt: skip
     values = np.random.RandomState(10).uniform(-1, 1, 2560).astype(np.float32)
     values[::7] = 1
     values[::11] = -1

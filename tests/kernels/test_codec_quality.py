@@ -2,13 +2,14 @@
 
 The reference for Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 is the `gguf` package, whose encoders are bit-exact with llama.cpp's
 `quantize_row_*_ref`; it runs here. It has no encoders of the other types. For those, REFERENCE holds what
-`quantize_row_{q3_K,q4_K,q5_K,q6_K,iq4_nl,iq4_xs}_ref` of ggml-quants.c gave on the same rows (llama.cpp as
+`quantize_row_{q2_K,q3_K,q4_K,q5_K,q6_K,iq4_nl,iq4_xs}_ref` of ggml-quants.c gave on the same rows (llama.cpp as
 vendored in the source package of llama-cpp-python 0.3.36; compiled by gcc 12.2 -O2, called through ctypes, blocks
 decoded by the `gguf` package).
 
 Figures are relative errors: sqrt(sum w (x' - x)^2 / sum w x^2), for w = 1 ("plain") and for the weights that the
 reference minimises ("own": rms + |x| over 32 values for Q4_K and Q5_K, x^2 for Q6_K; the simple types minimise
-nothing, rms + |x| is used, and for Q3_K, IQ4_NL and IQ4_XS, too, whose references minimise x^2 alone).
+nothing, rms + |x| is used, and for Q3_K, IQ4_NL and IQ4_XS, too, whose references minimise x^2 alone, and for Q2_K,
+whose minimises |x| |x' - x|).
 docs/quantization.md shows them beside ours.
 """
 
@@ -21,7 +22,7 @@ from helpers.ops_reference import I8, split_blocks
 from kosmos_edge import _core
 
 SIMPLE = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
-RECORDED = ["Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+RECORDED = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
 # RandomState's streams are frozen (NEP 19): the rows are the same everywhere.
 ROWS = {
     "gaussian": lambda r, shape: r.standard_normal(shape),
@@ -51,6 +52,11 @@ def our_losses(dtype: str, x: np.ndarray) -> tuple[float, float]:
 
 
 REFERENCE = {
+    ("Q2_K", "gaussian"): (0.295555, 0.237889),
+    ("Q2_K", "laplace"): (0.344522, 0.246047),
+    ("Q2_K", "student t, 5"): (0.334293, 0.239972),
+    ("Q2_K", "student t, 3"): (0.350759, 0.184437),
+    ("Q2_K", "1 % outliers"): (0.325125, 0.163146),
     ("Q3_K", "gaussian"): (0.151090, 0.124762),
     ("Q3_K", "laplace"): (0.176387, 0.131408),
     ("Q3_K", "student t, 5"): (0.177218, 0.132552),

@@ -8,7 +8,7 @@ import pytest
 from kosmos_edge import _core
 from kosmos_edge.errors import InvalidRequest
 
-TYPES = ["Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "IQ4_NL", "IQ4_XS"]
+TYPES = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "IQ4_NL", "IQ4_XS"]
 COLS, ROWS = 512, 24
 
 

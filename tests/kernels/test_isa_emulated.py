@@ -75,7 +75,7 @@ from kosmos_edge import _core
 draw = random.Random(7)
 w, x = (array("f", [draw.gauss(0, 1) for _ in range(rows * 512)]) for rows in (40, 13))
 for isa in _core.available_isas():
-    for dtype in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"):
+    for dtype in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"):
         parts = [(dtype, _core.quantize(dtype, w, row_length=512), 40)]
         y = _core.testing.Ops(isa, 1).linear(parts, 512, x, 13, None, "none", None, None, 0)
         print(isa, dtype, hashlib.sha256(y).hexdigest())

@@ -8,7 +8,7 @@ from kosmos_edge import _core
 
 COLS, OUTPUTS = 512, 80  # two blocks; a whole group of panels and a part of one
 # float16 values of a block
-SCALES = {"Q3_K": 1, "Q4_K": 2, "Q5_K": 2, "Q6_K": 1, "Q8_0": 1, "IQ4_NL": 1, "IQ4_XS": 1}
+SCALES = {"Q2_K": 2, "Q3_K": 1, "Q4_K": 2, "Q5_K": 2, "Q6_K": 1, "Q8_0": 1, "IQ4_NL": 1, "IQ4_XS": 1}
 
 
 def random_blocks(dtype, rng):
@@ -16,8 +16,8 @@ def random_blocks(dtype, rng):
     values, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]]
     blocks = rng.integers(0, 256, (OUTPUTS * COLS // values, size), np.uint8)
     floats = rng.uniform(-0.01, 0.01, (len(blocks), SCALES[dtype])).astype(np.float16).view(np.uint8)
-    if dtype == "Q3_K":
-        blocks[:, -2:] = floats
+    if dtype in ("Q2_K", "Q3_K"):
+        blocks[:, -floats.shape[1] :] = floats
     elif dtype == "Q6_K":
         blocks[:, -2:] = floats
         blocks[::3, -18:-2] = 128  # the lowest scale: -128
@@ -64,6 +64,7 @@ def test_rows_do_not_change_each_other():
 
 
 CODES = {
+    "Q2_K": slice(16, 80),
     "Q3_K": slice(0, 96),
     "Q4_K": slice(16, 144),
     "Q5_K": slice(16, 176),

@@ -7,7 +7,7 @@ from kosmos_edge import _core
 
 ISAS = _core.available_isas()
 FIRST = next((isa for isa in ISAS if isa != "avx512amx"), "")  # AMX leaves products with one row to AVX-512
-QUANTIZED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+QUANTIZED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
 TRIALS = 16  # of every candidate, as OneRowChoice::kTrials
 pytestmark = pytest.mark.skipif(len(ISAS) < 3, reason="this machine has no two instruction sets to choose from")
 
@@ -86,5 +86,5 @@ def test_several_rows_take_no_part():
 
 def test_the_probe_decides_every_type():
     choices = _core.probe_one_row(threads=1, bytes=4 << 20)
-    assert [choice["types"] for choice in choices] == ["q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "q4_0", "q8_0"]
+    assert [choice["types"] for choice in choices] == ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "q4_0", "q8_0"]
     assert all(choice["chosen"] in ISAS for choice in choices)

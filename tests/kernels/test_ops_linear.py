@@ -120,7 +120,9 @@ def extreme_blocks(dtype, rows, cols):
         block[192:208] = 0x80  # scales of -128
     if dtype.startswith("IQ4"):
         block[2:] = 0  # the table's -127, scales of -32
-    starts = {"Q3_K": [108], "Q6_K": [208]}.get(dtype, [0, 2] if dtype.endswith(("_1", "Q4_K", "Q5_K")) else [0])
+    starts = {"Q2_K": [80, 82], "Q3_K": [108], "Q6_K": [208]}.get(
+        dtype, [0, 2] if dtype.endswith(("_1", "Q4_K", "Q5_K")) else [0]
+    )
     for s in starts:
         block[s : s + 2] = one
     return np.tile(block, rows * cols // elems).tobytes()

@@ -25,8 +25,9 @@ namespace {
 
 using Floats = std::vector<float>;
 
-const DType kTypes[] = {DType::F32,  DType::F16,  DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1,   DType::Q5_0,
-                        DType::Q5_1, DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS};
+const DType kTypes[] = {DType::F32,  DType::F16,  DType::BF16, DType::Q8_0,   DType::Q4_0,
+                        DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q2_K,   DType::Q3_K,
+                        DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS};
 const int kRows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 33, 71};
 int most_rows = 71;  // 17 in brief
 
@@ -154,7 +155,12 @@ Stored extreme(DType type, int64_t rows, int64_t cols, int mode) {
     if (mode == 0 && type == DType::Q6_K) std::memset(block + 192, 0x80, 16);
     if (mode == 0 && (type == DType::IQ4_NL || type == DType::IQ4_XS)) std::memset(block, 0, size);  // -127, -32
     const uint16_t one = 0x3c00, half = 0x3800;
-    std::memcpy(block + (type == DType::Q6_K ? 208 : type == DType::Q3_K ? 108 : 0), &one, 2);
+    std::memcpy(block + (type == DType::Q6_K   ? 208
+                         : type == DType::Q3_K ? 108
+                         : type == DType::Q2_K ? 80
+                                               : 0),
+                &one, 2);
+    if (type == DType::Q2_K) std::memcpy(block + 82, &half, 2);
     if (type == DType::Q4_1 || type == DType::Q5_1 || type == DType::Q4_K || type == DType::Q5_K)
       std::memcpy(block + 2, &half, 2);
   }

@@ -90,6 +90,7 @@ class GroupProduct {
       sums += kPartRows * 16;
       acc += kPartRows * 16;
       x.scale += kPartRows;
+      x.sum16 += kPartRows * 16;
       x.mins += kPartRows * 16;
       x.starts += kPartRows * kStarts;
     }
@@ -130,7 +131,7 @@ class GroupProduct {
   void multiply(const Step& step) const {
     constexpr int P = W::panels, N = W::planes, kX = W::row_tiles * P * N, kW = kX + W::row_tiles;
     static_assert(kW < 8);
-    constexpr int panel = N == 1 ? panel_layout(W::Source::type).lines : N * kPlane;
+    constexpr int panel = W::unpacks ? N * kPlane : panel_layout(W::Source::type).lines;
     const uint8_t* w = W::codes(step.from, unpacked_, step.panel);
     const int8_t* x = tile_x_of_256(step.block, step.tile).codes;
     std::conditional_t<(Before > 0), Combining<Before>, Nothing> combining(*this, before_);
@@ -226,6 +227,8 @@ void linear(const LinearTask* task) {
       return linear_of<AffinePlanes<Q4_K>>(*task);
     case PanelType::Q5_K:
       return linear_of<AffinePlanes<Q5_K>>(*task);
+    case PanelType::Q2_K:
+      return linear_of<Q2Planes>(*task);
     case PanelType::Q3_K:
       return linear_of<SignedPlanes<Q3_K, 32>>(*task);
     case PanelType::Q6_K:

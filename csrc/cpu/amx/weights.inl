@@ -3,13 +3,14 @@
 // does not fit into a byte. Everything stays an integer, so that the sums are those of every other instruction set
 // (quant_dot4.inl).
 //   Q4_K, Q5_K  scales 0 .. 63 = 8 digit_1 + digit_0, codes times a digit at most 31 * 7 = 217; planes: 8, 1; unsigned
+//   Q2_K        scales 0 .. 15, codes times a scale at most 45; one plane; unsigned
 //   Q6_K        scales -128 .. 127, values -32 .. 31: products in -4096 .. 4096; planes: 256, 1; signed
 //   Q3_K        scales -32 .. 31, values eightfold, -32 .. 24; planes: 256, 1; signed
 //   IQ4_XS      scales -32 .. 31, values -127 .. 113: products in -3616 .. 4064; planes: 256, 1; signed
 //   I8          no scales: the panel's own lines; unsigned, 128 too high
 #pragma once
 #include "cpu/amx/tiles.inl"
-#include "cpu/formats.inl"
+#include "cpu/quant_dot4.inl"
 
 namespace ke::cpu::KE_ISA {
 namespace {
@@ -72,6 +73,35 @@ struct AffinePlanes {
       const i32x16 high = dot4(dot4(set1(0), m0, of_x), m1, of_x + 8);
       const i32x16 mins = dot4(dot4(shift_left<6>(high), m0, of_x + 4), m1, of_x + 12);
       return sub(mul(to_float(total), d), mul(to_float(mins), dmin));
+    }
+  };
+};
+
+// Q2_K.
+struct Q2Planes {
+  using Source = Q2_K;
+  static constexpr int planes = 1, row_tiles = 2, panels = 2, least_rows = 24;
+  static constexpr bool is_signed = false, unpacks = true;
+
+  static inline void unpack(const FromPanels<Q2_K, kPanels, false>& from, int p, uint8_t* to) {
+    each_line(from, p, [&](int line, __m512i codes, __m512i scale) KE_LAMBDA {
+      _mm512_store_si512(to + line * kLine, _mm512_mullo_epi16(codes, halves_of(scale)));
+    });
+  }
+  static KE_INLINE const uint8_t* codes(const FromPanels<Q2_K, kPanels, false>&, const uint8_t* unpacked, int) {
+    return unpacked;
+  }
+
+  struct Panels {
+    const FromPanels<Q2_K, kPanels, false> from;
+    const int first;
+    Panels(const FromPanels<Q2_K, kPanels, false>& from, int p) : from(from), first(p) {}
+    template <int P>
+    KE_INLINE f32x16 value(const int32_t* sums, const TileX& x, int row) const {
+      const int p = first + P;
+      const AffineSubBlocks16::Digits digits(x.sum16 + row * 16);
+      const i32x16 mins = digits.times([&](int j) KE_LAMBDA { return from.mins(p, j); });
+      return sub(mul(to_float(load(sums)), from.d(p, 0)), mul(to_float(mins), from.m(p, 0)));
     }
   };
 };

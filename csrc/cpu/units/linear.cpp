@@ -11,6 +11,7 @@ void linear_q4_0(const LinearTask& task);
 void linear_q4_1(const LinearTask& task);
 void linear_q5_0(const LinearTask& task);
 void linear_q5_1(const LinearTask& task);
+void linear_q2_k(const LinearTask& task);
 void linear_q3_k(const LinearTask& task);
 void linear_q4_k(const LinearTask& task);
 void linear_q5_k(const LinearTask& task);
@@ -37,6 +38,8 @@ void linear(const LinearTask* task) {
       return linear_q5_0(*task);
     case PanelType::Q5_1:
       return linear_q5_1(*task);
+    case PanelType::Q2_K:
+      return linear_q2_k(*task);
     case PanelType::Q3_K:
       return linear_q3_k(*task);
     case PanelType::Q4_K:
