@@ -203,13 +203,14 @@ def test_difficult_blocks(dtype, shape):
 
 @pytest.mark.parametrize("dtype", BLOCK_TYPES)
 def test_values_on_a_grid_are_kept(dtype):
-    """What has been decoded once is encoded again with next to no loss."""
+    """What has been decoded once is encoded again with next to no loss (Q2_K: 2 %: four codes rarely fill a grid)."""
     first = decode(
         dtype,
         np.frombuffer(_core.quantize(dtype, np.random.RandomState(7).laplace(size=25600).astype(np.float32)), np.uint8),
     )
     again = decode(dtype, np.frombuffer(_core.quantize(dtype, first), np.uint8))
-    assert np.sqrt(((again - first) ** 2).mean()) < 0.01 * np.sqrt((first**2).mean())
+    allowed = 0.03 if dtype == "Q2_K" else 0.01
+    assert np.sqrt(((again - first) ** 2).mean()) < allowed * np.sqrt((first**2).mean())
 
 
 @pytest.mark.parametrize("dtype", BLOCK_TYPES)
@@ -255,7 +256,7 @@ def test_values_beyond_the_type_are_refused_and_those_below_stay_finite(dtype):
     values[::11] = -1
     below = decode(dtype, np.frombuffer(_core.quantize(dtype, values * np.float32(largest)), np.uint8))
     assert np.isfinite(below).all()
-    allowed = {"Q3_K": 0.3, "IQ4_NL": 0.2, "IQ4_XS": 0.2}.get(dtype, 0.1)
+    allowed = {"Q2_K": 0.4, "Q3_K": 0.3, "IQ4_NL": 0.2, "IQ4_XS": 0.2}.get(dtype, 0.1)
     assert np.abs(below / np.float32(largest) - values).max() < allowed
     values[5] = 1.01
     with np.errstate(over="ignore"):

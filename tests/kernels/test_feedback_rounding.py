@@ -92,7 +92,7 @@ def test_no_single_code_of_a_block_could_be_better(dtype):
     last = slice(256 - size, 256)  # of the last block no later value makes up for anything
     slope = ((got - w) @ moments)[:, last]
     curve = np.diag(moments)[last]
-    width = 16 if dtype in ("Q3_K", "Q6_K") else 32  # values with one scale
+    width = 16 if dtype in ("Q2_K", "Q3_K", "Q6_K") else 32  # values with one scale
     change = np.zeros((ROWS, size))  # of the error, if a value goes to the next one that has been used, at best
     for row in range(ROWS):
         for at in range(0, size, width):
