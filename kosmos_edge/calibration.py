@@ -26,8 +26,44 @@ MIN_PICTURES = 8  # fewer say little of what a channel holds
 MAX_TEXT_BYTES = 1 << 20
 PAGE_TOKENS = 256  # of a page that is read
 ANSWER_TOKENS = 32
-PHRASES = 2  # of each caption, that are located and whose boxes are described
-QUESTIONS = ("What is in the picture?", "How many objects are there?", "What color is it?", "Is there a person?")
+LONG_TOKENS = 128  # of a long caption
+PHRASES = 2  # of each caption, that are located, whose boxes are described, and that are asked about
+QUESTIONS_EACH = 2  # of QUESTIONS about each picture
+PHRASE_QUESTIONS_EACH = 3  # of PHRASE_QUESTIONS about each phrase
+# Words that stand in no question of the calibration are inputs that rounding does not serve, so that the forms of
+# questions that data sets and people ask are all here (existence, count, colour, kind, place, relation, text).
+QUESTIONS = (
+    "What is in the picture?",
+    "How many objects are there?",
+    "What color is it?",
+    "Is there a person?",
+    "What is in the image?",
+    "How many people are in the picture?",
+    "What is on the left side of the image?",
+    "What is on the right side of the image?",
+    "What is in the background?",
+    "What shape is it?",
+    "What does it say?",
+    "Is it day or night?",
+)
+# About phrases of captions. "a red car": phrase; name "red car", noun "car", first "red"; other: an earlier phrase.
+PHRASE_QUESTIONS = (
+    "How many {noun}s are there?",
+    "Is there {phrase}?",
+    "What color is the {noun}?",
+    "How many {first} objects are there?",
+    "Is there {other} in the picture?",
+    "What is to the left of the {name}?",
+    "Where is the {name}?",
+    "What is the {first} object?",
+    "What is above the {name}?",
+    "Is there {other}?",
+    "How many {name}s can you see in the image?",
+    "What is to the right of the {name}?",
+    "What kind of {noun} is it?",
+    "What is below the {name}?",
+    "What is next to the {name}?",
+)
 FLOAT_TYPES = ("f32", "f16", "bf16")
 
 Progress = Callable[[int, int, str], None]
@@ -35,7 +71,8 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """What the model is run on. texts: asked about the pictures in turn, or scored where a model takes no questions."""
+    """What the model is run on. texts: asked about the pictures in turn, beside our own questions, or scored where a
+    model takes no questions."""
 
     pictures: tuple[Path, ...]
     texts: tuple[str, ...]
@@ -95,8 +132,9 @@ def record(
     progress: Progress | None = None,
     cancel: Any = None,
 ) -> _core.ActivationRecorder:
-    """Runs the model of a float file over the set: greedy captions with boxes, phrases of them located, boxes
-    described, questions answered, pages read, texts scored, as far as it was made for them; -> what was recorded."""
+    """Runs the model of a float file over the set: greedy captions with boxes, some of them long or without, phrases of
+    them located, boxes described, questions answered, pages read, texts scored, as far as it was made for them; -> what
+    was recorded."""
     recorder = _core.ActivationRecorder(products_of)
     with Model(
         _core.Engine(
@@ -104,7 +142,6 @@ def record(
             device="cpu",
             threads=threads,
             recorder=recorder,
-            prefix_bytes=0,
             cancel=cancel,
             drafts="off",  # rows of drafts that do not come are no inputs
         ),
@@ -112,15 +149,12 @@ def record(
     ) as model:
         abilities = set(model.model_info["tasks"])
         asks = "ask" in abilities
-        questions = things.texts or QUESTIONS
         total = len(things.pictures) + (0 if asks else len(things.texts))
+        talk = _Talk(model, abilities, cancel)
         for i, picture in enumerate(things.pictures):
             if progress is not None:
                 progress(i, total, picture.name)
-            encoded = model.encode(os.fspath(picture), cancel=cancel)
-            # With few pictures every text is asked all the same.
-            asked = questions[i :: len(things.pictures)] or (questions[i % len(questions)],)
-            _answer(model, encoded, abilities, asked if asks else (), cancel)
+            talk.about(model.encode(os.fspath(picture), cancel=cancel), i, asked_of(things, i) if asks else ())
         if not asks:
             _score(model, abilities, things.texts, cancel)
         if progress is not None:
@@ -128,19 +162,65 @@ def record(
     return recorder
 
 
-def _answer(model: Model, image: EncodedImage, abilities: set[str], asked: Sequence[str], cancel: Any) -> None:
-    if "caption" in abilities:
-        result = model.caption(image, ground="ground" in abilities, cancel=cancel)
+def asked_of(things: CalibrationSet, number: int) -> list[str]:
+    """The fixed questions and the texts that are asked about a picture. With few pictures every text is asked all the
+    same."""
+    own = [QUESTIONS[(number * QUESTIONS_EACH + k) % len(QUESTIONS)] for k in range(QUESTIONS_EACH)]
+    texts = things.texts
+    return own + list(texts[number :: len(things.pictures)] or texts[number % len(texts) :][:1] if texts else ())
+
+
+def phrase_questions(phrase: str, other: str, turn: int) -> list[str]:
+    """PHRASE_QUESTIONS_EACH questions about a phrase of a caption; those of the next turn are others."""
+    words = phrase.split()
+    name = words[1:] if len(words) > 1 and words[0].lower() in ("a", "an", "the") else words
+    given = {"phrase": " ".join(words), "name": " ".join(name), "noun": name[-1], "first": name[0], "other": other}
+    forms = [
+        PHRASE_QUESTIONS[(turn * PHRASE_QUESTIONS_EACH + k) % len(PHRASE_QUESTIONS)]
+        for k in range(PHRASE_QUESTIONS_EACH)
+    ]
+    return [form.format(**given) for form in forms]
+
+
+class _Talk:
+    """What is said to a model about one picture after the other."""
+
+    def __init__(self, model: Model, abilities: set[str], cancel: Any) -> None:
+        self._model, self._abilities, self._cancel = model, abilities, cancel
+        self._turn = 0  # of questions about phrases
+        self._other = "a dog"  # the phrase before
+
+    def about(self, image: EncodedImage, number: int, asked: Sequence[str]) -> None:
+        """All that the model was made for. number: of the picture; asked: questions."""
+        if "caption" in self._abilities:
+            self._caption(image, number)
+        elif "read" in self._abilities:
+            markdown = bool(number % 2) and bool(self._model.model_info["prompts"]["markdown"])
+            self._model.read(image, markdown=markdown, max_tokens=PAGE_TOKENS, cancel=self._cancel)
+        for text in asked:
+            self._ask(image, text)
+
+    def _caption(self, image: EncodedImage, number: int) -> None:
+        model, grounds = self._model, "ground" in self._abilities
+        result = model.caption(image, ground=grounds, cancel=self._cancel)
+        if number % 4 == 1:
+            model.caption(image, "long", ground=grounds, max_tokens=LONG_TOKENS, cancel=self._cancel)
+        elif number % 4 == 3 and grounds:
+            model.caption(image, cancel=self._cancel)
         for entity in result.entities[:PHRASES]:
             boxes = [box for box in entity.boxes if box.valid]
-            if "locate" in abilities and entity.phrase.strip():
-                model.locate(image, entity.phrase, cancel=cancel)
-            if "describe" in abilities and boxes:
-                model.describe(image, boxes[0], max_tokens=ANSWER_TOKENS, cancel=cancel)
-    elif "read" in abilities:
-        model.read(image, max_tokens=PAGE_TOKENS, cancel=cancel)
-    for text in asked:
-        model.ask(image, text, max_tokens=ANSWER_TOKENS, cancel=cancel)
+            phrase = entity.phrase.strip()
+            if "locate" in self._abilities and phrase:
+                model.locate(image, phrase, cancel=self._cancel)
+            if "describe" in self._abilities and boxes:
+                model.describe(image, boxes[0], max_tokens=ANSWER_TOKENS, cancel=self._cancel)
+            if "ask" in self._abilities and phrase:
+                for text in phrase_questions(phrase, self._other, self._turn):
+                    self._ask(image, text)
+                self._turn, self._other = self._turn + 1, phrase
+
+    def _ask(self, image: EncodedImage, text: str) -> None:
+        self._model.ask(image, text, max_tokens=ANSWER_TOKENS, cancel=self._cancel)
 
 
 def _score(model: Model, abilities: set[str], texts: Sequence[str], cancel: Any) -> None:
@@ -214,7 +294,7 @@ def calibrated_convert(
             sizing.statistics = calibration.statistics
             if things is not None and _answers(floats):
                 plain = calibrated.Calibration(calibration.statistics)
-                questions = things.texts or QUESTIONS
+                questions = (*things.texts, *QUESTIONS)
                 sizing.probe = lambda types: measure_groups(
                     *(floats, types, things.pictures, questions, Path(name)),
                     calibration=plain,

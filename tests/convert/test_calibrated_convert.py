@@ -3,6 +3,8 @@
 import hashlib
 from array import array
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import gguf
 import numpy as np
@@ -18,6 +20,7 @@ from kosmos_edge.convert.calibrated import CalibratedEncoder, Calibration
 from kosmos_edge.convert.gguf import TensorInfo
 from kosmos_edge.convert.statistics import Inputs, Statistics, read_statistics, write_statistics
 from kosmos_edge.errors import InvalidRequest, KosmosError, KosmosIOError
+from kosmos_edge.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -267,11 +270,63 @@ def test_sets_that_are_refused(tmp_path: Path, pictures: Path) -> None:
 
 
 def test_every_text_is_asked(things: CalibrationSet, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside our own questions."""
     asked: list[str] = []
-    monkeypatch.setattr("kosmos_edge.model.Model.ask", lambda self, image, text, **options: asked.append(text))
-    texts = tuple(f"question {i}?" for i in range(11))
-    calibration.record(tiny_file(), CalibrationSet(things.pictures, texts, "x"), set())
-    assert sorted(asked) == sorted(texts)
+    monkeypatch.setattr(Model, "ask", lambda self, image, text, **options: asked.append(text))
+    calibration.record(tiny_file(), things, set())
+    assert {text for text in asked if text in calibration.QUESTIONS} == set(calibration.QUESTIONS)
+    ours, texts = sorted(asked), [f"question {i}?" for i in range(11)]
+    asked.clear()
+    calibration.record(tiny_file(), CalibrationSet(things.pictures, tuple(texts), "x"), set())
+    assert sorted(asked) == sorted(ours + texts)
+    two = CalibrationSet(things.pictures, ("Why?", "Who?"), "x")  # fewer than pictures: one about each
+    assert [calibration.asked_of(two, i)[2:] for i in range(4)] == [["Why?"], ["Who?"], ["Why?"], ["Who?"]]
+
+
+def test_what_captions_name_is_asked_about(things: CalibrationSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of no fixed question are inputs, too. Long captions and such without boxes are among the calls."""
+    asked: list[str] = []
+    calls: list[tuple[str, bool]] = []
+    caption = Model.caption
+
+    def named(model: Model, image: Any, length: Any = "short", **options: Any) -> Any:
+        calls.append((length, options.get("ground", False)))
+        result = caption(model, image, length, **{**options, "max_tokens": 4})
+        return SimpleNamespace(entities=[SimpleNamespace(phrase="The red  kite ", boxes=[])], text=result.text)
+
+    monkeypatch.setattr(Model, "caption", named)
+    monkeypatch.setattr(Model, "locate", lambda *args, **options: None)
+    monkeypatch.setattr(Model, "ask", lambda model, image, text, **options: asked.append(text))
+    calibration.record(tiny_file(), things, set())
+    assert {
+        "How many kites are there?",
+        "How many red objects are there?",
+        "Is there The red kite?",
+        "What color is the kite?",
+        "What is above the red kite?",
+    } < set(asked)
+    assert len([text for text in asked if text not in calibration.QUESTIONS]) == 3 * len(things.pictures)
+    assert {call: calls.count(call) for call in set(calls)} == {
+        ("short", True): 8,
+        ("long", True): 2,
+        ("short", False): 2,
+    }
+
+
+def test_phrases_become_questions() -> None:
+    assert calibration.phrase_questions("the", "a dog", 0) == [
+        "How many thes are there?",
+        "Is there the?",
+        "What color is the the?",
+    ]
+    assert calibration.phrase_questions("an old  man", "a dog", 1) == [
+        "How many old objects are there?",
+        "Is there a dog in the picture?",
+        "What is to the left of the old man?",
+    ]
+    turns = -(-len(calibration.PHRASE_QUESTIONS) // calibration.PHRASE_QUESTIONS_EACH)
+    every = [text for turn in range(turns) for text in calibration.phrase_questions("a b c", "a d", turn)]
+    assert len(set(every)) == len(calibration.PHRASE_QUESTIONS)
 
 
 def test_requests_that_make_no_sense(things: CalibrationSet, made: tuple[Path, Path], tmp_path: Path) -> None:
