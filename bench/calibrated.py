@@ -11,11 +11,11 @@ the rows of docs/quantization.md.
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from kosmos_edge import _core
 from kosmos_edge.calibration import QUESTIONS, CalibrationSet, calibration_set, read_texts, record
 from kosmos_edge.convert import requantize
 from kosmos_edge.convert.calibrated import FEEDBACK_BYTES, Calibration
+from kosmos_edge.convert.folding import factors_of, folded
 from kosmos_edge.convert.sizing import Sizing
 from kosmos_edge.convert.statistics import recorded
 from kosmos_edge.quality.cases import Case, folder_cases, world_cases
@@ -50,57 +51,91 @@ class Files:
         yield self.files[type]
 
 
-def calibrated(floats: Path, things: CalibrationSet) -> Calibration:
-    """What `convert --calibrate` is told, recorded once for all types where all second moments fit into memory."""
+@dataclass(frozen=True)
+class Known:
+    """What `convert --calibrate` rounds by: the float file with scales folded into norms, and its calibration."""
+
+    floats: Path
+    things: CalibrationSet
+    calibration: Calibration
+
+    @property
+    def alone(self) -> Calibration:
+        """The statistics without feedback."""
+        return replace(self.calibration, collect=None)
+
+
+def calibrated(floats: Path, things: CalibrationSet, folder: Path, folds: bool = True) -> Known:
+    """Recorded once for all types where all second moments fit into memory. folder: for the folded file."""
     shapes = {name: tuple(shape) for name, _, shape, *_ in _core.GgufFile(str(floats)).tensors()}
     matrices = {name for name, shape in shapes.items() if len(shape) == 2}
+    statistics = recorded(record(floats, things, set()), shapes, [things.name], things.chunks)
+    factors = factors_of(floats, statistics) if folds else {}
+    if factors:
+        folder.mkdir()
+        requantize(floats, folder / "folded.gguf", type="f32", factors=factors)
+        floats, statistics = folder / "folded.gguf", folded(statistics, factors)
     fits = sum(4 * shapes[name][-1] ** 2 for name in matrices) <= FEEDBACK_BYTES
-    found = record(floats, things, matrices if fits else set())
-    statistics = recorded(found, shapes, [things.name], things.chunks)
-    return Calibration(statistics, collect=lambda names: found if fits else record(floats, things, names))
+
+    @cache
+    def everything() -> _core.ActivationRecorder:
+        return record(floats, things, matrices)
+
+    def collect(names: set[str]) -> _core.ActivationRecorder:
+        return everything() if fits else record(floats, things, names)
+
+    return Known(floats, things, Calibration(statistics, collect=collect, folds=bool(factors)))
 
 
-def sized(
-    floats: Path, things: CalibrationSet, calibration: Calibration, sizes: dict[str, int], folder: Path
-) -> dict[str, Path]:
+def sized(known: Known, sizes: dict[str, int], folder: Path) -> dict[str, Path]:
     """Files of these sizes, with feedback: as `convert --size --calibrate` makes them, but probed once for all."""
-    plain = dataclasses.replace(calibration, collect=None)
-    questions = (*things.texts, *QUESTIONS)
+    questions = (*known.things.texts, *QUESTIONS)
+    folder.mkdir()
 
     @cache
     def groups(types: Sequence[tuple[str, str]]) -> list[tuple[list[str], float]]:
-        return measure_groups(floats, dict(types), things.pictures, questions, folder, calibration=plain)
+        pictures = known.things.pictures
+        return measure_groups(known.floats, dict(types), pictures, questions, folder, calibration=known.alone)
 
     files = {}
     for label, size in sizes.items():
-        sizing = Sizing(size, calibration.statistics)
+        sizing = Sizing(size, known.calibration.statistics)
         sizing.probe = lambda types: groups(tuple(types.items()))
         files[label] = folder / f"{size}.gguf"
-        print(*requantize(floats, files[label], size=sizing, calibration=calibration).plan, sep="\n", file=sys.stderr)
+        made = requantize(known.floats, files[label], size=sizing, calibration=known.calibration)
+        print(*made.plan, sep="\n", file=sys.stderr)
     return files
 
 
 def variants(
-    floats: Path, types: list[str], things: CalibrationSet, texts: Path | None, folder: Path, sizes: list[int]
+    floats: Path,
+    types: list[str],
+    things: CalibrationSet,
+    texts: Path | None,
+    folder: Path,
+    sizes: list[int],
+    unfolded: bool,
 ) -> dict[str, Path]:
     """Each type as ever, with the statistics alone, with feedback, with feedback and texts; and sizes in % of the first
     type's."""
-    sets = {", --calibrate": things}
+    plain = calibrated(floats, things, folder / "plain", folds=False)
+    ways = {", --calibrate": calibrated(floats, things, folder / "folded")}
     if texts is not None:
-        sets[", --calibrate --texts"] = dataclasses.replace(things, texts=read_texts(texts))
-    known = {end: calibrated(floats, asked) for end, asked in sets.items()}
-    alone = dataclasses.replace(known[", --calibrate"], collect=None)
-    ways: dict[str, Calibration | None] = {"": None, ", --imatrix": alone, **known}
+        asked = replace(things, texts=read_texts(texts))
+        ways[", --calibrate --texts"] = calibrated(floats, asked, folder / "asked")
+    sources = {"": (floats, None), ", --imatrix": (floats, plain.alone)}
+    sources |= {end: (known.floats, known.calibration) for end, known in ways.items()}
+    if unfolded:
+        sources[", --calibrate, not folded"] = (floats, plain.calibration)
     files = {"f32": floats}
     for name in types:
-        for end, way in ways.items():
+        for end, (source, calibration) in sources.items():
             files[name + end] = folder / f"{len(files)}.gguf"
-            requantize(floats, files[name + end], type=name, calibration=way)
+            requantize(source, files[name + end], type=name, calibration=calibration)
     whole = files[types[0]].stat().st_size
-    for end, asked in sets.items() if sizes else ():
+    for end, known in ways.items() if sizes else ():
         wanted = {f"--size, {percent} %{end}": whole * percent // 100 for percent in sizes}
-        (place := folder / f"sizes{len(files)}").mkdir()
-        files |= sized(floats, asked, known[end], wanted, place)
+        files |= sized(known, wanted, folder / f"sizes{len(files)}")
     return files
 
 
@@ -129,9 +164,10 @@ def table(
     cases: list[Case],
     folder: Path,
     sizes: list[int],
+    unfolded: bool,
 ) -> None:
     """The rows of one model."""
-    files = variants(floats, types, calibration_set(calibration), texts, folder, sizes)
+    files = variants(floats, types, calibration_set(calibration), texts, folder, sizes, unfolded)
     rows = measure(Files(files), list(files), cases)  # type: ignore[arg-type]
     before = None
     for row in rows:
@@ -160,6 +196,7 @@ def main() -> None:
     parser.add_argument("--types", default="q4_k_m,q6_k")
     parser.add_argument("--sizes", default="", help="files of so many %% of the bytes of the first type")
     parser.add_argument("--outliers", default="1,8", help="of the stand-ins, see off_grid.py")
+    parser.add_argument("--unfolded", action="store_true", help="rows without scales folded into norms, too")
     parser.add_argument("--model", type=Path, help="a GGUF file of floats instead")
     parser.add_argument("--calibration", type=Path, help="folder to calibrate --model with")
     parser.add_argument("--texts", type=Path, help="questions to calibrate with, one a line [nano's: training's]")
@@ -173,7 +210,17 @@ def main() -> None:
         folder = Path(name)
         if options.model:
             cases = folder_cases(options.pictures, None)
-            table(options.model.stem, options.model, types, options.calibration, options.texts, cases, folder, sizes)
+            table(
+                options.model.stem,
+                options.model,
+                types,
+                options.calibration,
+                options.texts,
+                cases,
+                folder,
+                sizes,
+                options.unfolded,
+            )
             return
         pictures = scenes(folder / "scenes", options.calibrate)
         texts = options.texts or trained_questions(folder / "questions.txt", options.calibrate)
@@ -182,7 +229,17 @@ def main() -> None:
             work.mkdir()
             write_off_grid(str(NANO), str(work / "floats.gguf"), 0, outliers)
             label = "nano, off the grid" + (f", outliers x {outliers:g}" if outliers > 1 else "")
-            table(label, work / "floats.gguf", types, pictures, texts, world_cases(0, options.n), work, sizes)
+            table(
+                label,
+                work / "floats.gguf",
+                types,
+                pictures,
+                texts,
+                world_cases(0, options.n),
+                work,
+                sizes,
+                options.unfolded,
+            )
 
 
 if __name__ == "__main__":

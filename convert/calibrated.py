@@ -37,6 +37,7 @@ class Calibration:
     where: str = "the calibration"  # names the statistics in errors
     collect: Collect | None = None
     feedback_bytes: int = FEEDBACK_BYTES
+    folds: bool = False  # whether scales were folded into norms before (folding.py)
 
 
 def is_of_calibration(key: str) -> bool:
@@ -99,6 +100,7 @@ class CalibratedEncoder:
         """For the file's metadata."""
         method = "importance" + (", error feedback" if self._calibration.collect else "")
         method += ", bias correction" if self._corrections else ""
+        method += ", scales folded into norms" if self._calibration.folds else ""
         return [*self._calibration.statistics.entries(), (METHOD, "str", method)]
 
     def order(self) -> Iterator[str]:

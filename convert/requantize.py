@@ -9,7 +9,7 @@ import math
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from kosmos_edge.errors import InvalidRequest
 
 from . import writer
 from .calibrated import CalibratedEncoder, Calibration, check_floats, is_of_calibration
+from .folding import multiplied
 from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
 from .models import model_of
 from .pipeline import ConvertReport
 from .recipe import DEFAULT, OUTPUT, RECIPES, Recipe, choose_type, find_recipe, wanted_type
-from .sizing import SIZE_KEYS, Sample, Sizing, describe_plan, read_rows
+from .sizing import SIZE_KEYS, Sizing, describe_plan, sampler
 from .sources.files import SourceFile
+from .statistics import Floats, big_array, little
 from .writer import Cancellable, Piece, Progress, check_tensors, write_model
 
 _OWN = ("general.alignment", "general.file_type")
@@ -49,6 +51,7 @@ def requantize(
     type: str | None = None,
     size: int | str | Sizing | None = None,
     types: Mapping[str, str] | None = None,
+    factors: Mapping[str, Floats] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     cancel: Cancellable | None = None,
@@ -58,6 +61,8 @@ def requantize(
 
     size: instead of type: bytes that the file may have, or a text such as 900MB; each tensor gets a type of its own
     (sizing.py). types: of single tensors, whatever `type` has in mind for them (of whole blocks, rows that fit).
+    factors: of the columns of single tensors, or of a vector's values (folding.py), which are multiplied first; without
+    calibration.
     progress: called with (source bytes done, source bytes in all, tensor's name). cancel: polled at every chunk.
     calibration: rounds by the inputs of the matrices (calibrated.py); for files of floats alone.
     Errors: InvalidRequest (type, size, output exists or is the source), ModelNotFound, ModelCorrupt (source),
@@ -81,6 +86,8 @@ def requantize(
     ]
     infos = [TensorInfo(info.name, (types or {}).get(info.name, info.dtype), info.shape) for info in infos]
     if calibration is not None:
+        if factors:
+            raise InvalidRequest("factors: expected no calibration, which is of the model that they make")
         check_floats(source, tensors)
     statistics = None if calibration is None else calibration.statistics
     sizing = size if size is None or isinstance(size, Sizing) else Sizing(size, statistics)
@@ -103,14 +110,14 @@ def requantize(
         if sizing is not None:
             kept += sizing.entries
             header_bytes = len(_header(kept, checksum_key, recipe, infos, blank))
-            plan = sizing.plan(infos, header_bytes, _sampler(raw, tensors))
+            plan = sizing.plan(infos, header_bytes, sampler(raw, tensors))
             recipe, infos = plan.recipe, plan.infos
         encoder = None if calibration is None else CalibratedEncoder(calibration, infos)
         total = sum(nbytes for *_, nbytes in tensors)
         output_bytes = write_model(
             target,
             infos,
-            _pieces(raw, tensors, infos, encoder),
+            _pieces(raw, tensors, infos, encoder, factors or {}),
             header_bytes=len(_header(kept, checksum_key, recipe, infos, blank)),
             header=lambda checksums: _header(kept, checksum_key, recipe, infos, checksums),
             check=lambda path: check_tensors(path, infos),
@@ -143,23 +150,12 @@ def _header(
     return encode_header([*kept, *own], infos)
 
 
-def _sampler(raw: SourceFile, tensors: list[tuple[str, str, tuple[int, ...], int, int]]) -> Sample:
-    places = {name: (dtype, shape, offset, nbytes) for name, dtype, shape, offset, nbytes in tensors}
-
-    def sample(name: str, rows: Sequence[int]) -> bytes:
-        dtype, shape, offset, nbytes = places[name]
-        row_bytes = nbytes * shape[-1] // math.prod(shape)
-        data = read_rows(lambda at, count: raw.read(offset + at, count), row_bytes, rows)
-        return _core.dequantize(dtype, data, len(rows) * shape[-1])
-
-    return sample
-
-
 def _pieces(
     raw: SourceFile,
     tensors: list[tuple[str, str, tuple[int, ...], int, int]],
     infos: list[TensorInfo],
     encoder: CalibratedEncoder | None,
+    factors: Mapping[str, Floats],
 ) -> Iterator[Piece]:
     """Whole rows of all tensors, of about CHUNK_BYTES as float32; in order, or in the encoder's."""
     index = {info.name: i for i, info in enumerate(infos)}
@@ -175,11 +171,14 @@ def _pieces(
             count = min(step, rows - first)
             read = partial(raw.read, offset + first * row_bytes, count * row_bytes)
             encode = None if encoder is None else encoder.encoding(infos[i], dtype, first, count * row)
-            encode = encode or partial(_encode, dtype, infos[i], count * row)
+            encode = encode or partial(_encode, dtype, infos[i], count * row, factors.get(infos[i].name))
             yield Piece(i, count * row_bytes, where, read, encode)
 
 
-def _encode(dtype: str, info: TensorInfo, values: int, data: bytearray) -> bytes:
+def _encode(dtype: str, info: TensorInfo, values: int, factors: "Floats | None", data: bytearray) -> bytes:
+    if factors is not None:
+        plain = bytes(data) if dtype == "F32" else _core.dequantize(dtype, data, values)
+        data, dtype = bytearray(little(multiplied(big_array("f", plain), factors))), "F32"
     if dtype == info.dtype:
         return bytes(data)
     source = dtype if dtype in _FLOATS else "F32"

@@ -19,6 +19,7 @@ from kosmos_edge.errors import InvalidRequest
 from .budget import Option, choose, parse_size, shown, smallest
 from .gguf import Entry, TensorInfo, pad
 from .recipe import RECIPES, TYPES, Recipe, find_recipe
+from .sources.files import SourceFile
 from .statistics import Statistics
 
 SAMPLE_VALUES = 1 << 17  # of a matrix, whole rows evenly spaced, on which errors are measured
@@ -158,6 +159,19 @@ def sampled_rows(shape: tuple[int, ...]) -> list[int]:
 def read_rows(read: Callable[[int, int], bytes | bytearray], row_bytes: int, rows: Iterable[int]) -> bytes:
     """Rows of a tensor. read: (first byte, bytes)."""
     return b"".join(bytes(read(row * row_bytes, row_bytes)) for row in rows)
+
+
+def sampler(raw: SourceFile, tensors: list[tuple[str, str, tuple[int, ...], int, int]]) -> Sample:
+    """Rows of the tensors of a file, which stays open."""
+    places = {name: (dtype, shape, offset, nbytes) for name, dtype, shape, offset, nbytes in tensors}
+
+    def sample(name: str, rows: Sequence[int]) -> bytes:
+        dtype, shape, offset, nbytes = places[name]
+        row_bytes = nbytes * shape[-1] // math.prod(shape)
+        data = read_rows(lambda at, count: raw.read(offset + at, count), row_bytes, rows)
+        return _core.dequantize(dtype, data, len(rows) * shape[-1])
+
+    return sample
 
 
 def _recipe_like(infos: Sequence[TensorInfo]) -> Recipe:

@@ -289,7 +289,15 @@ def calibrated_convert(
             found = statistics.recorded(collect(set()), shapes, [things.name], things.chunks)
             if save_imatrix is not None:
                 statistics.write_statistics(found, save_imatrix, overwrite)
-            calibration = calibrated.Calibration(found, collect=collect)
+            folding = import_module("kosmos_edge.convert.folding")
+            factors = folding.factors_of(floats, found)
+            if factors:
+                folded = Path(name) / "folded.gguf"
+                conversion.requantize(floats, folded, type="f32", factors=factors, progress=progress, cancel=cancel)
+                if floats != Path(source):
+                    floats.unlink()
+                floats, found = folded, folding.folded(found, factors)
+            calibration = calibrated.Calibration(found, collect=collect, folds=bool(factors))
         if sizing is not None:
             sizing.statistics = calibration.statistics
             if things is not None and _answers(floats):

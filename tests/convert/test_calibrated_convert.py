@@ -17,6 +17,7 @@ from kosmos_edge import _core, calibration, load
 from kosmos_edge.calibration import CalibrationSet, calibrated_convert, calibration_set
 from kosmos_edge.convert import requantize, verify
 from kosmos_edge.convert.calibrated import CalibratedEncoder, Calibration
+from kosmos_edge.convert.folding import factors_of
 from kosmos_edge.convert.gguf import TensorInfo
 from kosmos_edge.convert.statistics import Inputs, Statistics, read_statistics, write_statistics
 from kosmos_edge.errors import InvalidRequest, KosmosError, KosmosIOError
@@ -151,7 +152,8 @@ def test_other_files_are_no_statistics(tmp_path: Path) -> None:
 def test_the_file_says_how_it_was_made(made: tuple[Path, Path], pictures: Path) -> None:
     metadata = _core.GgufFile(str(made[0])).metadata()
     statistics = read_statistics(made[1])
-    assert metadata["quantize.calibration.method"] == "importance, error feedback, bias correction"
+    method = "importance, error feedback, bias correction, scales folded into norms"
+    assert metadata["quantize.calibration.method"] == method
     assert metadata["quantize.imatrix.chunks_count"] == 8 and metadata["quantize.imatrix.dataset"] == pictures.name
     assert metadata["quantize.imatrix.sha256"] == statistics.sha256
     assert metadata["quantize.imatrix.tokens_count"] == statistics.tokens > 1000
@@ -165,7 +167,11 @@ def test_products_come_closer(made: tuple[Path, Path], things: CalibrationSet, t
     requantize(tiny_file(), tmp_path / "plain.gguf", type="q4_k_m")
     names = ["blk.0.attn_q.weight", "blk.1.ffn_down.weight", "v.blk.1.ffn_up.weight", "v.blk.0.attn_out.weight"]
     recorder = calibration.record(tiny_file(), things, set(names))
-    weights = make_tiny(0).weights
+    weights, shapes = (
+        make_tiny(0).weights,
+        {name: shape for name, _, shape, *_ in _core.GgufFile(str(made[0])).tensors()},
+    )
+    factors = factors_of("kosmos2", shapes, read_statistics(made[1]))
     stored = {path: load_floats(path) for path in (made[0], tmp_path / "plain.gguf")}
     for name in names:
         sums = recorder.find(name)
@@ -174,8 +180,9 @@ def test_products_come_closer(made: tuple[Path, Path], things: CalibrationSet, t
         mean = np.frombuffer(sums.sum) / sums.rows
         bias = name.removesuffix("weight") + "bias"
         errors = []
-        for floats in stored.values():
-            d, b = weights[name] - floats[name].astype(np.float64), weights[bias] - floats[bias].astype(np.float64)
+        for path, floats in stored.items():
+            unfolded = floats[name] / np.asarray(factors[name]) if path == made[0] and name in factors else floats[name]
+            d, b = weights[name] - unfolded.astype(np.float64), weights[bias] - floats[bias].astype(np.float64)
             errors.append(float(np.sum((d @ moments) * d) + np.sum(2 * b * (d @ mean) + b * b)))
             if len(errors) == 1:
                 np.testing.assert_allclose(d @ mean + b, 0, atol=1e-5)
@@ -208,12 +215,12 @@ def test_a_run_gives_the_same_bytes_whatever_the_memory(
 
 
 def limited(init, size: int, passes: list[set[str]]):
-    def wrapper(self, statistics, where="x", collect=None, feedback_bytes=0):
+    def wrapper(self, statistics, where="x", collect=None, feedback_bytes=0, folds=False):
         def counted(names):
             passes.append(names)
             return collect(names)
 
-        init(self, statistics, where, counted, size)
+        init(self, statistics, where, counted, size, folds)
 
     return wrapper
 
