@@ -18,11 +18,11 @@ from pathlib import Path
 
 from kosmos_edge import _core
 
+from .models import model_of
 from .sizing import Sample, sampled_rows, sampler
 from .sources.files import SourceFile
 from .statistics import Floats, Inputs, Statistics, big_array
 
-ARCHITECTURES = ("kosmos1", "kosmos2", "kosmos2_5", "llava")  # no other part of these reads what a block's norm gives
 MOST = 12  # octaves, either way
 
 _QKV, _UP = ("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up")
@@ -41,10 +41,10 @@ Factors = dict[str, Floats]
 
 
 def factors_of(path: str | os.PathLike[str], statistics: Statistics) -> Factors:
-    """What to multiply norms and matrices of a GGUF file of floats with; empty where its architecture is none of
-    ARCHITECTURES."""
+    """What to multiply norms and matrices of a GGUF file of floats with; empty where its model's module does
+    not say FOLDS."""
     found: Factors = {}
-    if _core.model_info(os.fspath(path))["architecture"] not in ARCHITECTURES:
+    if not getattr(model_of(_core.model_info(os.fspath(path))["architecture"]), "FOLDS", False):
         return found
     tensors = _core.GgufFile(os.fspath(path)).tensors()
     shapes = {name: tuple(shape) for name, _, shape, *_ in tensors}

@@ -11,7 +11,8 @@ Table = Iterable[tuple[str, str, tuple[int, ...]]]
 
 
 class Model(Protocol):
-    """A model's module. Everything here raises ModelCorrupt for what it cannot accept."""
+    """A model's module. Everything here raises ModelCorrupt for what it cannot accept. FOLDS = True where scales may be
+    folded into the norms of its blocks (folding.py)."""
 
     @property
     def NAME(self) -> str: ...

@@ -15,6 +15,7 @@ from .kosmos_vocabulary import Vocabulary
 
 __all__ = [
     "ARCHITECTURE",
+    "FOLDS",
     "IGNORED",
     "NAME",
     "TIED",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 NAME, ARCHITECTURE = "KOSMOS-1", "kosmos1"
+FOLDS = True  # nothing but matrices reads what a norm of a block gives
 VOCABULARY = 64007
 PROMPTS = {task: kosmos2.PROMPTS[task] for task in ("caption", "caption_detailed", "question")}
 CARD = {

@@ -19,6 +19,7 @@ from .kosmos_layout import BOS, EOS, PAD, TAGS
 from .kosmos_vocabulary import Vocabulary
 
 NAME, ARCHITECTURE = "KOSMOS-2", "kosmos2"
+FOLDS = True  # nothing but matrices reads what a norm of a block gives
 # Buffers that some versions of transformers stored; nothing of the model is in them.
 IGNORED = (".position_ids", "embed_positions.weights")
 TIED = {"text_model.lm_head.weight": "text_model.model.embed_tokens.weight"}

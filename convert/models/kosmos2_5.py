@@ -22,6 +22,7 @@ from .cl100k_vocabulary import read_fairseq_vocabulary
 from .clip import expect, weight_and_bias
 
 NAME, ARCHITECTURE = "KOSMOS-2.5", "kosmos2_5"
+FOLDS = True  # nothing but matrices reads what a norm of a block gives
 IGNORED = (".position_ids", "embed_positions.weights")
 TIED = {"text_model.lm_head.weight": "text_model.model.embed_tokens.weight"}
 # A chat model has a question as well (kosmos_edge.json).

@@ -29,6 +29,7 @@ from .clip import Tower, check_crop, expect, read_pixels, tower_entries, tower_t
 from .llama import Decoder, cut_rows, decoder_entries, decoder_of, decoder_table, give_own_head, read_decoder
 
 NAME, ARCHITECTURE = "LLaVA", "llava"
+FOLDS = True  # nothing but matrices reads what a norm of a block gives
 IGNORED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that some versions of transformers stored
 TOWER = "vision_tower.vision_model."
 TIED: dict[str, str] = {}  # fit sees to it

@@ -47,7 +47,7 @@ def uneven(source: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("architecture", folding.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["kosmos1", "kosmos2", "kosmos2_5", "llava"])
 def test_every_answer_keeps_its_bits(architecture: str, pictures: Path, tmp_path: Path) -> None:
     write_tiny(tmp_path / "tiny.gguf", tiny=described()[architecture].tiny)
     source = uneven(tmp_path / "tiny.gguf", tmp_path / "uneven.gguf")
