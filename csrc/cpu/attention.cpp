@@ -17,6 +17,14 @@ static_assert(kMaxHeadDim == ke::kMaxHeadDim);
 
 }  // namespace
 
+// Asks for some rows that will be read, or written, soon: those of one head are too far apart to be seen coming.
+// Level: of the cache, 1 or 2.
+template <int Level>
+static void ask_for(Mat m, int64_t begin, int64_t end, int64_t col, int64_t cols) {
+  for (int64_t r = begin; r < end; ++r)
+    for (int64_t c = 0; c < cols; c += 16) __builtin_prefetch(m.data + r * m.stride + col + c, 0, 4 - Level);
+}
+
 // How attention over matrices is shared out: a task is one head with one of `splits` ranges of the rows' tiles.
 struct CpuBackend::HeadTasks {
   int64_t head_dim, heads, group, rows;
@@ -80,8 +88,17 @@ void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, flo
       kernels_.pack_keys(k.data + kv, k.stride, n, d, reinterpret_cast<float*>(keys));
     }
     kernels_.pack_values(v.data + kv, v.stride, n, d, values);
-    for (int64_t tile = tasks.first_tile(split); tile < tasks.first_tile(split + 1); ++tile) {
+    const int64_t begin = tasks.first_tile(split), end = tasks.first_tile(split + 1);
+    const int64_t next = task + 1 < tasks.heads * tasks.splits ? tasks.kv_head(task + 1) * d : kv;
+    for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t row = tasks.row(tile);
+      ask_for<1>(out, row, tasks.row(tile + 1), first, d);
+      if (tile + 1 < end) ask_for<1>(q, tasks.row(tile + 1), tasks.row(tile + 2), first, d);
+      if (next != kv) {
+        const int64_t k0 = n * (tile - begin) / (end - begin), k1 = n * (tile - begin + 1) / (end - begin);
+        ask_for<2>(k, k0, k1, next, d);
+        ask_for<2>(v, k0, k1, next, d);
+      }
       AttentionTask t;
       t.queries = {q.data + row * q.stride + first, q.stride, d, scale};
       t.rows = static_cast<int>(tasks.row(tile + 1) - row);

@@ -21,7 +21,7 @@ struct PackedBytes {
   }
 };
 
-PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized) {
+PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized, bool only_i8) {
   const size_t n = static_cast<size_t>(rows), blocks = (cols + kBlock - 1) / kBlock;
   PackedBytes b{};
   if (floats) b.values = n * ((cols + kFloatChunk - 1) / kFloatChunk * kFloatChunk) * sizeof(float);
@@ -29,10 +29,11 @@ PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized
     const size_t of_rows = n * blocks + kTilePadding;
     b.codes = of_rows * kBlock;
     b.scale = of_rows * (kBlock / 32) * sizeof(float);
+    b.starts = of_rows * kStarts * sizeof(int32_t);
+    if (only_i8) return b;
     b.sum16 = of_rows * 16 * sizeof(int32_t);
     b.sum32 = of_rows * 8 * sizeof(int32_t);
     b.mins = of_rows * 16;
-    b.starts = of_rows * kStarts * sizeof(int32_t);
   }
   return b;
 }
@@ -47,6 +48,11 @@ Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const Pa
   p.mins = reinterpret_cast<int8_t*>(arena.take(b.mins));
   p.starts = reinterpret_cast<int32_t*>(arena.take(b.starts));
   return p;
+}
+
+// Whether no part needs the sums of sub-blocks.
+bool only_i8(const CpuLinear& w) {
+  return std::all_of(w.parts.begin(), w.parts.end(), [](const CpuLinear::Part& p) { return p.type == PanelType::I8; });
 }
 
 }  // namespace
@@ -91,7 +97,7 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / std::max<int64_t>(products, 1));
 
   ArenaPool::Lease arena(arenas_);
-  const PackedBytes bytes = packed_bytes(x.rows, cols, w.floats, w.quantized);
+  const PackedBytes bytes = packed_bytes(x.rows, cols, w.floats, w.quantized, only_i8(w));
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes);
   const int workers = task_workers(pool_, groups * splits, grain);
   const size_t padded_bytes = cols > x.cols ? pool_.threads() * cols * sizeof(float) : 0;
@@ -137,7 +143,7 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
   const size_t group_bytes = Arena::padded(x.rows * group_rows * sizeof(float));
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes) + group_bytes;
   ArenaPool::Lease arena(arenas_);
-  const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized);
+  const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized, only_i8(w));
   arena->reset(bytes.total() + workers * scratch_bytes);
   const Packed packed = take_packed(*arena, x.rows, x.cols, x.cols % kBlock == 0 ? kBlock : 32, bytes);
   uint8_t* memory = arena->take(workers * scratch_bytes);

@@ -69,7 +69,19 @@ void pack_floats(const float* x, const Packed* out, int64_t row) {
   }
 }
 
+// For I8 weights alone, which need no sum but that of a whole block.
+static void pack_for_i8(const float* x, const Packed& out, int64_t row) {
+  for (int64_t b = 0; b < out.cols / kBlock; ++b) {
+    const TileX to = tile_x(out, b, row);
+    *to.scale = quantize_block(x + b * kBlock, kBlock, to.codes);
+    i32x16 codes = set1(0);
+    for (int i = 0; i < kBlock; i += 16) codes = add(codes, load_bytes(to.codes + i));
+    to.starts[24] = -128 * static_cast<int32_t>(sum(to_float(codes)));  // integers below 2^16: exact
+  }
+}
+
 void pack_quantized(const float* x, const Packed* out, int64_t row) {
+  if (out->sum16 == out->sum32) return pack_for_i8(x, *out, row);
   for (int64_t b = 0; b < out->cols / out->block; ++b) {
     const TileX to = tile_x(*out, b, row);
     *to.scale = quantize_block(x + b * out->block, out->block, to.codes);
