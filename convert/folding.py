@@ -8,7 +8,6 @@ float32 every product keeps its bits.
 """
 
 import array
-import itertools
 import math
 import operator
 import os
@@ -93,11 +92,6 @@ def _columns(inputs: Inputs, energy: Sequence[float]) -> Floats:
     mean = math.fsum(known) / len(known) if known else 0.0
     steps = (0 if value is None else round(value - mean) for value in octaves)
     return array.array("f", (2.0 ** max(-MOST, min(MOST, step)) for step in steps))
-
-
-def multiplied(values: Floats, factors: Floats) -> Floats:
-    """Rows of as many values as there are factors, each column times its own."""
-    return array.array("f", map(operator.mul, values, itertools.cycle(factors)))
 
 
 def folded(statistics: Statistics, factors: Factors) -> Statistics:

@@ -18,14 +18,13 @@ from kosmos_edge.errors import InvalidRequest
 
 from . import writer
 from .calibrated import CalibratedEncoder, Calibration, check_floats, is_of_calibration
-from .folding import multiplied
 from .gguf import ALIGNMENT, Entry, TensorInfo, encode_header
 from .models import model_of
 from .pipeline import ConvertReport
 from .recipe import DEFAULT, OUTPUT, RECIPES, Recipe, choose_type, find_recipe, wanted_type
 from .sizing import SIZE_KEYS, Sizing, describe_plan, sampler
 from .sources.files import SourceFile
-from .statistics import Floats, big_array, little
+from .statistics import Floats, little
 from .writer import Cancellable, Piece, Progress, check_tensors, write_model
 
 _OWN = ("general.alignment", "general.file_type")
@@ -178,7 +177,7 @@ def _pieces(
 def _encode(dtype: str, info: TensorInfo, values: int, factors: "Floats | None", data: bytearray) -> bytes:
     if factors is not None:
         plain = bytes(data) if dtype == "F32" else _core.dequantize(dtype, data, values)
-        data, dtype = bytearray(little(multiplied(big_array("f", plain), factors))), "F32"
+        data, dtype = bytearray(_core.multiply_columns(plain, little(factors))), "F32"
     if dtype == info.dtype:
         return bytes(data)
     source = dtype if dtype in _FLOATS else "F32"

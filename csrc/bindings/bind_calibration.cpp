@@ -110,6 +110,22 @@ static std::pair<double, double> rounding_error(std::string_view dtype_name, con
   return {error, energy};
 }
 
+static nb::bytes multiply_columns(const BufferArg& data, const BufferArg& factors) {
+  const BufferView view(data), by(factors);
+  const size_t row = by.bytes().size();
+  KE_CHECK(row > 0 && row % 4 == 0 && view.bytes().size() % row == 0, InvalidRequest, "data has ", view.bytes().size(),
+           " bytes; expected float32 rows of as many values as the factors, which have ", row, " bytes");
+  std::vector<float> columns(row / 4), values(view.bytes().size() / 4);
+  decode(DType::F32, by.bytes().data(), columns.data(), static_cast<int64_t>(columns.size()));
+  {
+    nb::gil_scoped_release release;
+    decode(DType::F32, view.bytes().data(), values.data(), static_cast<int64_t>(values.size()));
+    for (size_t i = 0; i < values.size(); i += columns.size())
+      for (size_t j = 0; j < columns.size(); ++j) values[i + j] *= columns[j];
+  }
+  return bytes_of(values);
+}
+
 void bind_calibration(nb::module_& m) {
   using Sums = ActivationRecorder::Sums;
   nb::class_<Sums>(m, "ActivationSums", "Sums over the inputs x of a matrix, all rows that it was multiplied with.")
@@ -171,6 +187,10 @@ void bind_calibration(nb::module_& m) {
       "with error feedback (not for types of one value per block). mean: of the inputs, (row_length) float32.\n"
       "-> (blocks, for each row how much the product with the mean fell short, float32, empty without mean).\n"
       "Raises InvalidRequest.");
+
+  m.def("multiply_columns", &multiply_columns, nb::arg("data"), nb::arg("factors"),
+        "Float32 rows, each column times its factor: as many float32 factors as a row has values. -> float32.\n"
+        "Raises InvalidRequest.");
 
   m.def("rounding_error", &rounding_error, nb::arg("dtype"), nb::arg("data"), nb::arg("row_length"),
         nb::arg("importance") = nb::none(),

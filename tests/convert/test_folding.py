@@ -132,3 +132,13 @@ def test_factors_go_with_no_calibration(tmp_path: Path) -> None:
             calibration=Calibration(Statistics({}, [], 1)),
             factors={"output_norm.weight": array.array("f", [1.0])},
         )
+
+
+def test_columns_are_multiplied_row_by_row() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    by = np.float32([1, 2, 0.5, -4])
+    assert _core.multiply_columns(x, by) == (x * by).tobytes()
+    assert _core.multiply_columns(b"", by) == b""
+    for data, factors in ((x, by[:0]), (x, by[:0].tobytes() + b"123"), (x.tobytes()[:-4], by)):
+        with pytest.raises(InvalidRequest, match="as many values as the factors"):
+            _core.multiply_columns(data, factors)
