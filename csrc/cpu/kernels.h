@@ -60,7 +60,7 @@ struct Packed {
   int8_t* codes;
   float* scale;
   int32_t* sum16;
-  int32_t* sum32;  // sum16: for I8 weights alone, which need none of the sums but the last of `starts`
+  int32_t* sum32;  // the same as sum16: all weights are I8, which read no sums but the last of `starts`
   int8_t* mins;
   int32_t* starts;
 };
