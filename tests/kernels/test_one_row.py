@@ -29,8 +29,8 @@ def matrix(dtype, rows, cols):
 
 @pytest.mark.parametrize("dtype", QUANTIZED)
 def test_every_candidate_gives_the_bits_of_a_forced_one(dtype):
-    """2,407 rows: the last group of panels is partly used."""
-    rows, cols = 2407, 1024
+    """3,207 rows: the last group of panels is partly used, and two bits make a megabyte."""
+    rows, cols = 3207, 1024
     data, x = matrix(dtype, rows, cols), np.random.default_rng(3).standard_normal(cols, np.float32)
     ops = _core.testing.Ops("", 2)
     expected = product(_core.testing.Ops(ISAS[0], 1), dtype, data, rows, x)
