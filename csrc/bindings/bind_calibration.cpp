@@ -168,8 +168,9 @@ void bind_calibration(nb::module_& m) {
           [](FeedbackFactor* self, const Sums& sums, bool centred, double damping) {
             KE_CHECK(!sums.products.empty(), InvalidRequest, "products were not recorded");
             nb::gil_scoped_release release;
+            ThreadPool pool(default_thread_count());
             new (self) FeedbackFactor(sums.products.data(), centred ? sums.sum.data() : nullptr, sums.rows, sums.cols,
-                                      damping);
+                                      damping, pool);
           },
           nb::arg("sums"), nb::arg("centred"), nb::arg("damping"),
           "centred: of the inputs less their mean, for a matrix whose bias is corrected. damping: share of their mean\n"

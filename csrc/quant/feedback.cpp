@@ -18,11 +18,11 @@ namespace {
 class BlockRefiner {
  public:
   // Of the values begin .. begin + size - 1.
-  BlockRefiner(const FeedbackFactor& factor, int64_t begin, int64_t size)
+  BlockRefiner(const FeedbackFactor& factor, int64_t begin, int64_t size, ThreadPool& pool)
       : size_(size), inverse_(static_cast<size_t>(size * size)), moments_(static_cast<size_t>(size * size)) {
     std::vector<double> v(static_cast<size_t>(size * size)), s(static_cast<size_t>(size * size));
     for (int64_t i = 0; i < size; ++i) std::copy_n(factor.row(begin + i) + begin, size, v.data() + i * size);
-    invert_upper(v, size);
+    invert_upper(v, size, pool);
     std::vector<double> columns(v.size());
     for (int64_t i = 0; i < size; ++i)
       for (int64_t j = 0; j < size; ++j) columns[j * size + i] = v[i * size + j];
@@ -71,7 +71,8 @@ class BlockRefiner {
 
 }  // namespace
 
-FeedbackFactor::FeedbackFactor(const float* products, const double* sum, int64_t rows, int64_t n, double damping)
+FeedbackFactor::FeedbackFactor(const float* products, const double* sum, int64_t rows, int64_t n, double damping,
+                               ThreadPool& pool)
     : n_(n) {
   KE_CHECK(n > 0 && rows > 0, InvalidRequest, "expected inputs, got ", rows, " of ", n, " values");
   KE_CHECK(damping >= 1e-6 && damping <= 1, InvalidRequest, "damping is ", damping, "; expected 1e-6..1");
@@ -90,12 +91,12 @@ FeedbackFactor::FeedbackFactor(const float* products, const double* sum, int64_t
   KE_CHECK(trace > 0, InvalidRequest, "all inputs are the same");
   const double more = damping * trace / static_cast<double>(n);
   for (int64_t i = 0; i < n; ++i) a[i * n + i] = std::max(a[i * n + i], 0.0) + more;
-  cholesky(a, n);
+  cholesky(a, n, pool);
   for (int64_t i = 0; i < n / 2; ++i)  // R[i][j] = L[n - 1 - i][n - 1 - j]
     for (int64_t j = 0; j < n; ++j) std::swap(a[i * n + j], a[(n - 1 - i) * n + n - 1 - j]);
   if (n % 2) std::reverse(a.data() + n / 2 * n, a.data() + (n / 2 + 1) * n);
   for (int64_t i = 0; i < n; ++i) std::fill(a.data() + i * n, a.data() + i * n + i, 0.0);
-  invert_upper(a, n);
+  invert_upper(a, n, pool);
   upper_.resize(static_cast<size_t>(n * n));
   for (size_t i = 0; i < upper_.size(); ++i) {
     upper_[i] = static_cast<float>(a[i]);
@@ -114,9 +115,10 @@ void encode_with_feedback(DType dtype, const float* in, void* blocks, int64_t n,
   encode(dtype, in, plain.data(), n, row_length, importance);
 
   std::vector<float> targets(in, in + n), errors(static_cast<size_t>(rows * block));
+  ThreadPool alone(1);
   constexpr int64_t stretch = 512;  // columns whose part of the factor stays in the cache for all rows
   for (int64_t begin = 0; begin < row_length; begin += block) {
-    const BlockRefiner refiner(factor, begin, block);
+    const BlockRefiner refiner(factor, begin, block, alone);
     for (int64_t r = 0; r < rows; ++r) {
       const float* x = targets.data() + r * row_length + begin;
       uint8_t* to = static_cast<uint8_t*>(blocks) + r * row_bytes + begin / block * block_bytes;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "quant/dtype.h"
 
 namespace ke {
@@ -15,8 +16,9 @@ class FeedbackFactor {
  public:
   // products: (n, n), the sum of x_i x_j for j <= i over `rows` inputs x of n values. sum: of x, (n), or nullptr. With
   // it H is the covariance: for a matrix whose bias will make up for the mean error. Takes 12 n^2 bytes while it runs,
-  // 4 n^2 afterwards. InvalidRequest where a sum is not finite, all are 0, or damping is outside 1e-6..1.
-  FeedbackFactor(const float* products, const double* sum, int64_t rows, int64_t n, double damping);
+  // 4 n^2 afterwards. pool: its threads share the work. InvalidRequest where a sum is not finite, all are 0, or damping
+  // is outside 1e-6..1.
+  FeedbackFactor(const float* products, const double* sum, int64_t rows, int64_t n, double damping, ThreadPool& pool);
 
   int64_t size() const { return n_; }
   const float* row(int64_t i) const { return upper_.data() + i * n_; }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "base/wide.h"
 
 namespace ke {
@@ -24,9 +25,9 @@ KE_ALWAYS_INLINE inline void subtract_four(T* __restrict y, const T* __restrict 
 }
 
 // a (n, n), lower triangle -> its Cholesky factor L in place, a = L L^T.
-void cholesky(std::vector<double>& a, int64_t n);
+void cholesky(std::vector<double>& a, int64_t n, ThreadPool& pool);
 
 // r (n, n), upper triangular with zeros below -> its inverse in place.
-void invert_upper(std::vector<double>& r, int64_t n);
+void invert_upper(std::vector<double>& r, int64_t n, ThreadPool& pool);
 
 }  // namespace ke

@@ -50,7 +50,7 @@ def test_sums_are_those_of_the_inputs(case):
     assert not np.triu(products, 1).any()
 
 
-@pytest.mark.parametrize("n", [1, 15, 64, 65, 200])
+@pytest.mark.parametrize("n", [1, 15, 64, 65, 200, 700])
 @pytest.mark.parametrize("centred", [False, True])
 def test_factor_is_the_root_of_the_inverse(n, centred):
     x = inputs(n, n)
@@ -62,6 +62,14 @@ def test_factor_is_the_root_of_the_inverse(n, centred):
     moments += 0.01 * np.trace(moments) / n * np.eye(n)
     np.testing.assert_allclose(upper.T @ upper @ moments, np.eye(n), atol=2e-3)
     assert not np.tril(upper, -1).any() and (np.diag(upper) > 0).all()
+
+
+def test_threads_change_no_bit_of_the_factor(monkeypatch):
+    sums, found = record(inputs(5, 700), 700), set()
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        found.add(_core.FeedbackFactor(sums, True, 0.01).values)
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("dtype", TYPES)
