@@ -1,11 +1,11 @@
 """KOSMOS-2 at its published size with made-up weights whose statistics are like those of trained ones.
 
-    python bench/heavy_tails.py FULL.gguf OUT.gguf [--outliers 8] [--seed 0]
+    python bench/heavy_tails.py FULL.gguf OUT.gguf [--outliers 8] [--layers N] [--seed 0]
     python bench/calibrated.py --model OUT.gguf --calibration FOLDER --pictures OTHERS --types q4_k_m,q3_k_m
 
 FULL.gguf gives the shapes, vocabulary and settings (bench/full_size.py makes one); OUT.gguf has 3.3 GB, matrices in
-float16. The published weights are not at hand, and Gaussian ones would say nothing of calibration: their inputs have no
-direction in which an error could hide. Here
+float16; with --layers only the first N of decoder and tower. The published weights are not at hand, and Gaussian ones
+would say nothing of calibration: their inputs have no direction in which an error could hide. Here
 
 - a matrix is the sum of one with singular values that fall like i^-0.5, so that activations are correlated, and one
   of values of Student's t with 4 degrees of freedom, as heavy in the tails as trained matrices; half the variance each;
@@ -99,16 +99,26 @@ class Maker:
         return (size * self.random.standard_normal(shape)).astype(np.float32)
 
 
-def write(source: str, target: str, seed: int, outliers: float) -> None:
+def layer_of(name: str) -> int:
+    """-1 for what is in no layer."""
+    numbers = [int(part) for part in name.split(".") if part.isdigit()]
+    return numbers[0] if numbers else -1
+
+
+def write(source: str, target: str, seed: int, outliers: float, layers: int | None) -> None:
     """The whole file, tensor by tensor."""
     tensors = _core.GgufFile(source).tensors()
+    first = min(offset for *_, offset, _ in tensors)
+    tensors = [tensor for tensor in tensors if layers is None or layer_of(tensor[0]) < layers]
     infos = [
         TensorInfo(name, "F16" if len(shape) > 1 and dtype != "F32" else "F32", shape)
         for name, dtype, shape, *_ in tensors
     ]
     with SourceFile(Path(source)) as raw:
-        entries = read_entries(raw, min(offset for *_, offset, _ in tensors))
+        entries = read_entries(raw, first)
     kept = [entry for entry in entries if entry[0] not in OWN and not entry[0].endswith(".checksum.sha256")]
+    if layers is not None:
+        kept = [(key, "u32", layers) if key.endswith(".block_count") else (key, *rest) for key, *rest in kept]
     head = encode_header([*kept, ("general.file_type", "u32", 1), ("general.alignment", "u32", ALIGNMENT)], infos)
     offsets, _ = data_offsets(infos)
     maker = Maker(seed, outliers, _core.model_info(source)["eos"])
@@ -126,5 +136,6 @@ if __name__ == "__main__":
     parser.add_argument("target")
     parser.add_argument("--outliers", type=float, default=8, metavar="R")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layers", type=int, metavar="N")
     options = parser.parse_args()
-    write(options.source, options.target, options.seed, options.outliers)
+    write(options.source, options.target, options.seed, options.outliers, options.layers)
