@@ -1,7 +1,7 @@
 """What calibrated quantization gains: a float file in each type, rounded as ever and by its inputs, on new pictures.
 
     python bench/calibrated.py [--n 200] [--calibrate 60] [--types q4_k_m,q6_k] [--outliers 1,8]
-    python bench/calibrated.py --model FLOATS.gguf --calibration FOLDER --pictures FOLDER [--types q4_k_m]
+    python bench/calibrated.py --model FLOATS.gguf [--calibration FOLDER] [--pictures FOLDER] [--types q4_k_m]
     python bench/calibrated.py --types q4_k_m --sizes 100,90,78        # of the bytes of the first type
 
 Without --model the float file is nano's, with weights off the grids (off_grid.py), with and without outlier
@@ -198,9 +198,9 @@ def main() -> None:
     parser.add_argument("--outliers", default="1,8", help="of the stand-ins, see off_grid.py")
     parser.add_argument("--unfolded", action="store_true", help="rows without scales folded into norms, too")
     parser.add_argument("--model", type=Path, help="a GGUF file of floats instead")
-    parser.add_argument("--calibration", type=Path, help="folder to calibrate --model with")
+    parser.add_argument("--calibration", type=Path, help="folder to calibrate --model with [scenes]")
     parser.add_argument("--texts", type=Path, help="questions to calibrate with, one a line [nano's: training's]")
-    parser.add_argument("--pictures", type=Path, help="folder to measure --model on")
+    parser.add_argument("--pictures", type=Path, help="folder to measure --model on [scenes]")
     options = parser.parse_args()
     types = options.types.split(",")
     sizes = [int(word) for word in options.sizes.split(",") if word]
@@ -209,12 +209,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.model:
-            cases = folder_cases(options.pictures, None)
+            cases = folder_cases(options.pictures, None) if options.pictures else world_cases(0, options.n)
+            calibration = options.calibration or scenes(folder / "scenes", options.calibrate)
             table(
                 options.model.stem,
                 options.model,
                 types,
-                options.calibration,
+                calibration,
                 options.texts,
                 cases,
                 folder,

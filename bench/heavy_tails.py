@@ -1,7 +1,7 @@
 """KOSMOS-2 at its published size with made-up weights whose statistics are like those of trained ones.
 
     python bench/heavy_tails.py FULL.gguf OUT.gguf [--outliers 8] [--layers N] [--seed 0]
-    python bench/calibrated.py --model OUT.gguf --calibration FOLDER --pictures OTHERS --types q4_k_m,q3_k_m
+    python bench/calibrated.py --model OUT.gguf --calibrate 8 --n 12 --types q4_k_m,q3_k_m
 
 FULL.gguf gives the shapes, vocabulary and settings (bench/full_size.py makes one); OUT.gguf has 3.3 GB, matrices in
 float16; with --layers only the first N of decoder and tower. The published weights are not at hand, and Gaussian ones
@@ -16,16 +16,13 @@ would say nothing of calibration: their inputs have no direction in which an err
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
+from off_grid import kept_entries
 
 from kosmos_edge import _core
 from kosmos_edge.convert.gguf import ALIGNMENT, TensorInfo, data_offsets, encode_header
-from kosmos_edge.convert.requantize import read_entries
-from kosmos_edge.convert.sources.files import SourceFile
 
-OWN = ("general.file_type", "general.alignment")
 BRANCH = 0.3  # standard deviation of what a branch adds, the stream's embedding has 1
 LOGITS = 4.0  # standard deviation of the logits
 END = 2.108  # so many of these is the mean logit of the end below sqrt(2 ln n), about the largest of n others
@@ -108,15 +105,12 @@ def layer_of(name: str) -> int:
 def write(source: str, target: str, seed: int, outliers: float, layers: int | None) -> None:
     """The whole file, tensor by tensor."""
     tensors = _core.GgufFile(source).tensors()
-    first = min(offset for *_, offset, _ in tensors)
     tensors = [tensor for tensor in tensors if layers is None or layer_of(tensor[0]) < layers]
     infos = [
         TensorInfo(name, "F16" if len(shape) > 1 and dtype != "F32" else "F32", shape)
         for name, dtype, shape, *_ in tensors
     ]
-    with SourceFile(Path(source)) as raw:
-        entries = read_entries(raw, first)
-    kept = [entry for entry in entries if entry[0] not in OWN and not entry[0].endswith(".checksum.sha256")]
+    kept = kept_entries(source)
     if layers is not None:
         kept = [(key, "u32", layers) if key.endswith(".block_count") else (key, *rest) for key, *rest in kept]
     head = encode_header([*kept, ("general.file_type", "u32", 1), ("general.alignment", "u32", ALIGNMENT)], infos)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kosmos_edge import _core
-from kosmos_edge.convert.gguf import ALIGNMENT, TensorInfo, data_offsets, encode_header
+from kosmos_edge.convert.gguf import ALIGNMENT, Entry, TensorInfo, data_offsets, encode_header
 from kosmos_edge.convert.requantize import read_entries
 from kosmos_edge.convert.sources.files import SourceFile
 
@@ -101,6 +101,14 @@ class Weights:
                 self.scale([f"{p}{norm}.weight", f"{p}{norm}.bias"], [f"{p}{part}.weight" for part in parts])
 
 
+def kept_entries(source: str) -> list[Entry]:
+    """The metadata of a file but for what depends on its tensors."""
+    first = min(offset for *_, offset, _ in _core.GgufFile(source).tensors())
+    with SourceFile(Path(source)) as raw:
+        entries = read_entries(raw, first)
+    return [entry for entry in entries if entry[0] not in OWN and not entry[0].endswith(".checksum.sha256")]
+
+
 def write(source: str, target: str, seed: int, outliers: float) -> None:
     """The whole file."""
     weights = Weights(source, seed, outliers)
@@ -108,13 +116,10 @@ def write(source: str, target: str, seed: int, outliers: float) -> None:
     tensors = _core.GgufFile(source).tensors()
     infos = [TensorInfo(name, "F32", shape) for name, _, shape, *_ in tensors]
     blobs = [np.ascontiguousarray(weights.of[info.name], "<f4").tobytes() for info in infos]
-    with SourceFile(Path(source)) as raw:
-        entries = read_entries(raw, min(offset for *_, offset, _ in tensors))
-    kept = [entry for entry in entries if entry[0] not in OWN and not entry[0].endswith(".checksum.sha256")]
     architecture = _core.model_info(source)["architecture"]
     head = encode_header(
         [
-            *kept,
+            *kept_entries(source),
             ("general.file_type", "u32", 0),
             ("general.alignment", "u32", ALIGNMENT),
             (f"{architecture}.checksum.sha256", "[str]", [hashlib.sha256(blob).hexdigest() for blob in blobs]),

@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from helpers.api_model import png, tiny_file
+from helpers.api_model import png, png_folder, tiny_file
 from helpers.tiny import make_tiny
 from helpers.tiny_hf import write_hf_folder
 
@@ -26,10 +26,7 @@ from kosmos_edge.model import Model
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for i in range(8):
-        (folder / f"{i}.png").write_bytes(png(i, 60, 50))
-    return folder
+    return png_folder(tmp_path_factory.mktemp("pictures"), 8)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.api_model import png
+from helpers.api_model import png_folder
 from helpers.tiny import make_tiny, write_tiny
 from models.description import described
 
@@ -20,10 +20,7 @@ from kosmos_edge.errors import InvalidRequest
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for i in range(8):
-        (folder / f"{i}.png").write_bytes(png(i, 60, 50))
-    return folder
+    return png_folder(tmp_path_factory.mktemp("pictures"), 8)
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:

@@ -62,6 +62,13 @@ def png(seed: int = 0, width: int = 100, height: int = 80) -> bytes:
     return buffer.getvalue()
 
 
+def png_folder(folder: Path, count: int) -> Path:
+    """The folder with so many small images, 0.png and so on."""
+    for i in range(count):
+        (folder / f"{i}.png").write_bytes(png(i, 60, 50))
+    return folder
+
+
 @functools.cache
 def grounded_file() -> Path:
     """The tiny model with a bias towards the tags of grounded text, so that answers are full of boxes."""
