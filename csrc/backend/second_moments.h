@@ -8,7 +8,7 @@
 namespace ke {
 
 // Rows wait until kWaiting of them are there and are then added at once: the sums of 8192 columns take 268 MB, and to
-// read and write them for every row would take a hundred times as long as the products. Sums depend on the rows and
+// read and write them for every row would take longer than the products. Sums depend on the rows and
 // their order alone, not on how many come in one call, nor on threads.
 class SecondMoments {
  public:
