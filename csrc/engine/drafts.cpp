@@ -7,8 +7,11 @@
 #include "base/error.h"
 #include "engine/sampler.h"
 #include "format/utf8.h"
+#include "layers/workspace.h"
 
 namespace ke {
+
+static_assert(1 + kMostDrafts <= Workspace::kFewestRows);
 
 constexpr double kTagProbability = 0.95;  // of a draft of the grammar: docs/batching.md has how often nano says them
 

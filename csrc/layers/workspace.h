@@ -1,6 +1,7 @@
 // Reusable memory of one running call: activation matrices and lists that only grow, so that a steady state allocates
 // nothing (tests/native/allocations.cpp).
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,10 @@ class Workspace {
  public:
   explicit Workspace(Backend& backend) : backend_(backend) {}
 
+  // A matrix of fewer rows gets memory for so many: whether a pass has drafts, and how many, changes from token to
+  // token (engine/drafts.h), and is not to allocate.
+  static constexpr int64_t kFewestRows = 8;
+
   // Begins a call: earlier matrices become invalid. The vision encoder and the decoder call it; a projector continues
   // after its encoder.
   void begin() { taken_ = 0; }
@@ -25,7 +30,7 @@ class Workspace {
     std::unique_ptr<Buffer>& b = buffers_[taken_++];
     if (!b || b->count < rows * cols) {
       b.reset();  // the old one goes first, so that the peak stays low
-      b = backend_.alloc(rows * cols);
+      b = backend_.alloc(std::max(rows, kFewestRows) * cols);
     }
     return Mat(*b, rows, cols);
   }
