@@ -34,6 +34,8 @@ struct SubBlock {
 
 // Types with integer scales of sub-blocks; `scales`: where they are among the lines, `mins` likewise (0: none). The
 // packing repeats `repeats` times over the block; line<L>(p, r) is line L of repetition r: four k of 16 rows.
+// line_above, where a type has it: the same at bit above[sub-block of the repetition], where a mask is enough to get
+// most codes, or all; their sums are shifted instead.
 struct Q2_K {
   static constexpr PanelType type = PanelType::Q2_K;
   static constexpr int sub_blocks = 16, repeats = 2, offset = 0, scales = 16 * 64, mins = 16 * 64;
@@ -41,6 +43,11 @@ struct Q2_K {
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p, int half) {
     return bits_moved<L / 8 * 2, 2, 0>(load64(p + (half * 8 + L % 8) * 64));
+  }
+  static constexpr int above[8] = {0, 0, 2, 2, 4, 4, 6, 6};
+  template <int L>
+  static KE_INLINE u8x64 line_above(const uint8_t* p, int half) {
+    return bits_moved<L / 8 * 2, 2, L / 8 * 2>(load64(p + (half * 8 + L % 8) * 64));
   }
 };
 
@@ -55,11 +62,25 @@ struct Q3_K {
 #endif
   static constexpr int sub_blocks = 16, repeats = 2, offset = 4 << shift, scales = 24 * 64, mins = 0;
   using Scale = int8_t;
+  static constexpr int above[8] = {0, 4, 0, 4, 0, 4, 3, 5};
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p, int half) {
-    constexpr int run = L / 8, g = L % 8;
-    const u8x64 low = bits_moved<2 * run, 2, shift>(load64(p + (half * 8 + g) * 64));
-    return or_high_bits<run + g / 4 * 4, 1, 2 + shift>(low, load64(p + (16 + half * 4 + g % 4) * 64));
+    return line_at<L, shift>(p, half);
+  }
+  template <int L>
+  static KE_INLINE u8x64 line_above(const uint8_t* p, int half) {
+    return line_at<L, above[L / 4]>(p, half);
+  }
+
+ private:
+  // Codes at bits To .. To + 2.
+  template <int L, int To>
+  static KE_INLINE u8x64 line_at(const uint8_t* p, int half) {
+    constexpr int s = L / 4, bit = s == 6 ? 3 : 7;
+    const uint8_t* at = p + (half * 12 + L % 4) * 64;
+    if constexpr (s < 6) return bits_moved<s % 2 * 4, 3, To>(load64(at + s / 2 * 256));
+    const u8x64 low = or_high_bits<bit, 1, To + 1>(bits_moved<bit, 1, To>(load64(at)), load64(at + 256));
+    return or_high_bits<bit, 1, To + 2>(low, load64(at + 512));
   }
 };
 
@@ -180,6 +201,8 @@ struct FromPanels {
   static constexpr PanelLayout layout = panel_layout(Format::type);
   static constexpr int panel = layout.lines + layout.scales;  // bytes of a panel's block
   static constexpr int step = kPanels * panel;                // from block to block
+  static constexpr bool above = requires { Format::above; };
+  static constexpr bool nibble_scales = Format::type == PanelType::Q2_K;
   const uint8_t *lines, *scales, *later;
 
   FromPanels(const uint8_t* group, int64_t index, int values, int first) {
@@ -196,6 +219,13 @@ struct FromPanels {
     ask_ahead<I * N + G, each_time * N>(p, repeat);
     return Format::template line<I * N + G>(lines + p * layout.lines, repeat);
   }
+  template <int I, int N, int G>
+  KE_INLINE u8x64 codes_above(int p, SubBlock<I> i, Const<N>, Const<G>) const {
+    constexpr int each_time = Format::sub_blocks / Format::repeats;
+    const int repeat = i.first / each_time;
+    ask_ahead<I * N + G, each_time * N>(p, repeat);
+    return Format::template line_above<I * N + G>(lines + p * layout.lines, repeat);
+  }
   template <int N, int G>
   KE_INLINE u8x64 codes(int p, int i, Const<N>, Const<G>) const {
     ask_ahead<G, N>(p, i * kPanels);
@@ -211,8 +241,16 @@ struct FromPanels {
   KE_INLINE i32x16 scale(int p, int i) const {
     const uint8_t* at = lines + p * layout.lines + Format::scales + i * 16;
     const auto bytes = load_bytes(reinterpret_cast<const typename Format::Scale*>(at));
-    if constexpr (Format::type == PanelType::Q2_K) return scale_lanes(low_four_bits(bytes));
+    if constexpr (nibble_scales) return scale_lanes(masked<15>(bytes));
     return scale_lanes(bytes);
+  }
+  // Where the codes of codes_above() are.
+  template <int I>
+  static constexpr int bit_of(SubBlock<I>) {
+    return Format::above[I];
+  }
+  KE_INLINE const int8_t* scale_bytes(int p, int i) const {
+    return reinterpret_cast<const int8_t*>(lines + p * layout.lines + Format::scales + i * 16);
   }
   KE_INLINE u8x64 mins(int p, int line) const {  // of four sub-blocks
     const u8x64 bytes = load64(lines + p * layout.lines + Format::mins + line * 64);
@@ -265,6 +303,7 @@ struct Unpacked {
 };
 
 struct FromScratch {
+  static constexpr bool above = false;
   const Unpacked* w;
   int sub_blocks, code_offset;
   template <int N, int G>

@@ -21,8 +21,8 @@
 
 namespace ke::cpu {
 
-// To be raised whenever the same tensor gives other panels (tests/engine/test_shared_layout.py holds their digests).
-constexpr uint32_t kPanelLayout = 1;
+// To be raised whenever the same tensor gives other panels (tests/native/shared_weights.cpp holds their digest).
+constexpr uint32_t kPanelLayout = 2;
 constexpr uint32_t kComputed = 0xffffffff;  // PanelEntry::file of weights that are computed from several tensors
 
 struct PanelFileKey {

@@ -3,7 +3,8 @@
 // block, [block][its lines: panel 0 .. P - 1][its float scales: panel 0 .. P - 1], so that a product reads the whole
 // matrix as one stream. Panels left over at the end are groups of one. A "line" is 64 bytes = 16 rows x 4 bytes, row r
 // at byte 4 r: what one vector load takes. The bytes of a row keep the packing of the file's block (quant/blocks.h), so
-// that repacking moves whole dwords; bits per weight stay the file's.
+// that repacking moves whole dwords; all but those of Q3_K, whose codes lie so that a mask is all that most of them
+// need. Bits per weight stay the file's.
 //
 //              k    lines of a block                                                  float16 scales [16]
 //   F32 F16 BF16 1  the 16 values (64 or 32 bytes)                                    -
@@ -13,9 +14,9 @@
 //   Q2_K      256   16: codes [half][8] (bits 2 r: run r); 4: low halves: integer      d, dmin
 //                   scales [16][16], high halves: mins, line j: dword of row r =
 //                   sub-blocks 4 j ..
-//   Q3_K      256   16: low 2 bits [half][8] (bits 2 r: run r); 8: upper bits         d
-//                   [half][4]: dword of row r = values 4 g .. of the 4 runs (bits
-//                   0..3), 16 + 4 g .. (bits 4..7); 4: integer scales [16][16]
+//   Q3_K      256   24: codes [half][3][4], line (t, g): values 4 g .. of sub-block   d
+//                   2 t in bits 0..2, of 2 t + 1 in bits 4..6; bit 3: bit t of sub-block
+//                   6, bit 7: bit t of sub-block 7; 4: integer scales [16][16]
 //   Q4_K      256   32: [pair of sub-blocks][8] (low halves: even sub-block);         d, dmin
 //                   2: integer scales [8][16]; 2: mins, dword of row r = sub-blocks 0..3, 4..7
 //   Q5_K      256   32 as Q4_K; 8 of fifth bits (bit s: sub-block s); 2 + 2 as Q4_K   d, dmin

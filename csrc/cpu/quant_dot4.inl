@@ -12,7 +12,8 @@
 // instruction set gives the same bits. I and M are exact, as no int32 overflows: |x| <= 127, so one dot4 is at most
 // 4 * 255 * 127 < 2^17; a sub-block's sum, which may begin at -32 sum16 or -128 sum32 (|sum32| <= 4064), stays below
 // 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28, 8 * 32 * 32 * 127 * 127
-// (IQ4_XS) < 2^28; |M| <= 8 * 63 * 4064 < 2^21, 16 * 15 * 2032 (Q2_K) < 2^19.
+// (IQ4_XS) < 2^28; 16 * 32 * 16 * 4 * 127 (Q3_K) < 2^22, which times kShortScaleUnit is below 2^30; codes above bit 0
+// are below 256, too. |M| <= 8 * 63 * 4064 < 2^21, 16 * 15 * 2032 (Q2_K) < 2^19.
 #pragma once
 #include "cpu/formats.inl"
 
@@ -39,16 +40,30 @@ KE_INLINE void add_block(float* acc, int64_t stride, const f32x16 (&v)[C][P], co
   });
 }
 
-// s[c][p] += the products of the N lines of sub-block (or block of 32) i.
+// s[c][p] += the products of the N lines of sub-block (or block of 32) i, with W::above at the bit where its codes are.
 template <int N, int P, int C, class W, class I>
 KE_INLINE void dot_lines(i32x16 (&s)[C][P], const W& w, I i, const int8_t* x) {
   each<N>([&]<int g>() KE_LAMBDA {
     u8x64 v[P];
-    each<P>([&]<int p>() KE_LAMBDA { v[p] = w.codes(p, i, Const<N>(), Const<g>()); });
+    each<P>([&]<int p>() KE_LAMBDA {
+      if constexpr (W::above)
+        v[p] = w.codes_above(p, i, Const<N>(), Const<g>());
+      else
+        v[p] = w.codes(p, i, Const<N>(), Const<g>());
+    });
     each<C>([&]<int c>() KE_LAMBDA {
       each<P>([&]<int p>() KE_LAMBDA { s[c][p] = dot4(s[c][p], v[p], x + c * kBlock + g * 4); });
     });
   });
+}
+
+// The sums of a sub-block at bit 0: exact, as no bits are below the codes.
+template <int P, int C, class W, class I>
+KE_INLINE void put_down(i32x16 (&s)[C][P], const W&, I) {
+  if constexpr (W::above) {
+    constexpr int bit = W::bit_of(I{});
+    if constexpr (bit > 0) each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = shift_right<bit>(s[c][p]); });
+  }
 }
 
 // total[c][p] += s[c][p] * scale of sub-block i.
@@ -57,6 +72,16 @@ KE_INLINE void add_scaled(i32x16 (&total)[C][P], const i32x16 (&s)[C][P], const 
   each<P>([&]<int p>() KE_LAMBDA {
     const i32x16 scale = w.scale(p, i);
     each<C>([&]<int c>() KE_LAMBDA { total[c][p] = add(total[c][p], mul(s[c][p], scale)); });
+  });
+}
+
+// The same in units of 1 / kShortScaleUnit, where a sum fits 16 bits: one instruction instead of two long ones.
+template <int P, int C, class W>
+KE_INLINE void add_short_scaled(i32x16 (&total)[C][P], const i32x16 (&s)[C][P], const W& w, int i) {
+  each<P>([&]<int p>() KE_LAMBDA {
+    const i32x16 bytes = load_short_scales(w.scale_bytes(p, i));
+    const i32x16 scale = W::nibble_scales ? masked<15 * kShortScaleUnit>(bytes) : bytes;
+    each<C>([&]<int c>() KE_LAMBDA { total[c][p] = add_short_products(total[c][p], s[c][p], scale); });
   });
 }
 
@@ -116,14 +141,20 @@ struct AffineSubBlocks16 {
       i32x16 s[C][P];
       each<C, P>([&]<int c, int p>() KE_LAMBDA { s[c][p] = set1(0); });
       dot_lines<4>(s, w, i, x.codes + i * 16);
-      add_scaled(total, s, w, i);
+      put_down(s, w, i);
+      if constexpr (W::above)
+        add_short_scaled(total, s, w, i);
+      else
+        add_scaled(total, s, w, i);
     });
+    constexpr float unit = W::above ? 1.0f / kShortScaleUnit : 1.0f;  // a power of two
     f32x16 v[C][P];
     each<C>([&]<int c>() KE_LAMBDA {
       const Digits digits(x.sum16 + c * 16);
       each<P>([&]<int p>() KE_LAMBDA {
         const i32x16 mins = digits.times([&](int j) KE_LAMBDA { return w.mins(p, j); });
-        v[c][p] = sub(mul(to_float(total[c][p]), w.d(p, 0)), mul(to_float(mins), w.m(p, 0)));
+        const f32x16 d = mul(w.d(p, 0), set1(unit));
+        v[c][p] = sub(mul(to_float(total[c][p]), d), mul(to_float(mins), w.m(p, 0)));
       });
     });
     add_block(acc, stride, v, x.scale);
@@ -148,6 +179,50 @@ struct SignedSubBlocks {
     f32x16 v[C][P];
     each<P>([&]<int p>() KE_LAMBDA {
       const f32x16 d = w.d(p, 0);
+      each<C>([&]<int c>() KE_LAMBDA { v[c][p] = mul(to_float(total[c][p]), d); });
+    });
+    add_block(acc, stride, v, x.scale);
+  }
+};
+
+// Q3_K: as Q6_K where codes are unpacked; as stored, they lie at different bits, and so do the sums' beginnings.
+struct ShortSubBlocks {
+  template <int P, int C, class W>
+  static inline void tile(const W& w, const TileX& x, int values, float* acc, int64_t stride) {
+    if constexpr (W::above)
+      stored_tile<P, C>(w, x, acc, stride);
+    else
+      SignedSubBlocks::template tile<P, C>(w, x, values, acc, stride);
+  }
+
+ private:
+  struct Units {
+    int32_t of[16];
+    constexpr Units() : of{} {
+      for (int i = 0; i < 16; ++i) of[i] = -4 * (1 << Q3_K::above[i % 8]);
+    }
+  };
+
+  template <int P, int C, class W>
+  static KE_INLINE void stored_tile(const W& w, const TileX& x, float* acc, int64_t stride) {
+    alignas(64) static constexpr Units units;
+    alignas(64) int32_t starts[C][16];
+    each<C>([&]<int c>() KE_LAMBDA { store(starts[c], mul(load(x.sum16 + c * 16), load(units.of))); });
+    i32x16 total[C][P];
+    each<C, P>([&]<int c, int p>() KE_LAMBDA { total[c][p] = set1(0); });
+    w.each_sub_block([&](auto i) KE_LAMBDA {
+      i32x16 s[C][P];
+      each<C>([&]<int c>() KE_LAMBDA {
+        const i32x16 start = set1(starts[c][i]);
+        each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
+      });
+      dot_lines<4>(s, w, i, x.codes + i * 16);
+      put_down(s, w, i);
+      add_short_scaled(total, s, w, i);
+    });
+    f32x16 v[C][P];
+    each<P>([&]<int p>() KE_LAMBDA {
+      const f32x16 d = mul(w.d(p, 0), set1(static_cast<float>(1 << Q3_K::shift) / kShortScaleUnit));
       each<C>([&]<int c>() KE_LAMBDA { v[c][p] = mul(to_float(total[c][p]), d); });
     });
     add_block(acc, stride, v, x.scale);
@@ -228,7 +303,9 @@ struct WholeBlocks {
 template <int Bits>
 using SubBlocks32 = AffineSubBlocks;
 template <int Bits>
-using SubBlocks16 = SignedSubBlocks;
+struct SubBlocks16 : SignedSubBlocks {};
+template <>
+struct SubBlocks16<3> : ShortSubBlocks {};
 template <int Bits, bool Affine>
 using Blocks32 = FloatBlocks<Affine>;
 using TableBlocks32 = FloatBlocks<false>;

@@ -151,15 +151,29 @@ void pack_q2_k(const PanelSource& s, const PanelView& panel) {
   });
 }
 
+constexpr uint32_t kEachByte = 0x01010101;
+
+// Codes 4 g .. 4 g + 3 of sub-block s of a half, a byte each.
+uint32_t four_q3_codes(const BlockQ3_K& b, int half, int s, int g) {
+  const int run = s / 2, at = s % 2 * 16 + 4 * g;
+  uint32_t low, upper;
+  std::memcpy(&low, b.qs + 32 * half + at, 4);
+  std::memcpy(&upper, b.hmask + at, 4);
+  return (low >> 2 * run & 3 * kEachByte) | (upper >> (4 * half + run) & kEachByte) << 2;
+}
+
 void pack_q3_k(const PanelSource& s, const PanelView& panel) {
   pack_blocks<BlockQ3_K>(s, panel, [](const BlockQ3_K& b, int row, uint8_t* lines, uint8_t* scales) {
-    spread(b.qs, 16, row, lines);
-    uint8_t upper[32];  // one byte of a half has the bits of two of its values in every run
     for (int half = 0; half < 2; ++half)
-      for (int l = 0; l < 16; ++l)
-        upper[16 * half + l] =
-            static_cast<uint8_t>((b.hmask[l] >> 4 * half & 15) | (b.hmask[16 + l] >> 4 * half & 15) << 4);
-    spread(upper, 8, row, lines + 16 * kLine);
+      for (int g = 0; g < 4; ++g) {
+        uint32_t q[8];  // codes of the half's sub-blocks
+        for (int s = 0; s < 8; ++s) q[s] = four_q3_codes(b, half, s, g);
+        for (int t = 0; t < 3; ++t) {
+          const uint32_t top = (q[6] >> t & kEachByte) << 3 | (q[7] >> t & kEachByte) << 7;
+          const uint32_t dword = q[2 * t] | q[2 * t + 1] << 4 | top;
+          std::memcpy(lines + (half * 12 + t * 4 + g) * kLine + row * 4, &dword, 4);
+        }
+      }
     int8_t scale[16];
     unpack_q3_scales(b.scales, scale);
     for (int j = 0; j < 16; ++j) lines[24 * kLine + j * 16 + row] = static_cast<uint8_t>(scale[j]);

@@ -129,8 +129,13 @@ template <int N>
 inline i32x16 shift_left(i32x16 x) {
   return {_mm256_slli_epi32(x.a, N), _mm256_slli_epi32(x.b, N)};
 }
-inline i32x16 low_four_bits(i32x16 x) {
-  const __m256i mask = _mm256_set1_epi32(15);
+template <int N>
+inline i32x16 shift_right(i32x16 x) {
+  return {_mm256_srai_epi32(x.a, N), _mm256_srai_epi32(x.b, N)};
+}
+template <int Mask>
+inline i32x16 masked(i32x16 x) {
+  const __m256i mask = _mm256_set1_epi32(Mask);
   return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
 }
 inline i32x16 bits_of(f32x16 x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }

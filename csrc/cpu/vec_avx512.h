@@ -96,7 +96,14 @@ template <int N>
 inline i32x16 shift_left(i32x16 a) {
   return {_mm512_slli_epi32(a.v, N)};
 }
-inline i32x16 low_four_bits(i32x16 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(15))}; }
+template <int N>
+inline i32x16 shift_right(i32x16 a) {
+  return {_mm512_srai_epi32(a.v, N)};
+}
+template <int Mask>
+inline i32x16 masked(i32x16 a) {
+  return {_mm512_and_si512(a.v, _mm512_set1_epi32(Mask))};
+}
 inline i32x16 bits_of(f32x16 a) { return {_mm512_castps_si512(a.v)}; }
 inline f32x16 floats_of_bits(i32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline f32x16 to_float(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
@@ -148,6 +155,18 @@ inline u8x64 looked_up(const int8_t* table, u8x64 a) {
 constexpr int kEightBitOffset = 128;
 inline u8x64 eight_bit_codes(u8x64 x) { return x; }
 inline i32x16 scale_lanes(i32x16 a) { return a; }
+constexpr int kShortScaleUnit = 256;
+// In the low 16 bits of their lanes: a scale above a byte of zeros.
+inline i32x16 load_short_scales(const int8_t* p) {
+  const __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m512i zeros = _mm512_set1_epi32(static_cast<int32_t>(0x80800080));  // places that give a zero
+  const __m512i places = _mm512_or_si512(
+      zeros, _mm512_slli_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 8));
+  return {_mm512_shuffle_epi8(all, places)};
+}
+inline i32x16 add_short_products(i32x16 acc, i32x16 a, i32x16 scale) {
+  return {_mm512_dpwssd_epi32(acc.v, a.v, scale.v)};
+}
 inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
   int32_t four;
   memcpy(&four, x, 4);

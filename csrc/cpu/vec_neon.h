@@ -144,8 +144,13 @@ template <int N>
 inline i32x16 shift_left(i32x16 x) {
   return {vshlq_n_s32(x.a, N), vshlq_n_s32(x.b, N), vshlq_n_s32(x.c, N), vshlq_n_s32(x.d, N)};
 }
-inline i32x16 low_four_bits(i32x16 x) {
-  const int32x4_t mask = vdupq_n_s32(15);
+template <int N>
+inline i32x16 shift_right(i32x16 x) {
+  return {vshrq_n_s32(x.a, N), vshrq_n_s32(x.b, N), vshrq_n_s32(x.c, N), vshrq_n_s32(x.d, N)};
+}
+template <int Mask>
+inline i32x16 masked(i32x16 x) {
+  const int32x4_t mask = vdupq_n_s32(Mask);
   return {vandq_s32(x.a, mask), vandq_s32(x.b, mask), vandq_s32(x.c, mask), vandq_s32(x.d, mask)};
 }
 inline i32x16 bits_of(f32x16 x) {
@@ -220,6 +225,12 @@ inline u8x64 looked_up(const int8_t* table, u8x64 x) {
   return {vqtbl1q_u8(t, x.a), vqtbl1q_u8(t, x.b), vqtbl1q_u8(t, x.c), vqtbl1q_u8(t, x.d)};
 }
 inline i32x16 scale_lanes(i32x16 x) { return x; }
+constexpr int kShortScaleUnit = 1;
+inline i32x16 load_short_scales(const int8_t* p) { return load_bytes(p); }
+inline i32x16 add_short_products(i32x16 acc, i32x16 x, i32x16 scale) {
+  return {vmlaq_s32(acc.a, x.a, scale.a), vmlaq_s32(acc.b, x.b, scale.b), vmlaq_s32(acc.c, x.c, scale.c),
+          vmlaq_s32(acc.d, x.d, scale.d)};
+}
 inline int8x16_t broadcast_codes(const int8_t* x) {
   int32_t four;
   memcpy(&four, x, 4);

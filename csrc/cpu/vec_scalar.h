@@ -176,8 +176,15 @@ inline i32x16 shift_left(i32x16 a) {
   KE_LANES a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << N);
   return a;
 }
-inline i32x16 low_four_bits(i32x16 a) {
-  KE_LANES a.v[i] &= 15;
+template <int N>
+inline i32x16 shift_right(i32x16 a) {  // towards minus infinity
+  KE_LANES a.v[i] >>= N;
+  return a;
+}
+// The bits of Mask.
+template <int Mask>
+inline i32x16 masked(i32x16 a) {
+  KE_LANES a.v[i] &= Mask;
   return a;
 }
 inline i32x16 bits_of(f32x16 a) {
@@ -256,6 +263,10 @@ constexpr int kEightBitOffset = 128;
 inline u8x64 eight_bit_codes(u8x64 x) { return x; }
 // The form in which a sub-block's integer scales wait for the tile kernels.
 inline i32x16 scale_lanes(i32x16 a) { return a; }
+// 16 integer scales in units of 1 / kShortScaleUnit, and acc + a * scale for -2^15 <= a < 2^15.
+constexpr int kShortScaleUnit = 1;
+inline i32x16 load_short_scales(const int8_t* p) { return load_bytes(p); }
+inline i32x16 add_short_products(i32x16 acc, i32x16 a, i32x16 scale) { return add(acc, mul(a, scale)); }
 // acc[lane] += sum over 4 k of w (unsigned) * x (signed codes of one column, the same for every lane).
 KE_CALL i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* x) {
   KE_LANES acc.v[i] += w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3];
