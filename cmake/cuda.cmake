@@ -10,6 +10,7 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 file(GLOB KE_CUDA CONFIGURE_DEPENDS csrc/cuda/*.cpp csrc/cuda/*.cu csrc/quant/*.cpp csrc/backend/fused.cpp
      csrc/backend/sampling.cpp csrc/backend/logits.cpp)
+list(FILTER KE_CUDA EXCLUDE REGEX "/quant/(feedback|triangular)[.]cpp$")  # only calibration on the CPU needs them
 add_library(kosmos_edge_cuda SHARED ${KE_CUDA})
 target_include_directories(kosmos_edge_cuda PRIVATE csrc ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_compile_options(kosmos_edge_cuda PRIVATE
@@ -17,7 +18,7 @@ target_compile_options(kosmos_edge_cuda PRIVATE
                        "$<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v;--expt-relaxed-constexpr>")
 set_target_properties(kosmos_edge_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
 target_link_libraries(kosmos_edge_cuda PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
-target_link_options(kosmos_edge_cuda PRIVATE LINKER:-z,nodelete LINKER:--exclude-libs,ALL)
+target_link_options(kosmos_edge_cuda PRIVATE LINKER:-z,nodelete LINKER:-z,defs LINKER:--exclude-libs,ALL)
 if(SKBUILD)
   install(TARGETS kosmos_edge_cuda LIBRARY DESTINATION kosmos_edge/lib)
 else()

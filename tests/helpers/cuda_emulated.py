@@ -25,7 +25,7 @@ SOURCES = [
     *sorted(CSRC.glob("cuda/*.cpp")),
     *sorted(CSRC.glob("cuda/*.cu")),
     RUNTIME,
-    *sorted(CSRC.glob("quant/*.cpp")),
+    *(path for path in sorted(CSRC.glob("quant/*.cpp")) if path.stem not in ("feedback", "triangular")),  # cuda.cmake
     *(CSRC / "backend" / name for name in ("fused.cpp", "sampling.cpp", "logits.cpp")),
     *SCHEDULER,
 ]
@@ -71,7 +71,10 @@ def build_library(folder: Path, flags: list[str] | None = None) -> Path:
     flags = flags or []
     library = folder / LIBRARY
     objects = build_objects(folder, SOURCES, flags)
-    subprocess.run([os.environ.get("CXX", "g++"), "-shared", *flags, *objects, "-o", str(library)], check=True)
+    # A card's library may lack no symbol either; a sanitizer's come with the program.
+    whole = [] if any(f.startswith("-fsanitize") for f in flags) else ["-Wl,-z,defs"]
+    linker = [os.environ.get("CXX", "g++"), "-shared", *flags, *whole]
+    subprocess.run([*linker, *objects, "-o", str(library), "-lpthread", "-ldl"], check=True)
     return library
 
 
@@ -179,8 +182,7 @@ def use_cuda(monkeypatch: pytest.MonkeyPatch) -> Path:
     library = Path(CARD) if CARD else emulated_library()
     monkeypatch.setenv("KOSMOS_EDGE_CUDA_LIBRARY", str(library))
     if why := dict(_core.devices())["cuda"]:
-        assert not CARD, why
-        pytest.skip(why)
+        pytest.fail(why)
     return library
 
 
