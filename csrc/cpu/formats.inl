@@ -32,6 +32,8 @@ struct SubBlock {
   constexpr operator int() const { return first + I; }
 };
 
+constexpr bool kSignedDot = kEightBitOffset == 0;  // wants codes below 128 (ARM without int8 matrix products)
+
 // Types with integer scales of sub-blocks; `scales`: where they are among the lines, `mins` likewise (0: none). The
 // packing repeats `repeats` times over the block; line<L>(p, r) is line L of repetition r: four k of 16 rows.
 // line_above, where a type has it: the same at bit above[sub-block of the repetition], where a mask is enough to get
@@ -44,10 +46,10 @@ struct Q2_K {
   static KE_INLINE u8x64 line(const uint8_t* p, int half) {
     return bits_moved<L / 8 * 2, 2, 0>(load64(p + (half * 8 + L % 8) * 64));
   }
-  static constexpr int above[8] = {0, 0, 2, 2, 4, 4, 6, 6};
+  static constexpr int above[8] = {0, 0, 2, 2, 4, 4, kSignedDot ? 5 : 6, kSignedDot ? 5 : 6};
   template <int L>
   static KE_INLINE u8x64 line_above(const uint8_t* p, int half) {
-    return bits_moved<L / 8 * 2, 2, L / 8 * 2>(load64(p + (half * 8 + L % 8) * 64));
+    return bits_moved<L / 8 * 2, 2, above[L / 4]>(load64(p + (half * 8 + L % 8) * 64));
   }
 };
 
@@ -62,7 +64,7 @@ struct Q3_K {
 #endif
   static constexpr int sub_blocks = 16, repeats = 2, offset = 4 << shift, scales = 24 * 64, mins = 0;
   using Scale = int8_t;
-  static constexpr int above[8] = {0, 4, 0, 4, 0, 4, 3, 5};
+  static constexpr int above[8] = {0, 4, 0, 4, 0, 4, 3, kSignedDot ? 4 : 5};
   template <int L>
   static KE_INLINE u8x64 line(const uint8_t* p, int half) {
     return line_at<L, shift>(p, half);

@@ -13,7 +13,7 @@
 // 4 * 255 * 127 < 2^17; a sub-block's sum, which may begin at -32 sum16 or -128 sum32 (|sum32| <= 4064), stays below
 // 2^21; |I| <= 8 * 63 * 32 * 31 * 127 (Q5_K) or 16 * 128 * 16 * 63 * 127 (Q6_K) < 2^28, 8 * 32 * 32 * 127 * 127
 // (IQ4_XS) < 2^28; 16 * 32 * 16 * 4 * 127 (Q3_K) < 2^22, which times kShortScaleUnit is below 2^30; codes above bit 0
-// are below 256, too. |M| <= 8 * 63 * 4064 < 2^21, 16 * 15 * 2032 (Q2_K) < 2^19.
+// are below 256, too (128 where kSignedDot). |M| <= 8 * 63 * 4064 < 2^21, 16 * 15 * 2032 (Q2_K) < 2^19.
 #pragma once
 #include "cpu/formats.inl"
 
