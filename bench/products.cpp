@@ -1,10 +1,11 @@
 // How fast matrix products are with each storage type and length of rows, one thread or more, in turn:
 //   c++ -O2 -std=c++20 -Icsrc bench/products.cpp BUILD/libkosmos_edge_core.a -ldl -lpthread -o products
-//   ./products [THREADS [ISA [ROUNDS [MB [TYPE [COLS]]]]]]
+//   ./products [THREADS [ISA [ROUNDS [MB [TYPE [COLS [ROWS]]]]]]]
 // tower: 257 rows of a matrix that is said to meet many rows (an image's patches). prefill: 74 rows. decode: one row,
 // over MB (96) of matrices of each type: caches may hold that, so take 900 and one TYPE to read from memory. The
 // medians of ROUNDS (9), in thousand million multiply-accumulates and bytes a second, and of the fastest round of the
-// tower's products what a cycle of the core's clock does (one thread). TYPE, COLS: only these. Rows of
+// tower's products what a cycle of the core's clock does (one thread). TYPE, COLS: only these. ROWS (1536): of
+// the matrices; with MB 0 and 512 of them one fits the second level of cache. Rows of
 // 1408 are BLIP-2's tower, of 3968 KOSMOS-2.5's, of 1536 and 4096 what they are compared with.
 #include <algorithm>
 #include <chrono>
@@ -59,6 +60,11 @@ int main(int argc, char** argv) {
   const size_t bytes = (argc > 4 ? std::atoi(argv[4]) : 96) * size_t{1024 * 1024};
   const std::string only = argc > 5 ? argv[5] : "";
   const int64_t only_cols = argc > 6 ? std::atoll(argv[6]) : 0;
+  const int64_t rows = argc > 7 ? std::atoll(argv[7]) : 1536;
+  if (rows < 1) {
+    std::fprintf(stderr, "ROWS: expected 1 or more, got %s\n", argv[7]);
+    return 2;
+  }
   const auto backend = ke::make_backend({"cpu", threads, argc > 2 ? argv[2] : ""});
   std::printf("%s, %d rounds\n", backend->description().c_str(), rounds);
 
@@ -69,7 +75,6 @@ int main(int argc, char** argv) {
   std::vector<Stored> all;
   for (const int64_t cols : {int64_t{1408}, int64_t{1536}, int64_t{3968}, int64_t{4096}})
     for (const DType type : types) {
-      const int64_t rows = 1536;
       if (cols % ke::dtype_info(type).block_elems) continue;
       if ((!only.empty() && only != ke::dtype_info(type).name) || (only_cols && cols != only_cols)) continue;
       std::vector<float> values(static_cast<size_t>(rows * cols));
@@ -84,7 +89,7 @@ int main(int argc, char** argv) {
     }
 
   const int64_t counts[] = {257, 74, 1};
-  const auto x = backend->alloc(257 * 4096), y = backend->alloc(257 * 1536);
+  const auto x = backend->alloc(257 * 4096), y = backend->alloc(257 * rows);
   std::vector<float> inputs(257 * 4096);
   for (float& v : inputs) v = normal(random);
   backend->write(inputs.data(), ke::Mat(*x, 257, 4096));

@@ -48,12 +48,15 @@ class Host:
         command = [sys.executable, __file__, model_file, "--serve", "--threads", str(threads), "--tokens", str(tokens)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.rates: list[float] = []
-        if self.read() != "ready":
-            raise SystemExit(f"{model_file}: its process ended")
+        self.model_file = model_file
+        self.read()  # it is ready
 
     def read(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        line = self.process.stdout.readline().strip()
+        if not line:  # it has said why
+            raise SystemExit(f"{self.model_file}: its process ended")
+        return line
 
     def turn(self) -> None:
         assert self.process.stdin is not None

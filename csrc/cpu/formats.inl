@@ -241,8 +241,7 @@ struct FromPanels {
     return set1(-Format::offset * x.sum32[c * 8 + i]);
   }
   KE_INLINE i32x16 scale(int p, int i) const {
-    const uint8_t* at = lines + p * layout.lines + Format::scales + i * 16;
-    const auto bytes = load_bytes(reinterpret_cast<const typename Format::Scale*>(at));
+    const auto bytes = load_bytes(reinterpret_cast<const typename Format::Scale*>(scale_bytes(p, i)));
     if constexpr (nibble_scales) return scale_lanes(masked<15>(bytes));
     return scale_lanes(bytes);
   }
