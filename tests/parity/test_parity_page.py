@@ -163,10 +163,10 @@ def workspace_bytes(
     *, n: int, width: int, ff: int, patch_values: int, latents: int, project_width: int, project_heads: int
 ) -> int:
     """Of a page of n rows. What is between two products exists for 1,024 rows at a time; the resampler's heads are 8
-    values wider, for the weight of the padding."""
+    values wider, for the weight of the padding. Fewer than 8 rows get memory for 8 (csrc/layers/workspace.h)."""
     some, wide = min(n, 1024), project_width + 8 * project_heads
     encoder = n * (width + 3 * width + width) + some * (width + 2 * ff + patch_values)
-    return 4 * (encoder + (n + latents) * 2 * wide + latents * wide + latents * project_width)
+    return 4 * (encoder + (n + latents) * 2 * wide + max(latents, 8) * (wide + project_width))
 
 
 def test_a_page_of_many_patches_and_its_memory(tmp_path: Path) -> None:
