@@ -365,8 +365,9 @@ nb::tuple quantize_activations(const std::string& isa, nb::handle x, int64_t row
   std::vector<int8_t> codes(rows * supers * cpu::kBlock), mins(rows * supers * 16), out(rows * cols);
   std::vector<float> scale(rows * blocks), out_scale(rows * blocks);
   std::vector<int32_t> sum16(rows * supers * 16), sum32(rows * supers * 8), starts(rows * supers * cpu::kStarts);
-  const cpu::Packed packed{rows,         cols,         block,        nullptr,     codes.data(),
-                           scale.data(), sum16.data(), sum32.data(), mins.data(), starts.data()};
+  std::vector<int32_t> total(rows * supers);
+  const cpu::Packed packed{rows,         cols,         block,       nullptr,       codes.data(), scale.data(),
+                           sum16.data(), sum32.data(), mins.data(), starts.data(), total.data(), false};
   for (int64_t r = 0; r < rows; ++r) {
     kernels.pack_quantized(hx.data() + r * cols, &packed, r);
     for (int64_t b = 0; b < blocks; ++b) out_scale[r * blocks + b] = scale[b * rows + r];

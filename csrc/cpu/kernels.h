@@ -16,7 +16,7 @@ constexpr int kPanelRows = 16;    // output rows per panel = lanes of a vector
 constexpr int kMaxTile = 8;       // no ISA uses wider tiles of columns
 constexpr int kFloatChunk = 128;  // float products are summed in chunks of this many k, chunk sums are added in order
 constexpr int kBlock = 256;       // k per activation block where the row length allows it, else 32
-constexpr int kStarts = 25;       // of a block of kBlock
+constexpr int kStarts = 24;       // of a block of kBlock
 constexpr int kTilePadding = 15;  // rows behind the last one that may be read: tile registers take 16 at a time
 
 constexpr int kMaxHeadDim = 256;
@@ -46,13 +46,14 @@ enum class Act : int { None, GeluErf, QuickGelu, Relu, GeluTanh, Silu };  // as 
 // Rows of activations, repacked for the linear kernels so that a tile's rows lie close together:
 // float:     values[chunk of kFloatChunk k][row][kFloatChunk]
 // quantized: codes[kBlock k][row][kBlock], sum32[kBlock k][row][8], sum16[kBlock k][row][16], mins[kBlock k][row][16],
-//            starts[kBlock k][row][kStarts],
+//            starts[kBlock k][row][kStarts], total[kBlock k][row],
 //            scale[block][row], a block being kBlock k, or 32 where the row length is no multiple of that
 // A quantized value is scale * code; sums are of 32 or 16 codes. `mins` has the sums of 32 split as 64 * high + low:
-// bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16, mins and `starts` are void where a block is 32.
+// bytes [half of the block][0 = high, 1 = low][sub-block % 4]. sum16, mins, `starts` and `total` are void where a block
+// is 32.
 // `starts`: where sums of products with weight codes that are too high begin: -32 sum16 (Q6_K, and Q3_K, whose codes
-// come eightfold; AVX2's, for more than one row: two int16, see quant_madd.inl), -128 sum32 (Q8_0, IQ4_NL, IQ4_XS),
-// -128 times the sum of all (I8).
+// come eightfold; AVX2's, for more than one row: two int16, see quant_madd.inl), -128 sum32 (Q8_0, IQ4_NL, IQ4_XS).
+// `total`: likewise -128 times the sum of all (I8).
 struct Packed {
   int64_t rows, cols;  // of x
   int block;           // quantized: k per block, kBlock or 32
@@ -60,9 +61,11 @@ struct Packed {
   int8_t* codes;
   float* scale;
   int32_t* sum16;
-  int32_t* sum32;  // the same as sum16: all weights are I8, which read no sums but the last of `starts`
+  int32_t* sum32;
   int8_t* mins;
   int32_t* starts;
+  int32_t* total;
+  bool only_i8;  // all weights are I8, which read no sums but `total`; the others are void
 };
 
 // y = act(acc + bias) + residual for 16 outputs of one row.

@@ -14,10 +14,10 @@ constexpr int64_t kWorkGrain = 1 << 18;  // products per task: below that, handi
 constexpr int64_t kTasksPerThread = 4;   // at least, where the matrix allows it
 
 struct PackedBytes {
-  size_t values, codes, scale, sum16, sum32, mins, starts;
-  size_t total() const {
-    return Arena::padded(values) + Arena::padded(codes) + Arena::padded(scale) + Arena::padded(sum16) +
-           Arena::padded(sum32) + Arena::padded(mins) + Arena::padded(starts);
+  size_t values, codes, scale, total, sum16, sum32, mins, starts;
+  size_t all() const {
+    return Arena::padded(values) + Arena::padded(codes) + Arena::padded(scale) + Arena::padded(total) +
+           Arena::padded(sum16) + Arena::padded(sum32) + Arena::padded(mins) + Arena::padded(starts);
   }
 };
 
@@ -29,8 +29,9 @@ PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized
     const size_t of_rows = n * blocks + kTilePadding;
     b.codes = of_rows * kBlock;
     b.scale = of_rows * (kBlock / 32) * sizeof(float);
-    b.starts = of_rows * kStarts * sizeof(int32_t);
+    b.total = of_rows * sizeof(int32_t);
     if (only_i8) return b;
+    b.starts = of_rows * kStarts * sizeof(int32_t);
     b.sum16 = of_rows * 16 * sizeof(int32_t);
     b.sum32 = of_rows * 8 * sizeof(int32_t);
     b.mins = of_rows * 16;
@@ -38,8 +39,9 @@ PackedBytes packed_bytes(int64_t rows, int64_t cols, bool floats, bool quantized
   return b;
 }
 
-Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const PackedBytes& b) {
-  Packed p{rows, cols, block, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const PackedBytes& b, bool only_i8) {
+  Packed p{};
+  p.rows = rows, p.cols = cols, p.block = block, p.only_i8 = only_i8;
   p.values = reinterpret_cast<float*>(arena.take(b.values));
   p.codes = reinterpret_cast<int8_t*>(arena.take(b.codes));
   p.scale = reinterpret_cast<float*>(arena.take(b.scale));
@@ -47,6 +49,7 @@ Packed take_packed(Arena& arena, int64_t rows, int64_t cols, int block, const Pa
   p.sum32 = reinterpret_cast<int32_t*>(arena.take(b.sum32));
   p.mins = reinterpret_cast<int8_t*>(arena.take(b.mins));
   p.starts = reinterpret_cast<int32_t*>(arena.take(b.starts));
+  p.total = reinterpret_cast<int32_t*>(arena.take(b.total));
   return p;
 }
 
@@ -97,12 +100,13 @@ void CpuBackend::run_linear(const CpuLinear& w, Mat x, const Norm* norm, Mat scr
   const int64_t grain = std::max<int64_t>(1, kWorkGrain / std::max<int64_t>(products, 1));
 
   ArenaPool::Lease arena(arenas_);
-  const PackedBytes bytes = packed_bytes(x.rows, cols, w.floats, w.quantized, only_i8(w));
+  const bool i8 = only_i8(w);
+  const PackedBytes bytes = packed_bytes(x.rows, cols, w.floats, w.quantized, i8);
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes);
   const int workers = task_workers(pool_, groups * splits, grain);
   const size_t padded_bytes = cols > x.cols ? pool_.threads() * cols * sizeof(float) : 0;
-  arena->reset(bytes.total() + workers * scratch_bytes + Arena::padded(padded_bytes));
-  const Packed packed = take_packed(*arena, x.rows, cols, block, bytes);
+  arena->reset(bytes.all() + workers * scratch_bytes + Arena::padded(padded_bytes));
+  const Packed packed = take_packed(*arena, x.rows, cols, block, bytes, i8);
   uint8_t* kernel_scratch = arena->take(workers * scratch_bytes);
 
   pack(x, norm, scratch, packed, w.floats, w.quantized,
@@ -143,9 +147,10 @@ void CpuBackend::norm_linear_rows(Mat x, const Norm& norm, const Linear& linear,
   const size_t group_bytes = Arena::padded(x.rows * group_rows * sizeof(float));
   const size_t scratch_bytes = Arena::padded(kernels_.linear_scratch_bytes) + group_bytes;
   ArenaPool::Lease arena(arenas_);
-  const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized, only_i8(w));
-  arena->reset(bytes.total() + workers * scratch_bytes);
-  const Packed packed = take_packed(*arena, x.rows, x.cols, x.cols % kBlock == 0 ? kBlock : 32, bytes);
+  const bool i8 = only_i8(w);
+  const PackedBytes bytes = packed_bytes(x.rows, x.cols, w.floats, w.quantized, i8);
+  arena->reset(bytes.all() + workers * scratch_bytes);
+  const Packed packed = take_packed(*arena, x.rows, x.cols, x.cols % kBlock == 0 ? kBlock : 32, bytes, i8);
   uint8_t* memory = arena->take(workers * scratch_bytes);
   pack(x, &norm, scratch, packed, w.floats, w.quantized, nullptr);
 

@@ -286,7 +286,7 @@ struct WholeBlocks {
   static inline void tile(const W& w, const TileX& x, int, float* acc, int64_t stride) {
     i32x16 s[C][P];
     each<C>([&]<int c>() KE_LAMBDA {
-      const i32x16 start = set1(kEightBitOffset ? x.starts[c * kStarts + 24] : 0);
+      const i32x16 start = set1(kEightBitOffset ? x.total[c] : 0);
       each<P>([&]<int p>() KE_LAMBDA { s[c][p] = start; });
     });
     w.each_sub_block([&](auto i) KE_LAMBDA { dot_lines<8>(s, w, i, x.codes + i * 32); });

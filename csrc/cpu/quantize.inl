@@ -13,6 +13,7 @@ struct TileX {
   int32_t* sum32;
   int8_t* mins;
   int32_t* starts;
+  int32_t* total;
 };
 
 // Where row `row` of a block begins.
@@ -23,7 +24,8 @@ inline TileX tile_x(const Packed& x, int64_t block, int64_t row) {
           x.sum16 + at * 16,
           x.sum32 + at * 8 + part,
           x.mins + at * 16,
-          x.starts + at * kStarts};
+          x.starts + at * kStarts,
+          x.total + at};
 }
 
 // One block of one row: scale = amax / 127, code = nearest(x * (127 / amax)), ties to even, so |code| <= 127.

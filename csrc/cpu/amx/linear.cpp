@@ -32,20 +32,26 @@ class GroupProduct {
     for (int64_t b = 0; b < blocks; ++b) {
       const From from(group, b, kBlock, 0);
       int s = 0;
-      for (int panel = 0; panel < kPanels; panel += W::panels) {
-        if constexpr (W::unpacks)
+      const auto step_of = [&](int64_t tile, int panel) KE_LAMBDA {
+        prefetch(from.later, from.step * s / steps, from.step * (s + 1) / steps);
+        const bool whole = tiles_ - tile >= W::row_tiles;
+        const Step step{from, b, tile, whole ? W::row_tiles : 1, panel, sums_ + s_ % 2 * kStepSums};
+        if (whole)
+          multiply<W::row_tiles>(step);
+        else
+          multiply<1>(step);
+        before_ = step;
+        ++s_;
+        ++s;
+      };
+      if constexpr (W::unpacks) {
+        for (int panel = 0; panel < kPanels; panel += W::panels) {
           for (int p = 0; p < W::panels; ++p) W::unpack(from, panel + p, unpacked_ + p * W::planes * kPlane);
-        for (int64_t tile = 0; tile < tiles_; tile += W::row_tiles, ++s) {
-          prefetch(from.later, from.step * s / steps, from.step * (s + 1) / steps);
-          const bool whole = tiles_ - tile >= W::row_tiles;
-          const Step step{from, b, tile, whole ? W::row_tiles : 1, panel, sums_ + s_ % 2 * kStepSums};
-          if (whole)
-            multiply<W::row_tiles>(step);
-          else
-            multiply<1>(step);
-          before_ = step;
-          ++s_;
+          for (int64_t tile = 0; tile < tiles_; tile += W::row_tiles) step_of(tile, panel);
         }
+      } else {  // all panels of a block stay in the first level of cache, and so does what a step reads of x
+        for (int64_t tile = 0; tile < tiles_; tile += W::row_tiles)
+          for (int panel = 0; panel < kPanels; panel += W::panels) step_of(tile, panel);
       }
     }
     if (before_.row_tiles == W::row_tiles)
@@ -93,6 +99,7 @@ class GroupProduct {
       x.sum16 += kPartRows * 16;
       x.mins += kPartRows * 16;
       x.starts += kPartRows * kStarts;
+      x.total += kPartRows;
     }
     const typename W::Panels panels;
     const int32_t* sums;
@@ -157,8 +164,8 @@ class GroupProduct {
   // As tile_x, of the rows of a tile, where blocks have 256 values.
   KE_INLINE TileX tile_x_of_256(int64_t block, int64_t tile) const {
     const int64_t at = block * x_.rows + row0_ + tile * kTileRows;
-    return {x_.codes + at * kBlock, x_.scale + at,     x_.sum16 + at * 16,
-            x_.sum32 + at * 8,      x_.mins + at * 16, x_.starts + at * kStarts};
+    return {x_.codes + at * kBlock,   x_.scale + at, x_.sum16 + at * 16, x_.sum32 + at * 8, x_.mins + at * 16,
+            x_.starts + at * kStarts, x_.total + at};
   }
 
   const Packed& x_;

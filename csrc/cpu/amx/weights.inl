@@ -160,7 +160,7 @@ struct I8Planes {
     Panels(const FromPanels<EightBits256, kPanels, false>& from, int p) : d0(from.d(p, 0)), d1(from.d(p + 1, 0)) {}
     template <int P>
     KE_INLINE f32x16 value(const int32_t* sums, const TileX& x, int row) const {
-      return mul(to_float(add(load(sums), set1(x.starts[row * kStarts + 24]))), P ? d1 : d0);
+      return mul(to_float(add(load(sums), set1(x.total[row]))), P ? d1 : d0);
     }
   };
 };

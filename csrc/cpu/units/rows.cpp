@@ -76,12 +76,12 @@ static void pack_for_i8(const float* x, const Packed& out, int64_t row) {
     *to.scale = quantize_block(x + b * kBlock, kBlock, to.codes);
     i32x16 codes = set1(0);
     for (int i = 0; i < kBlock; i += 16) codes = add(codes, load_bytes(to.codes + i));
-    to.starts[24] = -128 * static_cast<int32_t>(sum(to_float(codes)));  // integers below 2^16: exact
+    *to.total = -128 * static_cast<int32_t>(sum(to_float(codes)));  // integers below 2^16: exact
   }
 }
 
 void pack_quantized(const float* x, const Packed* out, int64_t row) {
-  if (out->sum16 == out->sum32) return pack_for_i8(x, *out, row);
+  if (out->only_i8) return pack_for_i8(x, *out, row);
   for (int64_t b = 0; b < out->cols / out->block; ++b) {
     const TileX to = tile_x(*out, b, row);
     *to.scale = quantize_block(x + b * out->block, out->block, to.codes);
@@ -96,8 +96,8 @@ void pack_quantized(const float* x, const Packed* out, int64_t row) {
 #ifdef KE_QUANT_TILES
     if (out->rows > 1) sub_block_starts(to.codes, to.starts);
 #endif
-    to.starts[24] = 0;
-    for (int i = 0; i < 8; ++i) to.starts[24] += to.starts[16 + i] = -128 * to.sum32[i];
+    *to.total = 0;
+    for (int i = 0; i < 8; ++i) *to.total += to.starts[16 + i] = -128 * to.sum32[i];
     for (int i = 0; i < 8; ++i) {
       const int32_t both = to.sum32[i], high = (both + 32) >> 6;  // |high| <= 64, |both - 64 high| <= 32
       to.mins[i / 4 * 8 + i % 4] = static_cast<int8_t>(high);
