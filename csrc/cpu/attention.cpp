@@ -57,7 +57,9 @@ void CpuBackend::attention(Mat q, Mat k, Mat v, int64_t heads, float scale, Mat 
   const HeadTasks tasks{
       d, heads, group, q.rows, kernels_.tile_cols, splits, grain, task_workers(pool_, heads * splits, grain)};
   const bool codes = score_type == ScoreType::Int8 && d % 16 == 0;
-  if (n <= kOnePassKeys)
+  if (n <= kOnePassKeys && codes && kernels_.attend_codes && d % 64 == 0)
+    attend_by_codes(tasks, q, k, v, scale, out);
+  else if (n <= kOnePassKeys)
     attend_at_once(tasks, q, k, v, scale, codes, bias, out);
   else
     attend_by_tiles(tasks, q, k, v, scale, codes, bias, out);
@@ -113,6 +115,52 @@ void CpuBackend::attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, flo
       t.out_stride = out.stride;
       t.scratch = reinterpret_cast<float*>(keys + key_bytes + scale_bytes + value_bytes);
       kernels_.attention(&t);
+    }
+  });
+}
+
+// The same with codes of values, too.
+void CpuBackend::attend_by_codes(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, Mat out) {
+  constexpr int64_t kRows = 16;
+  const int64_t d = tasks.head_dim, n = k.rows, positions = (n + 15) / 16 * 16;
+  const size_t key_bytes = Arena::padded(positions * d), digit_bytes = Arena::padded(2 * d * padded_positions(n));
+  const size_t scale_bytes = Arena::padded((positions + 3 * d) * sizeof(float));  // of keys, mean key, of values
+  const size_t own_bytes = key_bytes + digit_bytes + scale_bytes + Arena::padded(coded_attention_scratch_bytes(d, n));
+  ArenaPool::Lease arena(arenas_);
+  arena->reset(tasks.workers * own_bytes);
+  uint8_t* memory = arena->take(tasks.workers * own_bytes);
+
+  run_tasks(pool_, tasks.heads * tasks.splits, tasks.grain, [&](int worker, int64_t task) {
+    const int64_t first = tasks.head(task) * d, kv = tasks.kv_head(task) * d, split = task % tasks.splits;
+    uint8_t* keys = memory + worker * own_bytes;
+    int8_t* digits = reinterpret_cast<int8_t*>(keys + key_bytes);
+    float *scales = reinterpret_cast<float*>(keys + key_bytes + digit_bytes), *mean = scales + positions,
+          *steps = mean + d;
+    kernels_.mean_row(k.data + kv, k.stride, n, d, mean);
+    kernels_.pack_key_codes(k.data + kv, k.stride, n, d, mean, keys, scales);
+    kernels_.pack_value_digits(v.data + kv, v.stride, n, d, digits, steps);
+    const int64_t begin = tasks.row(tasks.first_tile(split)), end = tasks.row(tasks.first_tile(split + 1));
+    const int64_t next = task + 1 < tasks.heads * tasks.splits ? tasks.kv_head(task + 1) * d : kv;
+    for (int64_t row = begin; row < end; row += kRows) {
+      const int64_t rows = std::min(kRows, end - row);
+      ask_for<1>(q, row + rows, std::min(end, row + 2 * kRows), first, d);
+      if (next != kv) {
+        const int64_t k0 = n * (row - begin) / (end - begin), k1 = n * (row + rows - begin) / (end - begin);
+        ask_for<2>(k, k0, k1, next, d);
+        ask_for<2>(v, k0, k1, next, d);
+      }
+      CodedAttentionTask t;
+      t.queries = {q.data + row * q.stride + first, q.stride, d, scale};
+      t.rows = static_cast<int>(rows);
+      t.positions = n;
+      t.keys = keys;
+      t.key_scales = scales;
+      t.values = digits;
+      t.value_steps = steps;
+      t.out = out.data + row * out.stride + first;
+      t.out_stride = out.stride;
+      t.scratch = keys + key_bytes + digit_bytes + scale_bytes;
+      kernels_.attend_codes(&t);
     }
   });
 }

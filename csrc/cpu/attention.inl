@@ -43,6 +43,23 @@ inline void add_bias(const float* bias, int64_t n, float* scores) {
   for (int64_t i = 0; i < n; i += 16) store(scores + i, add(load(scores + i), load(bias + i)));
 }
 
+constexpr float kLog2E = 1.44269504088896f;
+
+// 2^x for x <= 0, relative error below 3e-6; 2^-100 instead of less: nothing beside a code's unit, and no denormal
+// number, each of which would cost a multiplication a hundred cycles.
+inline f32x16 exp2_coarse(f32x16 x) {
+  const f32x16 magic = set1(12582912.0f);  // see exp
+  const f32x16 z = max(set1(-100.0f), x);  // this order lets NaN through
+  const f32x16 t = add(z, magic);
+  const f32x16 r = sub(z, sub(t, magic));
+  f32x16 p = set1(9.5701013e-3f);  // minimax of degree 4 on |r| <= 1/2
+  p = fma(p, r, set1(5.5917861e-2f));
+  p = fma(p, r, set1(2.4024745e-1f));
+  p = fma(p, r, set1(6.9312181e-1f));
+  p = fma(p, r, set1(9.9999926e-1f));
+  return floats_of_bits(add(bits_of(p), shift_left<23>(bits_of(t))));
+}
+
 // The queries of a tile as codes. float(sum of products) * scale[c] * the key's scale is a score.
 template <int C>
 struct QueryCodes {

@@ -65,6 +65,7 @@ class CpuBackend final : public Backend {
  private:
   struct HeadTasks;
   // The two ways of attention over matrices, see kernels.h.
+  void attend_by_codes(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, Mat out);
   void attend_at_once(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, const RelativeBias& bias,
                       Mat out);
   void attend_by_tiles(const HeadTasks& tasks, Mat q, Mat k, Mat v, float scale, bool codes, const RelativeBias& bias,

@@ -154,6 +154,20 @@ struct KeyTileTask {
   float* scratch;            // key_tile_scratch_floats, 64-byte aligned
 };
 
+// Up to 16 rows of queries of one head, which see all positions in one pass: everything is a code.
+struct CodedAttentionTask {
+  QueryRows queries;
+  int rows;
+  int64_t positions;        // at most kOnePassKeys
+  const uint8_t* keys;      // Kernels::pack_key_codes
+  const float* key_scales;  // likewise
+  const int8_t* values;     // Kernels::pack_value_digits
+  const float* value_steps;
+  float* out;  // (rows, head_dim)
+  int64_t out_stride;
+  uint8_t* scratch;  // coded_attention_scratch_bytes(), 64-byte aligned
+};
+
 // As Norm. beta: or nullptr.
 struct RowNorm {
   const float* gamma;
@@ -205,6 +219,13 @@ struct Kernels {
   // [dim / 16][position / 4][dim % 16][position % 4] for kKeyTile positions, codes 128 too high; steps: (head_dim),
   // then the middles. nullptr: the instruction set is no faster with them. head_dim is a multiple of 16.
   void (*pack_value_codes)(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, uint8_t* codes, float* steps);
+  // Attention with tile registers, of heads whose size is a multiple of 64; nullptr: the instruction set has none.
+  void (*attend_codes)(const CodedAttentionTask* task) = nullptr;
+  // n values as codes of 15 bits, likewise with one step per dimension around the middle of its range; a code is
+  // 128 * high + low. Panels of the high digits and then of the low ones, [dim / 16][position / 4][dim % 16]
+  // [position % 4] for padded_positions(n), zero beyond n; steps: (head_dim), then the middles.
+  void (*pack_value_digits)(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, int8_t* digits,
+                            float* steps) = nullptr;
 };
 
 // Products with one row, of quantized weights, in groups of `panels`.
@@ -219,6 +240,12 @@ static inline constexpr int64_t attention_scratch_floats(int64_t positions) {
   return kMaxTile * (2 * kMaxHeadDim + (positions + 15) / 16 * 16 + 16);
 }
 static inline constexpr int64_t key_tile_scratch_floats() { return kMaxTile * (2 * kMaxHeadDim + 2 * kKeyTile + 16); }
+// Of keys, as the tile registers take them at once.
+static inline constexpr int64_t padded_positions(int64_t n) { return (n + 63) / 64 * 64; }
+// Codes of queries, sums, scores, codes of weights.
+static inline constexpr int64_t coded_attention_scratch_bytes(int64_t head_dim, int64_t positions) {
+  return 16 * (head_dim + (8 * 16 + padded_positions(positions) + 16) * 4 + 2 * padded_positions(positions));
+}
 // Of a row between two tiles: sums of values, 16-padded dims; the maximum; the sum of weights.
 static inline constexpr int64_t row_state_floats(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 16; }
 

@@ -28,6 +28,8 @@ void linear(const LinearTask* task);
 namespace avx512amx {
 extern const int64_t linear_scratch_bytes;
 void linear(const LinearTask* task);
+void attend_codes(const CodedAttentionTask* task);
+void pack_value_digits(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, int8_t* digits, float* steps);
 }  // namespace avx512amx
 
 namespace {
@@ -41,11 +43,13 @@ struct Isa {
 };
 
 #ifdef KE_ISA_AVX512AMX
-// AVX-512's kernels but for products.
+// AVX-512's kernels but for products with many rows and attention of an encoder.
 const Kernels amx_kernels = [] {
   Kernels kernels = avx512vnni::kernels;
   kernels.name = "avx512amx";
   kernels.linear = avx512amx::linear;
+  kernels.attend_codes = avx512amx::attend_codes;
+  kernels.pack_value_digits = avx512amx::pack_value_digits;
   kernels.linear_scratch_bytes = std::max(kernels.linear_scratch_bytes, avx512amx::linear_scratch_bytes);
   return kernels;
 }();

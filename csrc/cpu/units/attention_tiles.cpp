@@ -6,22 +6,6 @@
 namespace ke::cpu::KE_ISA {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896f;
-
-// 2^x for x <= 0, relative error below 3e-6; 2^-126 instead of less, which is nothing beside a code's unit.
-inline f32x16 exp2_coarse(f32x16 x) {
-  const f32x16 magic = set1(12582912.0f);  // see exp
-  const f32x16 z = max(set1(-126.0f), x);  // this order lets NaN through
-  const f32x16 t = add(z, magic);
-  const f32x16 r = sub(z, sub(t, magic));
-  f32x16 p = set1(9.5701013e-3f);  // minimax of degree 4 on |r| <= 1/2
-  p = fma(p, r, set1(5.5917861e-2f));
-  p = fma(p, r, set1(2.4024745e-1f));
-  p = fma(p, r, set1(6.9312181e-1f));
-  p = fma(p, r, set1(9.9999926e-1f));
-  return floats_of_bits(add(bits_of(p), shift_left<23>(bits_of(t))));
-}
-
 // Where the parts of a row's state are.
 struct State {
   float* sums;
