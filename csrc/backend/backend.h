@@ -94,9 +94,9 @@ struct RelativeBias {
 
 // What an uploaded matrix is for. LargeBatch: it is always multiplied with hundreds of rows at once, so that arithmetic
 // decides and not bytes; a device may then keep quantized weights with more bits and coarser scales than the file's
-// type has.
+// type has. RoundedLargeBatch: likewise, and floats, which are products of quantized matrices, may be kept with 8 bits.
 // Once: for a few products during the load; not worth sharing.
-enum class MatmulUse { Any, LargeBatch, Once };
+enum class MatmulUse { Any, LargeBatch, RoundedLargeBatch, Once };
 
 // Of attention. Int8: a device may compute scores from queries and keys of 8 bits; for models whose products are
 // rounded like that.

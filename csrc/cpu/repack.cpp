@@ -14,7 +14,7 @@ namespace ke::cpu {
 PanelType panel_type(DType dtype, bool to_i8) {
   switch (dtype) {
     case DType::F32:
-      return PanelType::F32;
+      return to_i8 ? PanelType::I8 : PanelType::F32;
     case DType::F16:
       return PanelType::F16;
     case DType::BF16:

@@ -17,6 +17,12 @@ static int64_t packed_cols(const std::vector<Tensor>& parts, MatmulUse use) {
   return use == MatmulUse::LargeBatch && blocks && padded - cols <= cols / 8 ? padded : cols;
 }
 
+// Whether a matrix is kept as I8 where that is faster.
+static bool to_i8(const Tensor& t, int64_t packed_in, MatmulUse use) {
+  if (use == MatmulUse::LargeBatch) return t.dtype == DType::Q6_K || packed_in > t.cols();
+  return use == MatmulUse::RoundedLargeBatch && t.dtype == DType::F32 && t.cols() % kBlock == 0;
+}
+
 static void pack_part(ThreadPool& pool, const Tensor& t, const CpuLinear::Part& part, int64_t packed_in, int group) {
   const int64_t rows = t.rows(), cols = t.cols();
   const int64_t row_bytes = static_cast<int64_t>(dtype_bytes(t.dtype, cols));
@@ -41,10 +47,9 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
   linear->packed_in = packed_cols(parts, use);
   for (const Tensor& t : parts) {
     check_part(t, linear->in);
-    const int64_t rows = t.rows(), cols = t.cols();
+    const int64_t rows = t.rows();
     CpuLinear::Part part;
-    const bool to_i8 = use == MatmulUse::LargeBatch && prefers_i8;
-    part.type = panel_type(t.dtype, to_i8 && (t.dtype == DType::Q6_K || linear->packed_in > cols));
+    part.type = panel_type(t.dtype, prefers_i8 && to_i8(t, linear->packed_in, use));
     part.first = linear->out;
     part.rows = rows;
     part.groups = (rows + kPanelRows * group - 1) / (kPanelRows * group);
@@ -66,7 +71,7 @@ std::unique_ptr<CpuLinear> upload_linear(ThreadPool& pool, int group, const std:
     } else {
       part.data = part.own.data();
     }
-    (dtype_info(t.dtype).block_elems == 1 ? linear->floats : linear->quantized) = true;
+    (part.type != PanelType::I8 && dtype_info(t.dtype).block_elems == 1 ? linear->floats : linear->quantized) = true;
     linear->out += rows;
     linear->parts.push_back(std::move(part));
   }

@@ -12,7 +12,7 @@
 
 namespace ke::cpu {
 
-// to_i8: I8 for Q6_K and the types of 32-value blocks (quant/requantize.h).
+// to_i8: I8 for Q6_K, float32 and the types of 32-value blocks (quant/requantize.h).
 PanelType panel_type(DType dtype, bool to_i8);
 
 // Up to 16 rows of a stored matrix.
@@ -25,7 +25,7 @@ struct PanelSource {
 
 // Writes one panel of zero-filled memory; rows it does not have stay zero, and so do their products.
 void pack_panel(PanelType type, const PanelSource& source, const PanelView& panel);
-// The same for I8, from Q6_K or a type of 32-value blocks (repack_i8.cpp).
+// The same for I8, from what may become I8 (repack_i8.cpp).
 void pack_i8(DType dtype, const PanelSource& source, const PanelView& panel);
 
 struct OneRowShape;

@@ -28,6 +28,8 @@ static std::vector<float> apply(Backend& backend, const std::vector<float>& w, c
   return y;
 }
 
+static bool stored_in_blocks(const Tensor& t) { return dtype_info(t.dtype).block_elems > 1; }
+
 static std::vector<float> transpose(const std::vector<float>& a, int64_t rows, int64_t cols) {
   std::vector<float> t(a.size());
   for (int64_t i = 0; i < rows; i++)
@@ -57,9 +59,11 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
                          1.0f),
                    s.latents, dw);
 
+  bool quantized = stored_in_blocks(weights.matrix("mm.dense.weight", d, dv));
   std::vector<float> folded, folded_bias, latent(s.latents * 2 * dw);
   for (int part = 0; part < 2; part++) {
     const std::string name = part == 0 ? "mm.attn_k" : "mm.attn_v";
+    quantized |= stored_in_blocks(weights.matrix(name + ".weight", d, d));
     const std::vector<float> w = weights.floats(name + ".weight", {d, d}), b = weights.vector(name + ".bias", d);
     const std::vector<float> w_wd = widen(apply(backend, w, nullptr, d, d, wd_t), 0.0f);  // (dv, dw)
     const std::vector<float> rows = transpose(w_wd, dv, dw);
@@ -77,8 +81,9 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
     query_ = load_floats(backend, query, s.latents, d);
   }
 
-  // Always float32: rounding the product again would cost more accuracy than the saved bytes are worth.
-  kv_ = backend.upload({view(folded, 2 * dw, dv)}, folded_bias.data());
+  // Features of an encoder, whose own products are rounded to 8 bits, too.
+  kv_ = backend.upload({view(folded, 2 * dw, dv)}, folded_bias.data(),
+                       quantized ? MatmulUse::RoundedLargeBatch : MatmulUse::Any);
   if (!s.weighted) {
     out_ = load_linear(backend, weights, {{"mm.attn_out", d}}, d, true);
   } else {

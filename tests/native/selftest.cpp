@@ -235,6 +235,42 @@ void test_products(const std::string& isa, Runner& run, Runner& scalar, DType ty
   }
 }
 
+// Floats that may be kept with 8 bits: off by no more than half a step of each block's weights and activations, and
+// by a hundredth of the root mean square on the whole; floats as ever where rows do not end with a block.
+void test_rounded_floats(const std::string& isa, Runner& run) {
+  Report report(isa, "linear, rounded floats");
+  constexpr int64_t rows = 70, n = 33, block = 256;
+  for (const int64_t cols : {int64_t{256}, int64_t{768}, int64_t{320}}) {
+    const Stored m = encoded(DType::F32, rows, cols);
+    const Floats x = normals(n * cols), bias = normals(rows);
+    const auto exact = run.backend().upload({m.tensor()}, bias.data(), MatmulUse::Any),
+               rounded = run.backend().upload({m.tensor()}, bias.data(), MatmulUse::RoundedLargeBatch);
+    const Floats want = run.linear(*exact, x.data(), n, Activation::None, nullptr);
+    const Floats got = run.linear(*rounded, x.data(), n, Activation::None, nullptr);
+    Floats w(rows * cols);
+    decode(DType::F32, m.bytes.data(), w.data(), rows * cols);
+    std::vector<double> bound(want.size());
+    double off = 0, all = 0;
+    for (int64_t r = 0; r < n; ++r)
+      for (int64_t o = 0; o < rows; ++o) {
+        double sum = 1e-4;
+        for (int64_t b = 0; b + block <= cols && cols % block == 0; b += block) {
+          double top_x = 0, top_w = 0, size_x = 0, size_w = 0;
+          for (int64_t k = b; k < b + block; ++k) {
+            const double a = std::fabs(x[r * cols + k]), c = std::fabs(w[o * cols + k]);
+            top_x = std::max(top_x, a), top_w = std::max(top_w, c), size_x += a, size_w += c;
+          }
+          sum += (top_x * size_w + top_w * size_x) / 254 * 1.01;
+        }
+        const int64_t i = r * rows + o;
+        bound[i] = sum;
+        off += (got[i] - want[i]) * (got[i] - want[i]), all += want[i] * want[i];
+      }
+    report.near(got, want, bound, "product");
+    report.near({static_cast<float>(std::sqrt(off / all))}, {0.0f}, std::vector<double>{0.015}, "root mean square");
+  }
+}
+
 void test_activations(const std::string& isa, Runner& run, Runner& scalar) {
   Report report(isa, "activations");
   Floats eye(64 * 64), x(64 * 64);
@@ -355,6 +391,7 @@ int main(int argc, char** argv) {
     for (DType type : kTypes) test_products(isa, run, scalar, type, MatmulUse::Any);
     if (isa != "avx2")
       test_products(isa, run, scalar, DType::Q6_K, MatmulUse::LargeBatch);  // it computes Q6_K as stored
+    test_rounded_floats(isa, run);
     test_activations(isa, run, scalar);
     test_rows(isa, run, scalar);
     test_attention(isa, run, scalar);
