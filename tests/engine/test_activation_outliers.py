@@ -83,4 +83,5 @@ def test_the_engine_computes_what_was_compared(both: tuple[Recorder, EngineArith
     height, width, _ = RGB.shape
     found = np.frombuffer(engine.encode_image(RGB, width, height).tobytes(), np.float32)
     expected = other.encode_image(RGB)
-    assert np.abs(found - expected.ravel()).max() <= 2e-3 * np.abs(expected).max()
+    # The engine's resampler has a matrix of 8 bits where that is faster: rounding once more, which is not modelled.
+    assert np.abs(found - expected.ravel()).max() <= 8e-3 * np.abs(expected).max()

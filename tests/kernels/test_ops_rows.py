@@ -117,6 +117,7 @@ def test_rounded_attention_is_that_of_rounded_queries_and_keys(ops, m, n, heads,
 
 
 def test_rounded_attention_does_not_depend_on_tiles_threads_or_instruction_set():
+    """But for tile registers, where values are codes of 15 bits."""
     rng = np.random.default_rng(4)
     heads, d, n, scale = 3, 64, 257, 0.125
     q, kv = f32(rng.standard_normal((n, heads * d))), f32(rng.standard_normal((n, 2 * heads * d)))
@@ -125,7 +126,9 @@ def test_rounded_attention_does_not_depend_on_tiles_threads_or_instruction_set()
         for isa in ISAS
     ]
     for isa, whole in zip(ISAS, results, strict=True):
-        np.testing.assert_allclose(whole, results[0], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(
+            whole, results[ISAS.index("scalar")], rtol=0, atol=5e-4 if isa == "avx512amx" else 2e-6
+        )
         for threads, first, count in [(1, 7, 1), (2, 10, 4), (5, 100, 45)]:
             rows = q[first : first + count]
             part = _core.testing.Ops(isa, threads).attention(rows, kv, count, n, heads, d, scale, int8_scores=True)
