@@ -96,7 +96,8 @@ def round_rows(x):
 
 
 @pytest.mark.parametrize(
-    "m,n,heads,d", [(13, 257, 2, 64), (1, 1, 1, 16), (7, 33, 3, 80), (64, 321, 2, 128), (5, 40, 1, 256)]
+    "m,n,heads,d",
+    [(13, 257, 2, 64), (1, 1, 1, 16), (7, 33, 3, 80), (64, 321, 2, 128), (5, 40, 1, 256), (3, 1024, 1, 64)],
 )
 def test_rounded_attention_is_that_of_rounded_queries_and_keys(ops, m, n, heads, d):
     """Keys are rounded less their mean, which no softmax sees: a bias of all keys costs no bits."""
@@ -116,19 +117,21 @@ def test_rounded_attention_is_that_of_rounded_queries_and_keys(ops, m, n, heads,
         assert np.sqrt(((out[:, at] - plain[:, at]) ** 2).mean()) <= 0.05 * np.sqrt((values**2).mean())
 
 
-def test_rounded_attention_does_not_depend_on_tiles_threads_or_instruction_set():
-    """But for tile registers, where values are codes of 15 bits."""
+@pytest.mark.parametrize("heads,d,n", [(3, 64, 257), (1, 128, 1000), (2, 64, 146)])
+def test_rounded_attention_does_not_depend_on_tiles_threads_or_instruction_set(heads, d, n):
+    """But for tile registers, where values are codes of 15 bits: off by a share of their dimension's range."""
     rng = np.random.default_rng(4)
-    heads, d, n, scale = 3, 64, 257, 0.125
+    scale = d**-0.5
     q, kv = f32(rng.standard_normal((n, heads * d))), f32(rng.standard_normal((n, 2 * heads * d)))
+    kv[n // 2, heads * d :] *= 9  # the values of one position are large, as encoders have them
+    spread = np.ptp(kv[:, heads * d :], axis=0)
     results = [
         floats(_core.testing.Ops(isa, 1).attention(q, kv, n, n, heads, d, scale, int8_scores=True), n, heads * d)
         for isa in ISAS
     ]
     for isa, whole in zip(ISAS, results, strict=True):
-        np.testing.assert_allclose(
-            whole, results[ISAS.index("scalar")], rtol=0, atol=5e-4 if isa == "avx512amx" else 2e-6
-        )
+        bound = 2e-4 * spread if isa == "avx512amx" else 4e-6
+        assert (np.abs(whole - results[ISAS.index("scalar")]) <= bound).all()
         for threads, first, count in [(1, 7, 1), (2, 10, 4), (5, 100, 45)]:
             rows = q[first : first + count]
             part = _core.testing.Ops(isa, threads).attention(rows, kv, count, n, heads, d, scale, int8_scores=True)
