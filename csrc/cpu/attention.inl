@@ -45,8 +45,8 @@ inline void add_bias(const float* bias, int64_t n, float* scores) {
 
 constexpr float kLog2E = 1.44269504088896f;
 
-// 2^x for x <= 0, relative error below 3e-6; 2^-100 instead of less: nothing beside a code's unit, and no denormal
-// number, each of which would cost a multiplication a hundred cycles.
+// 2^x for x <= 0, relative error below 3e-6; 2^-100 instead of less, which is nothing beside a code's unit and, times
+// it, no denormal number: those are slow.
 inline f32x16 exp2_coarse(f32x16 x) {
   const f32x16 magic = set1(12582912.0f);  // see exp
   const f32x16 z = max(set1(-100.0f), x);  // this order lets NaN through

@@ -42,5 +42,25 @@ inline float quantize_block(const float* x, int n, int8_t* codes) {
   return zero_block ? 0.0f : amax / 127.0f;
 }
 
+// The range that 16 dimensions of n values have, in 1 / share steps around its middle: (value - middle) * inverse is a
+// code.
+struct ValueRange {
+  f32x16 middle, step, inverse;
+
+  ValueRange(const float* v, int64_t stride, int64_t n, float share) {
+    f32x16 low = load(v), high = low, all = zero();
+    for (int64_t i = 0; i < n; ++i) {
+      const f32x16 x = load(v + i * stride);
+      low = min(x, low), high = max(x, high), all = add(all, x);
+    }
+    // 0 times the sum lets a NaN or an infinity through, which minimum and maximum may lose.
+    middle = fma(all, zero(), mul(add(low, high), set1(0.5f)));
+    const f32x16 whole = mul(sub(high, low), set1(share)), least = set1(7.888609052210118e-31f);
+    inverse = select_less(whole, least, zero(), div(set1(1.0f), whole));
+    step = select_less(whole, least, zero(), whole);
+  }
+  KE_INLINE i32x16 code(const float* v) const { return to_int(mul(sub(load(v), middle), inverse)); }
+};
+
 }  // namespace
 }  // namespace ke::cpu::KE_ISA

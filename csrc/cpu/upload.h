@@ -25,7 +25,7 @@ struct PanelSource {
 
 // Writes one panel of zero-filled memory; rows it does not have stay zero, and so do their products.
 void pack_panel(PanelType type, const PanelSource& source, const PanelView& panel);
-// The same for I8, from what may become I8 (repack_i8.cpp).
+// The same for I8, from Q6_K, float32 or a type of 32-value blocks (repack_i8.cpp).
 void pack_i8(DType dtype, const PanelSource& source, const PanelView& panel);
 
 struct OneRowShape;

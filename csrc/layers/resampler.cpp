@@ -81,7 +81,7 @@ Resampler::Resampler(Backend& backend, Weights& weights, const ResamplerShape& s
     query_ = load_floats(backend, query, s.latents, d);
   }
 
-  // Features of an encoder, whose own products are rounded to 8 bits, too.
+  // The encoder's own products are rounded to 8 bits; once more adds little (docs/kernels.md).
   kv_ = backend.upload({view(folded, 2 * dw, dv)}, folded_bias.data(),
                        quantized ? MatmulUse::RoundedLargeBatch : MatmulUse::Any);
   if (!s.weighted) {

@@ -182,17 +182,9 @@ void attend_codes(const CodedAttentionTask* t) {
 void pack_value_digits(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, int8_t* digits, float* steps) {
   const int64_t padded = padded_positions(n);
   for (int64_t dim = 0; dim < head_dim; dim += 16) {
-    f32x16 low = load(v + dim), high = low, all = zero();
-    for (int64_t i = 0; i < n; ++i) {
-      const f32x16 x = load(v + i * v_stride + dim);
-      low = min(x, low), high = max(x, high), all = add(all, x);
-    }
-    // 0 times the sum lets a NaN or an infinity through, which minimum and maximum may lose.
-    const f32x16 middle = fma(all, zero(), mul(add(low, high), set1(0.5f)));
-    const f32x16 step = mul(sub(high, low), set1(0.5f / kMostCode)), least = set1(7.888609052210118e-31f);
-    const f32x16 inverse = select_less(step, least, zero(), div(set1(1.0f), step));
-    store(steps + dim, select_less(step, least, zero(), step));
-    store(steps + head_dim + dim, middle);
+    const ValueRange range(v + dim, v_stride, n, 0.5f / kMostCode);
+    store(steps + dim, range.step);
+    store(steps + head_dim + dim, range.middle);
     int8_t *highs = digits + dim * padded, *lows = highs + head_dim * padded;
     const __m512i byte = _mm512_set1_epi32(255);
     for (int64_t i = 0; i < padded; i += 4) {
@@ -200,7 +192,7 @@ void pack_value_digits(const float* v, int64_t v_stride, int64_t n, int64_t head
       for (int64_t j = 3; j >= 0; --j) {
         h = _mm512_slli_epi32(h, 8), l = _mm512_slli_epi32(l, 8);
         if (i + j >= n) continue;
-        const __m512i code = to_int(mul(sub(load(v + (i + j) * v_stride + dim), middle), inverse)).v;
+        const __m512i code = range.code(v + (i + j) * v_stride + dim).v;
         const __m512i digit = _mm512_srai_epi32(_mm512_add_epi32(code, _mm512_set1_epi32(64)), 7);
         h = _mm512_or_si512(h, _mm512_and_si512(digit, byte));
         l = _mm512_or_si512(l, _mm512_and_si512(_mm512_sub_epi32(code, _mm512_slli_epi32(digit, 7)), byte));

@@ -62,20 +62,12 @@ void pack_key_codes(const float* k, int64_t k_stride, int64_t n, int64_t head_di
 
 void pack_value_codes(const float* v, int64_t v_stride, int64_t n, int64_t head_dim, uint8_t* codes, float* steps) {
   for (int64_t dim = 0; dim < head_dim; dim += 16, codes += 16 * kKeyTile) {
-    f32x16 low = load(v + dim), high = low, all = zero();
-    for (int64_t i = 0; i < n; ++i) {
-      const f32x16 x = load(v + i * v_stride + dim);
-      low = min(x, low), high = max(x, high), all = add(all, x);
-    }
-    // 0 times the sum lets a NaN or an infinity through, which minimum and maximum may lose.
-    const f32x16 middle = fma(all, zero(), mul(add(low, high), set1(0.5f)));
-    const f32x16 step = mul(sub(high, low), set1(1.0f / 254)), least = set1(7.888609052210118e-31f);
-    const f32x16 inverse = select_less(step, least, zero(), div(set1(1.0f), step));
-    store(steps + dim, select_less(step, least, zero(), step));
-    store(steps + head_dim + dim, middle);
+    const ValueRange range(v + dim, v_stride, n, 1.0f / 254);
+    store(steps + dim, range.step);
+    store(steps + head_dim + dim, range.middle);
     for (int64_t i = 0; i < (n + 3) / 4 * 4; ++i) {
       alignas(16) int8_t row[16] = {};
-      if (i < n) store_bytes(row, to_int(mul(sub(load(v + i * v_stride + dim), middle), inverse)));
+      if (i < n) store_bytes(row, range.code(v + i * v_stride + dim));
       for (int lane = 0; lane < 16; ++lane)
         codes[i / 4 * 64 + lane * 4 + i % 4] = static_cast<uint8_t>(row[lane] ^ 0x80);  // + 128
     }
