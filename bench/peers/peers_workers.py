@@ -54,13 +54,13 @@ class Ours:
         if phase == "decode":
             return self.work.decode().tokens_per_s
         if phase == "caption":
-            return self.work.caption().ms
+            return self.work.caption(whole=True).ms
         if phase == "first":
             return self.work.encode()[0].ms + self.work.answer()[0].ms
         if phase.startswith("photos:"):
             return self.photos(int(phase.removeprefix("photos:")))
         sample = self.work.folder(int(phase.removeprefix("folder:")), FOLDER)
-        return sample.images / sample.seconds
+        return sample.tokens / ANSWER / sample.seconds  # of an answer that ends early, its share
 
     def photos(self, batch: int) -> float:
         """Photos per second; the tokens of an answer, which may end earlier, go to `about`."""

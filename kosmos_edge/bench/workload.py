@@ -134,13 +134,20 @@ class Work:
                 return Sample(seconds, steps)
         raise InvalidRequest(f"the model ended {MAX_TRIES} answers before {self.tokens} tokens")
 
-    def caption(self) -> Sample:
-        """File to answer: decode the JPEG, resize, encode, prefill, decode up to `tokens` tokens."""
-        data = self.photo()
-        start = time.perf_counter()
-        picture = open_image(data)
-        generation = self._generate(self.engine.encode_image(picture.rgb, picture.width, picture.height))
-        return Sample(time.perf_counter() - start, len(generation.token_ids))
+    def caption(self, whole: bool = False) -> Sample:
+        """File to answer: decode the JPEG, resize, encode, prefill, decode up to `tokens` tokens.
+
+        whole: until an answer has all these tokens, the only one that counts. Made-up weights end some sooner.
+        """
+        for _ in range(MAX_TRIES if whole else 1):
+            data = self.photo()
+            start = time.perf_counter()
+            picture = open_image(data)
+            generation = self._generate(self.engine.encode_image(picture.rgb, picture.width, picture.height))
+            sample = Sample(time.perf_counter() - start, len(generation.token_ids))
+            if not whole or sample.tokens == self.tokens:
+                return sample
+        raise InvalidRequest(f"the model ended {MAX_TRIES} answers before {self.tokens} tokens")
 
     def folder(self, batch: int, images: int) -> Sample:
         """Files to captions through Model.batch, `batch` at a time (one at a time before there is such an option)."""

@@ -27,6 +27,17 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def test_answers_that_end_early_are_no_captions_of_full_length() -> None:
+    """Made-up weights end some answers early; beside a peer whose answers have a fixed length they would look fast."""
+    engine = _core.Engine(NANO, device="cpu", threads=1, drafts="off")
+    work = Work(engine, tokens=10, words=3)
+    assert min(work.caption().tokens for _ in range(4)) < 10
+    again = Work(engine, tokens=10, words=3)
+    assert [again.caption(whole=True).tokens for _ in range(4)] == [10] * 4
+    with pytest.raises(InvalidRequest, match="ended 64 answers before 60 tokens"):
+        Work(engine, tokens=60, words=3).caption(whole=True)
+
+
 def test_report_of_nano(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "-m", NANO, "-t", "1", "--rounds", "2", "--tokens", "8", "--batches", "1,2", "-f", "json"]
     assert cli.run(words) == 0
