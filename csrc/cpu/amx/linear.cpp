@@ -1,6 +1,4 @@
 // Products of quantized weights with many rows in tile registers; AVX-512's products do the rest.
-#include <type_traits>
-
 #include "cpu/amx/weights.inl"
 #include "cpu/linear_float.inl"
 
@@ -13,6 +11,11 @@ namespace ke::cpu::KE_ISA {
 namespace {
 
 constexpr int64_t kSumsAtOnce = 17 * kTileRows;  // rows whose sums are kept while the blocks pass by
+
+// Into the second level of cache: the first one is full of what a block's steps read again and again.
+inline void prefetch_far(const uint8_t* p, int begin, int end) {
+  for (int i = begin & -64; i < end; i += 64) __builtin_prefetch(p + 3 * kAhead + i, 0, 2);
+}
 
 // Products of the blocks of a group with rows row0 .. row0 + 16 tiles - 1 of x; acc: (kPanels, 16 tiles, 16). Rows past
 // the last one of x are whatever lies behind them in memory.
@@ -33,7 +36,7 @@ class GroupProduct {
       const From from(group, b, kBlock, 0);
       int s = 0;
       const auto step_of = [&](int64_t tile, int panel) KE_LAMBDA {
-        prefetch(from.later, from.step * s / steps, from.step * (s + 1) / steps);
+        prefetch_far(from.later, from.step * s / steps, from.step * (s + 1) / steps);
         const bool whole = tiles_ - tile >= W::row_tiles;
         const Step step{from, b, tile, whole ? W::row_tiles : 1, panel, sums_ + s_ % 2 * kStepSums};
         if (whole)
@@ -71,8 +74,9 @@ class GroupProduct {
     int32_t* sums;
   };
 
-  // acc += value * scale as add_block does, for the R tiles of a step's rows.
-  template <int R>
+  // acc += value * scale as add_block does, for the R tiles of a step's rows; First: of the first block, = instead of
+  // +=.
+  template <int R, bool First>
   struct Combining {
     KE_INLINE Combining(const GroupProduct& product, const Step& step)
         : panels(step.from, step.panel),
@@ -88,8 +92,9 @@ class GroupProduct {
         constexpr int tile = (first + i) / kPartRows, r = tile / W::panels, p = tile % W::panels;
         constexpr int row = (first + i) % kPartRows, row_of_x = r * kTileRows + row;
         float* a = acc + p * acc_panel + row_of_x * 16;
-        store(a, add(load(a), mul(panels.template value<p>(sums + tile * kPanelSums + row * 16, x, row_of_x),
-                                  set1(x.scale[row_of_x]))));
+        const f32x16 value =
+            mul(panels.template value<p>(sums + tile * kPanelSums + row * 16, x, row_of_x), set1(x.scale[row_of_x]));
+        store(a, First ? value : add(load(a), value));
       });
     }
     KE_INLINE void next_part() {
@@ -118,30 +123,44 @@ class GroupProduct {
 
   template <int R>
   void combine() const {
-    Combining<R> combining(*this, before_);
+    if (before_.block == 0)
+      combine<R, true>();
+    else
+      combine<R, false>();
+  }
+  template <int R, bool First>
+  void combine() const {
+    Combining<R, First> combining(*this, before_);
     for (int part = 0; part < kParts; ++part, combining.next_part()) combining.template rows<0, 1>();
   }
 
   template <int R>
   KE_INLINE void multiply(const Step& step) const {
     if (!before_.sums)
-      multiply<R, 0>(step);
-    else if (before_.row_tiles == W::row_tiles)
-      multiply<R, W::row_tiles>(step);
+      multiply<R, Nothing>(step);
+    else if (before_.block == 0)
+      multiply_after<R, true>(step);
     else
-      multiply<R, 1>(step);
+      multiply_after<R, false>(step);
+  }
+  template <int R, bool First>
+  KE_INLINE void multiply_after(const Step& step) const {
+    if (before_.row_tiles == W::row_tiles)
+      multiply<R, Combining<W::row_tiles, First>>(step);
+    else
+      multiply<R, Combining<1, First>>(step);
   }
 
   // The integer sums of a step. After each product, some rows of the step before are combined: the tile unit is a unit
   // of its own, but the processor looks only some hundred instructions ahead.
-  template <int R, int Before>
+  template <int R, class Before>
   void multiply(const Step& step) const {
     constexpr int P = W::panels, N = W::planes, kX = W::row_tiles * P * N, kW = kX + W::row_tiles;
     static_assert(kW < 8);
     constexpr int panel = W::unpacks ? N * kPlane : panel_layout(W::Source::type).lines;
     const uint8_t* w = W::codes(step.from, unpacked_, step.panel);
     const int8_t* x = tile_x_of_256(step.block, step.tile).codes;
-    std::conditional_t<(Before > 0), Combining<Before>, Nothing> combining(*this, before_);
+    Before combining(*this, before_);
     each<R * P * N>([&]<int i>() KE_LAMBDA { tile_zero<i>(); });
 #pragma GCC unroll 1
     for (int part = 0; part < kParts; ++part) {
@@ -207,7 +226,6 @@ void linear_in_tiles(const LinearTask& task) {
   for (int64_t row0 = begin; row0 < end; row0 += kSumsAtOnce) {
     const int64_t row1 = row0 + kSumsAtOnce < end ? row0 + kSumsAtOnce : end;
     const int64_t tiles = tile_count(row1 - row0, kTileRows);
-    for (int64_t i = 0; i < tiles * kTileRows * 16 * kPanels; i += 16) store(acc + i, set1(-0.0f));  // -0 + x is x
     GroupProduct<W>(x, row0, tiles, acc, sums, unpacked).run(task.group);
     finish_panels(task, acc, tiles, row0, row1);
   }
