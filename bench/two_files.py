@@ -80,20 +80,28 @@ def pair(files: list[str], first: int, threads: int, tokens: int, seconds: float
     return [hosts[i].end() for i in (0, 1)]
 
 
+def counts(text: str) -> list[int]:
+    """Numbers of threads from "1,2"."""
+    found = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"expected numbers of threads like 1,2, got {text!r}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--threads", type=counts, default="1,2")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=13)
     parser.add_argument("--tokens", type=int, default=12)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        return serve(args.files[0], int(args.threads), args.tokens)
+        return serve(args.files[0], args.threads[0], args.tokens)
     if len(args.files) != 2 or args.pairs < 2:
         parser.error(f"expected two files and at least two pairs, got {len(args.files)} and {args.pairs}")
-    for threads in map(int, args.threads.split(",")):
+    for threads in args.threads:
         ratios: tuple[list[float], list[float]] = ([], [])
         for i in range(args.pairs):
             a, b = pair(args.files, i % 2, threads, args.tokens, args.seconds)
