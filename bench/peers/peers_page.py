@@ -34,8 +34,8 @@ What is measured:
 - encode: one 224 x 224 image through the vision encoder
 - prefill: a prompt of 74 tokens, 64 of them image tokens
 - decode: 31 tokens after the first
-- caption: a JPEG of 640 x 480 to 32 tokens
-- folder: 16 such files through `Model.batch`, one or eight at a time
+- caption: a JPEG of 640 x 480 to 32 tokens; an answer that ends early is not counted
+- folder: 16 such files through `Model.batch`, one or eight at a time; such an answer counts by its share of 32 tokens
 
 Every image is new, so no cache helps. Every token is computed in full except in the folder: forced tokens of boxes are
 not skipped. Ours is a full-size KOSMOS-2 with random weights in the default `q4_k_m` file (4 to 6 bits, int8
